@@ -1,0 +1,1 @@
+"""The product: bundles in; pictures, events and scores out."""

@@ -1,0 +1,1 @@
+"""One stage: its mathematics, its network, how it trains and how it denoises."""
