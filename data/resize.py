@@ -23,9 +23,9 @@ def downsample(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def upsample(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(b, c, h, w) to (b, c, *size), size >= (h, w): bicubic (a = -0.75, half-pixel centres), not clipped."""
+    """(b, c, h, w) to (b, c, *size), size >= (h, w): bicubic (a = -0.5 as Pillow has it, half-pixel centres), not clipped."""
     if size[0] < image.shape[-2] or size[1] < image.shape[-1]:
         raise ValueError(f"upsample: {tuple(image.shape[-2:])} px cannot grow to {size} px; use a smaller picture")
     if size == tuple(image.shape[-2:]):
         return image
-    return F.interpolate(image, size=size, mode="bicubic", align_corners=False)
+    return F.interpolate(image, size=size, mode="bicubic", antialias=True)  # torch's plain bicubic has a = -0.75
