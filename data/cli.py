@@ -1,0 +1,74 @@
+"""What all command lines share: one line for each mistake, exit codes that scripts can trust, progress that logs can hold.
+
+Exit codes: 0 done, 2 the user can mend it (wrong option, `ValueError`, `OSError`), 130 interrupted.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import NoReturn, TypeVar
+
+LINE_EVERY_S = 10.0  # between two progress lines where there is no terminal
+
+T = TypeVar("T")
+
+
+def run(command: Callable[..., object]) -> NoReturn:
+    """Parse sys.argv with typer by the signature of `command`, call it, and leave with its exit code."""
+    import typer
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(plain_errors(command))
+    app()
+    raise AssertionError("typer returned")
+
+
+def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
+    """`command` with mendable mistakes told as one line on stderr instead of a traceback."""
+
+    @wraps(command)
+    def wrapped(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            leave(f"error: {one_line(error)}", 2)
+        except KeyboardInterrupt:
+            leave("interrupted: nothing half-written was left; run the same command again", 130)
+
+    return wrapped
+
+
+def leave(message: str, code: int) -> NoReturn:
+    """Say one line on stderr and exit."""
+    print(message, file=sys.stderr)
+    raise SystemExit(code)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception without line breaks."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def progress(items: Iterable[T], total: int, what: str, unit: str = "img") -> Iterator[T]:
+    """`items` with a bar and a rate on a terminal; elsewhere one line every few seconds and one at the end."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=what, unit=unit)
+        return
+    started = shown = time.monotonic()
+    num = 0
+    for num, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - shown >= LINE_EVERY_S and num < total:
+            shown = time.monotonic()
+            _say(what, num, total, unit, shown - started)
+    _say(what, num, total, unit, time.monotonic() - started)
+
+
+def _say(what: str, num: int, total: int, unit: str, elapsed_s: float) -> None:
+    rate = num / max(elapsed_s, 1e-9)
+    print(f"{what}: {num:,} of {total:,} {unit} in {elapsed_s:.0f} s ({rate:,.0f} {unit}/s)", file=sys.stderr)

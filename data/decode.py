@@ -1,0 +1,162 @@
+"""Bytes that nobody vouches for -> an RGB picture, tokens, a label. Nothing here can execute anything.
+
+Every fault of the content is a `ValueError`. Pictures: only the formats named, at most MAX_PIXELS, first frame, turned upright
+by EXIF, colours brought from the embedded profile (or CMYK, grey, palette, 16 bit) to 8-bit sRGB, transparency laid on a background.
+"""
+
+import ast
+import io
+import struct
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+MAX_PIXELS = 50_000_000  # 150 MB as RGB; a bomb of a few KB can claim more
+FORMATS = ("JPEG", "PNG", "WEBP")
+PACK_FORMATS = (*FORMATS, "GIF")
+
+Color = tuple[int, int, int]
+WHITE: Color = (255, 255, 255)
+
+
+def decode_image(
+    content: bytes, *, background: Color = WHITE, shrink_to: int = 0, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """The picture in `content` as upright 8-bit sRGB without alpha.
+
+    shrink_to > 0 allows a JPEG to be decoded at a smaller scale whose sides are at least twice that long: it will be shrunk anyway.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=formats)
+    except Exception as error:  # whatever a decoder raises about foreign bytes is one kind of fault
+        raise ValueError(f"no {', '.join(formats)} picture: {_short(error)}") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
+    try:
+        if shrink_to and image.format == "JPEG":
+            image.draft(None, (2 * shrink_to, 2 * shrink_to))  # type: ignore[arg-type]
+        image.load()
+        return _to_srgb(image, background)
+    except Exception as error:
+        raise ValueError(f"broken {image.format} picture: {_short(error)}") from error
+
+
+def load_image(path: str | Path, background: Color = WHITE) -> Image.Image:
+    """A user's own picture from a file; errors name the file."""
+    path = Path(path)
+    if path.exists() and path.stat().st_size > 256 << 20:
+        raise ValueError(f"{path}: larger than 256 MiB; save it smaller")
+    try:
+        return decode_image(path.read_bytes(), background=background, formats=PACK_FORMATS)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def image_size(content: bytes) -> tuple[int, int]:
+    """(height, width) as stored, from the header alone."""
+    try:
+        width, height = Image.open(io.BytesIO(content), formats=PACK_FORMATS).size
+    except Exception as error:
+        raise ValueError(f"no picture: {_short(error)}") from error
+    return height, width
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """(3, h, w) uint8, contiguous."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def decode_label(content: bytes) -> int:
+    """The class number in a `.cls` member: digits."""
+    text = content.strip()
+    if not text.isdigit() or len(text) > 9:
+        raise ValueError(f"label {content[:20]!r} is no class number")
+    return int(text)
+
+
+def decode_text(content: bytes) -> str:
+    """The caption in a `.txt` member."""
+    return content.decode("utf-8", errors="replace")
+
+
+def decode_tokens(content: bytes, dim: int) -> np.ndarray:
+    """(tokens, dim) float16 from a `.npy` member. The header is checked against the length; object arrays are refused."""
+    length, shape = _npy_header(content[: min(len(content), 256)])
+    if len(shape) != 2 or shape[1] != dim or shape[0] < 1 or len(content) - length != 2 * shape[0] * dim:
+        raise ValueError(f"text features of shape {shape} in {len(content)} bytes; expected (tokens, {dim}) float16")
+    return np.frombuffer(content, dtype="<f2", offset=length).reshape(shape)
+
+
+def _npy_header(head: bytes) -> tuple[int, tuple[int, ...]]:
+    if head[:8] != b"\x93NUMPY\x01\x00":
+        raise ValueError("text features are no .npy file of version 1")
+    length = 10 + struct.unpack("<H", head[8:10])[0]
+    return length, _npy_shape(head[10:length])
+
+
+@lru_cache(maxsize=256)
+def _npy_shape(header: bytes) -> tuple[int, ...]:
+    try:
+        fields = ast.literal_eval(header.decode("latin1").strip())
+        shape = tuple(int(n) for n in fields["shape"])
+        plain = fields["descr"] == "<f2" and fields["fortran_order"] is False
+    except Exception as error:
+        raise ValueError("text features have a broken .npy header") from error
+    if not plain:
+        raise ValueError(f"text features are {fields['descr']!r}; expected float16 in C order")
+    return shape
+
+
+def _to_srgb(image: Image.Image, background: Color) -> Image.Image:
+    if image.mode == "RGB" and not image.info:
+        return image  # what our own packer writes
+    icc = image.info.get("icc_profile")
+    image = ImageOps.exif_transpose(image)
+    image = _to_8_bit(image)
+    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        rgb = _through_profile(image.convert("RGB"), icc)
+        flat = Image.new("RGB", image.size, background)
+        flat.paste(rgb, mask=alpha)
+        return flat
+    return _through_profile(image.convert("RGB") if image.mode in ("P", "1") else image, icc)
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey (Pillow's I and I;16 modes) rounded to 8 bit; `convert` would clip it to white."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    return image
+
+
+def _through_profile(image: Image.Image, icc: bytes | None) -> Image.Image:
+    if icc and image.mode in ("RGB", "CMYK", "L"):
+        try:
+            transform = _transform(icc, image.mode)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            transform = None  # a profile that is broken or of another mode says nothing about the colours
+        if transform is not None:
+            return transform.apply(image)
+    return image.convert("RGB")
+
+
+@lru_cache(maxsize=16)
+def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(profile).lower():
+        return None
+    return ImageCms.buildTransform(profile, _srgb(), mode, "RGB")
+
+
+@cache
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+def _short(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:120]

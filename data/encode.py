@@ -1,0 +1,104 @@
+"""One picture from its source to the members of a sample. Runs in the packer's worker processes."""
+
+import io
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from data.decode import PACK_FORMATS, Color, decode_image, image_size
+from data.sources import Item
+from data.tar import Sample
+
+RESIZES = ("center_crop", "pad", "none")
+FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How pictures are stored. size 0 keeps each picture's own."""
+
+    size: int
+    resize: str
+    upscale: bool
+    background: Color
+    format: str
+    quality: int
+
+
+class TooSmall(ValueError):
+    """A picture smaller than what it should become; left out by choice, not a fault."""
+
+
+def encode(item: Item, how: Encoding) -> Sample:
+    """The members of one sample, without text features; ValueError names what is wrong with the picture."""
+    content = item.image.read()
+    image = decode_image(content, background=how.background, shrink_to=how.size, formats=PACK_FORMATS)
+    height, width = image_size(content)
+    facts = {"source": item.name, "width": width, "height": height}
+    sample = {how.format: _encoded(resized(image, how), how)}
+    sample |= {ext: span.read() for ext, span in item.old.items() if ext != "json"}
+    if item.text is not None:
+        sample["txt"] = item.text.encode()
+    if item.label is not None:
+        sample["cls"] = str(item.label).encode()
+    sample["json"] = json.dumps(item.extra | _old_facts(item) | facts, ensure_ascii=False, sort_keys=True).encode()
+    return sample
+
+
+def resized(image: Image.Image, how: Encoding) -> Image.Image:
+    """The picture in the form in which it is stored."""
+    if how.resize == "none" or not how.size:
+        return image
+    if how.resize == "center_crop":
+        image = center_crop(image)
+    longest = max(image.size)
+    if longest < how.size and not how.upscale:
+        raise TooSmall("smaller than --size")
+    width, height = (max(1, round(side * how.size / longest)) for side in image.size)
+    image = resize(image, (height, width))
+    return image if how.resize == "center_crop" else _padded(image, how)
+
+
+def center_crop(image: Image.Image) -> Image.Image:
+    """The largest square in the middle."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image if width == height else image.crop((left, top, left + side, top + side))
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """THE downsample (or THE upsample) of one 8-bit picture to (height, width)."""
+    import torch
+
+    from data.batch import to_float, to_uint8
+    from data.resize import downsample, upsample
+
+    pixels = to_float(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
+    change = upsample if size[0] > image.height or size[1] > image.width else downsample
+    return Image.fromarray(to_uint8(change(pixels, size))[0].permute(1, 2, 0).numpy())
+
+
+def _padded(image: Image.Image, how: Encoding) -> Image.Image:
+    square = Image.new("RGB", (how.size, how.size), how.background)
+    square.paste(image, ((how.size - image.width) // 2, (how.size - image.height) // 2))
+    return square
+
+
+def _encoded(image: Image.Image, how: Encoding) -> bytes:
+    out = io.BytesIO()
+    options = {"compress_level": 6} if how.format == "png" else {"quality": how.quality}
+    image.save(out, FORMATS[how.format], **options)
+    return out.getvalue()
+
+
+def _old_facts(item: Item) -> dict:
+    if "json" not in item.old:
+        return {}
+    try:
+        facts = json.loads(item.old["json"].read())
+    except (ValueError, RecursionError) as error:
+        raise ValueError("its .json member is broken") from error
+    return facts if isinstance(facts, dict) else {"json": facts}

@@ -1,0 +1,146 @@
+"""Samples of packed shards: streamed, checked against the index, decoded. What `data.shards` puts in order."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data.decode import decode_image, decode_label, decode_tokens, to_array
+from data.encode import center_crop, resize
+from data.index import Index, ShardInfo
+from data.tar import IMAGE_MEMBERS, TEXT_MEMBER, Hashing, Sample, open_shard, stream
+
+KEEP_BYTES = 256 << 20  # a split smaller than this is read once and then kept, still encoded, in each loader process
+log = logging.getLogger("data")
+
+Keyed = tuple[str, Sample]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One decoded sample."""
+
+    key: str
+    image: np.ndarray  # (3, h, w) uint8
+    label: int | None
+    tokens: np.ndarray | None  # (tokens, dim) float16
+
+
+@dataclass(kw_only=True)
+class ShardReader:
+    """Reads shards of one folder; remembers small splits and names each bad sample once."""
+
+    folder: Path
+    index: Index
+    split: str
+    side: int | None  # None: as stored; else center-cropped and downsampled to side x side
+    label: bool
+    text: bool
+    max_bad: int
+    bad: set[str] = field(default_factory=set)
+    _kept: dict[str, list[Keyed]] | None = None
+
+    def __post_init__(self):
+        if sum(shard.bytes for shard in self.index.split(self.split)) <= KEEP_BYTES:
+            self._kept = {}
+
+    def samples(self, shards: list[ShardInfo], skip: int = 0) -> Iterator[Keyed]:
+        """The samples of `shards` one after the other, without the first `skip`; shards before these are not opened."""
+        for shard in shards:
+            if skip >= shard.num:
+                skip -= shard.num
+                continue
+            for number, sample in enumerate(self._shard(shard)):
+                if number >= skip:
+                    yield sample
+            skip = 0
+
+    def _shard(self, shard: ShardInfo) -> Iterator[Keyed]:
+        if self._kept is None:
+            return self._stream(shard)
+        if shard.name not in self._kept:
+            self._kept[shard.name] = list(self._stream(shard))
+        return iter(self._kept[shard.name])
+
+    def _stream(self, shard: ShardInfo) -> Iterator[Keyed]:
+        """The samples of a shard; ValueError at its end unless it was, to the byte, what the index says."""
+        num = 0
+        with open_shard(self.folder / shard.name) as raw:
+            file = Hashing(raw)
+            for sample in stream(file, shard.name, self._wants):
+                num += 1
+                if num <= shard.num:
+                    yield sample
+            file.drain()
+        if (num, file.num_bytes, file.sha256.hexdigest()) != (shard.num, shard.bytes, shard.sha256):
+            raise ValueError(
+                f"shard {self.folder / shard.name} is not what the index says: {num} of {shard.num} samples, "
+                f"{file.num_bytes} of {shard.bytes} bytes, sha256 {'differs' if num == shard.num else 'not compared'}; "
+                f"restore it, or if it was changed on purpose run: python -m data.index {self.folder} --update"
+            )
+
+    def _wants(self, extension: str) -> bool:
+        return (
+            extension in IMAGE_MEMBERS
+            or (self.label and extension == "cls")
+            or (self.text and extension == TEXT_MEMBER)
+        )
+
+    def first_good(self, candidates: Iterator[Keyed]) -> Row:
+        """The first of `candidates` that decodes; those before it are counted and named."""
+        tried = 0
+        for key, sample in candidates:
+            try:
+                return self._decoded(key, sample)
+            except ValueError as error:
+                tried += 1
+                self._count_bad(key, error)
+        raise ValueError(f"data {self.folder}: {tried} samples in a row are bad; pack the pictures again")
+
+    def _count_bad(self, key: str, error: ValueError) -> None:
+        if key in self.bad:
+            return
+        self.bad.add(key)
+        log.warning("bad sample %s replaced by the next one: %s", key, error)
+        if len(self.bad) > self.max_bad:
+            names = ", ".join(sorted(self.bad)[:5])
+            raise BadData(
+                f"data {self.folder}: more than max_bad={self.max_bad} bad samples ({names}); pack them again"
+            )
+
+    def _decoded(self, key: str, sample: Sample) -> Row:
+        content = next((sample[ext] for ext in IMAGE_MEMBERS if ext in sample), None)
+        missing = "a picture" if content is None else self._missing(sample)
+        if content is None or missing:
+            raise ValueError(f"half a sample, without {missing}")
+        image = decode_image(content, shrink_to=self.side or 0)
+        if self.side is not None:
+            image = resize(center_crop(image), (self.side, self.side))
+        elif self.index.size != (image.height, image.width):
+            raise ValueError(f"{image.width} x {image.height} px, not as the index says")
+        encoder = self.index.text_encoder
+        return Row(
+            key=key,
+            image=to_array(image),
+            label=self._label(sample["cls"]) if self.label else None,
+            tokens=decode_tokens(sample[TEXT_MEMBER], encoder.dim) if self.text and encoder else None,
+        )
+
+    def _missing(self, sample: Sample) -> str | None:
+        wanted = (("cls", self.label), (TEXT_MEMBER, self.text))
+        return next((name for name, asked in wanted if asked and name not in sample), None)
+
+    def _label(self, content: bytes) -> int:
+        label, classes = decode_label(content), self.index.classes or []
+        if label >= len(classes):
+            raise ValueError(f"label {label}, but there are {len(classes)} classes")
+        return label
+
+
+class BadData(ValueError):
+    """Too much of a data set is bad to go on."""
+
+
+Decode = Callable[[Iterator[Keyed]], Row]
