@@ -14,9 +14,9 @@ from torch import Tensor
 class Cond:
     """What pictures are conditioned on; every part is per picture, so rows of different requests can share a batch.
 
-    keep (b,) bool: False means "use the network's learned null condition for this row" (condition dropout in training, the
-    unconditional half of classifier-free guidance in sampling). label (b,) int64. text (b, n, d) token features of a frozen
-    encoder, text_mask (b, n) bool with True for real tokens.
+    keep (b,) bool: False means "use the network's learned null condition for this row" (condition dropout in
+    training, the unconditional half of classifier-free guidance in sampling). label (b,) int64. text (b, n, d) token
+    features of a frozen encoder, text_mask (b, n) bool with True for real tokens.
     """
 
     keep: Tensor
@@ -32,12 +32,8 @@ class Cond:
     @classmethod
     def cat(cls, parts: list[Self]) -> Self:
         """The rows of several conditions of the same make, in order."""
-        return cls(
-            **{
-                f.name: None if getattr(parts[0], f.name) is None else torch.cat([getattr(p, f.name) for p in parts])
-                for f in fields(cls)
-            }
-        )
+        names = [f.name for f in fields(cls) if getattr(parts[0], f.name) is not None]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def __len__(self) -> int:
         return len(self.keep)
@@ -56,15 +52,17 @@ class Cond:
         return replace(self, keep=torch.zeros_like(self.keep))
 
     def _each(self, change) -> Self:
-        return replace(self, **{f.name: change(t) for f in fields(self) if (t := getattr(self, f.name)) is not None})
+        changed = {f.name: change(t) for f in fields(self) if (t := getattr(self, f.name)) is not None}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """One rank's part of a global batch.
 
-    image (b, c, h, w) uint8. index (b,) int64: the position of each picture in the run, counted in images over the whole job;
-    all randomness of training is a function of (seed, index), so it does not depend on ranks, workers or accumulation.
+    image (b, c, h, w) uint8. index (b,) int64: the position of each picture in the run, counted in images over the
+    whole job; all randomness of training is a function of (seed, index), so it does not depend on ranks, workers or
+    accumulation.
     """
 
     image: Tensor
@@ -76,9 +74,7 @@ class Batch:
         return len(self.image)
 
     def __getitem__(self, rows: slice) -> Self:
-        return replace(
-            self, image=self.image[rows], cond=self.cond[rows], index=self.index[rows], keys=self.keys[rows]
-        )
+        return replace(self, image=self.image[rows], cond=self.cond[rows], index=self.index[rows], keys=self.keys[rows])
 
     def to(self, device: torch.device | str) -> Self:
         return replace(self, image=self.image.to(device, non_blocking=True), cond=self.cond.to(device))

@@ -1,4 +1,4 @@
-"""What all command lines share: one line for each mistake, exit codes that scripts can trust, progress that logs can hold.
+"""What all command lines share: one line for each mistake, exit codes for scripts, progress that logs can hold.
 
 Exit codes: 0 done, 2 the user can mend it (wrong option, `ValueError`, `OSError`), 130 interrupted.
 """
@@ -34,7 +34,7 @@ def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
         except (ValueError, OSError) as error:
             leave(f"error: {one_line(error)}", 2)
         except KeyboardInterrupt:
-            leave("interrupted: nothing half-written was left; run the same command again", 130)
+            leave("interrupted", 130)
 
     return wrapped
 
@@ -60,13 +60,12 @@ def progress(items: Iterable[T], total: int, what: str, unit: str = "img") -> It
         yield from tqdm(items, total=total, desc=what, unit=unit)
         return
     started = shown = time.monotonic()
-    num = 0
     for num, item in enumerate(items, 1):
+        now = time.monotonic()
+        if now - shown >= LINE_EVERY_S or num == total:
+            shown = now
+            _say(what, num, total, unit, now - started)
         yield item
-        if time.monotonic() - shown >= LINE_EVERY_S and num < total:
-            shown = time.monotonic()
-            _say(what, num, total, unit, shown - started)
-    _say(what, num, total, unit, time.monotonic() - started)
 
 
 def _say(what: str, num: int, total: int, unit: str, elapsed_s: float) -> None:

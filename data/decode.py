@@ -1,7 +1,8 @@
 """Bytes that nobody vouches for -> an RGB picture, tokens, a label. Nothing here can execute anything.
 
-Every fault of the content is a `ValueError`. Pictures: only the formats named, at most MAX_PIXELS, first frame, turned upright
-by EXIF, colours brought from the embedded profile (or CMYK, grey, palette, 16 bit) to 8-bit sRGB, transparency laid on a background.
+Every fault of the content is a `ValueError`. Pictures: only the formats named, at most MAX_PIXELS, first frame,
+turned upright by EXIF, colours brought from the embedded profile (or CMYK, grey, palette, 16 bit) to 8-bit sRGB,
+transparency laid on a background.
 """
 
 import ast
@@ -26,7 +27,8 @@ def decode_image(
 ) -> Image.Image:
     """The picture in `content` as upright 8-bit sRGB without alpha.
 
-    shrink_to > 0 allows a JPEG to be decoded at a smaller scale whose sides are at least twice that long: it will be shrunk anyway.
+    shrink_to > 0 allows a JPEG to be decoded at a smaller scale whose sides are at least twice that long: it will be
+    shrunk anyway.
     """
     try:
         image = Image.open(io.BytesIO(content), formats=formats)
@@ -83,7 +85,7 @@ def decode_text(content: bytes) -> str:
 
 
 def decode_tokens(content: bytes, dim: int) -> np.ndarray:
-    """(tokens, dim) float16 from a `.npy` member. The header is checked against the length; object arrays are refused."""
+    """(tokens, dim) float16 from a `.npy` member; header and length must agree, object arrays are refused."""
     length, shape = _npy_header(content[: min(len(content), 256)])
     if len(shape) != 2 or shape[1] != dim or shape[0] < 1 or len(content) - length != 2 * shape[0] * dim:
         raise ValueError(f"text features of shape {shape} in {len(content)} bytes; expected (tokens, {dim}) float16")

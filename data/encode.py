@@ -27,7 +27,7 @@ class Encoding:
     quality: int
 
 
-class TooSmall(ValueError):
+class TooSmallError(ValueError):
     """A picture smaller than what it should become; left out by choice, not a fault."""
 
 
@@ -47,6 +47,17 @@ def encode(item: Item, how: Encoding) -> Sample:
     return sample
 
 
+def outcome(item: Item, how: Encoding) -> Sample | tuple[str, str]:
+    """The sample, or (reason, detail) why there is none; what worker processes send back."""
+    try:
+        return encode(item, how)
+    except TooSmallError as error:
+        return str(error), ""
+    except (ValueError, OSError) as error:
+        reason, _, detail = (error.strerror or str(error) if isinstance(error, OSError) else str(error)).partition(": ")
+        return reason, detail
+
+
 def resized(image: Image.Image, how: Encoding) -> Image.Image:
     """The picture in the form in which it is stored."""
     if how.resize == "none" or not how.size:
@@ -55,7 +66,7 @@ def resized(image: Image.Image, how: Encoding) -> Image.Image:
         image = center_crop(image)
     longest = max(image.size)
     if longest < how.size and not how.upscale:
-        raise TooSmall("smaller than --size")
+        raise TooSmallError("smaller than --size")
     width, height = (max(1, round(side * how.size / longest)) for side in image.size)
     image = resize(image, (height, width))
     return image if how.resize == "center_crop" else _padded(image, how)

@@ -1,20 +1,19 @@
 """`index.json`: what lies in a folder of shards, to the byte. The only thing that notices silent loss.
 
-`python -m data.index FOLDER` makes it for tars that exist; `data.pack` writes it last, so a folder with an index is whole.
+`python -m data.index FOLDER` makes it for tars that exist; `data.pack` writes it last, so a folder with an index is
+whole.
 """
 
 import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data.decode import decode_label, image_size
-from data.tar import IMAGE_MEMBERS, TEXT_MEMBER, Sample
+from data.cli import run
 
 INDEX_VERSION = 1
 INDEX_NAME = "index.json"
@@ -111,7 +110,7 @@ def folder_of(source: str | Path) -> Path:
 
 
 def load(source: str | Path) -> Index:
-    """The index of a packed folder. Missing, foreign, edited or of another version: a ValueError that says what to do."""
+    """The index of a packed folder; ValueError with the way out if it is missing, edited or of another version."""
     folder = folder_of(source)
     if not folder.is_dir():
         raise ValueError(f"data {folder} does not exist; make it with: python -m data.pack PICTURES {folder}")
@@ -159,56 +158,20 @@ def save(index: Index, folder: Path) -> None:
     os.replace(part, folder / INDEX_NAME)
 
 
-@dataclass
-class Tally:
-    """What is learned from samples as they pass: sizes, labels, which members all of them have."""
-
-    sizes: set[tuple[int, int]] = field(default_factory=set)
-    labels: Counter = field(default_factory=Counter)
-    common: set[str] | None = None
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-    skipped_num: Counter = field(default_factory=Counter)
-
-    def skip(self, reason: str, name: str) -> None:
-        self.skipped_num[reason] += 1
-        names = self.skipped.setdefault(reason, [])
-        if len(names) < NAMES_KEPT:
-            names.append(name)
-
-    def add(self, sample: Sample) -> None:
-        """Count a good sample; ValueError for one that is not."""
-        image = next((sample[ext] for ext in IMAGE_MEMBERS if ext in sample), None)
-        if image is None:
-            raise ValueError("no picture")
-        size = image_size(image)
-        if "cls" in sample:
-            self.labels[decode_label(sample["cls"])] += 1
-        self.sizes.add(size)
-        self.common = set(sample) if self.common is None else self.common & set(sample)
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        return next(iter(self.sizes)) if len(self.sizes) == 1 else None
-
-    def index(self, shards: list[ShardInfo], *, classes: list[str] | None = None, **fields: Any) -> Index:
-        """The index of `shards`, whose samples all passed through here."""
-        common = self.common or set()
-        if "cls" not in common:
-            classes = None
-        elif classes is None:
-            classes = [str(label) for label in range(max(self.labels) + 1)]
-        return Index(
-            size=self.size,
-            min_side=min((min(size) for size in self.sizes), default=0),
-            num_images=count_images(shards),
-            shards=shards,
-            classes=classes,
-            label_counts={name: self.labels[k] for k, name in enumerate(classes)} if classes else None,
-            has_text="txt" in common,
-            fingerprint=fingerprint(shards),
-            skipped={why: Skipped(num=n, names=self.skipped[why]) for why, n in sorted(self.skipped_num.items())},
-            **fields,
-        )
+def report(index: Index, folder: Path) -> None:
+    """What lies in a folder of shards, in a few lines."""
+    size = f"{index.size[1]} x {index.size[0]} px" if index.size else f"sizes from {index.min_side} px"
+    for split, num in index.num_images.items():
+        print(f"{folder}: {num:,} pictures in {len(index.split(split))} {split} shards, {size}")
+    if index.classes:
+        print(f"classes: {len(index.classes)}")
+    if index.text_encoder:
+        print(f"captions: {index.text_encoder.id}, {index.text_encoder.dim} features a token")
+    for reason, skipped in index.skipped.items():
+        print(f"skipped {skipped.num}: {reason}: {', '.join(skipped.names[:5])}")
 
 
-__all__ = ["TEXT_MEMBER", "Index", "ShardInfo", "Tally", "TextInfo", "check_files", "load", "save"]
+if __name__ == "__main__":
+    from data.tally import main
+
+    run(main)

@@ -1,7 +1,7 @@
 """Samples of packed shards: streamed, checked against the index, decoded. What `data.shards` puts in order."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,17 +67,18 @@ class ShardReader:
     def _stream(self, shard: ShardInfo) -> Iterator[Keyed]:
         """The samples of a shard; ValueError at its end unless it was, to the byte, what the index says."""
         num = 0
-        with open_shard(self.folder / shard.name) as raw:
+        path = self.folder / shard.name
+        with open_shard(path) as raw:
             file = Hashing(raw)
-            for sample in stream(file, shard.name, self._wants):
+            for sample in stream(file, str(path), self._wants):
                 num += 1
                 if num <= shard.num:
                     yield sample
             file.drain()
         if (num, file.num_bytes, file.sha256.hexdigest()) != (shard.num, shard.bytes, shard.sha256):
             raise ValueError(
-                f"shard {self.folder / shard.name} is not what the index says: {num} of {shard.num} samples, "
-                f"{file.num_bytes} of {shard.bytes} bytes, sha256 {'differs' if num == shard.num else 'not compared'}; "
+                f"shard {path} is not what the index says: {num} of {shard.num} samples, "
+                f"{file.num_bytes} of {shard.bytes} bytes, and another sha256; "
                 f"restore it, or if it was changed on purpose run: python -m data.index {self.folder} --update"
             )
 
@@ -106,7 +107,7 @@ class ShardReader:
         log.warning("bad sample %s replaced by the next one: %s", key, error)
         if len(self.bad) > self.max_bad:
             names = ", ".join(sorted(self.bad)[:5])
-            raise BadData(
+            raise BadDataError(
                 f"data {self.folder}: more than max_bad={self.max_bad} bad samples ({names}); pack them again"
             )
 
@@ -139,8 +140,5 @@ class ShardReader:
         return label
 
 
-class BadData(ValueError):
+class BadDataError(ValueError):
     """Too much of a data set is bad to go on."""
-
-
-Decode = Callable[[Iterator[Keyed]], Row]

@@ -1,7 +1,8 @@
 """THE downsample and THE upsample. Packing, training, sampling and judging all call these two and nothing else.
 
-A super-resolution stage learns to undo one exact kernel; a second implementation anywhere (Pillow in the packer, torch in
-training) is the stage mismatch that users see as blur or colour shift. The version string is part of every stage's contract.
+A super-resolution stage learns to undo one exact kernel; a second implementation anywhere (Pillow in the packer,
+torch in training) is the stage mismatch that users see as blur or colour shift. The version string is part of every
+stage's contract.
 """
 
 import torch.nn.functional as F
@@ -11,9 +12,10 @@ RESIZE_VERSION = "bicubic-antialias-1"
 
 
 def downsample(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(b, c, h, w) float in [-1, 1] to (b, c, *size), size <= (h, w): antialiased bicubic (a = -0.5, half-pixel centres).
+    """(b, c, h, w) float in [-1, 1] to (b, c, *size), size <= (h, w): antialiased bicubic (a = -0.5).
 
-    Clipped to [-1, 1], for the kernel overshoots at edges and a stored picture cannot. The same size is the identity.
+    Half-pixel centres. Clipped to [-1, 1], for the kernel overshoots at edges and a stored picture cannot. The same
+    size is the identity.
     """
     if size[0] > image.shape[-2] or size[1] > image.shape[-1]:
         raise ValueError(f"downsample: {tuple(image.shape[-2:])} px cannot shrink to {size} px; use a larger picture")
@@ -23,7 +25,10 @@ def downsample(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def upsample(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(b, c, h, w) to (b, c, *size), size >= (h, w): bicubic (a = -0.5 as Pillow has it, half-pixel centres), not clipped."""
+    """(b, c, h, w) to (b, c, *size), size >= (h, w): bicubic (a = -0.5 as Pillow has it, half-pixel centres).
+
+    Not clipped.
+    """
     if size[0] < image.shape[-2] or size[1] < image.shape[-1]:
         raise ValueError(f"upsample: {tuple(image.shape[-2:])} px cannot grow to {size} px; use a smaller picture")
     if size == tuple(image.shape[-2:]):

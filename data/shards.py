@@ -1,9 +1,10 @@
 """The reader: packed shards in, batches out, at a position that is a function of (seed, images seen) alone.
 
-V virtual *streams* carry the shards. In epoch e the shard list is permuted by (seed, e) and stream v takes every V-th shard from
-v on; blocks of its samples are permuted by (seed, e, v, block). A global batch takes B/V consecutive samples of each stream, in the
-order of streams. So the sequence of global batches does not know ranks or workers, who merely share the streams out: worker w of W of
-rank r owns the streams congruent to r * W + w. A sample that does not decode is replaced by the next good one of its block.
+V virtual *streams* carry the shards. In epoch e the shard list is permuted by (seed, e) and stream v takes every V-th
+shard from v on; blocks of its samples are permuted by (seed, e, v, block). A global batch takes B/V consecutive
+samples of each stream, in the order of streams. So the sequence of global batches does not know ranks or workers, who
+merely share the streams out: worker w of W of rank r owns the streams congruent to r * W + w. A sample that does not
+decode is replaced by the next good one of its block.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import torch
 
 from data.batch import Batch, Cond
 from data.index import Index, ShardInfo, check_files, folder_of, load
-from data.read import BadData, Row, ShardReader
+from data.read import BadDataError, Row, ShardReader
 from data.text import pad_text
 
 
@@ -25,8 +26,9 @@ from data.text import pad_text
 class Reader:
     """An endless sequence of batches of a packed folder; building it checks everything that can be checked cheaply.
 
-    batch is global, in images. resolution is the smallest side that is needed: pictures of one stored size come as stored (the
-    device resizes them), others are cropped and downsampled to it. workers counts per rank; 0 decodes in this process.
+    batch is global, in images. resolution is the smallest side that is needed: pictures of one stored size come as
+    stored (the device resizes them), others are cropped and downsampled to it. workers counts per rank; 0 decodes in
+    this process.
     """
 
     source: str | Path
@@ -64,7 +66,7 @@ class Reader:
         """This rank's part of each global batch from image `nimg` on, ordered by `Batch.index`."""
         if nimg < 0 or nimg % self.streams:
             raise ValueError(
-                f"position {nimg} is not a multiple of streams={self.streams}; resume with the streams it was saved with"
+                f"position {nimg} is not a multiple of streams={self.streams}; resume with the streams that saved it"
             )
         if not self.workers:
             return self._parts(nimg, self.rank, self.world)
@@ -123,7 +125,7 @@ def read_split(
     limit: int = 0,
     max_bad: int = 100,
 ) -> Iterator[Batch]:
-    """Each picture of a split once, in the order of the shards (the first `limit`, if given); the last batch may be smaller.
+    """Each picture of a split once, in the order of the shards; the last batch may be smaller. limit 0: all.
 
     A bad sample is replaced by the next good one, so the number of pictures is that of the index.
     """
@@ -221,4 +223,4 @@ def _check_shape(reader: Reader) -> None:
         )
 
 
-__all__ = ["BadData", "Reader", "read_split"]
+__all__ = ["BadDataError", "Reader", "read_split"]

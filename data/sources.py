@@ -1,6 +1,7 @@
-"""Where pictures come from: a folder with metadata.jsonl, one folder a class, a plain folder, or tars of webdataset's form.
+"""Where pictures come from: a folder with metadata.jsonl, a folder a class, a plain folder, or webdataset tars.
 
-Each becomes a list of `Item`s with unique keys, and of the files that were named but cannot be used. Nothing is decoded here.
+Each becomes a list of `Item`s with unique keys, and of the files that were named but cannot be used. Nothing is
+decoded here.
 """
 
 import hashlib
@@ -53,13 +54,8 @@ def find_kind(folder: Path) -> str:
     )
 
 
-def list_source(folder: Path, kind: str | None, text_column: str, label_column: str | None) -> Source:
-    """Everything to pack from `folder`, in the order of names. label_column None is 'label' where there is such a column."""
-    if not folder.is_dir():
-        raise ValueError(f"source {folder} is not a folder; name a folder of pictures or of .tar shards")
-    kind = kind or find_kind(folder)
-    if kind not in KINDS:
-        raise ValueError(f"--source {kind!r} is not one of {', '.join(KINDS)}")
+def list_source(folder: Path, kind: str, text_column: str, label_column: str | None) -> Source:
+    """Everything to pack from `folder`, label_column None is 'label' where there is such a column."""
     if kind == "metadata":
         return _metadata(folder, text_column, label_column)
     if kind == "tars":
@@ -182,7 +178,7 @@ def _whole(path: Path) -> Span:
 
 
 def _with_keys(items: list[Item]) -> list[Item]:
-    """The same items with keys made from their names: plain characters, no dots, unique, short enough for a tar header."""
+    """The same items with keys made from their names: plain, without dots, unique, short."""
     used: set[str] = set()
     out = []
     for item in items:

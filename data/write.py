@@ -1,4 +1,4 @@
-"""Samples out to shards: worker processes that decode, tars with the same bytes every time, nothing half-written in sight."""
+"""Samples out to shards: processes that decode, tars with the same bytes every time, nothing half-written in sight."""
 
 import multiprocessing
 import os
@@ -26,7 +26,7 @@ B = TypeVar("B")
 
 
 class Shard:
-    """A tar that is written sample by sample; `close` gives its entry in the index. The same samples give the same bytes."""
+    """A tar that is written sample by sample. The same samples give the same bytes."""
 
     def __init__(self, folder: Path, name: str, split: str):
         from webdataset.writer import TarWriter
@@ -66,7 +66,7 @@ class _HashingWriter:
 
 @contextmanager
 def workspace(dst: Path) -> Iterator[Path]:
-    """A folder inside `dst` to build in. When the block ends well its files move up, index.json last; else nothing stays."""
+    """A folder inside `dst` to build in: if all goes well its files move up, index.json last, else nothing stays."""
     created = not dst.exists()
     part = dst / PART
     shutil.rmtree(part, ignore_errors=True)

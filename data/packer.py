@@ -1,0 +1,239 @@
+"""Pictures in, webdataset shards and their index out.
+
+Pictures are decoded and resized once, by THE downsample; captions become token features once, by the frozen encoder
+that sampling will use. The same source and settings give the same bytes, on any number of worker processes.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from data.cli import progress
+from data.encode import outcome
+from data.index import INDEX_VERSION, Index, ShardInfo, TextInfo, load, save
+from data.settings import Settings
+from data.sources import Item, Source, find_kind, list_source
+from data.tally import Tally, find_tars, index_folder
+from data.tar import TEXT_MEMBER, Sample
+from data.write import Shard, check_target, is_free, parallel, workspace
+
+SHARD_IMAGES = 1000  # at most, by default
+SHARDS = 16  # a multiple of it by default, for readers split shards into 8 or 16 streams
+GROUP = 256  # samples whose captions are encoded together
+FEW_BYTES = 64 << 20  # of pictures: below, worker processes cost more time to start than they save
+
+
+def pack(
+    src: Path,
+    dst: Path,
+    settings: Settings,
+    *,
+    workers: int | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> Index:
+    """Pack `src` into `dst`; the index of what lies there afterwards.
+
+    What can be refused is refused before anything is written; an interrupted run leaves nothing.
+    """
+    settings.check()
+    if not src.is_dir():
+        raise ValueError(f"source {src} is not a folder; name a folder of pictures or of .tar shards")
+    check_target(src, dst)
+    kind = settings.source or find_kind(src)
+    keep = kind == "tars" and settings.size == 0
+    if keep:
+        settings.check_keep()
+        digest = _digest([path.relative_to(src).as_posix(), path.stat().st_size] for path in find_tars(src))
+    else:
+        source = list_source(src, kind, settings.text_column, settings.label_column)
+        digest = _digest(_listing(source, settings))
+    if not overwrite and (done := _already_packed(dst, digest)):
+        return done
+    if not overwrite and not is_free(dst):
+        raise ValueError(f"target {dst} holds something else; name an empty folder, or add --overwrite to replace it")
+    about = settings.model_dump() | {"source": kind, "source_sha256": digest}
+    with workspace(dst) as folder, _half_the_cores():
+        index = _linked(src, folder, about) if keep else _packed(source, folder, settings, about, workers, device)
+        save(index, folder)
+    return index
+
+
+def _packed(source: Source, folder: Path, settings: Settings, about: dict, workers: int | None, device: str) -> Index:
+    from data.resize import RESIZE_VERSION
+
+    plan = plan_shards(source.items, settings)
+    num = sum(len(items) for _, _, items in plan)
+    texts = _Texts(settings.text_encoder, device)
+    tally = Tally()
+    for reason, name in source.bad:
+        tally.skip(reason, name)
+    items = [item for _, _, part in plan for item in part]
+    if workers is None:
+        workers = 0 if sum(item.image.size for item in items) < FEW_BYTES else os.cpu_count() or 1
+    results = progress(parallel(partial(outcome, how=settings.encoding()), items, workers), num, "packing")
+    shards = [_write(folder, name, split, zip(part, results, strict=False), tally, texts) for name, split, part in plan]
+    _check_bad(tally, num + len(source.bad), settings)
+    return tally.index(
+        _drop_empty(folder, shards),
+        classes=source.classes,
+        resize=RESIZE_VERSION,
+        text_encoder=texts.info,
+        settings=about,
+    )
+
+
+def _write(folder: Path, name: str, split: str, results: Iterable, tally: Tally, texts: "_Texts") -> ShardInfo:
+    with Shard(folder, name, split) as shard:
+        for key, sample in texts.added(_kept(results, tally)):
+            tally.add(sample)
+            shard.add(key, sample)
+        return shard.close()
+
+
+def _linked(src: Path, folder: Path, about: dict) -> Index:
+    """The tars of `src` as they are (hard links where the file system can), with an index."""
+    for path in find_tars(src):
+        target = folder / path.relative_to(src)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, target)
+        except OSError:
+            shutil.copyfile(path, target)
+    return index_folder(folder, settings=about)
+
+
+def plan_shards(items: list[Item], settings: Settings) -> list[tuple[str, str, list[Item]]]:
+    """(name, split, items) of each shard: the split by hash of the key alone, the order a mixture fixed by the seed."""
+    mixed = sorted(items, key=lambda item: _hash(f"{settings.seed}/{item.key}"))[: settings.limit or None]
+    splits: dict[str, list[Item]] = {"train": [], "val": []}
+    for item in mixed:
+        splits["val" if held_out(item.key, settings.val) else "train"].append(item)
+    plan = []
+    for split, rows in splits.items():
+        asked = settings.shards if split == "train" else 0
+        num = min(len(rows), asked or _num_shards(len(rows), split))
+        for k in range(num):
+            part = rows[k * len(rows) // num : (k + 1) * len(rows) // num]
+            plan.append((f"{split}-{k:05d}.tar", split, part))
+    return plan
+
+
+def held_out(key: str, fraction: float) -> bool:
+    """Whether a key belongs to val: the same answer at every size, seed and selection of pictures."""
+    return int(_hash(f"val/{key}")[:12], 16) < fraction * 16**12
+
+
+def _num_shards(num: int, split: str) -> int:
+    least = -(-num // SHARD_IMAGES)
+    return -(-least // SHARDS) * SHARDS if split == "train" else least
+
+
+def _kept(results: Iterable, tally: Tally) -> Iterator[tuple[str, Sample]]:
+    for item, result in results:
+        if isinstance(result, dict):
+            yield item.key, result
+        else:
+            reason, detail = result
+            tally.skip(reason, f"{item.name} ({detail})" if detail else item.name)
+
+
+class _Texts:
+    """Adds the token features of its caption to each sample, if an encoder was asked for."""
+
+    def __init__(self, name: str | None, device: str):
+        from data.text import TextEncoder
+
+        self.encoder = TextEncoder.load(name, device) if name else None
+
+    @property
+    def info(self) -> TextInfo | None:
+        e = self.encoder
+        return TextInfo(id=e.id, dim=e.dim, max_tokens=e.max_tokens) if e else None
+
+    def added(self, samples: Iterator[tuple[str, Sample]]) -> Iterator[tuple[str, Sample]]:
+        if self.encoder is None:
+            yield from samples
+            return
+        while group := list(islice(samples, GROUP)):
+            if any("txt" not in sample for _, sample in group):
+                raise ValueError("--text-encoder: pictures without captions; name their column with --text-column")
+            texts = [sample["txt"].decode("utf-8", errors="replace") for _, sample in group]
+            for (key, sample), tokens in zip(group, self.encoder.encode(texts), strict=True):
+                yield key, sample | {TEXT_MEMBER: _npy(tokens)}
+
+
+def _npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return out.getvalue()
+
+
+@contextmanager
+def _half_the_cores() -> Iterator[None]:
+    """The worker processes need the others, and small matrices gain little from many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_bad(tally: Tally, num: int, settings: Settings) -> None:
+    small = tally.skipped_num["smaller than --size"]
+    bad = sum(tally.skipped_num.values()) - small
+    told = "; ".join(f"{n} {why}: {', '.join(tally.skipped[why][:3])}" for why, n in sorted(tally.skipped_num.items()))
+    if not tally.sizes and small and not bad:
+        raise ValueError(f"all {small} pictures are smaller than --size {settings.size}; give less, or --upscale")
+    if not tally.sizes:
+        raise ValueError(f"source has no readable picture ({told or 'nothing found'}); mend the files")
+    if bad > settings.max_bad * num:
+        allowed = f"more than --max-bad {settings.max_bad} allows"
+        raise ValueError(f"{bad} of {num} pictures are bad, {allowed} ({told}); mend or remove them")
+
+
+def _drop_empty(folder: Path, shards: list[ShardInfo]) -> list[ShardInfo]:
+    for shard in shards:
+        if not shard.num:
+            (folder / shard.name).unlink()
+    return [shard for shard in shards if shard.num]
+
+
+def _listing(source: Source, settings: Settings) -> Iterator[list]:
+    """What would be packed: settings, versions, and the source's names, sizes, captions, labels; not its pixels."""
+    from data.resize import RESIZE_VERSION
+
+    yield [INDEX_VERSION, RESIZE_VERSION, settings.model_dump(), source.bad, source.classes]
+    for item in source.items:
+        yield [item.key, item.name, item.image.offset, item.image.size, item.text, item.label, item.extra]
+
+
+def _digest(rows: Iterable[list]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _already_packed(dst: Path, digest: str) -> Index | None:
+    try:
+        index = load(dst)
+    except ValueError:
+        return None
+    return index if index.settings.get("source_sha256") == digest else None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,80 @@
+"""Everything that decides what packed shards hold; stored in the index. The options of `python -m data.pack`."""
+
+from PIL import ImageColor
+
+from data.encode import FORMATS, RESIZES, Encoding
+from data.index import Strict
+from data.sources import KINDS
+
+
+class Settings(Strict):
+    """See `python -m data.pack --help`; names are the options, 0 and None the defaults that depend on the source."""
+
+    size: int = 64
+    resize: str = "center_crop"
+    upscale: bool = False
+    background: str = "white"
+    format: str = "png"
+    quality: int = 95
+    text_encoder: str | None = None
+    source: str | None = None
+    text_column: str = "text"
+    label_column: str | None = None
+    shards: int = 0
+    val: float = 0.0
+    limit: int = 0
+    seed: int = 0
+    max_bad: float = 0.05
+
+    def check(self) -> None:
+        """ValueError about the first option that is out of range."""
+        _one_of("--resize", self.resize, RESIZES)
+        _one_of("--format", self.format, tuple(FORMATS))
+        if self.source is not None:
+            _one_of("--source", self.source, KINDS)
+        for flag, value, low, high in (
+            ("--size", self.size, 0, 8192),
+            ("--quality", self.quality, 1, 100),
+            ("--shards", self.shards, 0, 99_999),
+            ("--val", self.val, 0.0, 0.9),
+            ("--limit", self.limit, 0, 1 << 60),
+            ("--seed", self.seed, 0, (1 << 63) - 1),
+            ("--max-bad", self.max_bad, 0.0, 1.0),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{flag} {value} is out of range; give {low} to {high}")
+        self.encoding()
+
+    def check_keep(self) -> None:
+        """ValueError if tars are to be kept as they are and yet changed."""
+        default = Settings()
+        for flag, value, usual in (
+            ("--text-encoder", self.text_encoder, default.text_encoder),
+            ("--val", self.val, default.val),
+            ("--limit", self.limit, default.limit),
+            ("--shards", self.shards, default.shards),
+        ):
+            if value != usual:
+                raise ValueError(
+                    f"{flag} {value} changes shards, --size 0 (--keep) leaves tars as they are; give a --size"
+                )
+
+    def encoding(self) -> Encoding:
+        """The part that worker processes need."""
+        try:
+            background = ImageColor.getrgb(self.background)[:3]
+        except ValueError as error:
+            raise ValueError(f"--background {self.background!r} is no colour; give white, #ff8800, ...") from error
+        return Encoding(
+            size=self.size,
+            resize=self.resize,
+            upscale=self.upscale,
+            background=background,  # type: ignore[arg-type]
+            format=self.format,
+            quality=self.quality,
+        )
+
+
+def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{flag} {value!r} is not one of {', '.join(allowed)}")
