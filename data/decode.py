@@ -17,6 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 MAX_PIXELS = 50_000_000  # 150 MB as RGB; a bomb of a few KB can claim more
 FORMATS = ("JPEG", "PNG", "WEBP")
 PACK_FORMATS = (*FORMATS, "GIF")
+MAX_CLASSES = 100_000
 
 Color = tuple[int, int, int]
 WHITE: Color = (255, 255, 255)
@@ -74,8 +75,8 @@ def to_array(image: Image.Image) -> np.ndarray:
 def decode_label(content: bytes) -> int:
     """The class number in a `.cls` member: digits."""
     text = content.strip()
-    if not text.isdigit() or len(text) > 9:
-        raise ValueError(f"label {content[:20]!r} is no class number")
+    if not text.isdigit() or len(text) > 9 or int(text) >= MAX_CLASSES:
+        raise ValueError(f"label {content[:20]!r} is no class number below {MAX_CLASSES}")
     return int(text)
 
 

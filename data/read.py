@@ -28,6 +28,14 @@ class Row:
     tokens: np.ndarray | None  # (tokens, dim) float16
 
 
+@dataclass(frozen=True)
+class Part:
+    """Rows of a global batch and their positions in the run, in images."""
+
+    rows: list[Row]
+    places: list[int]
+
+
 @dataclass(kw_only=True)
 class ShardReader:
     """Reads shards of one folder; remembers small splits and names each bad sample once."""

@@ -1,7 +1,7 @@
 """Pictures with a known answer: one coloured shape each, with a caption and a label, endless, at any size.
 
-Picture k is a function of (seed, k). What is in it can be computed from the pixels again, so that tests can ask whether a model
-drew what its caption said.
+Picture k is a function of (seed, k). What is in it can be computed from the pixels again, so that tests can ask whether
+a model drew what its caption said.
 """
 
 import json

@@ -7,7 +7,7 @@ merely share the streams out: worker w of W of rank r owns the streams congruent
 decode is replaced by the next good one of its block.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
@@ -18,7 +18,7 @@ import torch
 
 from data.batch import Batch, Cond
 from data.index import Index, ShardInfo, check_files, folder_of, load
-from data.read import BadDataError, Row, ShardReader
+from data.read import BadDataError, Part, Row, ShardReader
 from data.text import pad_text
 
 
@@ -68,17 +68,20 @@ class Reader:
             raise ValueError(
                 f"position {nimg} is not a multiple of streams={self.streams}; resume with the streams that saved it"
             )
-        if not self.workers:
-            return self._parts(nimg, self.rank, self.world)
+        return self._batches(nimg)
+
+    def _batches(self, nimg: int) -> Iterator[Batch]:
         from data.workers import merged
 
-        return merged(self, nimg)
+        parts = merged(self, nimg) if self.workers else self._parts(nimg, self.rank, self.world)
+        for part in parts:
+            yield to_batch(part, self.text_tokens)
 
-    def worker_parts(self, nimg: int, worker: int) -> Iterator[Batch]:
+    def worker_parts(self, nimg: int, worker: int) -> Iterator[Part]:
         """What one worker process of this rank contributes to each global batch."""
         return self._parts(nimg, self.rank * self.workers + worker, self.world * self.workers)
 
-    def _parts(self, nimg: int, owner: int, owners: int) -> Iterator[Batch]:
+    def _parts(self, nimg: int, owner: int, owners: int) -> Iterator[Part]:
         reader = shard_reader(self)
         own = range(owner, self.streams, owners)
         share = self.batch // self.streams
@@ -86,7 +89,7 @@ class Reader:
         places = [stream * share + k for stream in own for k in range(share)]
         while True:
             taken = chain.from_iterable(islice(stream, share) for stream in rows)
-            yield to_batch(list(taken), [nimg + place for place in places], self.text_tokens)
+            yield Part(list(taken), [nimg + place for place in places])
             nimg += self.batch
 
     def _stream(self, reader: ShardReader, stream: int, position: int) -> Iterator[Row]:
@@ -124,26 +127,33 @@ def read_split(
     text_tokens: int = 0,
     limit: int = 0,
     max_bad: int = 100,
+    rank: int = 0,
+    world: int = 1,
 ) -> Iterator[Batch]:
     """Each picture of a split once, in the order of the shards; the last batch may be smaller. limit 0: all.
 
-    A bad sample is replaced by the next good one, so the number of pictures is that of the index.
+    With several ranks each gets every world-th picture of a (global) batch. A bad sample is replaced by the next good one,
+    so the number of pictures is that of the index.
     """
     reader = Reader(
         source=source, split=split, batch=batch, resolution=resolution, streams=1,
         label=label, text_tokens=text_tokens, max_bad=max_bad,
     )  # fmt: skip
-    return _in_order(reader, limit)
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} of {world}; ranks count from 0")
+    return _in_order(reader, limit, rank, world)
 
 
-def _in_order(reader: Reader, limit: int) -> Iterator[Batch]:
+def _in_order(reader: Reader, limit: int, rank: int, world: int) -> Iterator[Batch]:
     source = shard_reader(reader)
     samples = islice(source.samples(reader.shards), limit or None)
     start = 0
     while block := list(islice(samples, reader.batch)):
-        rows = [source.first_good(chain(block[k:], block[:k])) for k in range(len(block))]
-        yield to_batch(rows, range(start, start + len(rows)), reader.text_tokens)
-        start += len(rows)
+        own = range(rank, len(block), world)
+        rows = [source.first_good(chain(block[k:], block[:k])) for k in own]
+        if rows:
+            yield to_batch(Part(rows, [start + k for k in own]), reader.text_tokens)
+        start += len(block)
 
 
 def shard_reader(reader: Reader) -> ShardReader:
@@ -160,8 +170,9 @@ def shard_reader(reader: Reader) -> ShardReader:
     )
 
 
-def to_batch(rows: list[Row], index: Sequence[int], text_tokens: int) -> Batch:
+def to_batch(part: Part, text_tokens: int) -> Batch:
     """Decoded samples, stacked."""
+    rows = part.rows
     label = [row.label for row in rows if row.label is not None]
     tokens = [row.tokens for row in rows if row.tokens is not None]
     text, text_mask = pad_text(tokens, text_tokens) if tokens else (None, None)
@@ -174,7 +185,7 @@ def to_batch(rows: list[Row], index: Sequence[int], text_tokens: int) -> Batch:
     return Batch(
         image=torch.from_numpy(np.stack([row.image for row in rows])),
         cond=cond,
-        index=torch.tensor(index, dtype=torch.int64),
+        index=torch.tensor(part.places, dtype=torch.int64),
         keys=tuple(row.key for row in rows),
     )
 

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from data.decode import MAX_CLASSES
+from data.index import load
 from data.tar import IMAGE_MEMBERS, MEMBER_LIMITS, Span, spans
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 KINDS = ("metadata", "classes", "plain", "tars")
 METADATA = "metadata.jsonl"
-MAX_INT_LABEL = 100_000
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ def _metadata(folder: Path, text_column: str, label_column: str | None) -> Sourc
     for row in rows:
         name = str(row.get("file_name"))
         label = row.get(label_column) if label_column else None
-        if reason := _why_not(folder, name, seen) or ("no label" if label_column and label is None else None):
+        text = row.get(text_column) or ""
+        if reason := _why_not(folder, name, seen) or _lacks(label_column, label, text):
             bad.append((reason, name))
             continue
         seen.add(name)
         extra = {k: v for k, v in row.items() if k not in ("file_name", text_column, label_column)}
-        text = str(row.get(text_column) or "") if has_text else None
         number = None if label is None else numbers[label]
-        items.append(Item(name, name, _whole(folder / name), text, number, extra))
+        items.append(Item(name, name, _whole(folder / name), text if has_text else None, number, extra))
     return Source(_with_keys(items), bad, classes)
 
 
@@ -117,12 +118,22 @@ def _why_not(folder: Path, name: str, seen: set[str]) -> str | None:
     return None if (folder / name).is_file() else "missing file"
 
 
+def _lacks(label_column: str | None, label: object, text: object) -> str | None:
+    if label_column and label is None:
+        return "no label"
+    return None if isinstance(text, str) else "caption is no text"
+
+
 def _number_labels(values: list) -> tuple[dict, list[str] | None]:
     """Integers from 0 stay what they are; anything else is numbered in sorted order."""
+    if odd := next((value for value in values if not isinstance(value, str | int | None)), None):
+        raise ValueError(f"a label in {METADATA} is {odd!r}; labels are text or whole numbers")
     known = {value for value in values if value is not None}
+    if len({str(value) for value in known}) != len(known):
+        raise ValueError(f"labels in {METADATA} are text and numbers of the same name; make all of them text")
     if not known:
         return {}, None
-    if all(type(value) is int and 0 <= value < MAX_INT_LABEL for value in known):
+    if all(type(value) is int and 0 <= value < MAX_CLASSES for value in known):
         return {value: value for value in known}, [str(n) for n in range(max(known) + 1)]
     ordered = sorted(known, key=lambda value: (str(type(value)), value))
     return {value: number for number, value in enumerate(ordered)}, [str(value) for value in ordered]
@@ -166,7 +177,11 @@ def _tars(folder: Path) -> Source:
             else:
                 old = {ext: span for ext, span in members.items() if ext in ("txt", "json", "cls")}
                 items.append(Item(f"{key}.tar", f"{shard}/{key}", image, old=old))
-    return Source(_with_keys(items), bad)
+    try:
+        classes = load(folder).classes
+    except ValueError:
+        classes = None  # foreign tars: classes are called by their numbers
+    return Source(_with_keys(items), bad, classes)
 
 
 def _is_picture(path: Path) -> bool:

@@ -88,13 +88,13 @@ class TextEncoder:
 
 def pad_text(features: Sequence[Tokens], tokens: int) -> tuple[Tensor, Tensor]:
     """(text (b, n, d) float32, mask (b, n) bool) with n = tokens: longer ones cut, shorter ones filled with zeros."""
-    text = torch.zeros(len(features), tokens, features[0].shape[1] if features else 0)
-    mask = torch.zeros(len(features), tokens, dtype=torch.bool)
+    text = np.zeros((len(features), tokens, features[0].shape[1] if features else 0), np.float16)
+    mask = np.zeros(text.shape[:2], bool)
     for row, feature in enumerate(features):
         num = min(tokens, len(feature))
-        text[row, :num] = torch.from_numpy(feature[:num].astype(np.float32))
+        text[row, :num] = feature[:num]
         mask[row, :num] = True
-    return text, mask
+    return torch.from_numpy(text).float(), torch.from_numpy(mask)
 
 
 def _folder(name: str) -> Path:

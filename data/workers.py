@@ -1,14 +1,17 @@
-"""Loader processes for a `Reader`: each decodes its streams, the parent puts their parts together in order."""
+"""Loader processes for a `Reader`: each decodes its streams, the parent puts their parts together in order.
+
+Rows travel as numpy arrays through a pipe: for pictures of up to 128 px that is about twice as
+fast as torch's shared memory.
+"""
 
 import signal
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from data.batch import Batch, Cond
+from data.read import Part, Row
 
 if TYPE_CHECKING:
     from data.shards import Reader
@@ -25,7 +28,7 @@ class _Parts(IterableDataset):
     def __init__(self, reader: "Reader", nimg: int):
         self.reader, self.nimg = reader, nimg
 
-    def __iter__(self) -> Iterator[Batch | _Fault]:
+    def __iter__(self) -> Iterator[Part | _Fault]:
         info = get_worker_info()
         assert info is not None
         try:
@@ -34,8 +37,8 @@ class _Parts(IterableDataset):
             yield _Fault(str(error))
 
 
-def merged(reader: "Reader", nimg: int) -> Iterator[Batch]:
-    """The batches of `reader`'s rank from its worker processes, which stop when this generator is closed."""
+def merged(reader: "Reader", nimg: int) -> Iterator[Part]:
+    """The parts of `reader`'s rank from its worker processes, which stop when this generator is closed."""
     loader = DataLoader(
         _Parts(reader, nimg),
         batch_size=None,
@@ -46,7 +49,7 @@ def merged(reader: "Reader", nimg: int) -> Iterator[Batch]:
     parts = iter(loader)
     try:
         while True:
-            yield _merge([_unpacked(part) for part in islice(parts, reader.workers)])
+            yield _in_order(list(islice(parts, reader.workers)))
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -55,22 +58,15 @@ def merged(reader: "Reader", nimg: int) -> Iterator[Batch]:
         ) from error
 
 
-def _unpacked(part: Batch | _Fault) -> Batch:
-    if isinstance(part, _Fault):
-        raise ValueError(part.message)
-    return part
-
-
-def _merge(parts: list[Batch]) -> Batch:
-    index = torch.cat([part.index for part in parts])
-    order = index.argsort()
-    keys = [key for part in parts for key in part.keys]
-    return Batch(
-        image=torch.cat([part.image for part in parts])[order],
-        cond=Cond.cat([part.cond for part in parts])[order],
-        index=index[order],
-        keys=tuple(keys[k] for k in order.tolist()),
-    )
+def _in_order(parts: list[Part | _Fault]) -> Part:
+    """The parts of one batch as one, by position."""
+    placed: list[tuple[int, Row]] = []
+    for part in parts:
+        if isinstance(part, _Fault):
+            raise ValueError(part.message)
+        placed += zip(part.places, part.rows, strict=True)
+    placed.sort(key=lambda pair: pair[0])
+    return Part([row for _, row in placed], [place for place, _ in placed])
 
 
 def _ignore_interrupt(worker: int) -> None:
