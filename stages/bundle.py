@@ -1,0 +1,175 @@
+"""A bundle: what training gives and sampling needs. A folder with `stage.json` and `ema.safetensors`, never a pickle.
+
+`stage.json` holds the complete config, the contract with the neighbouring stages and the provenance (images seen, data
+fingerprint, versions), so that a bundle can be loaded knowing nothing else. Loading executes nothing from the folder.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from data.resize import RESIZE_VERSION
+
+from .base import BaseStage
+from .build import build_stage
+from .config import StageConfig, Strict, SuperResConfig
+from .nets.unet import fold_weights
+from .super_res import SuperResStage
+
+BUNDLE_VERSION = 1
+SIDECAR, WEIGHTS = "stage.json", "ema.safetensors"
+
+
+class BundleError(ValueError):
+    """A folder that is no whole bundle; the message names the file and what to do."""
+
+
+class Contract(Strict):
+    """What the neighbours of a stage may rely on. `low_res` is null for a base stage; sizes in px, ranges as in the tensors."""
+
+    low_res: int | None
+    resolution: int
+    channels: int
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    resize: str = RESIZE_VERSION
+    text_encoder: str | None
+    num_classes: int
+    max_aug_sigma: float
+    prediction: Literal["x0"] = "x0"
+
+
+class Provenance(Strict):
+    """Where the weights come from. nimg: images seen; ema: half-life in images."""
+
+    nimg: int
+    ema: int
+    data: str
+    classes: tuple[str, ...] | None = None
+    versions: dict[str, str]
+    scores: dict[str, float] = {}
+
+
+class Sidecar(Strict):
+    """The text of stage.json."""
+
+    version: Literal[1] = BUNDLE_VERSION
+    config: StageConfig
+    contract: Contract
+    provenance: Provenance
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def make_contract(config: StageConfig, text_encoder: str | None) -> Contract:
+    """The contract of a config; text_encoder is the exact identity that the data's index names."""
+    low_res = config if isinstance(config, SuperResConfig) else None
+    return Contract(
+        low_res=low_res.low_res if low_res else None,
+        resolution=config.resolution,
+        channels=config.channels,
+        text_encoder=text_encoder,
+        num_classes=config.cond.num_classes,
+        max_aug_sigma=low_res.aug.max_sigma if low_res else 0.0,
+    )
+
+
+def save_bundle(
+    folder: Path, weights: dict[str, Tensor], *, config: StageConfig, text_encoder: str | None, provenance: Provenance
+) -> None:
+    """Writes beside `folder`, then swaps: a reader, or a run killed at any moment, finds the old bundle or the new one."""
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / WEIGHTS)
+    sidecar = Sidecar(
+        config=config, contract=make_contract(config, text_encoder), provenance=provenance, sha256=file_sha256(new / WEIGHTS)
+    )
+    (new / SIDECAR).write_text(sidecar.model_dump_json(indent=2) + "\n")
+    for path in (new / WEIGHTS, new / SIDECAR, new):
+        sync(path)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_bundle(folder: Path) -> Path:
+    """The folder itself, or the old one where a kill fell between the two renames of `save_bundle`."""
+    old = folder.with_name(folder.name + ".old")
+    return old if not folder.exists() and old.exists() else folder
+
+
+def read_sidecar(folder: Path) -> Sidecar:
+    """stage.json, checked. Raises BundleError."""
+    path = find_bundle(folder) / SIDECAR
+    try:
+        return TypeAdapter(Sidecar).validate_python(json.loads(path.read_text()), strict=False)
+    except FileNotFoundError:
+        raise BundleError(f"bundle {folder}: no {SIDECAR} there; train the stage, or point at the folder that holds it") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{path}: not readable as JSON ({error}); copy the bundle again") from None
+    except ValidationError as error:
+        raise BundleError(f"{path}: {first_error(error)}; the bundle is damaged or from another version") from None
+
+
+def load_bundle(folder: Path | str, device: torch.device | str = "cpu", precision: str = "fp32") -> BaseStage | SuperResStage:
+    """The stage of a bundle, ready to denoise: evaluation mode, no gradients, weights folded. Raises BundleError."""
+    folder = find_bundle(Path(folder))
+    sidecar = read_sidecar(folder)
+    weights = _read_weights(folder / WEIGHTS, sidecar.sha256)
+    with torch.device("meta"):
+        stage = build_stage(sidecar.config)
+    wanted = {name: tensor.shape for name, tensor in stage.state_dict().items()}
+    for problem, names in (("misses", wanted.keys() - weights.keys()), ("has extra", weights.keys() - wanted.keys())):
+        if names:
+            raise BundleError(f"{folder / WEIGHTS}: {problem} tensor {min(names)} ({len(names)} in all); copy the bundle again")
+    for name, shape in wanted.items():
+        if weights[name].shape != shape:
+            raise BundleError(f"{folder / WEIGHTS}: tensor {name} is {tuple(weights[name].shape)}, {tuple(shape)} is needed")
+    stage.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    stage.set_precision(precision)
+    fold_weights(stage)
+    return stage.to(device).eval().requires_grad_(False)
+
+
+def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise BundleError(f"{path}: missing; copy the bundle again")
+    if file_sha256(path) != sha256:
+        raise BundleError(f"{path}: its sha256 is not the one in {SIDECAR}: changed or cut short; copy the bundle again")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(f"{path}: not a safetensors file ({error}); copy the bundle again") from None
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """fsync of a file or folder: a rename after it survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def first_error(error: ValidationError) -> str:
+    """The first complaint of pydantic in one line: dotted key, message, what was got."""
+    first: dict[str, Any] = dict(error.errors()[0])
+    where = ".".join(str(part) for part in first["loc"] if part not in ("base", "super_res", "unet"))
+    message = first["msg"].removeprefix("Value error, ")
+    got = f" (got {str(first['input'])[:60]!r})" if first["type"] not in ("value_error", "missing") else ""
+    return f"{where}: {message}{got}" if where else f"{message}{got}"

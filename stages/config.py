@@ -1,0 +1,192 @@
+"""What a stage is, as data: frozen, strict, complete. The same text stands in the cascade's YAML and in a bundle's stage.json.
+
+Levels of sigma and aug_sigma are noise std in units of pictures in [-1, 1]; amounts of training are counted in images.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+
+class Strict(BaseModel):
+    """Base of every config: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class UNetConfig(Strict):
+    """`widths`: channels of each level, finest first; `blocks`: residual blocks of each level, on each side."""
+
+    kind: Literal["unet"] = "unet"
+    widths: tuple[PositiveInt, ...] = Field(min_length=1)
+    blocks: tuple[PositiveInt, ...] = Field(min_length=1)
+    patch: PositiveInt = 1
+    self_attention: tuple[int, ...] = ()
+    cross_attention: tuple[int, ...] = ()
+    head_dim: PositiveInt = 64
+    emb_dim: PositiveInt = 256
+    dropout: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        if len(self.blocks) != len(self.widths):
+            raise ValueError(f"blocks has {len(self.blocks)} levels, widths has {len(self.widths)}; give each level one of both")
+        for name in ("self_attention", "cross_attention"):
+            for level in getattr(self, name):
+                if not 0 <= level < len(self.widths):
+                    raise ValueError(f"{name} names level {level}; the levels are 0 to {len(self.widths) - 1}, finest first")
+                if self.widths[level] % self.head_dim:
+                    raise ValueError(f"width {self.widths[level]} of level {level} is no multiple of head_dim {self.head_dim}")
+        return self
+
+
+class TextConfig(Strict):
+    """Frozen token features: `encoder` as given to data.pack, `dim` features of at most `tokens` tokens."""
+
+    encoder: str
+    dim: PositiveInt
+    tokens: PositiveInt
+
+
+class CondConfig(Strict):
+    """What the pictures are conditioned on. `drop`: share of training images whose condition is replaced by the null one."""
+
+    text: TextConfig | None = None
+    num_classes: Annotated[int, Field(ge=0)] = 0
+    drop: Fraction = 0.1
+
+
+class NoiseConfig(Strict):
+    """Training levels: log(sigma) ~ N(mean, std^2)."""
+
+    sigma_data: PositiveFloat = 0.5
+    mean: float = -1.2
+    std: PositiveFloat = 1.2
+
+
+class SampleConfig(Strict):
+    """Sampling settings; the manifest keeps one per stage and a request may change them."""
+
+    sampler: Literal["euler", "heun", "dpmpp_2m"] = "dpmpp_2m"
+    num_steps: Annotated[int, Field(ge=1, le=1000)] = 16
+    sigma_min: PositiveFloat = 0.005
+    sigma_max: PositiveFloat = 80.0
+    rho: PositiveFloat = 7.0
+    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    guidance_interval: tuple[NonNegative, NonNegative] = (0.0, 1e9)
+    aug_sigma: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
+        return self
+
+
+class TrainConfig(Strict):
+    """How a stage trains. `batch` is the global one, over ranks and accumulation; `micro_batch` is one forward of one rank.
+
+    `streams` fixes the order of the data (data/README.md): it must divide `batch` and be a multiple of ranks x workers.
+    """
+
+    images: PositiveInt = 200_000
+    batch: PositiveInt = 32
+    micro_batch: PositiveInt | None = None
+    streams: PositiveInt = 8
+    workers: Annotated[int, Field(ge=0)] = 1
+    seed: int = 0
+    optimizer: str = "adamw"
+    lr: PositiveFloat = 1e-2
+    warmup: Annotated[int, Field(ge=0)] = 10_000
+    schedule: Literal["constant", "cosine", "rsqrt"] = "cosine"
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    weight_decay: NonNegative = 0.0
+    clip: PositiveFloat = 1.0
+    ema: tuple[PositiveInt, ...] = Field(default=(5_000, 20_000), min_length=1)  # half-lives in images; the first is the bundle
+    precision: Literal["fp32", "bf16"] = "bf16"
+    compile: bool = True
+    flip: bool = False
+    save_every: PositiveInt = 20_000
+    log_every: PositiveInt = 2_000
+    grid_every: PositiveInt = 20_000
+    keep: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.batch % self.streams:
+            raise ValueError(f"batch {self.batch} is no multiple of streams {self.streams}; set streams to a divisor of the batch")
+        return self
+
+
+class AugConfig(Strict):
+    """Conditioning augmentation in training: aug_sigma = max_sigma * u^2, u uniform, drawn per image; 0 is allowed in sampling."""
+
+    max_sigma: NonNegative = 1.0
+
+
+class StageBase(Strict):
+    resolution: PositiveInt
+    channels: PositiveInt = 3
+    net: UNetConfig
+    cond: CondConfig = CondConfig()
+    noise: NoiseConfig = NoiseConfig()
+    train: TrainConfig = TrainConfig()
+    sample: SampleConfig = SampleConfig()
+
+    @property
+    def multiple(self) -> int:
+        """Image sides must be multiples of this: the network halves them at each level."""
+        return self.net.patch * 2 ** (len(self.net.widths) - 1)
+
+    def _check_multiple(self, name: str, size: int) -> None:
+        if size % self.multiple:
+            raise ValueError(f"{name} {size} is no multiple of {self.multiple} = patch x 2^(levels - 1); use fewer levels")
+
+
+class BaseConfig(StageBase):
+    """p(x0 | cond) at `resolution`."""
+
+    kind: Literal["base"] = "base"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_multiple("resolution", self.resolution)
+        return self
+
+
+class SuperResConfig(StageBase):
+    """p(x0 | low_res, cond): low_res px to resolution px, trained on aligned crops of `crop` px (0: whole pictures).
+
+    low_res_sigma: std of x0 - upsample(low_res) in the data, the error that upsampling alone leaves (for preconditioning).
+    """
+
+    kind: Literal["super_res"] = "super_res"
+    low_res: PositiveInt
+    crop: Annotated[int, Field(ge=0)] = 0
+    low_res_sigma: PositiveFloat = 0.2
+    aug: AugConfig = AugConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.resolution % self.low_res or self.resolution == self.low_res:
+            raise ValueError(f"resolution {self.resolution} must be a multiple of low_res {self.low_res}, at least twice as large")
+        if self.crop > self.resolution or self.crop % self.factor:
+            raise ValueError(f"crop {self.crop} must be at most {self.resolution} and a multiple of the factor {self.factor}")
+        if self.crop and self.net.self_attention:
+            raise ValueError("net.self_attention with crop > 0: attention over a crop is not attention over the picture; drop one")
+        self._check_multiple("crop" if self.crop else "resolution", self.crop or self.resolution)
+        self._check_multiple("resolution", self.resolution)
+        if self.sample.aug_sigma > self.aug.max_sigma:
+            raise ValueError(f"sample.aug_sigma {self.sample.aug_sigma} is above aug.max_sigma {self.aug.max_sigma}: never trained")
+        return self
+
+    @property
+    def factor(self) -> int:
+        return self.resolution // self.low_res
+
+
+StageConfig = Annotated[BaseConfig | SuperResConfig, Field(discriminator="kind")]

@@ -1,0 +1,18 @@
+"""Classifier-free guidance (Ho and Salimans 2022) on x0_hat. guidance_scale 1 is off and costs exactly one conditional call.
+
+x0_hat = null + scale * (cond - null). Texts that write (1 + w) cond - w null mean w = scale - 1.
+"""
+
+from torch import Tensor
+
+from .corrupt import expand_to
+
+
+def guide(x0_cond: Tensor, x0_null: Tensor, scale: Tensor) -> Tensor:
+    """Guided x0_hat (b, c, h, w) from the conditional and the unconditional one, scale (b,)."""
+    return x0_null + expand_to(scale, x0_null) * (x0_cond - x0_null)
+
+
+def is_guided(scale: float, sigma: float, interval: tuple[float, float]) -> bool:
+    """Whether a null call is needed: scale differs from 1 and lo < sigma <= hi (Kynkaanniemi et al. 2024, eq. 4)."""
+    return scale != 1 and interval[0] < sigma <= interval[1]

@@ -1,0 +1,141 @@
+"""Magnitude-preserving building blocks (Karras et al. 2024, "EDM2", config G): no normalisation layer, no bias.
+
+If the inputs of a block have unit variance, so have its outputs, at initialisation and all through training, because every weight
+is normalised per output filter where it is used (eq. 47 and 66) and every sum is divided by what it adds to the variance.
+Differences to EDM2, with the reason: weights are not written back normalised after each update, for ZeRO keeps them flattened
+elsewhere; their norm then grows by itself as lr * sqrt(updates), a 1/sqrt decay of the effective learning rate that the schedule
+may sharpen. Skips are merged by a learned lerp instead of a concatenation: half the cost of the decoder's first convolutions.
+
+Shapes: b images, c channels, h x w pixels, e embedding width, n text tokens.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+SILU_GAIN = 1 / 0.596  # SiLU of a standard normal input has root-mean-square 0.596 (EDM2, eq. 81)
+RESIDUAL = 0.3  # weight t of a block's branch in its sum with the main path (EDM2, table 21)
+
+
+def unit_norm(x: Tensor, dim: int, tiny: float = 1e-4) -> Tensor:
+    """x scaled to root-mean-square 1 over `dim`."""
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float32)
+    return x * (x.shape[dim] ** 0.5 / (norm + tiny)).to(x.dtype)
+
+
+def lerp_gains(t: float) -> tuple[float, float]:
+    """Factors of a and b in the magnitude-preserving sum ((1 - t) a + t b) / sqrt((1 - t)^2 + t^2) (EDM2, eq. 88)."""
+    scale = ((1 - t) ** 2 + t**2) ** -0.5
+    return (1 - t) * scale, t * scale
+
+
+MAIN_GAIN, BRANCH_GAIN = lerp_gains(RESIDUAL)
+
+
+class MPWeight(nn.Module):
+    """A linear map or convolution whose weight is normalised per output filter. kernel 0 means linear, (b, ..., c).
+
+    `gain` multiplies the weight, which is cheaper than multiplying pictures: the constants of SiLU and of residual sums go there.
+    `fold` replaces the weight by its normalised form once and for all: sampling then skips the work, results are equal.
+    """
+
+    def __init__(self, num_in: int, num_out: int, kernel: int = 0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_out, num_in, *[kernel] * 2 * (kernel > 0)))
+        self.folded = False
+
+    def normalised(self, gain: float | Tensor = 1.0) -> Tensor:
+        """Each filter at norm `gain`: unit-variance inputs give outputs of variance gain^2."""
+        norms = self.weight.new_ones(len(self.weight), *[1] * (self.weight.ndim - 1)) * gain
+        return torch._weight_norm(self.weight, norms, 0)  # one fused pass, as torch's own weight_norm parametrization has it
+
+    def fold(self) -> None:
+        if not self.folded:
+            self.weight.data = self.normalised()
+            self.folded = True
+
+    def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
+        weight = (self.weight * gain if self.folded else self.normalised(gain)).to(x.dtype)
+        if weight.ndim == 2:
+            return F.linear(x, weight)
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+class Attention(nn.Module):
+    """Cosine attention over pixels, or from pixels to text tokens when `context_dim` is given; residual, magnitude-preserving."""
+
+    def __init__(self, channels: int, *, head_dim: int, context_dim: int = 0):
+        super().__init__()
+        self.num_heads = channels // head_dim
+        self.q = MPWeight(channels, channels)
+        self.kv = MPWeight(context_dim or channels, 2 * channels)
+        self.out = MPWeight(channels, channels)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        b, c, h, w = x.shape
+        pixels = x.flatten(2).transpose(1, 2)  # (b, hw, c)
+        q = self._heads(self.q(pixels))
+        k, v = (self._heads(part) for part in self.kv(pixels if context is None else context).chunk(2, dim=-1))
+        y = attend(q, k, v, None if mask is None else mask[:, None, None, :])
+        y = self.out(y.transpose(1, 2).flatten(2).to(x.dtype), gain=BRANCH_GAIN)
+        return torch.add(y, pixels, alpha=MAIN_GAIN).transpose(1, 2).reshape(b, c, h, w)
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        """(b, n, c) to (b, heads, n, head_dim), each head vector normalised."""
+        return unit_norm(tokens.unflatten(-1, (self.num_heads, -1)), dim=-1).transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over (b, heads, n, d). Spelled out on a CPU, where the backward of torch's fused kernel was
+    measured five times slower for sequences this short (tests/bench/bench_attention.py)."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    return (logits if mask is None else logits.masked_fill(~mask, -torch.inf)).softmax(-1) @ v
+
+
+class Block(nn.Module):
+    """Residual block: noise embedding as a per-channel gain, attention at the levels that ask for it (EDM2, figure 21).
+
+    Encoder blocks normalise each pixel's channels first, which stops magnitudes from growing along the main path.
+    """
+
+    def __init__(
+        self, channels: int, emb_dim: int, *, encoder: bool, self_attention: bool, cross_dim: int, head_dim: int, dropout: float
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.conv0 = MPWeight(channels, channels, 3)
+        self.conv1 = MPWeight(channels, channels, 3)
+        self.emb = MPWeight(emb_dim, channels)
+        self.emb_gain = nn.Parameter(torch.zeros(()))
+        self.dropout = nn.Dropout(dropout)
+        self.self_attention = Attention(channels, head_dim=head_dim) if self_attention else None
+        self.cross_attention = Attention(channels, head_dim=head_dim, context_dim=cross_dim) if cross_dim else None
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        if self.encoder:
+            x = unit_norm(x, dim=1)
+        scale = self.emb(emb, gain=self.emb_gain) + 1  # (b, c)
+        y = self.conv0(F.silu(x), gain=SILU_GAIN) * scale[:, :, None, None]
+        y = self.conv1(self.dropout(F.silu(y)), gain=SILU_GAIN * BRANCH_GAIN)
+        x = torch.add(y, x, alpha=MAIN_GAIN)
+        if self.self_attention is not None:
+            x = self.self_attention(x)
+        if self.cross_attention is not None:
+            x = self.cross_attention(x, context, mask)
+        return x
+
+
+class SkipMerge(nn.Module):
+    """Learned lerp between the decoder's x and the encoder's skip, one balance a channel; starts half and half."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.balance = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        t = self.balance.sigmoid()[:, None, None]
+        scale = ((1 - t).square() + t.square()).rsqrt()
+        return x * ((1 - t) * scale).to(x.dtype) + skip * (t * scale).to(x.dtype)

@@ -1,0 +1,90 @@
+"""The U-Net of every stage: encoder, decoder, learned skip merges, magnitude-preserving throughout.
+
+`patch` folds patch x patch pixels into channels before the first convolution and unfolds them after the last, so a
+super-resolution stage works on a coarser grid at a fraction of the cost. Any image size divisible by `multiple` is accepted.
+Without self-attention the network is local, hence usable on crops in training and on whole pictures in sampling.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.batch import Cond
+
+from ..config import UNetConfig
+from .blocks import Block, MPWeight, SkipMerge
+from .embed import Embedding, text_context
+
+
+class UNet(nn.Module):
+    """(x (b, c_in, h, w), noise (b,), cond, aug (b,) or None) to F (b, c_out, h, w) float32.
+
+    x holds the scaled noisy image and, after it in channels, the scaled low_res condition. The network computes in the dtype
+    of `compute_dtype`; parameters stay float32.
+    """
+
+    def __init__(
+        self, config: UNetConfig, *, num_in: int, num_out: int, aug: bool, num_classes: int = 0, text_dim: int = 0
+    ):
+        super().__init__()
+        self.patch, self.multiple = config.patch, config.patch * 2 ** (len(config.widths) - 1)
+        self.compute_dtype = torch.float32
+        area = config.patch**2
+        self.embedding = Embedding(config.emb_dim, aug=aug, num_classes=num_classes, text_dim=text_dim)
+        self.null_token = nn.Parameter(torch.randn(text_dim)) if text_dim and config.cross_attention else None
+
+        def block(level: int, *, encoder: bool = False) -> Block:
+            return Block(
+                config.widths[level],
+                config.emb_dim,
+                encoder=encoder,
+                self_attention=level in config.self_attention,
+                cross_dim=text_dim if level in config.cross_attention else 0,
+                head_dim=config.head_dim,
+                dropout=config.dropout,
+            )
+
+        widths, levels = config.widths, range(len(config.widths))
+        self.conv_in = MPWeight(num_in * area + 1, widths[0], 3)  # + 1: a constant channel stands in for biases
+        self.encoder = nn.ModuleList(
+            nn.ModuleList(block(i, encoder=True) for _ in range(config.blocks[i])) for i in levels
+        )
+        self.down = nn.ModuleList(MPWeight(widths[i], widths[i + 1], 1) for i in levels[:-1])
+        self.middle = block(len(widths) - 1)
+        self.merge = nn.ModuleList(nn.ModuleList(SkipMerge(widths[i]) for _ in range(config.blocks[i])) for i in levels)
+        self.decoder = nn.ModuleList(nn.ModuleList(block(i) for _ in range(config.blocks[i])) for i in levels)
+        self.up = nn.ModuleList(MPWeight(widths[i + 1], widths[i], 1) for i in levels[:-1])
+        self.conv_out = MPWeight(widths[0], num_out * area, 3)
+        self.out_gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, noise: Tensor, cond: Cond, aug: Tensor | None = None) -> Tensor:
+        emb = self.embedding(noise, aug, cond).to(self.compute_dtype)
+        context = mask = None
+        if self.null_token is not None:
+            context, mask = text_context(cond, self.null_token)
+            context = context.to(self.compute_dtype)
+
+        x = F.pixel_unshuffle(x.to(self.compute_dtype), self.patch) if self.patch > 1 else x.to(self.compute_dtype)
+        x = self.conv_in(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
+        skips: list[Tensor] = []
+        for level, blocks in enumerate(self.encoder):
+            if level:
+                x = self.down[level - 1](F.avg_pool2d(x, 2))
+            for block in blocks:
+                x = block(x, emb, context, mask)
+                skips.append(x)
+        x = self.middle(x, emb, context, mask)
+        for level in reversed(range(len(self.decoder))):
+            if level < len(self.up):
+                x = F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
+            for merge, block in zip(self.merge[level], self.decoder[level], strict=True):
+                x = block(merge(x, skips.pop()), emb, context, mask)
+        x = self.conv_out(x, gain=self.out_gain).float()
+        return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+
+def fold_weights(net: nn.Module) -> None:
+    """Normalises every weight in place once, for sampling: the network's outputs do not change."""
+    for module in net.modules():
+        if isinstance(module, MPWeight):
+            module.fold()
