@@ -132,8 +132,8 @@ def read_split(
 ) -> Iterator[Batch]:
     """Each picture of a split once, in the order of the shards; the last batch may be smaller. limit 0: all.
 
-    With several ranks each gets every world-th picture of a (global) batch. A bad sample is replaced by the next good one,
-    so the number of pictures is that of the index.
+    With several ranks each gets every world-th picture of a (global) batch. A bad sample is replaced by the next good
+    one, so the number of pictures is that of the index.
     """
     reader = Reader(
         source=source, split=split, batch=batch, resolution=resolution, streams=1,

@@ -163,7 +163,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes beside and renames: a reader sees the old text or the new, never half."""
-    part = path.with_name(path.name + ".part")
+    """Writes beside and renames: a reader sees the old text or the new, never half; several processes may write at once."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text)
     part.replace(path)
