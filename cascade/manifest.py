@@ -1,7 +1,18 @@
-"""cascade.json: which bundles form a cascade, in order, and the sampling settings of each. Written by train.py, read by sampling."""
+"""cascade.json: which bundles form a cascade, in order, and the sampling settings of each. Written by train.py, read by sampling.
 
+`read_manifest` also takes a folder without cascade.json: every FOLDER/STAGE/bundle is found and put in order by its contract.
+`check_chain` refuses bundles that do not fit together, in one sentence.
+"""
+
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
+from pydantic import Field, ValidationError
+
+from data.resize import RESIZE_VERSION
+from stages.bundle import Contract, first_error, read_sidecar
 from stages.config import SampleConfig, Strict
 from stages.training.rundir import replace_text
 
@@ -13,14 +24,14 @@ MANIFEST = "cascade.json"
 class StageEntry(Strict):
     """bundle: folder relative to the manifest. sample: settings of this stage in this cascade."""
 
-    bundle: str
+    bundle: Annotated[str, Field(pattern=r"^[^/.][^/]*(/[^/.][^/]*)*$")]  # never leaves the folder
     sample: SampleConfig
 
 
 class Manifest(Strict):
-    version: int = 1
+    version: Literal[1] = 1
     name: str
-    stages: dict[str, StageEntry]
+    stages: dict[str, StageEntry] = Field(min_length=1)
 
 
 def write_manifest(config: CascadeConfig, folder: Path) -> None:
@@ -28,3 +39,67 @@ def write_manifest(config: CascadeConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=stage.sample) for name, stage in config.stages.items()}
     replace_text(folder / MANIFEST, Manifest(name=config.name, stages=entries).model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder, or the one its bundles imply. Raises ValueError."""
+    if not folder.is_dir():
+        raise ValueError(f"cascade {folder}: no such folder; train one with: python train.py CASCADE STAGE --data SHARDS --out {folder}")
+    path = folder / MANIFEST
+    if not path.is_file():
+        return discover(folder)
+    try:
+        return Manifest.model_validate(json.loads(path.read_text()))
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_error(error)}; mend it, or remove it and let the bundles speak") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); remove it and let the bundles speak") from None
+
+
+def discover(folder: Path) -> Manifest:
+    """FOLDER/*/bundle in the order of their sizes, with the settings each was trained with."""
+    found = {path.parent.parent.name: read_sidecar(path.parent) for path in sorted(folder.glob("*/bundle/stage.json"))}
+    if not found:
+        raise ValueError(f"cascade {folder}: neither {MANIFEST} nor STAGE/bundle in it; point --cascade at the --out of train.py")
+    ordered = sorted(found.items(), key=lambda item: (item[1].contract.low_res or 0, item[0]))
+    entries = {name: StageEntry(bundle=f"{name}/bundle", sample=sidecar.config.sample) for name, sidecar in ordered}
+    return Manifest(name=folder.resolve().name, stages=entries)
+
+
+def check_chain(contracts: Mapping[str, Contract]) -> None:
+    """Do these stages, in this order, fit together? Raises ValueError: what, where, got, allowed, fix."""
+    before: tuple[str, Contract] | None = None
+    text: tuple[str, str] | None = None
+    for name, contract in contracts.items():
+        if contract.resize != RESIZE_VERSION:
+            raise ValueError(
+                f"stage {name} was trained with resize {contract.resize}, this version has {RESIZE_VERSION}; train it again"
+            )
+        if before is not None:
+            check_pair(*before, name, contract)
+        if contract.text_encoder:
+            if text and text[1] != contract.text_encoder:
+                raise ValueError(
+                    f"stage {name} was trained with text encoder {contract.text_encoder}, stage {text[0]} with {text[1]}; "
+                    "pack the shards of both with one encoder and train again"
+                )
+            text = (name, contract.text_encoder)
+        before = (name, contract)
+
+
+def check_pair(above: str, given: Contract, name: str, contract: Contract) -> None:
+    """One stage and the next."""
+    if contract.low_res is None:
+        raise ValueError(f"stage {name} is a base stage but comes after {above}; put the base stage first in {MANIFEST}")
+    if contract.low_res != given.resolution:
+        raise ValueError(
+            f"stage {name} expects low_res {contract.low_res} px, but {above} gives {given.resolution} px; "
+            f"put a {given.resolution} -> {contract.low_res} stage between them"
+        )
+    if (contract.channels, contract.value_range) != (given.channels, given.value_range):
+        raise ValueError(
+            f"stage {name} takes {contract.channels} channels in {contract.value_range}, "
+            f"but {above} gives {given.channels} in {given.value_range}; train them on the same kind of picture"
+        )
+    if contract.num_classes and given.num_classes and contract.num_classes != given.num_classes:
+        raise ValueError(f"stage {name} knows {contract.num_classes} classes, but {above} {given.num_classes}; train them on the same classes")

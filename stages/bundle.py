@@ -89,6 +89,7 @@ def save_bundle(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / WEIGHTS)
+    (new / WEIGHTS).chmod(0o666 & ~umask())  # safetensors makes it private, which a shared run directory is not
     sidecar = Sidecar(
         config=config, contract=make_contract(config, text_encoder), provenance=provenance, sha256=file_sha256(new / WEIGHTS)
     )
@@ -164,6 +165,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def first_error(error: ValidationError) -> str:

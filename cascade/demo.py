@@ -1,0 +1,63 @@
+"""The first minutes: packs the emoji that ship with the project, trains a tiny cascade on them, samples a grid.
+
+    python -m cascade.demo [--out runs/demo] [--seconds 150]
+
+Nothing is special here: the same functions as `python -m data.pack`, `train.py` and `sample.py`, with little training. Run it
+again with more --images and it goes on where it stopped.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data.cli import run
+
+EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
+PROMPTS = ("red heart", "grinning face", "flag: Japan", "green apple")
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder for shards, runs and the picture")] = Path("runs/demo"),
+    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 12_800,
+    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 6_400,
+) -> None:
+    """Pack, train two tiny stages, sample: a picture within minutes of cloning."""
+    import time
+
+    import torch
+
+    from data.packer import Settings, pack
+
+    from .cli import output_for, show
+    from .config import load_config
+    from .manifest import write_manifest
+    from .pipeline import Cascade
+    from .request import Request
+
+    started = time.monotonic()
+    torch.set_flush_denormal(True)
+    target = output_for(str(out / "demo.png"), stages=False)
+    shards = out / "shards"
+    if not (shards / "index.json").exists():
+        print(f"1/4 packing {EMOJI.name} into {shards}")
+        pack(EMOJI, shards, Settings(size=64, text_encoder="minilm", val=0.05))
+    seen = {"base_16": base_images, "sr_64": sr_images}
+    config = load_config("emoji_tiny", [f"stages.{name}.train.images={images}" for name, images in seen.items()])
+    write_manifest(config, out)
+
+    from stages.training.loop import Place, train
+
+    for number, (name, stage) in enumerate(config.stages.items(), 2):
+        print(f"{number}/4 training {name}: {seen[name]:,} images")
+        place = Place(engine="local", rank=0, world=1, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        train(stage, name=name, data=shards, out=out / name, place=place)
+    print(f"4/4 sampling {', '.join(PROMPTS)}")
+    model = Cascade.load(out, device=place.device)
+    request = Request(prompts=PROMPTS, num=8, batch=32)
+    for path in target.write(show(model.sample(request), request.total), model, request):
+        print(f"{path}: a row each of {', '.join(PROMPTS)}; {time.monotonic() - started:.0f} s in all")
+
+
+if __name__ == "__main__":
+    run(main)

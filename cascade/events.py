@@ -1,0 +1,60 @@
+"""What a user sees of sampling, in order. The grammar, for each chunk of images and each stage of the chain:
+
+    ((StageStarted Preview+ StageFinished)+)+ Finished
+
+Pictures are uint8 (b, c, h, w) on the CPU; `index` tells which images of the request the rows are.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from data.batch import to_uint8
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStarted:
+    """nfe: how many answers this stage will need for these images."""
+
+    stage: str
+    index: tuple[int, ...]
+    nfe: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """x0_hat (b, c, h, w) after `step` of `nfe` network calls: the picture as it stands, never the noisy x.
+
+    Every call gives one; it costs nothing until `images` is asked for.
+    """
+
+    stage: str
+    index: tuple[int, ...]
+    step: int
+    nfe: int
+    x0_hat: Tensor
+
+    @property
+    def images(self) -> Tensor:
+        return to_uint8(self.x0_hat).cpu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFinished:
+    """The stage's pictures; those of the last stage are the result."""
+
+    stage: str
+    index: tuple[int, ...]
+    images: Tensor
+    last: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """Nothing follows."""
+
+    num: int
+    nfe: int
+
+
+Event = StageStarted | Preview | StageFinished | Finished

@@ -1,0 +1,75 @@
+"""Pictures to files: PNG with the settings that made them in its metadata, one by one or as a grid; and a user's picture to a tensor.
+
+Files are written under another name and renamed, so an interrupt leaves none half-written.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from data.batch import to_float, to_uint8
+from data.decode import load_image, to_array
+from data.resize import downsample
+
+METADATA_KEY = "cascade"
+
+
+def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
+    """uint8 (c, h, w) to path; metadata as JSON in the PNG's text chunk "cascade"."""
+    info = PngInfo()
+    info.add_text(METADATA_KEY, json.dumps(metadata))
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(part, format="PNG", pnginfo=info)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `save_png` wrote."""
+    with Image.open(path) as image:
+        return json.loads(image.info[METADATA_KEY])
+
+
+def grid(images: Tensor, columns: int) -> Tensor:
+    """uint8 (b, c, h, w) to one uint8 picture, white lines between."""
+    return make_grid(images, nrow=columns, padding=2, pad_value=255)
+
+
+def columns_for(num: int, places: int) -> int:
+    """Columns of a grid: one row a prompt where there are several, else as square as it gets."""
+    if places > 1:
+        return num // places
+    return max(1, round(num**0.5 + 0.4999))
+
+
+def user_picture(path: Path, low_res: int, multiple: int) -> Tensor:
+    """A user's picture (1, 3, h, w) uint8 as a super-resolution stage takes it: the shorter side is `low_res` px, both sides
+    multiples of `multiple`. Larger pictures go through THE downsample, cut at the centre by less than `multiple`.
+
+    Raises ValueError for what is no picture and for one that is too small.
+    """
+    pixels = torch.from_numpy(to_array(load_image(path)))[None]
+    h, w = pixels.shape[-2:]
+    if min(h, w) < low_res:
+        raise ValueError(f"--image {path}: {w}x{h} px is too small, the stage takes {low_res} px; use a larger picture")
+    scale = low_res / min(h, w)
+    h, w = (max(round(side * scale / multiple), 1) * multiple for side in (h, w))
+    pixels = cut_to_aspect(pixels, h / w)
+    return to_uint8(downsample(to_float(pixels), (h, w)))
+
+
+def cut_to_aspect(pixels: Tensor, aspect: float) -> Tensor:
+    """The largest centred window with height / width = aspect."""
+    h, w = pixels.shape[-2:]
+    new_h, new_w = min(h, round(w * aspect)), min(w, round(h / aspect))
+    top, left = (h - new_h) // 2, (w - new_w) // 2
+    return pixels[..., top : top + new_h, left : left + new_w]
