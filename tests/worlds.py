@@ -1,8 +1,8 @@
 """Worlds whose optimal denoiser is known in closed form, so that no test of the mathematics needs a trained network.
 
 `GaussianData`: every pixel normal. Optimal denoiser, exact probability-flow path and Bayes risk are one line each.
-`FiniteData`: a fixed set of pictures, equally likely. The optimal denoiser is a softmax-weighted mean of the set, also when a
-class or an augmented low_res is given. `finite_cascade` makes a whole cascade of it with no training at all.
+`FiniteData`: a fixed set of pictures, equally likely. The optimal denoiser is a softmax-weighted mean of the set, also
+when a class or an augmented low_res is given. `finite_cascade` makes a whole cascade of it with no training at all.
 
 x, low_res (b, c, h, w); sigma, aug_sigma (b,). Sums are float64 inside; answers have the dtype of x.
 """
@@ -18,6 +18,7 @@ from data.resize import downsample, upsample
 from stages.base import BaseStage
 from stages.config import AugConfig, BaseConfig, CondConfig, SampleConfig, SuperResConfig, UNetConfig
 from stages.diffusion.corrupt import expand_to
+from stages.diffusion.denoiser import Denoiser
 from stages.super_res import SuperResStage
 
 TINY_NET = UNetConfig(widths=(8,), blocks=(1,), emb_dim=8)
@@ -70,7 +71,8 @@ class GaussianData:
 class FiniteData:
     """x0 is one of images (n, c, h, w), each as likely as another. labels (n,) int64 makes classes of them.
 
-    low_size: side of the low-res pictures that may condition it; picture k's condition is upsample(downsample(images[k])).
+    low_size: side of the low-res pictures that may condition it; picture k's condition is
+    upsample(downsample(images[k])).
     """
 
     images: Tensor
@@ -104,7 +106,10 @@ class FiniteData:
         low_res: Tensor | None = None,
         aug_sigma: Tensor | None = None,
     ) -> Tensor:
-        """(b, n) probability of each picture: softmax of -|x - x0|^2 / (2 sigma^2) - |low_res - condition|^2 / (2 aug_sigma^2)."""
+        """(b, n) probability of each picture.
+
+        softmax of -|x - x0|^2 / (2 sigma^2) - |low_res - condition|^2 / (2 aug_sigma^2) over the pictures of the class.
+        """
         logits = log_likelihood(x, self.images, sigma)
         if low_res is not None and aug_sigma is not None:
             logits = logits + log_likelihood(low_res, self.low_res, aug_sigma.clamp(min=NEAREST))
@@ -131,14 +136,25 @@ def log_likelihood(seen: Tensor, images: Tensor, sigma: Tensor) -> Tensor:
     return -((distances(seen, images) / sigma.double()[:, None]).square()) / 2
 
 
-class FiniteStage:
-    """Mixed into a stage class: the same config, loss, `enlarge` and sampling, but the ideal denoiser of `world` for a network.
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The arguments of one call of a `FiniteStage`."""
 
-    `asked` records (rows, sigma) of every call.
+    x: Tensor
+    sigma: Tensor
+    cond: Cond
+    low_res: Tensor | None
+    aug_sigma: Tensor | None
+
+
+class FiniteStage:
+    """Mixed into a stage class: its config, loss, `enlarge` and sampling, with the ideal denoiser of `world` as network.
+
+    `asked` keeps the arguments of every call.
     """
 
     world: FiniteData
-    asked: list[tuple[int, Tensor]]
+    asked: list[Asked]
 
     def __init__(self, config: BaseConfig | SuperResConfig, world: FiniteData):
         nn.Module.__init__(self)  # type: ignore[arg-type]
@@ -147,7 +163,7 @@ class FiniteStage:
     def denoise(
         self, x: Tensor, sigma: Tensor, cond: Cond, low_res: Tensor | None = None, aug_sigma: Tensor | None = None
     ) -> Tensor:
-        self.asked.append((len(x), sigma))
+        self.asked.append(Asked(x=x, sigma=sigma, cond=cond, low_res=low_res, aug_sigma=aug_sigma))
         return self.world.denoise(x, sigma, cond, low_res, aug_sigma)
 
     def set_precision(self, precision: str) -> None:
@@ -173,8 +189,10 @@ def finite_stage(config: BaseConfig | SuperResConfig, images: Tensor, labels: Te
 def finite_cascade(
     images: Tensor, sizes: tuple[int, ...], *, labels: Tensor | None = None, sample: SampleConfig | None = None
 ) -> dict[str, FiniteStage]:
-    """A cascade by name, `base_8`, `sr_16`, ...: sizes ascend, the last is that of images (n, c, h, w); each stage's pictures are
-    THE downsample of the next one's, so that finished pictures of one stage are exact conditions of the next.
+    """A cascade by name, `base_8`, `sr_16`, ...: sizes ascend, the last is the side of images (n, c, h, w).
+
+    Each stage's pictures are THE downsample of the next one's, so that one stage's finished pictures are exact conditions
+    of the next.
     """
     shared = {
         "channels": images.shape[1],
@@ -195,11 +213,11 @@ def finite_cascade(
 
 @dataclass
 class Counted:
-    """A denoiser that counts: how many calls, at which levels. Wraps any `denoise(x, sigma)`."""
+    """Any `denoise(x, sigma)`, with the levels at which it was called."""
 
-    denoise_with: object
+    inner: Denoiser
     sigmas: list[float] = field(default_factory=list)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         self.sigmas.append(sigma[0].item())
-        return self.denoise_with(x, sigma)  # type: ignore[operator]
+        return self.inner(x, sigma)
