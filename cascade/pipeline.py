@@ -206,7 +206,7 @@ class Cascade:
             given = give_low_res(link.stage, cond, low_res, link.settings.aug_sigma, aug)
         total = nfe(link)
         yield StageStarted(stage=link.name, index=index, nfe=total)
-        denoise, sampler = guided(link.stage, link.settings, given), start(link.settings, noise)
+        denoise, sampler = guided(link.stage, link.settings, given), start(link.settings, noise, given)
         query = next(sampler)
         step = 0
         while True:

@@ -37,12 +37,18 @@ def image_noise(stage: str, seed: int, index: Tensor, purpose: str, shape: tuple
     return normals(generators(seed, index, f"{stage}/{purpose}"), shape).to(device)
 
 
-def start(settings: SampleConfig, noise: Tensor) -> Sampler:
-    """The sampler of a request, from standard normal noise (b, c, h, w)."""
+def start(settings: SampleConfig, noise: Tensor, given: Given) -> Sampler:
+    """The sampler of a request, from standard normal noise (b, c, h, w).
+
+    The chain should start at x0 + sigma_max * noise; x0 is unknown, and its best stand-in is the condition where there is one
+    (relay diffusion, Teng et al. 2023), else 0. The stand-in's error is what sigma_max must drown: 0.2 for an upsampled picture, 1
+    for none, so super-resolution can start an order of magnitude lower.
+    """
     sigmas = power_grid(
         settings.num_steps, sigma_min=settings.sigma_min, sigma_max=settings.sigma_max, rho=settings.rho
     )
-    return SAMPLERS[settings.sampler](noise * settings.sigma_max, sigmas)
+    x = noise * settings.sigma_max
+    return SAMPLERS[settings.sampler](x if given.low_res is None else x + given.low_res, sigmas)
 
 
 def guided(stage: Stage, settings: SampleConfig, given: Given) -> Denoiser:
@@ -68,4 +74,4 @@ def guided(stage: Stage, settings: SampleConfig, given: Given) -> Denoiser:
 @torch.inference_mode()
 def sample_alone(stage: Stage, settings: SampleConfig, given: Given, noise: Tensor) -> Tensor:
     """x0 (b, c, h, w) in [-1, 1] from one stage, start to end."""
-    return drive(start(settings, noise), guided(stage, settings, given)).clamp(-1, 1)
+    return drive(start(settings, noise, given), guided(stage, settings, given)).clamp(-1, 1)

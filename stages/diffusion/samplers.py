@@ -97,7 +97,7 @@ def drive(sampler: Sampler, denoise: Denoiser) -> Tensor:
 
 def _intervals(sigmas: Tensor) -> list[tuple[float, float]]:
     levels = sigmas.double().tolist()
-    if len(levels) < 2 or levels[-1] != 0 or any(a <= b for a, b in zip(levels, levels[1:], strict=False)):
-        raise ValueError(f"sampler: sigmas must fall strictly and end in 0, at least two of them; got {levels}")
+    if len(levels) < 2 or levels[-1] != 0 or not all(math.inf > a > b for a, b in zip(levels, levels[1:], strict=False)):
+        raise ValueError(f"sampler: sigmas must be finite, fall strictly and end in 0, at least two of them; got {levels}")
     return list(zip(levels, levels[1:], strict=False))
 
