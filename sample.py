@@ -1,8 +1,8 @@
 """Sample a trained cascade: prompts or a picture in, pictures out.
 
-    python sample.py "red heart" "slice of pizza" --num 4 --out out.png
-    python sample.py "red heart" --cascade runs/emoji --out pictures/
-    python sample.py --image low.png --cascade runs/emoji --out sharp.png
+python sample.py "red heart" "slice of pizza" --num 4 --out out.png
+python sample.py "red heart" --cascade runs/emoji --out pictures/
+python sample.py --image low.png --cascade runs/emoji --out sharp.png
 """
 
 from pathlib import Path
@@ -23,7 +23,9 @@ def main(
     seed: Annotated[int, typer.Option(help="the same seed gives the same images")] = 0,
     out: Annotated[str, typer.Option(help="a .png for one grid, a folder/ for single files")] = "out.png",
     image: Annotated[Path | None, typer.Option(help="sharpen this picture with the super-resolution stages")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="class name or number, for class-conditional cascades")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="class name or number, for class-conditional cascades")
+    ] = None,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the result, if not the cascade's own")] = "",
     first: Annotated[str, typer.Option("--from", help="first stage to use, with --image")] = "",
     last: Annotated[str, typer.Option("--until", help="last stage to use")] = "",
@@ -44,7 +46,9 @@ def main(
     from cascade.pipeline import Cascade
     from cascade.request import Request
 
-    target = output_for(out, stages=stages_out)  # first of all, so that nothing is computed for a folder we cannot write
+    target = output_for(
+        out, stages=stages_out
+    )  # first of all, so that nothing is computed for a folder we cannot write
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
     if device not in ("auto", "cpu", "cuda"):
@@ -75,7 +79,9 @@ def main(
         batch=batch,
     )
     if target.is_grid and request.total > MAX_GRID:
-        raise ValueError(f"--num: {request.total} images in one grid; at most {MAX_GRID}, or write single files with --out folder/")
+        raise ValueError(
+            f"--num: {request.total} images in one grid; at most {MAX_GRID}, or write single files with --out folder/"
+        )
     for path in target.write(show(model.sample(request), request.total), model, request):
         print(path)
 

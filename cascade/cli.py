@@ -29,16 +29,20 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
         for value in sorted(values or [], key=lambda v: "=" in v):  # a stage's own value wins over the one for all
             stage, _, text = value.rpartition("=")
             if stage and stage not in names:
-                raise ValueError(f"--{key.replace('_', '-')} {value}: no stage {stage!r}, there are {', '.join(names)}{nearest(stage, names)}")
+                raise ValueError(
+                    f"--{key.replace('_', '-')} {value}: no stage {stage!r}, there are {', '.join(names)}{nearest(stage, names)}"
+                )
             for link in model.links:
-                if stage == link.name or not stage and (key != "aug_sigma" or link.sidecar.contract.low_res):
+                if stage == link.name or (not stage and (key != "aug_sigma" or link.sidecar.contract.low_res)):
                     settings[link.name][key] = text
     return settings
 
 
 def class_numbers(model: Cascade, labels: list[str]) -> tuple[int, ...]:
     """Class names or numbers to numbers."""
-    names = next((link.sidecar.provenance.classes for link in model.links if link.sidecar.provenance.classes), None) or ()
+    names = (
+        next((link.sidecar.provenance.classes for link in model.links if link.sidecar.provenance.classes), None) or ()
+    )
     numbers = []
     for label in labels:
         if label in names:
@@ -46,7 +50,9 @@ def class_numbers(model: Cascade, labels: list[str]) -> tuple[int, ...]:
         elif label.isdecimal():
             numbers.append(int(label))
         else:
-            raise ValueError(f"--label {label}: neither a number nor one of the {len(names)} classes{nearest(label, names)}")
+            raise ValueError(
+                f"--label {label}: neither a number nor one of the {len(names)} classes{nearest(label, names)}"
+            )
     return tuple(numbers)
 
 
@@ -75,7 +81,9 @@ def choose_start(folder: Path, image: Path) -> str:
         raise ValueError(f"cascade {folder}: no trained super-resolution stage to give --image to; train one first")
     fitting = [low_res for low_res in takes if low_res <= side]
     if not fitting:
-        raise ValueError(f"--image {image}: its shorter side is {side} px, the smallest stage takes {min(takes)} px; use a larger picture")
+        raise ValueError(
+            f"--image {image}: its shorter side is {side} px, the smallest stage takes {min(takes)} px; use a larger picture"
+        )
     return takes[max(fitting)]
 
 
@@ -86,11 +94,17 @@ def show(events: Iterable[Event], total: int) -> Iterator[Event]:
     bars: dict[str, tqdm] = {}
     for event in events:
         if isinstance(event, StageStarted) and event.stage not in bars:
-            bars[event.stage] = tqdm(total=total * event.nfe, desc=event.stage, unit="call", disable=None, position=len(bars))
+            bars[event.stage] = tqdm(
+                total=total * event.nfe, desc=event.stage, unit="call", disable=None, position=len(bars)
+            )
         elif isinstance(event, Preview):
             bars[event.stage].update(len(event.index))
         elif isinstance(event, StageFinished) and bars[event.stage].disable:
-            print(f"{event.stage}: images {event.index[0]} to {event.index[-1]} of {total} done", file=sys.stderr, flush=True)
+            print(
+                f"{event.stage}: images {event.index[0]} to {event.index[-1]} of {total} done",
+                file=sys.stderr,
+                flush=True,
+            )
         yield event
     for bar in bars.values():
         bar.close()
@@ -142,13 +156,18 @@ def describe(model: Cascade, request: Request, image: int | None = None) -> dict
     links = model.with_settings(request)
     said: dict[str, Any] = {"seed": request.seed, "num": request.num}
     if request.prompts:
-        said["prompts"] = list(request.prompts) if image is None else [request.prompts[request.place(image) % len(request.prompts)]]
+        said["prompts"] = (
+            list(request.prompts) if image is None else [request.prompts[request.place(image) % len(request.prompts)]]
+        )
     if request.labels:
-        said["labels"] = list(request.labels) if image is None else [request.labels[request.place(image) % len(request.labels)]]
+        said["labels"] = (
+            list(request.labels) if image is None else [request.labels[request.place(image) % len(request.labels)]]
+        )
     if image is not None:
         said["image"] = image
     said["stages"] = {
-        link.name: {"bundle": link.sidecar.sha256[:12], "nimg": link.sidecar.provenance.nimg} | link.settings.model_dump(mode="json")
+        link.name: {"bundle": link.sidecar.sha256[:12], "nimg": link.sidecar.provenance.nimg}
+        | link.settings.model_dump(mode="json")
         for link in links
     }
     return said

@@ -1,4 +1,4 @@
-"""One YAML describes a whole cascade: stages as a mapping by name, in the order of the chain. `name` handles are used everywhere."""
+"""One YAML describes a whole cascade: stages as a mapping by name, in chain order; the names are the handles everywhere."""
 
 import difflib
 from pathlib import Path
@@ -25,11 +25,15 @@ class CascadeConfig(Strict):
             stage = self.stages[name]
             if before is None:
                 if not isinstance(stage, BaseConfig):
-                    raise ValueError(f"stage {name} comes first and must be kind: base, got {stage.kind}; put the base stage first")
+                    raise ValueError(
+                        f"stage {name} comes first and must be kind: base, got {stage.kind}; put the base stage first"
+                    )
                 continue
             given = self.stages[before]
             if not isinstance(stage, SuperResConfig):
-                raise ValueError(f"stage {name} is kind: base but comes after {before}; only the first stage is a base stage")
+                raise ValueError(
+                    f"stage {name} is kind: base but comes after {before}; only the first stage is a base stage"
+                )
             if stage.low_res != given.resolution:
                 raise ValueError(
                     f"stage {name} expects low_res {stage.low_res} px, but {before} gives {given.resolution} px; "
@@ -49,7 +53,9 @@ def load_config(name: str, overrides: list[str] | None = None) -> CascadeConfig:
     path = config_path(name)
     for override in overrides or []:
         if "=" not in override or override.startswith("-"):
-            raise ValueError(f"override {override!r}: write it as dotted.key=value, for instance stages.base_16.train.lr=3e-4")
+            raise ValueError(
+                f"override {override!r}: write it as dotted.key=value, for instance stages.base_16.train.lr=3e-4"
+            )
     try:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides or []))
         values = OmegaConf.to_container(merged, resolve=False)
@@ -80,7 +86,9 @@ def config_path(name: str) -> Path:
 def stage_of(config: CascadeConfig, name: str) -> StageConfig:
     """The stage called `name`. Raises ValueError with the nearest name."""
     if name not in config.stages:
-        raise ValueError(f"cascade {config.name}: no stage {name!r}, it has {', '.join(config.stages)}{nearest(name, config.stages)}")
+        raise ValueError(
+            f"cascade {config.name}: no stage {name!r}, it has {', '.join(config.stages)}{nearest(name, config.stages)}"
+        )
     return config.stages[name]
 
 

@@ -50,7 +50,9 @@ def main(
 
     for number, (name, stage) in enumerate(config.stages.items(), 2):
         print(f"{number}/4 training {name}: {seen[name]:,} images")
-        place = Place(engine="local", rank=0, world=1, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        place = Place(
+            engine="local", rank=0, world=1, device=torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        )
         train(stage, name=name, data=shards, out=out / name, place=place)
     print(f"4/4 sampling {', '.join(PROMPTS)}")
     model = Cascade.load(out, device=place.device)

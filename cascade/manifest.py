@@ -44,7 +44,9 @@ def write_manifest(config: CascadeConfig, folder: Path) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder, or the one its bundles imply. Raises ValueError."""
     if not folder.is_dir():
-        raise ValueError(f"cascade {folder}: no such folder; train one with: python train.py CASCADE STAGE --data SHARDS --out {folder}")
+        raise ValueError(
+            f"cascade {folder}: no such folder; train one with: python train.py CASCADE STAGE --data SHARDS --out {folder}"
+        )
     path = folder / MANIFEST
     if not path.is_file():
         return discover(folder)
@@ -60,7 +62,9 @@ def discover(folder: Path) -> Manifest:
     """FOLDER/*/bundle in the order of their sizes, with the settings each was trained with."""
     found = {path.parent.parent.name: read_sidecar(path.parent) for path in sorted(folder.glob("*/bundle/stage.json"))}
     if not found:
-        raise ValueError(f"cascade {folder}: neither {MANIFEST} nor STAGE/bundle in it; point --cascade at the --out of train.py")
+        raise ValueError(
+            f"cascade {folder}: neither {MANIFEST} nor STAGE/bundle in it; point --cascade at the --out of train.py"
+        )
     ordered = sorted(found.items(), key=lambda item: (item[1].contract.low_res or 0, item[0]))
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=sidecar.config.sample) for name, sidecar in ordered}
     return Manifest(name=folder.resolve().name, stages=entries)
@@ -90,7 +94,9 @@ def check_chain(contracts: Mapping[str, Contract]) -> None:
 def check_pair(above: str, given: Contract, name: str, contract: Contract) -> None:
     """One stage and the next."""
     if contract.low_res is None:
-        raise ValueError(f"stage {name} is a base stage but comes after {above}; put the base stage first in {MANIFEST}")
+        raise ValueError(
+            f"stage {name} is a base stage but comes after {above}; put the base stage first in {MANIFEST}"
+        )
     if contract.low_res != given.resolution:
         raise ValueError(
             f"stage {name} expects low_res {contract.low_res} px, but {above} gives {given.resolution} px; "
@@ -102,4 +108,6 @@ def check_pair(above: str, given: Contract, name: str, contract: Contract) -> No
             f"but {above} gives {given.channels} in {given.value_range}; train them on the same kind of picture"
         )
     if contract.num_classes and given.num_classes and contract.num_classes != given.num_classes:
-        raise ValueError(f"stage {name} knows {contract.num_classes} classes, but {above} {given.num_classes}; train them on the same classes")
+        raise ValueError(
+            f"stage {name} knows {contract.num_classes} classes, but {above} {given.num_classes}; train them on the same classes"
+        )

@@ -1,4 +1,4 @@
-"""Pictures to files: PNG with the settings that made them in its metadata, one by one or as a grid; and a user's picture to a tensor.
+"""Pictures to files, one by one or as a grid, PNG with the settings that made them; and a user's picture to a tensor.
 
 Files are written under another name and renamed, so an interrupt leaves none half-written.
 """

@@ -5,7 +5,7 @@ finished pictures come early. The noise of image k in stage s is a function of (
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,13 @@ class Cascade:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, first: str = "", last: str = "", device: torch.device | str = "cpu", precision: str = "fp32"
+        cls,
+        folder: str | Path,
+        *,
+        first: str = "",
+        last: str = "",
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
     ) -> Self:
         """The cascade in a folder: the --out of train.py, or what ships with the project. first, last: names to cut the chain.
 
@@ -64,7 +70,11 @@ class Cascade:
             bundle = find_bundle(folder / manifest.stages[name].bundle)
             if not bundle.is_dir():
                 trained = [n for n in names if n in sidecars]
-                fix = f"sample up to {trained[-1]} with --until {trained[-1]}, or train it" if trained else "train it first"
+                fix = (
+                    f"sample up to {trained[-1]} with --until {trained[-1]}, or train it"
+                    if trained
+                    else "train it first"
+                )
                 raise ValueError(f"cascade {folder}: stage {name} has no bundle yet; {fix}")
             sidecars[name] = read_sidecar(bundle)
         check_chain({name: sidecar.contract for name, sidecar in sidecars.items()})
@@ -104,7 +114,9 @@ class Cascade:
         changed = []
         for link in self.links:
             try:
-                settings = SampleConfig.model_validate(link.settings.model_dump() | dict(request.settings.get(link.name, {})))
+                settings = SampleConfig.model_validate(
+                    link.settings.model_dump() | dict(request.settings.get(link.name, {}))
+                )
             except ValidationError as error:
                 raise ValueError(f"settings of stage {link.name}: {first_error(error)}") from None
             check_aug(link.name, settings, link.sidecar)
@@ -120,7 +132,9 @@ class Cascade:
             other = "; it takes class labels (--label)" if takes_label else "; it is unconditional"
             raise ValueError(f"request: a prompt, but this cascade takes no text{other}")
         if request.labels and not takes_label:
-            raise ValueError("request: a class label, but this cascade takes none" + ("; it takes a prompt" if takes_text else ""))
+            raise ValueError(
+                "request: a class label, but this cascade takes none" + ("; it takes a prompt" if takes_text else "")
+            )
         cond = Cond.empty(request.places)
         if request.prompts:
             text, mask = self._encode(request.prompts)
@@ -133,7 +147,9 @@ class Cascade:
         if len(cond) == 1 and request.places > 1:
             cond = cond[torch.zeros(request.places, dtype=torch.int64)]
         if len(cond) != request.places:
-            raise ValueError(f"request: {len(cond)} prompts or labels for {request.places} pictures; give one, or one for each")
+            raise ValueError(
+                f"request: {len(cond)} prompts or labels for {request.places} pictures; give one, or one for each"
+            )
         return cond.to(self.device)
 
     def _encode(self, prompts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
@@ -151,7 +167,9 @@ class Cascade:
         encoder = TextEncoder.load(self.text_encoder)
         wanted = next(link.sidecar.contract.text_encoder for link in self.links if link.sidecar.contract.text_encoder)
         if encoder.id != wanted:
-            raise ValueError(f"text encoder {self.text_encoder} is {encoder.id} here, but the cascade was trained with {wanted}; install that one")
+            raise ValueError(
+                f"text encoder {self.text_encoder} is {encoder.id} here, the cascade was trained with {wanted}; install that one"
+            )
         return encoder
 
     def sizes(self, request: Request) -> list[tuple[int, int]]:
@@ -159,11 +177,15 @@ class Cascade:
         chain = [link.sidecar.contract for link in self.links]
         if request.low_res is not None:
             if chain[0].low_res is None:
-                raise ValueError(f"request: a picture, but the chain starts with {self.links[0].name}, a base stage; start at a later stage")
+                raise ValueError(
+                    f"request: a picture, but the chain starts with {self.links[0].name}, a base stage; start at a later stage"
+                )
             numerator, denominator = tuple(request.low_res.shape[-2:]), chain[0].low_res
         else:
             if chain[0].low_res is not None:
-                raise ValueError(f"request: the chain starts with {self.links[0].name}, a super-resolution stage; give a picture")
+                raise ValueError(
+                    f"request: the chain starts with {self.links[0].name}, a super-resolution stage; give a picture"
+                )
             numerator, denominator = request.size or (chain[-1].resolution,) * 2, chain[-1].resolution
         sizes = []
         for link, contract in zip(self.links, chain, strict=True):
@@ -178,7 +200,9 @@ class Cascade:
             sizes.append((int(scaled[0]), int(scaled[1])))
         return sizes
 
-    def _events(self, request: Request, links: list[Link], conds: Cond, sizes: list[tuple[int, int]]) -> Iterator[Event]:
+    def _events(
+        self, request: Request, links: list[Link], conds: Cond, sizes: list[tuple[int, int]]
+    ) -> Iterator[Event]:
         calls = 0
         for begin in range(0, request.total, request.batch):
             index = tuple(range(begin, min(begin + request.batch, request.total)))
@@ -187,14 +211,22 @@ class Cascade:
             pictures = None if request.low_res is None else to_float(request.low_res[places]).to(self.device)
             for link, size in zip(links, sizes, strict=True):
                 pictures = yield from self._stage(request, link, index, cond, size, pictures)
-                yield StageFinished(stage=link.name, index=index, images=to_uint8(pictures).cpu(), last=link is links[-1])
+                yield StageFinished(
+                    stage=link.name, index=index, images=to_uint8(pictures).cpu(), last=link is links[-1]
+                )
                 calls += nfe(link)
         yield Finished(num=request.total, nfe=calls)
 
     @torch.inference_mode()
     def _stage(
-        self, request: Request, link: Link, index: tuple[int, ...], cond: Cond, size: tuple[int, int], low_res: Tensor | None
-    ) -> Iterator[Event]:
+        self,
+        request: Request,
+        link: Link,
+        index: tuple[int, ...],
+        cond: Cond,
+        size: tuple[int, int],
+        low_res: Tensor | None,
+    ) -> Generator[Event, None, Tensor]:
         """One stage for one chunk; returns its pictures (b, c, h, w) in [-1, 1]."""
         shape = (link.sidecar.contract.channels, *size)
         rows = torch.tensor(index)
@@ -213,7 +245,9 @@ class Cascade:
             x0_hat = denoise(query.x, query.sigma)
             step += 1
             if not torch.isfinite(x0_hat).all():
-                raise RuntimeError(f"stage {link.name}: NaN or infinity in x0_hat at call {step} of {total}; try --precision fp32")
+                raise RuntimeError(
+                    f"stage {link.name}: NaN or infinity in x0_hat at call {step} of {total}; try --precision fp32"
+                )
             yield Preview(stage=link.name, index=index, step=step, nfe=total, x0_hat=x0_hat)
             try:
                 query = sampler.send(x0_hat)
@@ -241,4 +275,6 @@ def check_aug(name: str, settings: SampleConfig, sidecar: Sidecar) -> None:
     """An aug_sigma that was never trained gives a picture, but a wrong one."""
     allowed = sidecar.contract.max_aug_sigma
     if settings.aug_sigma > allowed:
-        raise ValueError(f"stage {name}: aug_sigma {settings.aug_sigma} is above {allowed}, the largest it was trained on; choose less")
+        raise ValueError(
+            f"stage {name}: aug_sigma {settings.aug_sigma} is above {allowed}, the largest it was trained on; choose less"
+        )

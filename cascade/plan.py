@@ -20,8 +20,8 @@ from data.batch import Cond
 from stages.build import build_stage
 from stages.config import SampleConfig, StageConfig, SuperResConfig
 from stages.diffusion.guidance import is_guided
-from stages.diffusion.samplers import drive
-from stages.sampling import start
+from stages.diffusion.noise import power_grid
+from stages.diffusion.samplers import SAMPLERS, drive
 from stages.stage import Stage
 
 from .config import CascadeConfig, stage_of
@@ -169,13 +169,16 @@ class FusedAttention(TorchFunctionMode):
 
 def network_rows(settings: SampleConfig) -> list[int]:
     """Network evaluations of each of the sampler's calls: 2 where guidance acts, else 1. Found by running the sampler."""
-    rows = []
+    rows: list[int] = []
 
-    def count(x: Tensor, sigma: Tensor) -> Tensor:
+    def ask(x: Tensor, sigma: Tensor) -> Tensor:
         rows.append(2 if is_guided(settings.guidance_scale, sigma.item(), settings.guidance_interval) else 1)
         return x
 
-    drive(start(settings, torch.zeros(1, 1, 1, 1)), count)
+    sigmas = power_grid(
+        settings.num_steps, sigma_min=settings.sigma_min, sigma_max=settings.sigma_max, rho=settings.rho
+    )
+    drive(SAMPLERS[settings.sampler](torch.zeros(1, 1, 1, 1), sigmas), ask)
     return rows
 
 
@@ -225,7 +228,9 @@ def count(number: float) -> str:
 
 
 def flop(number: float) -> str:
-    return scaled(number, (("ZFLOP", 1e21), ("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)))
+    return scaled(
+        number, (("ZFLOP", 1e21), ("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
+    )
 
 
 def size(number: float) -> str:

@@ -25,7 +25,6 @@ from .config import StageConfig, Strict, SuperResConfig
 from .nets.unet import fold_weights
 from .super_res import SuperResStage
 
-BUNDLE_VERSION = 1
 SIDECAR, WEIGHTS = "stage.json", "ema.safetensors"
 
 
@@ -55,13 +54,13 @@ class Provenance(Strict):
     data: str
     classes: tuple[str, ...] | None = None
     versions: dict[str, str]
-    scores: dict[str, float] = {}
+    scores: dict[str, float] = Field(default_factory=dict)
 
 
 class Sidecar(Strict):
     """The text of stage.json."""
 
-    version: Literal[1] = BUNDLE_VERSION
+    version: Literal[1] = 1
     config: StageConfig
     contract: Contract
     provenance: Provenance
@@ -91,7 +90,10 @@ def save_bundle(
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / WEIGHTS)
     (new / WEIGHTS).chmod(0o666 & ~umask())  # safetensors makes it private, which a shared run directory is not
     sidecar = Sidecar(
-        config=config, contract=make_contract(config, text_encoder), provenance=provenance, sha256=file_sha256(new / WEIGHTS)
+        config=config,
+        contract=make_contract(config, text_encoder),
+        provenance=provenance,
+        sha256=file_sha256(new / WEIGHTS),
     )
     (new / SIDECAR).write_text(sidecar.model_dump_json(indent=2) + "\n")
     for path in (new / WEIGHTS, new / SIDECAR, new):
@@ -115,14 +117,18 @@ def read_sidecar(folder: Path) -> Sidecar:
     try:
         return TypeAdapter(Sidecar).validate_python(json.loads(path.read_text()), strict=False)
     except FileNotFoundError:
-        raise BundleError(f"bundle {folder}: no {SIDECAR} there; train the stage, or point at the folder that holds it") from None
+        raise BundleError(
+            f"bundle {folder}: no {SIDECAR} there; train the stage, or point at the folder that holds it"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BundleError(f"{path}: not readable as JSON ({error}); copy the bundle again") from None
     except ValidationError as error:
         raise BundleError(f"{path}: {first_error(error)}; the bundle is damaged or from another version") from None
 
 
-def load_bundle(folder: Path | str, device: torch.device | str = "cpu", precision: str = "fp32") -> BaseStage | SuperResStage:
+def load_bundle(
+    folder: Path | str, device: torch.device | str = "cpu", precision: str = "fp32"
+) -> BaseStage | SuperResStage:
     """The stage of a bundle, ready to denoise: evaluation mode, no gradients, weights folded. Raises BundleError."""
     folder = find_bundle(Path(folder))
     sidecar = read_sidecar(folder)
@@ -132,10 +138,14 @@ def load_bundle(folder: Path | str, device: torch.device | str = "cpu", precisio
     wanted = {name: tensor.shape for name, tensor in stage.state_dict().items()}
     for problem, names in (("misses", wanted.keys() - weights.keys()), ("has extra", weights.keys() - wanted.keys())):
         if names:
-            raise BundleError(f"{folder / WEIGHTS}: {problem} tensor {min(names)} ({len(names)} in all); copy the bundle again")
+            raise BundleError(
+                f"{folder / WEIGHTS}: {problem} tensor {min(names)} ({len(names)} in all); copy the bundle again"
+            )
     for name, shape in wanted.items():
         if weights[name].shape != shape:
-            raise BundleError(f"{folder / WEIGHTS}: tensor {name} is {tuple(weights[name].shape)}, {tuple(shape)} is needed")
+            raise BundleError(
+                f"{folder / WEIGHTS}: tensor {name} is {tuple(weights[name].shape)}, {tuple(shape)} is needed"
+            )
     stage.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     stage.set_precision(precision)
     fold_weights(stage)
@@ -146,7 +156,9 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise BundleError(f"{path}: missing; copy the bundle again")
     if file_sha256(path) != sha256:
-        raise BundleError(f"{path}: its sha256 is not the one in {SIDECAR}: changed or cut short; copy the bundle again")
+        raise BundleError(
+            f"{path}: its sha256 is not the one in {SIDECAR}: changed or cut short; copy the bundle again"
+        )
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

@@ -34,13 +34,19 @@ class UNetConfig(Strict):
     @model_validator(mode="after")
     def _levels(self) -> Self:
         if len(self.blocks) != len(self.widths):
-            raise ValueError(f"blocks has {len(self.blocks)} levels, widths has {len(self.widths)}; give each level one of both")
+            raise ValueError(
+                f"blocks has {len(self.blocks)} levels, widths has {len(self.widths)}; give each level one of both"
+            )
         for name in ("self_attention", "cross_attention"):
             for level in getattr(self, name):
                 if not 0 <= level < len(self.widths):
-                    raise ValueError(f"{name} names level {level}; the levels are 0 to {len(self.widths) - 1}, finest first")
+                    raise ValueError(
+                        f"{name} names level {level}; the levels are 0 to {len(self.widths) - 1}, finest first"
+                    )
                 if self.widths[level] % self.head_dim:
-                    raise ValueError(f"width {self.widths[level]} of level {level} is no multiple of head_dim {self.head_dim}")
+                    raise ValueError(
+                        f"width {self.widths[level]} of level {level} is no multiple of head_dim {self.head_dim}"
+                    )
         return self
 
 
@@ -106,7 +112,9 @@ class TrainConfig(Strict):
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     weight_decay: NonNegative = 0.0
     clip: PositiveFloat = 1.0
-    ema: tuple[PositiveInt, ...] = Field(default=(5_000, 20_000), min_length=1)  # half-lives in images; the first is the bundle
+    ema: tuple[PositiveInt, ...] = Field(
+        default=(5_000, 20_000), min_length=1
+    )  # half-lives in images; the first is the bundle
     precision: Literal["fp32", "bf16"] = "bf16"
     compile: bool = True
     flip: bool = False
@@ -118,7 +126,9 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.batch % self.streams:
-            raise ValueError(f"batch {self.batch} is no multiple of streams {self.streams}; set streams to a divisor of the batch")
+            raise ValueError(
+                f"batch {self.batch} is no multiple of streams {self.streams}; set streams to a divisor of the batch"
+            )
         return self
 
 
@@ -144,7 +154,9 @@ class StageBase(Strict):
 
     def _check_multiple(self, name: str, size: int) -> None:
         if size % self.multiple:
-            raise ValueError(f"{name} {size} is no multiple of {self.multiple} = patch x 2^(levels - 1); use fewer levels")
+            raise ValueError(
+                f"{name} {size} is no multiple of {self.multiple} = patch x 2^(levels - 1); use fewer levels"
+            )
 
 
 class BaseConfig(StageBase):
@@ -173,15 +185,23 @@ class SuperResConfig(StageBase):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.resolution % self.low_res or self.resolution == self.low_res:
-            raise ValueError(f"resolution {self.resolution} must be a multiple of low_res {self.low_res}, at least twice as large")
+            raise ValueError(
+                f"resolution {self.resolution} must be a multiple of low_res {self.low_res}, at least twice as large"
+            )
         if self.crop > self.resolution or self.crop % self.factor:
-            raise ValueError(f"crop {self.crop} must be at most {self.resolution} and a multiple of the factor {self.factor}")
+            raise ValueError(
+                f"crop {self.crop} must be at most {self.resolution} and a multiple of the factor {self.factor}"
+            )
         if self.crop and self.net.self_attention:
-            raise ValueError("net.self_attention with crop > 0: attention over a crop is not attention over the picture; drop one")
+            raise ValueError(
+                "net.self_attention with crop > 0: attention over a crop is not attention over the picture; drop one"
+            )
         self._check_multiple("crop" if self.crop else "resolution", self.crop or self.resolution)
         self._check_multiple("resolution", self.resolution)
         if self.sample.aug_sigma > self.aug.max_sigma:
-            raise ValueError(f"sample.aug_sigma {self.sample.aug_sigma} is above aug.max_sigma {self.aug.max_sigma}: never trained")
+            raise ValueError(
+                f"sample.aug_sigma {self.sample.aug_sigma} is above aug.max_sigma {self.aug.max_sigma}: never trained"
+            )
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""One stage's sampling: a coroutine to be driven, and a guided denoiser to drive it with. Used by training's grids and the cascade."""
+"""One stage's sampling: a coroutine to be driven and a guided denoiser to drive it. Used by training grids and the cascade."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,9 @@ def give_low_res(stage: SuperResStage, cond: Cond, low_res: Tensor, aug_sigma: f
     return Given(cond=cond, low_res=augment(stage.enlarge(low_res), level, noise), aug_sigma=level)
 
 
-def image_noise(stage: str, seed: int, index: Tensor, purpose: str, shape: tuple[int, ...], device: torch.device | str) -> Tensor:
+def image_noise(
+    stage: str, seed: int, index: Tensor, purpose: str, shape: tuple[int, ...], device: torch.device | str
+) -> Tensor:
     """(b, *shape): row k is a function of (seed, index[k], stage, purpose) alone. Drawn on the CPU: the same on every device."""
     return normals(generators(seed, index, f"{stage}/{purpose}"), shape).to(device)
 

@@ -10,7 +10,9 @@ from torch import Tensor
 def expand_to(value: Tensor, image: Tensor) -> Tensor:
     """(b,) to (b, 1, 1, 1). Raises on any other shape: (b,) * (b, c, h, w) with b == w would broadcast over columns silently."""
     if value.shape != image.shape[:1]:
-        raise ValueError(f"expand_to: got {tuple(value.shape)} for images {tuple(image.shape)}; one number per image is needed")
+        raise ValueError(
+            f"expand_to: got {tuple(value.shape)} for images {tuple(image.shape)}; one number per image is needed"
+        )
     return value.reshape(-1, *[1] * (image.ndim - 1)).to(image.dtype)
 
 

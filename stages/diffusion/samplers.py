@@ -8,6 +8,7 @@ network: `drive` runs one alone, an engine runs many at once in shared batches, 
 x (b, c, h, w) at sigmas[0]; sigmas (num_steps + 1,) float64 on the CPU, strictly decreasing, last entry 0.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def drive(sampler: Sampler, denoise: Denoiser) -> Tensor:
 
 def _intervals(sigmas: Tensor) -> list[tuple[float, float]]:
     levels = sigmas.double().tolist()
-    if len(levels) < 2 or levels[-1] != 0 or not all(math.inf > a > b for a, b in zip(levels, levels[1:], strict=False)):
-        raise ValueError(f"sampler: sigmas must be finite, fall strictly and end in 0, at least two of them; got {levels}")
-    return list(zip(levels, levels[1:], strict=False))
-
+    if len(levels) < 2 or levels[-1] != 0 or not all(math.inf > a > b for a, b in itertools.pairwise(levels)):
+        raise ValueError(
+            f"sampler: sigmas must be finite, fall strictly and end in 0, at least two of them; got {levels}"
+        )
+    return list(itertools.pairwise(levels))

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 SILU_GAIN = 1 / 0.596  # SiLU of a standard normal input has root-mean-square 0.596 (EDM2, eq. 81)
 RESIDUAL = 0.3  # weight t of a block's branch in its sum with the main path (EDM2, table 21)
 
@@ -48,7 +47,9 @@ class MPWeight(nn.Module):
     def normalised(self, gain: float | Tensor = 1.0) -> Tensor:
         """Each filter at norm `gain`: unit-variance inputs give outputs of variance gain^2."""
         norms = self.weight.new_ones(len(self.weight), *[1] * (self.weight.ndim - 1)) * gain
-        return torch._weight_norm(self.weight, norms, 0)  # one fused pass, as torch's own weight_norm parametrization has it
+        return torch._weight_norm(
+            self.weight, norms, 0
+        )  # one fused pass, as torch's own weight_norm parametrization has it
 
     def fold(self) -> None:
         if not self.folded:
@@ -102,7 +103,15 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, channels: int, emb_dim: int, *, encoder: bool, self_attention: bool, cross_dim: int, head_dim: int, dropout: float
+        self,
+        channels: int,
+        emb_dim: int,
+        *,
+        encoder: bool,
+        self_attention: bool,
+        cross_dim: int,
+        head_dim: int,
+        dropout: float,
     ):
         super().__init__()
         self.encoder = encoder

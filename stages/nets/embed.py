@@ -45,7 +45,7 @@ class Embedding(nn.Module):
 
     def forward(self, noise: Tensor, aug: Tensor | None, cond: Cond) -> Tensor:
         parts = [self.noise(self.fourier(noise))]
-        if self.aug is not None:
+        if self.aug is not None and self.aug_fourier is not None and aug is not None:
             parts.append(self.aug(self.aug_fourier(aug)))
         if self.label is not None:
             label = cond.keep.new_full(cond.keep.shape, self.num_classes, dtype=torch.int64)
@@ -53,14 +53,14 @@ class Embedding(nn.Module):
                 label = torch.where(cond.keep, cond.label, label)
             one_hot = nn.functional.one_hot(label, self.num_classes + 1)
             parts.append(self.label(one_hot.float() * math.sqrt(self.num_classes + 1)))
-        if self.text is not None:
+        if self.text is not None and self.null_text is not None:
             parts.append(self.text(pooled_text(cond, self.null_text)))
         return SILU_GAIN * nn.functional.silu(sum(parts) / math.sqrt(len(parts)))
 
 
 def pooled_text(cond: Cond, null_text: Tensor) -> Tensor:
     """Mean over the real tokens of each caption, scaled to unit variance; the null vector where there is none. (b, d)."""
-    if cond.text is None:
+    if cond.text is None or cond.text_mask is None:
         return null_text.expand(len(cond), -1)
     mask = cond.text_mask & cond.keep[:, None]
     count = mask.sum(1, keepdim=True)
@@ -76,7 +76,7 @@ def text_context(cond: Cond, null_text: Tensor) -> tuple[Tensor, Tensor]:
     """
     null = null_text.expand(len(cond), 1, -1)
     seen = torch.ones_like(cond.keep)[:, None]
-    if cond.text is None:
+    if cond.text is None or cond.text_mask is None:
         return null, seen
     tokens = nn.functional.normalize(cond.text, dim=-1) * math.sqrt(cond.text.shape[-1])
     return torch.cat([null, tokens], dim=1), torch.cat([seen, cond.text_mask & cond.keep[:, None]], dim=1)

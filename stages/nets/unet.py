@@ -70,17 +70,22 @@ class UNet(nn.Module):
         for level, blocks in enumerate(self.encoder):
             if level:
                 x = self.down[level - 1](F.avg_pool2d(x, 2))
-            for block in blocks:
+            for block in children(blocks):
                 x = block(x, emb, context, mask)
                 skips.append(x)
         x = self.middle(x, emb, context, mask)
         for level in reversed(range(len(self.decoder))):
             if level < len(self.up):
                 x = F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
-            for merge, block in zip(self.merge[level], self.decoder[level], strict=True):
+            for merge, block in zip(children(self.merge[level]), children(self.decoder[level]), strict=True):
                 x = block(merge(x, skips.pop()), emb, context, mask)
         x = self.conv_out(x, gain=self.out_gain).float()
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+
+def children(modules: nn.Module) -> list[nn.Module]:
+    """A ModuleList's modules, in order."""
+    return list(modules.children())
 
 
 def fold_weights(net: nn.Module) -> None:

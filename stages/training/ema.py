@@ -8,7 +8,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..stage import Stage
 
 RAMP_UP = 0.1
 
@@ -21,16 +23,16 @@ def decay_of(half_life: int, nimg: int, batch: int) -> float:
 class Ema:
     """Averages of a module's state dict. Build it before the engine wraps or compiles the module."""
 
-    def __init__(self, module: nn.Module, half_lives: tuple[int, ...]):
+    def __init__(self, module: Stage, half_lives: tuple[int, ...]):
         self.averages = {half_life: ModelEmaV3(module) for half_life in half_lives}
 
-    def update(self, module: nn.Module, *, nimg: int, batch: int) -> None:
+    def update(self, module: Stage, *, nimg: int, batch: int) -> None:
         """Takes in the weights after an update that ended at nimg."""
         for half_life, average in self.averages.items():
             average.decay = decay_of(half_life, nimg, batch)
             average.update(module)
 
-    def module(self, half_life: int) -> nn.Module:
+    def module(self, half_life: int) -> Stage:
         return self.averages[half_life].module
 
     def weights(self, half_life: int) -> dict[str, Tensor]:

@@ -96,7 +96,9 @@ class LocalEngine:
     def load(self, folder: Path) -> None:
         path = folder / "local.pt"
         if not path.exists():
-            raise ValueError(f"{folder} was written by another engine; resume with --engine deepspeed, or start a new run")
+            raise ValueError(
+                f"{folder} was written by another engine; resume with --engine deepspeed, or start a new run"
+            )
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.stage.load_state_dict(state["stage"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -140,7 +142,9 @@ class DeepSpeedEngine:
                 loss, norm = self._verdict(losses)
                 check_finite(loss, norm)  # before the step: at ZeRO 0 DeepSpeed applies a NaN gradient
             self.engine.step()
-        return Update(loss=loss, grad_norm=norm or float(self.engine.get_global_grad_norm() or 0.0), losses=tuple(losses))
+        return Update(
+            loss=loss, grad_norm=norm or float(self.engine.get_global_grad_norm() or 0.0), losses=tuple(losses)
+        )
 
     def _verdict(self, losses: list[Losses]) -> tuple[float, float]:
         """Global mean loss and, at ZeRO 0, the gradient's norm; NaN anywhere is NaN everywhere."""
@@ -158,7 +162,9 @@ class DeepSpeedEngine:
             raise ValueError(f"{folder} was written by another engine; resume with --engine local, or start a new run")
         path, _ = self.engine.load_checkpoint(str(folder), tag="deepspeed")
         if path is None:
-            raise ValueError(f"{folder}: DeepSpeed found nothing to load there; remove that checkpoint to use an older one")
+            raise ValueError(
+                f"{folder}: DeepSpeed found nothing to load there; remove that checkpoint to use an older one"
+            )
 
     def barrier(self) -> None:
         dist.barrier()

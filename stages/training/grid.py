@@ -25,7 +25,13 @@ def held_out(config: StageConfig, data: str | Path, num: int = NUM) -> Batch:
     split = "val" if load(data).num_images.get("val") else "train"
     text = config.cond.text.tokens if config.cond.text else 0
     batches = read_split(
-        data, split, batch=num, resolution=config.resolution, label=config.cond.num_classes > 0, text_tokens=text, limit=num
+        data,
+        split,
+        batch=num,
+        resolution=config.resolution,
+        label=config.cond.num_classes > 0,
+        text_tokens=text,
+        limit=num,
     )
     return next(iter(batches))
 

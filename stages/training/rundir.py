@@ -21,7 +21,9 @@ from ..bundle import file_sha256, sync
 from ..config import StageConfig
 
 NAME = re.compile(r"nimg-(\d{10})")
-FREE_TO_CHANGE = {f"train.{key}" for key in ("images", "workers", "save_every", "log_every", "grid_every", "keep", "compile")}
+FREE_TO_CHANGE = {
+    f"train.{key}" for key in ("images", "workers", "save_every", "log_every", "grid_every", "keep", "compile")
+}
 FREE_TO_CHANGE |= {"train.micro_batch"}
 
 
@@ -63,8 +65,12 @@ class RunDir:
                 if key.removeprefix("config.") not in FREE_TO_CHANGE and not key.startswith("config.sample.")
             }
             if changed:
-                told = "; ".join(f"{key.removeprefix('config.')} was {a!r}, is {b!r}" for key, (a, b) in changed.items())
-                raise ValueError(f"{self.path} holds a run of another config: {told}; restore it, or choose another --out")
+                told = "; ".join(
+                    f"{key.removeprefix('config.')} was {a!r}, is {b!r}" for key, (a, b) in changed.items()
+                )
+                raise ValueError(
+                    f"{self.path} holds a run of another config: {told}; restore it, or choose another --out"
+                )
         write_json(path, new)
         write_json(self.path / "environment.json", environment())
 
@@ -133,7 +139,7 @@ def check_manifest(folder: Path) -> str | None:
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found = {}
+        found: dict[str, tuple[Any, Any]] = {}
         for name in sorted(old.keys() | new.keys()):
             found |= differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
         return found
@@ -152,7 +158,9 @@ def environment() -> dict[str, Any]:
     return {
         "versions": versions(),
         "command": sys.argv,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "world": int(os.environ.get("WORLD_SIZE", "1")),
     }
