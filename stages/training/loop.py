@@ -4,6 +4,8 @@ The state of a run is (seed, nimg), the weights, the optimizer and the averages.
 position), so nothing else has to be saved.
 """
 
+import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ def train(config: StageConfig, *, name: str, data: str | Path, out: Path, place:
     ema = Ema(stage.to(place.device), settings.ema)
     engine = make_engine(stage, config, place)
     micro = micro_batch(config, place.world)
-    if settings.compile:
+    if settings.compile and can_compile(place.device):
         stage.net.compile(dynamic=False)
 
     engine.barrier()  # the run directory is checked before anybody reads it
@@ -124,6 +126,11 @@ def train(config: StageConfig, *, name: str, data: str | Path, out: Path, place:
             watch.close()
     engine.close()
     return run.bundle
+
+
+def can_compile(device: torch.device) -> bool:
+    """torch.compile on a CPU needs a C++ compiler; without one the same update runs eagerly."""
+    return device.type != "cpu" or any(shutil.which(os.environ.get("CXX", name)) for name in ("c++", "g++", "clang++"))
 
 
 def make_reader(config: StageConfig, data: str | Path, place: Place) -> Reader:

@@ -71,6 +71,8 @@ class RunDir:
                 raise ValueError(
                     f"{self.path} holds a run of another config: {told}; restore it, or choose another --out"
                 )
+        for unfinished in self.checkpoints.glob("*.tmp"):
+            shutil.rmtree(unfinished)
         write_json(path, new)
         write_json(self.path / "environment.json", environment())
 
