@@ -97,7 +97,9 @@ def index_folder(folder: Path, old: Index | None = None, **fields: Any) -> Index
 
 def find_tars(folder: Path) -> list[Path]:
     """All tars below a folder, in order, without those that are being written."""
-    return sorted(p for p in folder.rglob("*.tar") if not any(part.endswith(".part") for part in p.parts))
+    return sorted(
+        p for p in folder.rglob("*.tar") if not any(part.endswith(".part") for part in p.relative_to(folder).parts)
+    )
 
 
 def split_of(name: str) -> str:

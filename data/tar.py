@@ -8,6 +8,7 @@ ends a tar. That a whole tar is the one that was packed can only the index tell 
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,9 +72,14 @@ class Hashing:
         self.file = file
         self.num_bytes = 0
         self.sha256 = hashlib.sha256()
+        self._ended = False
 
     def read(self, size: int = -1) -> bytes:
+        """As a file's; beyond the end twice is an error, for a header may promise terabytes to be stepped over."""
         content = self.file.read(size)
+        if not content and self._ended:
+            raise tarfile.ReadError("unexpected end of data")
+        self._ended = not content
         self.num_bytes += len(content)
         self.sha256.update(content)
         return content
@@ -99,14 +105,14 @@ def stream(file: Any, name: str, want: Callable[[str], bool] | None = None) -> I
 
     A key is yielded even if none of its members was, so that the count does not depend on `want`.
     """
-    with tarfile.open(fileobj=file, mode="r|", tarinfo=StrictInfo) as tar:
-        yield from _grouped(_read_members(tar, want), name)
+    with _faults_named(name), tarfile.open(fileobj=file, mode="r|", tarinfo=StrictInfo) as tar:
+        yield from _grouped(_read_members(tar, want))
 
 
 def spans(path: Path) -> Iterator[tuple[str, dict[str, Span]]]:
     """(key, extension to where it lies) for each key of a tar file; only headers are read."""
-    with tarfile.open(path, mode="r:", tarinfo=StrictInfo) as tar:
-        yield from _grouped(_find_members(tar, path), path.name)
+    with _faults_named(str(path)), tarfile.open(path, mode="r:", tarinfo=StrictInfo) as tar:
+        yield from _grouped(_find_members(tar, path))
 
 
 def _read_members(tar: tarfile.TarFile, want: Callable[[str], bool] | None) -> Iterator[dict]:
@@ -132,15 +138,19 @@ def _regular(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str]]:
             yield info, info.name.rpartition("/")[2].partition(".")[2].lower()
 
 
-def _grouped(members: Iterator[dict], name: str) -> Iterator[tuple[str, dict]]:
+def _grouped(members: Iterator[dict]) -> Iterator[tuple[str, dict]]:
     from webdataset.tariterators import group_by_keys
 
+    for sample in group_by_keys(members):
+        found = {ext: data for ext, data in sample.items() if data is not None and not ext.startswith("__")}
+        yield sample["__key__"], found
+
+
+@contextmanager
+def _faults_named(name: str) -> Iterator[None]:
+    """What tarfile and webdataset raise about a tar, as one ValueError that names it."""
     try:
-        for sample in group_by_keys(members):
-            yield (
-                sample["__key__"],
-                {ext: data for ext, data in sample.items() if data is not None and not ext.startswith("__")},
-            )
+        yield
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"shard {name} is damaged ({error}); restore it, or leave it out and index again") from error
     except ValueError as error:  # of group_by_keys, with odd extra arguments

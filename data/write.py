@@ -1,15 +1,17 @@
 """Samples out to shards: processes that decode, tars with the same bytes every time, nothing half-written in sight."""
 
 import multiprocessing
+import multiprocessing.context
 import os
 import re
 import shutil
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
@@ -49,6 +51,8 @@ class Shard:
         return self
 
     def __exit__(self, *error: object) -> None:
+        with suppress(OSError, ValueError):  # what the tar still buffers; `close` was called unless something failed
+            self._tar.close()
         self._file.file.close()
 
 
@@ -124,10 +128,11 @@ def parallel(function: Callable[[A], B], items: Iterable[A], workers: int) -> It
         yield from map(function, items)
         return
     rest = iter(items)
-    context = multiprocessing.get_context("spawn")  # fork would copy threads and locks of torch
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=_fresh_processes(), initializer=_start_worker)
     waiting: deque = deque()
     try:
+        with _interrupts_held():
+            pool.submit(int).result()  # all processes are started, or die of being abandoned with a traceback
         while True:
             while len(waiting) < 3 * workers and (chunk := list(islice(rest, CHUNK))):
                 waiting.append(pool.submit(_each, function, chunk))
@@ -140,6 +145,33 @@ def parallel(function: Callable[[A], B], items: Iterable[A], workers: int) -> It
         pool.shutdown(cancel_futures=True)
 
 
+def _fresh_processes() -> multiprocessing.context.BaseContext:
+    """Processes without the threads and locks that a fork of this one would copy; torch is imported once for all."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data.resize", "data.encode"])
+    return context
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block is done; processes started in it never see one, for the parent stops them."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    caught: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the processes
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if caught:
+        raise KeyboardInterrupt
+
+
 def _each(function: Callable[[Any], Any], chunk: list) -> list:
     return [function(item) for item in chunk]
 
@@ -147,5 +179,5 @@ def _each(function: Callable[[Any], Any], chunk: list) -> list:
 def _start_worker() -> None:
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

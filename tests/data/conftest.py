@@ -1,0 +1,100 @@
+"""Small packed data sets that the tests of data/ share; their text encoder is a stand-in (test_text.py has the real one)."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.packer import pack
+from data.settings import Settings
+from data.shapes import write_folder
+from data.tally import index_folder
+
+SIDE = 24
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+class StandInEncoder:
+    """Token features that can be computed by hand: one token a word, filled with its length."""
+
+    id, dim, max_tokens = "stand-in-1", 4, 8
+
+    def encode(self, texts):
+        words = [text.split()[: self.max_tokens] or [""] for text in texts]
+        return [np.array([[len(word)] * self.dim for word in row], np.float16) for row in words]
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    return StandInEncoder()
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """An image folder with metadata.jsonl: 96 shapes of SIDE px."""
+    return write_folder(tmp_path_factory.mktemp("shapes"), 96, SIDE)
+
+
+@pytest.fixture(scope="session")
+def packed(shapes, encoder, tmp_path_factory):
+    """96 shapes at SIDE px in 8 shards, with labels and (stand-in) text features; not to be changed."""
+    folder = tmp_path_factory.mktemp("packed") / "shards"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.text.TextEncoder.load", lambda name, device: encoder)
+        pack(shapes, folder, Settings(size=SIDE, shards=8, text_encoder="stand-in"))
+    return folder
+
+
+@pytest.fixture
+def put_tar():
+    return make_tar
+
+
+def png(color=(200, 30, 30), size=(SIDE, SIDE), mode="RGB", **save) -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, size, color).save(out, save.pop("format", "PNG"), **save)
+    return out.getvalue()
+
+
+def make_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    """A tar with these members, in this order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def foreign_folder(folder: Path, num_shards: int = 2, num: int = 5, index: bool = True) -> Path:
+    """Tars as img2dataset writes them, of pictures of one colour each: shard s, sample k has key sssss-kkkk."""
+    for s in range(num_shards):
+        members: list[tuple[str, bytes]] = []
+        for k in range(num):
+            key = f"{s:05d}{k:04d}"
+            members += [
+                (f"{key}.jpg", png((10 * k, 20 * s, 90), format="JPEG")),
+                (f"{key}.json", b'{"caption": "x"}'),
+                (f"{key}.txt", f"picture {k} of {s}".encode()),
+            ]
+        make_tar(folder / f"{s:05d}.tar", members)
+    if index:
+        reindex(folder)
+    return folder
+
+
+def reindex(folder: Path):
+    from data.index import save
+
+    index = index_folder(folder)
+    save(index, folder)
+    return index
