@@ -148,7 +148,7 @@ class Asked:
 
 
 class FiniteStage:
-    """Mixed into a stage class: its config, loss, `enlarge` and sampling, with the ideal denoiser of `world` as network.
+    """Mixed into a stage class: its config, loss, `enlarge` and sampling, with the ideal denoiser of `world`.
 
     `asked` keeps the arguments of every call.
     """
@@ -191,8 +191,8 @@ def finite_cascade(
 ) -> dict[str, FiniteStage]:
     """A cascade by name, `base_8`, `sr_16`, ...: sizes ascend, the last is the side of images (n, c, h, w).
 
-    Each stage's pictures are THE downsample of the next one's, so that one stage's finished pictures are exact conditions
-    of the next.
+    Each stage's pictures are THE downsample of the next one's, so that one stage's finished pictures are exact
+    conditions of the next.
     """
     shared = {
         "channels": images.shape[1],

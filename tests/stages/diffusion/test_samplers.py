@@ -1,0 +1,252 @@
+"""Samplers against exact probability-flow paths, against diffusers' schedulers, and on finite data.
+
+Order of convergence is the sharp test: a wrong coefficient still paints plausible pictures, but gives another slope.
+"""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from stages.diffusion.noise import power_grid
+from stages.diffusion.samplers import SAMPLERS, drive, num_queries
+from tests.worlds import Counted, FiniteData, GaussianData
+
+ORDERS = {"euler": 1, "heun": 2, "dpmpp_2m": 2}
+every_sampler = pytest.mark.parametrize("name", list(SAMPLERS))
+
+
+def state_at_sigma_min(name: str, denoise, x: Tensor, sigmas: Tensor) -> Tensor:
+    """What the sampler has made of x when it arrives at sigmas[-2]: the x of its last query."""
+    sampler = SAMPLERS[name](x, sigmas)
+    wanted = next(sampler)
+    try:
+        while True:
+            last = wanted.x
+            wanted = sampler.send(denoise(wanted.x, wanted.sigma))
+    except StopIteration:
+        return last
+
+
+def slope(name: str, denoise, x: Tensor, exact: Tensor, nums: tuple[int, ...], *, low: float, high: float) -> float:
+    """Least-squares slope of -log(error) over log(number of intervals above sigma_min)."""
+    errors = []
+    for num in nums:
+        sigmas = power_grid(num + 1, sigma_min=low, sigma_max=high)
+        errors.append((state_at_sigma_min(name, denoise, x, sigmas) - exact).abs().max())
+    log_num = torch.tensor(nums).double().log()
+    log_error = torch.stack(errors).log()
+    return (-torch.cov(torch.stack([log_num, log_error]))[0, 1] / log_num.var()).item()
+
+
+def gaussian() -> GaussianData:
+    std = torch.tensor([0.1, 0.5, 0.9, 2.0], dtype=torch.float64).reshape(1, 2, 2)
+    return GaussianData(mean=torch.full((1, 2, 2), 0.3, dtype=torch.float64), std=std)
+
+
+class TwoPoints:
+    """x0 = -1 or +1, one pixel. The flow keeps the order of states, hence P(x' < x; sigma), which fixes its path."""
+
+    data = FiniteData(images=torch.tensor([-1.0, 1.0]).double().reshape(2, 1, 1, 1))
+
+    @staticmethod
+    def below(x: Tensor, sigma: float) -> Tensor:
+        return (torch.special.ndtr((x - 1) / sigma) + torch.special.ndtr((x + 1) / sigma)) / 2
+
+    def path(self, x: Tensor, sigma_from: float, sigma_to: float) -> Tensor:
+        """By bisection of P(x' < y; sigma_to) = P(x' < x; sigma_from)."""
+        wanted = self.below(x, sigma_from)
+        low, high = torch.full_like(x, -20), torch.full_like(x, 20)
+        for _ in range(80):
+            middle = (low + high) / 2
+            is_low = self.below(middle, sigma_to) < wanted
+            low, high = torch.where(is_low, middle, low), torch.where(is_low, high, middle)
+        return (low + high) / 2
+
+
+@every_sampler
+def test_order_of_convergence_on_gaussian_data(name, generator):
+    world = gaussian()
+    x = 10 * torch.randn(3, 1, 2, 2, generator=generator, dtype=torch.float64)
+    exact = world.path(x, 10.0, 0.05)
+    nums = (160, 320, 640) if name == "euler" else (40, 80, 160)
+    assert slope(name, world.denoise, x, exact, nums, low=0.05, high=10) == pytest.approx(ORDERS[name], abs=0.1)
+
+
+@every_sampler
+def test_order_of_convergence_on_two_points(name):
+    """A path that bends: the denoiser is tanh(x / sigma^2)."""
+    world = TwoPoints()
+    x = torch.tensor([-4.0, -0.9, 0.4, 2.5]).double().reshape(4, 1, 1, 1)
+    exact = world.path(x, 4.0, 0.3)
+    found = slope(name, world.data.denoise, x, exact, (80, 160, 320), low=0.3, high=4)
+    assert found == pytest.approx(ORDERS[name], abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_steps", "error"), [("euler", 400, 0.05), ("heun", 120, 0.005), ("dpmpp_2m", 120, 0.005)]
+)
+def test_arrives_where_the_exact_path_ends(name, num_steps, error, generator):
+    world = gaussian()
+    x = 80 * torch.randn(8, 1, 2, 2, generator=generator, dtype=torch.float64)
+    found = drive(SAMPLERS[name](x, power_grid(num_steps, sigma_min=0.002, sigma_max=80)), world.denoise)
+    assert_close(found, world.path(x, 80.0, 0.0), rtol=0, atol=error)
+
+
+@every_sampler
+@pytest.mark.parametrize("low_res", [False, True])
+def test_ends_on_a_data_point(name, low_res, generator):
+    images = 2 * torch.rand(6, 3, 8, 8, generator=generator) - 1
+    world = FiniteData(images=images, low_size=4)
+    which = torch.arange(6)
+    given = (None, world.low_res[which], torch.full((6,), 0.05)) if low_res else ()
+    x = 80 * torch.randn(6, 3, 8, 8, generator=generator)
+    found = drive(
+        SAMPLERS[name](x, power_grid(12, sigma_min=0.005, sigma_max=80)),
+        lambda x, sigma: world.denoise(x, sigma, *given),
+    )
+    nearest, error = world.nearest(found)
+    assert error.max() < 1e-5
+    if low_res:
+        assert torch.equal(nearest, which)
+
+
+@every_sampler
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 16])
+def test_num_queries_is_how_often_it_asks(name, num_steps, generator):
+    world = gaussian()
+    sigmas = power_grid(num_steps, sigma_min=0.01, sigma_max=10)
+    counted = Counted(world.denoise)
+    drive(SAMPLERS[name](torch.randn(1, 1, 2, 2, generator=generator).double(), sigmas), counted)
+    assert len(counted.sigmas) == num_queries(name, num_steps)
+    assert sorted(set(counted.sigmas), reverse=True) == sigmas[:-1].tolist()  # never at 0
+
+
+@every_sampler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_queries_have_one_sigma_an_image_in_the_dtype_of_x(name, dtype):
+    sampler = SAMPLERS[name](torch.ones(3, 1, 2, 2, dtype=dtype), power_grid(3, sigma_min=0.01, sigma_max=10))
+    query = next(sampler)
+    assert (query.sigma.shape, query.sigma.dtype, query.x.dtype) == ((3,), dtype, dtype)
+    assert sampler.send(torch.zeros_like(query.x)).x.dtype == dtype
+
+
+@every_sampler
+def test_one_step_is_the_denoiser_itself(name, generator):
+    world = gaussian()
+    x = 5 * torch.randn(2, 1, 2, 2, generator=generator, dtype=torch.float64)
+    found = drive(SAMPLERS[name](x, torch.tensor([5.0, 0.0])), world.denoise)
+    assert_close(found, world.denoise(x, torch.full((2,), 5.0)), rtol=1e-14, atol=1e-14)
+
+
+@every_sampler
+@pytest.mark.parametrize(
+    "sigmas",
+    [
+        [],
+        [0.0],
+        [1.0],
+        [2.0, 1.0],
+        [1.0, 1.0, 0.0],
+        [1.0, 2.0, 0.0],
+        [math.nan, 0.0],
+        [2.0, math.nan, 0.0],
+        [-1.0, 0.0],
+        [math.inf, 0.0],
+    ],
+)
+def test_bad_sigmas_are_refused(name, sigmas):
+    with pytest.raises(ValueError, match="fall strictly and end in 0"):
+        next(SAMPLERS[name](torch.zeros(1, 1, 2, 2), torch.tensor(sigmas)))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")  # diffusers and numpy
+class TestAgainstDiffusers:
+    """The same grid, start and denoiser in another project's schedulers, which compute in float32: equal to 1e-4."""
+
+    num_steps = 12
+
+    @pytest.fixture
+    def x(self, generator):
+        return 20 * torch.randn(4, 3, 4, 4, generator=generator)
+
+    @pytest.fixture
+    def denoise(self):
+        """Ideal, of wide blobs around five pictures: a smooth world, whose end still shows the whole path."""
+        world = FiniteData(images=2 * torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(3)) - 1)
+
+        def mixture(x: Tensor, sigma: Tensor) -> Tensor:
+            wide = (sigma.double().square() + 0.25).sqrt()
+            mean = world.denoise(x.double(), wide)
+            return mean + (0.25 / wide.square())[:, None, None, None] * (x - mean)
+
+        return mixture
+
+    def euler_or_heun(self, kind):
+        scheduler = kind(beta_start=0.0001, beta_end=0.02, prediction_type="epsilon", use_karras_sigmas=True)
+        scheduler.set_timesteps(self.num_steps)
+        return scheduler
+
+    def walk(self, scheduler, x, denoise):
+        """diffusers' loop, with eps for an answer."""
+        for time in scheduler.timesteps:
+            scheduler.scale_model_input(x, time)
+            sigma = scheduler.sigmas[scheduler.step_index].double()
+            x0_hat = denoise(x.double(), sigma.expand(len(x)))
+            x = scheduler.step(((x - x0_hat) / sigma).float(), time, x).prev_sample
+        return x
+
+    @pytest.mark.parametrize(("name", "kind"), [("euler", "EulerDiscreteScheduler"), ("heun", "HeunDiscreteScheduler")])
+    def test_euler_and_heun(self, name, kind, x, denoise):
+        import diffusers
+
+        scheduler = self.euler_or_heun(getattr(diffusers, kind))
+        sigmas = torch.unique(scheduler.sigmas).flip(0).double()
+        assert len(sigmas) == self.num_steps + 1
+        ours = drive(SAMPLERS[name](x.double(), sigmas), denoise)
+        assert_close(self.walk(scheduler, x, denoise), ours.float(), rtol=1e-4, atol=1e-4)
+
+    def test_grid_and_dpmpp_2m(self, x, denoise):
+        """EDMDPMSolverMultistepScheduler works in sigma on EDM's grid; it wants F, so x0_hat is taken apart first."""
+        from diffusers import EDMDPMSolverMultistepScheduler
+
+        scheduler = EDMDPMSolverMultistepScheduler(
+            sigma_min=0.02,
+            sigma_max=20,
+            sigma_data=0.5,
+            rho=7,
+            solver_order=2,
+            solver_type="midpoint",
+            final_sigmas_type="zero",
+        )
+        scheduler.set_timesteps(self.num_steps)
+        sigmas = power_grid(self.num_steps, sigma_min=0.02, sigma_max=20)
+        assert_close(scheduler.sigmas.double(), sigmas, rtol=1e-5, atol=0)
+
+        ours = drive(SAMPLERS["dpmpp_2m"](x.double(), sigmas), denoise)
+        for k, time in enumerate(scheduler.timesteps):
+            sigma = sigmas[k]
+            total = sigma**2 + 0.25
+            x0_hat = denoise(x.double(), sigma.expand(len(x)))
+            F = (x0_hat - 0.25 / total * x) / (0.5 * sigma / total.sqrt())
+            x = scheduler.step(F.float(), time, x).prev_sample
+        assert_close(x, ours.float(), rtol=1e-4, atol=1e-4)
+
+    def test_dpmpp_2m_in_variance_preserving_coordinates(self, x, denoise):
+        """DPMSolverMultistepScheduler holds x * sqrt(alpha_bar): the same algorithm in another view."""
+        from diffusers import DPMSolverMultistepScheduler
+
+        scheduler = DPMSolverMultistepScheduler(
+            algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", prediction_type="sample",
+            use_karras_sigmas=True, final_sigmas_type="zero",
+        )  # fmt: skip
+        scheduler.set_timesteps(self.num_steps)
+        sigmas = scheduler.sigmas.double()
+        ours = drive(SAMPLERS["dpmpp_2m"](x.double(), sigmas), denoise)
+        vp = x / (1 + sigmas[0] ** 2).sqrt()
+        for k, time in enumerate(scheduler.timesteps):
+            x0_hat = denoise(vp * (1 + sigmas[k] ** 2).sqrt(), sigmas[k].expand(len(x)))
+            vp = scheduler.step(x0_hat, time, vp).prev_sample
+        assert_close(vp, ours, rtol=1e-4, atol=1e-4, check_dtype=False)

@@ -1,0 +1,114 @@
+"""Sampling one stage: image k is a function of (seed, index, stage) alone, and augmentation goes by one expression."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from data.batch import Cond
+from data.resize import upsample
+from stages.config import SampleConfig
+from stages.diffusion.samplers import SAMPLERS
+from stages.sampling import Given, give_low_res, image_noise, sample_alone, start
+from tests.worlds import finite_cascade
+
+SIZES = (4, 8, 16)
+
+
+@pytest.fixture
+def cascade(generator):
+    return finite_cascade(torch.rand(8, 3, 16, 16, generator=generator) * 2 - 1, SIZES)
+
+
+def run(cascade, index, aug_sigma, sample=None):
+    """The finished pictures of every stage, and which of the data they show."""
+    picture, shown = None, []
+    for name, stage in cascade.items():
+        shape = (3, stage.config.resolution, stage.config.resolution)
+        noise = image_noise(name, 0, index, "start", shape, "cpu")
+        given = Given(cond=Cond.empty(len(index)))
+        if picture is not None:
+            given = give_low_res(
+                stage, given.cond, picture, aug_sigma, image_noise(name, 0, index, "aug", shape, "cpu")
+            )
+        picture = sample_alone(stage, sample or stage.config.sample, given, noise)
+        which, error = stage.world.nearest(picture)
+        assert error.max() < 1e-5
+        shown.append(which)
+    return picture, shown
+
+
+def test_a_whole_cascade_without_training(cascade):
+    _, shown = run(cascade, torch.arange(24), 0.0)
+    assert torch.equal(shown[0], shown[1])
+    assert torch.equal(shown[0], shown[2])
+    assert len(set(shown[0].tolist())) > 4  # and it does not paint one picture only
+
+
+def test_more_augmentation_keeps_less_of_the_low_res(cascade):
+    """The knob: identity is kept at small aug_sigma and lost at large."""
+    kept = []
+    for aug_sigma in (0.0, 1.0, 10.0):
+        _, shown = run(cascade, torch.arange(64), aug_sigma)
+        kept.append((shown[0] == shown[2]).double().mean().item())
+    assert kept[0] == 1
+    assert kept[0] > kept[1] > kept[2]
+    assert kept[2] < 0.5
+
+
+def test_image_k_does_not_depend_on_the_batch(cascade):
+    together, _ = run(cascade, torch.tensor([7, 3, 11]), 0.3)
+    alone, _ = run(cascade, torch.tensor([3]), 0.3)
+    assert_close(together[1:2], alone, rtol=0, atol=1e-6)
+
+
+def test_stages_purposes_seeds_and_indices_have_their_own_noise():
+    index = torch.tensor([0, 1])
+    shape = (3, 8, 8)
+    draws = [
+        image_noise(stage, seed, index, purpose, shape, "cpu")
+        for stage, seed, purpose in [("a", 0, "start"), ("b", 0, "start"), ("a", 1, "start"), ("a", 0, "aug")]
+    ]
+    rows = torch.cat(draws).flatten(1)
+    correlation = torch.corrcoef(rows) - torch.eye(8)
+    assert correlation.abs().max() < 5 / rows.shape[1] ** 0.5
+
+
+def test_aug_sigma_zero_is_exactly_upsample(cascade, generator):
+    stage = cascade["sr_8"]
+    low_res, noise = torch.rand(2, 3, 4, 4, generator=generator), torch.randn(2, 3, 8, 8, generator=generator)
+    given = give_low_res(stage, Cond.empty(2), low_res, 0.0, noise)
+    assert torch.equal(given.low_res, upsample(low_res, (8, 8)))
+
+
+def test_the_level_told_is_the_level_applied(cascade, generator):
+    stage = cascade["sr_16"]
+    low_res, noise = torch.rand(2, 3, 8, 8, generator=generator), torch.randn(2, 3, 16, 16, generator=generator)
+    given = give_low_res(stage, Cond.empty(2), low_res, 0.7, noise)
+    assert_close(
+        (given.low_res - stage.enlarge(low_res)) / given.aug_sigma[:, None, None, None], noise, rtol=0, atol=1e-5
+    )
+
+
+def test_start_stands_sigma_max_away_from_what_is_known(cascade, generator):
+    noise, low_res = torch.randn(2, 2, 3, 8, 8, generator=generator)
+    settings = SampleConfig(sigma_max=7.0)
+    base = next(start(settings, noise, Given(cond=Cond.empty(2))))
+    super_res = next(start(settings, noise, Given(cond=Cond.empty(2), low_res=low_res, aug_sigma=torch.zeros(2))))
+    assert torch.equal(base.x, noise * 7)
+    assert torch.equal(super_res.x, low_res + noise * 7)
+    assert super_res.sigma.tolist() == [7.0, 7.0]
+
+
+def test_super_resolution_arrives_from_a_low_sigma_max(cascade):
+    """The start's error is what upsampling lost, so a sigma_max of its size is high enough, and 1.0 is plenty."""
+    stage = cascade["sr_16"]
+    low_res = stage.world.low_res.float()
+    noise = torch.randn(low_res.shape, generator=torch.Generator().manual_seed(1))
+    given = Given(cond=Cond.empty(8), low_res=low_res, aug_sigma=torch.full((8,), 0.05))
+    found = sample_alone(stage, SampleConfig(sigma_max=1.0, num_steps=8), given, noise)
+    assert stage.world.nearest(found)[0].tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_every_sampler_can_be_asked_for(cascade, sampler):
+    run(cascade, torch.arange(2), 0.1, SampleConfig(sampler=sampler, num_steps=8))
