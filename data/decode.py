@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 MAX_PIXELS = 50_000_000  # 150 MB as RGB; a bomb of a few KB can claim more
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -59,12 +59,13 @@ def load_image(path: str | Path, background: Color = WHITE) -> Image.Image:
 
 
 def image_size(content: bytes) -> tuple[int, int]:
-    """(height, width) as stored, from the header alone."""
+    """(height, width) when upright, from the header alone."""
     try:
-        width, height = Image.open(io.BytesIO(content), formats=PACK_FORMATS).size
+        image = Image.open(io.BytesIO(content), formats=PACK_FORMATS)
+        sideways = image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except Exception as error:
         raise ValueError(f"no picture: {_short(error)}") from error
-    return height, width
+    return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -76,7 +77,7 @@ def decode_label(content: bytes) -> int:
     """The class number in a `.cls` member: digits."""
     text = content.strip()
     if not text.isdigit() or len(text) > 9 or int(text) >= MAX_CLASSES:
-        raise ValueError(f"label {content[:20]!r} is no class number below {MAX_CLASSES}")
+        raise ValueError(f"label is no class number below {MAX_CLASSES}: {content[:20]!r}")
     return int(text)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from data.decode import PACK_FORMATS, Color, decode_image, image_size
+from data.decode import PACK_FORMATS, Color, decode_image, decode_label, image_size
 from data.sources import Item
 from data.tar import Sample
 
@@ -25,6 +25,7 @@ class Encoding:
     background: Color
     format: str
     quality: int
+    captions: bool = False  # pictures without one are bad
 
 
 class TooSmallError(ValueError):
@@ -43,6 +44,10 @@ def encode(item: Item, how: Encoding) -> Sample:
         sample["txt"] = item.text.encode()
     if item.label is not None:
         sample["cls"] = str(item.label).encode()
+    if how.captions and "txt" not in sample:
+        raise ValueError("no caption (--text-column names their column)")
+    if "cls" in sample:
+        decode_label(sample["cls"])
     sample["json"] = json.dumps(item.extra | _old_facts(item) | facts, ensure_ascii=False, sort_keys=True).encode()
     return sample
 

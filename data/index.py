@@ -162,7 +162,8 @@ def report(index: Index, folder: Path) -> None:
     """What lies in a folder of shards, in a few lines."""
     size = f"{index.size[1]} x {index.size[0]} px" if index.size else f"sizes from {index.min_side} px"
     for split, num in index.num_images.items():
-        print(f"{folder}: {num:,} pictures in {len(index.split(split))} {split} shards, {size}")
+        shards = sum(shard.split == split for shard in index.shards)
+        print(f"{folder}: {num:,} pictures in {shards} {split} shards, {size}")
     if index.classes:
         print(f"classes: {len(index.classes)}")
     if index.text_encoder:

@@ -165,8 +165,6 @@ class _Texts:
             yield from samples
             return
         while group := list(islice(samples, GROUP)):
-            if any("txt" not in sample for _, sample in group):
-                raise ValueError("--text-encoder: pictures without captions; name their column with --text-column")
             texts = [sample["txt"].decode("utf-8", errors="replace") for _, sample in group]
             for (key, sample), tokens in zip(group, self.encoder.encode(texts), strict=True):
                 yield key, sample | {TEXT_MEMBER: _npy(tokens)}

@@ -126,6 +126,8 @@ class ShardReader:
             raise ValueError(f"half a sample, without {missing}")
         image = decode_image(content, shrink_to=self.side or 0)
         if self.side is not None:
+            if min(image.size) < self.side:
+                raise ValueError(f"{image.width} x {image.height} px, smaller than the index says")
             image = resize(center_crop(image), (self.side, self.side))
         elif self.index.size != (image.height, image.width):
             raise ValueError(f"{image.width} x {image.height} px, not as the index says")

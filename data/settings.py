@@ -72,6 +72,7 @@ class Settings(Strict):
             background=background,  # type: ignore[arg-type]
             format=self.format,
             quality=self.quality,
+            captions=self.text_encoder is not None,
         )
 
 

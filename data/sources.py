@@ -50,6 +50,8 @@ def find_kind(folder: Path) -> str:
         return "plain"
     if any(_is_picture(path) for sub in folder.iterdir() if sub.is_dir() for path in sub.rglob("*")):
         return "classes"
+    if any(folder.rglob("*.tar")):
+        return "tars"
     raise ValueError(
         f"source {folder} has no pictures ({', '.join(SUFFIXES)}), no {METADATA} and no .tar; name a folder that has"
     )
@@ -143,9 +145,7 @@ def _classes(folder: Path) -> Source:
     names = sorted(sub.name for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
     found = [(label, path) for label, name in enumerate(names) for path in sorted((folder / name).rglob("*"))]
     items = [
-        Item(name := path.relative_to(folder).as_posix(), name, _whole(path), label=label)
-        for label, path in found
-        if _is_picture(path)
+        Item(name := _name(path, folder), name, _whole(path), label=label) for label, path in found if _is_picture(path)
     ]
     return Source(_with_keys(items), [], names)
 
@@ -154,8 +154,7 @@ def _plain(folder: Path) -> Source:
     paths = sorted(path for path in folder.rglob("*") if _is_picture(path))
     sidecar = any(path.with_suffix(".txt").is_file() for path in paths)
     items = [
-        Item(name := path.relative_to(folder).as_posix(), name, _whole(path), _sidecar(path) if sidecar else None)
-        for path in paths
+        Item(name := _name(path, folder), name, _whole(path), _sidecar(path) if sidecar else None) for path in paths
     ]
     return Source(_with_keys(items), [])
 
@@ -169,8 +168,9 @@ def _tars(folder: Path) -> Source:
     items: list[Item] = []
     bad: list[tuple[str, str]] = []
     for path in sorted(folder.rglob("*.tar")):
-        shard = path.relative_to(folder).as_posix()
-        for key, members in spans(path):
+        shard = _name(path, folder)
+        for raw_key, members in spans(path):
+            key = printable(raw_key)
             image = next((members[ext] for ext in IMAGE_MEMBERS if ext in members), None)
             if image is None:
                 bad.append(("no picture", f"{shard}/{key}"))
@@ -186,6 +186,15 @@ def _tars(folder: Path) -> Source:
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _name(path: Path, folder: Path) -> str:
+    return printable(path.relative_to(folder).as_posix())
+
+
+def printable(name: str) -> str:
+    """A file name as text that any encoding can hold: bytes that are no UTF-8 are spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _whole(path: Path) -> Span:

@@ -115,7 +115,7 @@ def _scan(folder: Path, path: Path, tally: Tally) -> ShardInfo:
         file = Hashing(raw)
         for key, sample in stream(file, str(path)):
             num += 1
-            _add(tally, f"{name}/{key}", sample)
+            _add(tally, f"{name}/{key}".encode("utf-8", "backslashreplace").decode(), sample)
         file.drain()
     return ShardInfo(name=name, split=split_of(name), num=num, bytes=file.num_bytes, sha256=file.sha256.hexdigest())
 

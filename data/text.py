@@ -59,7 +59,10 @@ class TextEncoder:
         except (OSError, ValueError, KeyError) as error:
             first = " ".join(str(error).split())[:200]
             raise ValueError(f"text encoder {name!r}: {folder} holds no model with safetensors ({first})") from error
-        model.eval().requires_grad_(False).to(device)
+        try:
+            model.eval().requires_grad_(False).to(device)
+        except (RuntimeError, AssertionError) as error:  # torch raises either where a device is missing
+            raise ValueError(f"text encoder {name!r}: no device {str(device)!r} here; use cpu") from error
         return cls(model, tokenizer, f"{label}-{_hash(folder)}", max_tokens)
 
     @torch.inference_mode()

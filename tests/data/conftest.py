@@ -1,4 +1,4 @@
-"""Small packed data sets that the tests of data/ share; their text encoder is a stand-in (test_text.py has the real one)."""
+"""Small packed data sets that the tests share; their text encoder is a stand-in (test_text.py has the real one)."""
 
 import io
 import tarfile

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from data.decode import PACK_FORMATS, decode_image, decode_label, decode_tokens, load_image
+from data.decode import PACK_FORMATS, decode_image, decode_label, decode_tokens, image_size, load_image
 
 
 def saved(image: Image.Image, format: str = "PNG", **options) -> bytes:
@@ -73,6 +73,7 @@ def test_exif_turns_the_picture_upright(orientation):
     got = decode_image(saved(turned, "PNG", exif=exif))
     assert got.size == (32, 16)
     assert got.tobytes() == upright.tobytes()
+    assert image_size(saved(turned, "JPEG", exif=exif)) == (16, 32)
 
 
 def swapped_profile() -> bytes:

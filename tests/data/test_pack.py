@@ -151,7 +151,9 @@ def test_an_encoder_needs_captions(tmp_path, encoder, monkeypatch):
     monkeypatch.setattr("data.text.TextEncoder.load", lambda name, device: encoder)
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.png").write_bytes(png())
-    with pytest.raises(ValueError, match="without captions"):
+    with pytest.raises(
+        ValueError, match=r"no readable picture \(1 no caption \(--text-column names their column\): a\.png"
+    ):
         pack(tmp_path / "src", tmp_path / "out", Settings(size=16, text_encoder="stand-in"))
 
 

@@ -1,6 +1,7 @@
 """Each kind of source, packed; and names that try to leave their folder."""
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -164,6 +165,23 @@ def test_keys_are_plain_and_unique_whatever_the_names(tmp_path):
     for key in got:
         assert set(key) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
         assert len(key) < 90
+
+
+def test_names_that_are_no_text_and_odd_labels_are_counted_or_packed(tmp_path):
+    src = tmp_path / "src"
+    src.mkdir()
+    (src / "a.png").write_bytes(png())
+    (src / os.fsdecode(b"\xff.png")).write_bytes(png())
+    (src / os.fsdecode(b"\xfe.png")).write_bytes(b"junk")
+    index = pack(src, tmp_path / "out", Settings(size=16, max_bad=0.5))
+    assert index.num_images == {"train": 2}
+    (names,) = (skipped.names for skipped in index.skipped.values())
+    assert names[0].startswith(r"\udcfe.png")
+    make_tar(
+        tmp_path / "tars/0.tar", [(f"{k}.{ext}", c) for k in "ab" for ext, c in (("png", png()), ("cls", k.encode()))]
+    )
+    with pytest.raises(ValueError, match=r"2 label is no class number below 100000: 0\.tar/a \(b'a'\)"):
+        pack(tmp_path / "tars", tmp_path / "out2", Settings(size=16))
 
 
 def test_member_names_of_foreign_tars_are_never_paths(tmp_path):

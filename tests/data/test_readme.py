@@ -1,0 +1,33 @@
+"""The commands of data/README.md work as they are written."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.index import load
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme(tmp_path):
+    shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("__pycache__"))
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "data" / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", "\n".join(blocks)],
+        cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    large, small = load(tmp_path / "shards/emoji"), load(tmp_path / "shards/emoji16")
+    assert (large.size, small.size) == ((64, 64), (16, 16))
+    assert large.num_images == small.num_images
+    assert large.classes == small.classes
+    assert f"{large.num_images['val']} pictures held out" in done.stdout
+    assert "torch.Size([64, 3, 64, 64]) torch.Size([64, 16, 384]) 6400" in done.stdout
