@@ -189,7 +189,9 @@ def umask() -> int:
 def first_error(error: ValidationError) -> str:
     """The first complaint of pydantic in one line: dotted key, message, what was got."""
     first: dict[str, Any] = dict(error.errors()[0])
-    where = ".".join(str(part) for part in first["loc"] if part not in ("base", "super_res", "unet"))
+    loc = first["loc"]  # a tag of the union follows the place it is at; a stage may be called like a tag
+    tags = {i for i, part in enumerate(loc) if part in ("base", "super_res", "unet") and i and loc[i - 1] != "stages"}
+    where = ".".join(str(part) for i, part in enumerate(loc) if i not in tags)
     message = first["msg"].removeprefix("Value error, ")
     got = f" (got {str(first['input'])[:60]!r})" if first["type"] not in ("value_error", "missing") else ""
     return f"{where}: {message}{got}" if where else f"{message}{got}"
