@@ -6,7 +6,7 @@ convolutions and matrix products are counted (torch.utils.flop_counter), attenti
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -83,15 +83,16 @@ def plan_stage(config: StageConfig) -> StagePlan:
     stage.set_precision(config.train.precision)
     crop = config.crop if isinstance(config, SuperResConfig) else 0
     train_size = crop or config.resolution
-    forward_flops = count_flops(stage, train_size)
     micro_batch = config.train.micro_batch or config.train.batch
+    flops, activation_bytes = count_pass(stage, train_size, micro_batch)
+    forward_flops = flops // micro_batch
     rows = network_rows(config.sample)
     return StagePlan(
         parameters=sum(p.numel() for p in stage.parameters()),
         train_size=train_size,
         resolution=config.resolution,
         forward_flops=forward_flops,
-        full_flops=forward_flops if train_size == config.resolution else count_flops(stage, config.resolution),
+        full_flops=forward_flops if train_size == config.resolution else count_pass(stage, config.resolution, 1)[0],
         images=config.train.images,
         nfe=len(rows),
         rows=sum(rows),
@@ -99,22 +100,18 @@ def plan_stage(config: StageConfig) -> StagePlan:
         bundle_bytes=sum(tensor.nbytes for tensor in stage.state_dict().values()),
         num_ema=len(config.train.ema),
         micro_batch=micro_batch,
-        activation_bytes=count_activations(stage, train_size, micro_batch),
+        activation_bytes=activation_bytes,
     )
 
 
-def count_flops(stage: Stage, size: int) -> int:
-    """FLOPs of denoising one image of size x size."""
-    with FusedAttention(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        denoise(stage, size, 1)
-    return counter.get_total_flops()
+def count_pass(stage: Stage, size: int, batch: int) -> tuple[int, int]:
+    """FLOPs of denoising `batch` images of size x size, and the bytes that autograd keeps of them.
 
-
-def count_activations(stage: Stage, size: int, batch: int) -> int:
-    """Bytes that autograd keeps of `batch` images, each storage once, parameters not counted."""
-    with FusedAttention(), keep_saved(stage) as saved:
+    Each storage is counted once, parameters are not. bfloat16 copies of weights are kept too and do not grow with the batch.
+    """
+    with FusedAttention(), FlopCounterMode(display=False) as counter, keep_saved(stage) as saved:
         denoise(stage, size, batch)
-    return sum(storage.nbytes() for storage in saved.values())
+    return counter.get_total_flops(), sum(storage.nbytes() for storage in saved.values())
 
 
 def denoise(stage: Stage, size: int, batch: int) -> Tensor:
@@ -150,17 +147,13 @@ def keep_saved(stage: Stage) -> Iterator[dict[int, torch.UntypedStorage]]:
         yield saved
 
 
-@dataclass
 class FusedAttention(TorchFunctionMode):
-    """On the meta device torch would spell attention out and keep its n x n weights, as no GPU kernel does. This takes a fused
-    kernel's place: same FLOPs; q, k, v and the output are kept."""
-
-    calls: int = field(default=0)
+    """On the meta device torch would spell attention out and keep its n x n weights, as no GPU kernel does. This puts a fused
+    kernel in its place: as many FLOPs, and of its tensors only q, k, v, the output and one number a row are kept."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            self.calls += 1
             mask = kwargs["attn_mask"]
             mask = None if mask is None else mask.to(args[0].dtype)
             return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args, attn_mask=mask)[0]
@@ -191,28 +184,28 @@ def print_plan(config: CascadeConfig, stage: str) -> None:
     sampled = config.stages[stage].sample
     print(f"{config.name} / {stage}")
     for what, amount, note in (
-        ("parameters", count(plan.parameters), ""),
-        ("forward, an image", flop(plan.forward_flops), f"at {plan.train_size} px"),
-        ("training, an image", flop(plan.train_flops), f"{BACKWARD} x forward"),
-        ("training, whole run", flop(plan.train_flops * plan.images), f"{count(plan.images)} images"),
-        ("sampling, an image", flop(plan.sample_flops), sampling_note(plan, sampled)),
-        ("weights", size(plan.weight_bytes), "float32"),
-        ("gradients", size(plan.weight_bytes), "float32"),
-        ("optimizer", size(plan.adam_bytes), "Adam's two moments; ZeRO 1 divides them among the processes"),
-        ("EMA", size(plan.ema_bytes), f"{plan.num_ema} copies"),
+        ("parameters", number_text(plan.parameters), ""),
+        ("forward, an image", flop_text(plan.forward_flops), f"at {plan.train_size} px"),
+        ("training, an image", flop_text(plan.train_flops), f"{BACKWARD} x forward"),
+        ("training, whole run", flop_text(plan.train_flops * plan.images), f"{number_text(plan.images)} images"),
+        ("sampling, an image", flop_text(plan.sample_flops), sampling_note(plan, sampled)),
+        ("weights", bytes_text(plan.weight_bytes), "float32"),
+        ("gradients", bytes_text(plan.weight_bytes), "float32"),
+        ("optimizer", bytes_text(plan.adam_bytes), "Adam's two moments; ZeRO 1 divides them among the processes"),
+        ("EMA", bytes_text(plan.ema_bytes), f"{plan.num_ema} copies"),
         (
             "activations",
-            size(plan.activation_bytes),
+            bytes_text(plan.activation_bytes),
             f"estimate; micro-batch {plan.micro_batch}, {trained.precision}, fused attention, no temporaries",
         ),
-        ("memory of a process", size(plan.train_bytes), "sum of the five lines above, at ZeRO 0"),
-        ("bundle", size(plan.bundle_bytes), "on disk"),
+        ("memory of a process", bytes_text(plan.train_bytes), "sum of the five lines above, at ZeRO 0"),
+        ("bundle", bytes_text(plan.bundle_bytes), "on disk"),
     ):
         print(f"  {what:20} {amount:>12}  {note}".rstrip())
     print(
-        f"cascade of {len(plans)}: {count(sum(p.parameters for p in plans.values()))} parameters, "
-        f"{flop(sum(p.sample_flops for p in plans.values()))} to sample an image, "
-        f"{size(sum(p.bundle_bytes for p in plans.values()))} of bundles"
+        f"cascade of {len(plans)}: {number_text(sum(p.parameters for p in plans.values()))} parameters, "
+        f"{flop_text(sum(p.sample_flops for p in plans.values()))} to sample an image, "
+        f"{bytes_text(sum(p.bundle_bytes for p in plans.values()))} of bundles"
     )
     print("1 FLOP = half a multiply-add, convolutions and matrix products only; 1 GB = 10^9 bytes")
 
@@ -223,17 +216,17 @@ def sampling_note(plan: StagePlan, settings: SampleConfig) -> str:
     return f"at {plan.resolution} px; {settings.sampler}, {plan.nfe} calls{twice}"
 
 
-def count(number: float) -> str:
+def number_text(number: float) -> str:
     return scaled(number, (("B", 1e9), ("M", 1e6), ("k", 1e3), ("", 1)))
 
 
-def flop(number: float) -> str:
+def flop_text(number: float) -> str:
     return scaled(
         number, (("ZFLOP", 1e21), ("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
     )
 
 
-def size(number: float) -> str:
+def bytes_text(number: float) -> str:
     return scaled(number, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)))
 
 

@@ -1,0 +1,169 @@
+"""Shipped cascades load, keep the rules that their headers state, and mistakes in a cascade are refused in one line."""
+
+import re
+from functools import cache
+
+import pytest
+
+from cascade.config import PRESETS, load_config, parse_config
+from cascade.plan import StagePlan, plan_stage
+from stages.config import BaseConfig, SuperResConfig
+from stages.training.loop import micro_batch
+
+NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+REFERENCE = {"imagenet_256": (8, 16, 32), "text_1024": (32, 64, 128)}  # and the numbers of processes they should fit
+
+
+@cache
+def plans(name: str) -> list[StagePlan]:
+    return [plan_stage(stage) for stage in load_config(name).stages.values()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_is_a_cascade_by_its_own_name(name):
+    config = load_config(name)
+    assert config.name == name
+    first, *others = config.stages.values()
+    assert isinstance(first, BaseConfig)
+    assert all(isinstance(stage, SuperResConfig) for stage in others)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_are_named_by_what_they_are(name):
+    for stage_name, stage in load_config(name).stages.items():
+        assert stage_name == f"{'base' if isinstance(stage, BaseConfig) else 'sr'}_{stage.resolution}"
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_header_says_command_hardware_and_what_was_measured(name):
+    header = "".join(line for line in (PRESETS / f"{name}.yaml").read_text().splitlines(True) if line.startswith("#"))
+    assert "GPUs of" in header
+    assert "MEASURED: NOTHING" in header
+    stages = load_config(name).stages
+    for used in re.findall(rf"train\.py {name} (\w+)", header):
+        assert used in stages
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_reference_batches_and_streams_divide_on_the_intended_clusters(name):
+    for stage in load_config(name).stages.values():
+        assert stage.train.streams >= 64
+        for world in REFERENCE[name]:
+            assert stage.train.batch % world == 0
+            assert stage.train.streams % (world * stage.train.workers) == 0
+            assert micro_batch(stage, world) == stage.train.micro_batch
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_capacity_is_in_the_base_and_the_top_is_local(name):
+    first, *_, top = load_config(name).stages.values()
+    sizes = [plan.parameters for plan in plans(name)]
+    assert sizes[0] > max(sizes[1:])
+    assert isinstance(top, SuperResConfig)
+    assert 0 < top.crop < top.resolution
+    assert not top.net.self_attention
+    assert first.cond.drop > 0
+
+
+def test_text_1024_has_the_sizes_of_its_model():
+    sizes = [plan.parameters / 1e9 for plan in plans("text_1024")]
+    assert sizes == pytest.approx([2.0, 0.6, 0.4], rel=0.06)  # Saharia et al. 2022, section 4.1
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_reference_stages_fit_a_gpu_of_80_gb(name):
+    assert max(plan.train_bytes for plan in plans(name)) < 70e9
+
+
+NET = {"widths": [8, 8], "blocks": [1, 1]}
+BASE = {"kind": "base", "resolution": 16, "net": NET}
+SR = {"kind": "super_res", "low_res": 16, "resolution": 32, "net": NET}
+
+
+@pytest.mark.parametrize(
+    ("stages", "told"),
+    [
+        (
+            {"sr": SR, "base": BASE},
+            r"stage sr comes first and must be kind: base, got super_res; put the base stage first",
+        ),
+        ({"a": BASE, "b": BASE}, r"stage b is kind: base but comes after a; only the first stage is a base stage"),
+        (
+            {"base": BASE, "sr": SR | {"low_res": 8}},
+            r"stage sr expects low_res 8 px, but base gives 16 px; put a 16 -> 8 stage between them, or change low_res",
+        ),
+        ({"base": BASE, "sr": SR | {"channels": 1}}, r"stage sr has 1 channels, but base gives 3"),
+        ({"base": BASE, "sr": SR | {"resolution": 40}}, r"stages\.sr: resolution 40 must be a multiple of low_res 16"),
+        (
+            {"base": BASE | {"resolution": 15}},
+            r"stages\.base: resolution 15 is no multiple of 2 = patch x 2\^\(levels - 1\)",
+        ),
+        ({"base": BASE | {"train": {"bach": 8}}}, r"stages\.base\.train\.bach: .*; did you mean batch\?"),
+        ({"base": BASE | {"widths": [8]}}, r"stages\.base\.widths: "),
+        ({"base": BASE | {"train": {"batch": "many"}}}, r"stages\.base\.train\.batch: .*integer.*'many'"),
+        ({"base": BASE | {"resolution": None}}, r"stages\.base\.resolution: .*integer.*None"),
+        ({"base": BASE | {"net": NET | {"widths": 8}}}, r"stages\.base\.net\.widths: .*'8'"),
+        ({"base": BASE | {"kind": "bsae"}}, r"stages\.base: .*'bsae'.*'base'"),
+        ({"base": {"resolution": 16, "net": NET}}, r"stages\.base: .*kind"),
+        ({}, r"stages: .*at least 1"),
+    ],
+    ids=[
+        "super_res_first",
+        "two_bases",
+        "sizes_do_not_meet",
+        "channels_do_not_meet",
+        "no_whole_factor",
+        "too_many_levels",
+        "unknown_key",
+        "key_of_another_place",
+        "wrong_type",
+        "null",
+        "no_list",
+        "unknown_kind",
+        "no_kind",
+        "no_stages",
+    ],
+)
+def test_a_wrong_cascade_is_refused_in_one_line(stages, told):
+    with pytest.raises(ValueError, match=told) as caught:
+        parse_config({"name": "mine", "stages": stages}, "mine.yaml")
+    message = str(caught.value)
+    assert message.startswith("cascade mine.yaml: ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["stages.base_16.train.lrr=1e-3"], r"stages\.base_16\.train\.lrr: .*did you mean lr\?"),
+        (["stages.base_16.train.lr=fast"], r"stages\.base_16\.train\.lr: .*'fast'"),
+        (["stages.sr_64.low_res=32"], r"stage sr_64 expects low_res 32 px, but base_16 gives 16 px"),
+        (["stages.base_16.train.batch=60"], r"batch 60 is no multiple of streams 8"),
+        (["train.lr"], r"override 'train\.lr': write it as dotted\.key=value"),
+        (["--lr=3"], r"override '--lr=3'"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_line(overrides, told):
+    with pytest.raises(ValueError, match=told) as caught:
+        load_config("emoji", overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_change_one_value_and_nothing_else():
+    plain, changed = load_config("emoji"), load_config("emoji", ["stages.base_16.train.lr=3e-4"])
+    assert changed.stages["base_16"].train.lr == 3e-4
+    assert changed.stages["sr_64"] == plain.stages["sr_64"]
+
+
+def test_an_unknown_cascade_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match=r"'emojis'.*did you mean emoji\?"):
+        load_config("emojis")
+
+
+@pytest.mark.parametrize("content", [b"stages: [", b"\xff\xfe\x00", b"a: 1\na: 2\n- b", b"just words", b""])
+def test_a_file_that_is_no_cascade_is_refused_in_one_line(content, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"cascade .*mine\.yaml") as caught:
+        load_config(str(path))
+    assert "\n" not in str(caught.value)
