@@ -5,7 +5,7 @@ Levels of sigma and aug_sigma are noise std in units of pictures in [-1, 1]; amo
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
 class Strict(BaseModel):
@@ -16,6 +16,8 @@ class Strict(BaseModel):
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Level = Annotated[float, Field(ge=1e-6, le=1e6)]  # of noise: its square and the inverse of that are float32 numbers
 
 
 class UNetConfig(Strict):
@@ -79,9 +81,9 @@ class SampleConfig(Strict):
 
     sampler: Literal["euler", "heun", "dpmpp_2m"] = "dpmpp_2m"
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 16
-    sigma_min: PositiveFloat = 0.005
-    sigma_max: PositiveFloat = 80.0
-    rho: PositiveFloat = 7.0
+    sigma_min: Level = 0.005
+    sigma_max: Level = 80.0
+    rho: Annotated[float, Field(ge=0.1, le=1000)] = 7.0
     guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
     guidance_interval: tuple[NonNegative, NonNegative] = (0.0, 1e9)
     aug_sigma: NonNegative = 0.0
