@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .config import nearest
 from .events import Event, Preview, StageFinished, StageStarted
+from .link import with_settings
 from .manifest import read_manifest
 from .pictures import columns_for, grid, save_png
 from .pipeline import Cascade
@@ -153,7 +154,7 @@ def output_for(out: str, *, stages: bool) -> Output:
 
 def describe(model: Cascade, request: Request, image: int | None = None) -> dict[str, Any]:
     """What made a picture, for its metadata: enough to make it again with the same bundles."""
-    links = model.with_settings(request)
+    links = with_settings(model.links, request.settings)
     said: dict[str, Any] = {"seed": request.seed, "num": request.num}
     if request.prompts:
         said["prompts"] = (

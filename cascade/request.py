@@ -4,19 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 MAX_SEED = 2**63 - 1
+MAX_SIDE = 16_384  # of a result, in px: memory grows with the area
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """`num` images of each prompt or label; image k is the same whatever else is asked for, given seed and settings.
 
-    prompts: captions; labels: class numbers; at most one of both, none is unconditional. low_res: uint8 (n, c, h, w), pictures to
-    sharpen instead of sampling a base stage: each of them is one prompt's place. size: (height, width) of the result, by default
-    the last stage's resolution. settings: overrides by stage name, {"sr_64": {"num_steps": 8}}. batch: images computed
-    together, which bounds memory, not `num`.
+    prompts: captions; labels: class numbers; at most one of both, none is unconditional. low_res: uint8 (n, c, h, w),
+    pictures to sharpen instead of sampling a base stage; picture i goes with prompt i, a single one with all. size:
+    (height, width) of the result, by default the last stage's resolution. settings: overrides by stage name,
+    {"sr_64": {"num_steps": 8}}. batch: images computed together, which bounds memory, not `num`.
     """
 
     num: int = 1
@@ -40,6 +42,23 @@ class Request:
             raise ValueError("request: both prompts and labels; give one of them")
         if self.low_res is not None and self.size is not None:
             raise ValueError("request: both a picture and a size; the picture decides the size")
+        if self.size is not None and not (min(self.size) > 0 and max(self.size) <= MAX_SIDE):
+            raise ValueError(f"request: size {self.size} is out of range; 1 to {MAX_SIDE} px a side are allowed")
+        self._check_pictures()
+
+    def _check_pictures(self) -> None:
+        if self.low_res is None:
+            return
+        shape, dtype = tuple(self.low_res.shape), self.low_res.dtype
+        if dtype != torch.uint8 or len(shape) != 4 or 0 in shape:
+            raise ValueError(
+                f"request: low_res must be uint8 (n, c, h, w), got {str(dtype).removeprefix('torch.')} {shape}"
+            )
+        described = len(self.prompts) + len(self.labels)
+        if len({shape[0], described} - {0, 1}) > 1:
+            raise ValueError(
+                f"request: {shape[0]} pictures and {described} prompts or labels; give one of either, or as many of both"
+            )
 
     @property
     def places(self) -> int:

@@ -1,0 +1,74 @@
+"""Prompts and labels to the condition of a chain: one row for each, as the stages were trained to have it."""
+
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from data.batch import Cond
+from stages.config import CondConfig
+
+from .link import Link
+from .request import Request
+
+
+class Conditions:
+    """What a chain can be conditioned on. The text encoder is loaded at the first prompt."""
+
+    def __init__(self, links: list[Link]):
+        self.links = links
+        configs = [link.sidecar.config.cond for link in links]
+        self.text = next((config.text for config in configs if config.text), None)
+        self.tokens = max((config.text.tokens for config in configs if config.text), default=0)
+        self.num_classes = max(config.num_classes for config in configs)
+
+    def of(self, request: Request) -> Cond:
+        """One row for each prompt or label of the request; a single null row where there is neither."""
+        self._check(request)
+        keep = torch.ones(len(request.prompts) + len(request.labels), dtype=torch.bool)
+        if request.prompts:
+            text, mask = self._encode(request.prompts)
+            return Cond(keep=keep, text=text, text_mask=mask)
+        if request.labels:
+            return Cond(keep=keep, label=torch.tensor(request.labels))
+        return Cond.empty(1)
+
+    def _check(self, request: Request) -> None:
+        if request.prompts and not self.text:
+            other = "; it takes class labels (--label)" if self.num_classes else "; it is unconditional"
+            raise ValueError(f"request: a prompt, but this cascade takes no text{other}")
+        if request.labels and not self.num_classes:
+            other = "; it takes a prompt" if self.text else "; it is unconditional"
+            raise ValueError(f"request: a class label, but this cascade takes none{other}")
+        for label in request.labels:
+            if not 0 <= label < self.num_classes:
+                raise ValueError(f"request: class {label}; 0 to {self.num_classes - 1} are allowed")
+
+    def _encode(self, prompts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        from data.text import pad_text
+
+        return pad_text(self._encoder.encode(list(prompts)), self.tokens)
+
+    @cached_property
+    def _encoder(self):
+        """The frozen text encoder; refused if it is not the one of training."""
+        from data.text import TextEncoder
+
+        assert self.text
+        encoder = TextEncoder.load(self.text.encoder)
+        wanted = next((link.contract.text_encoder for link in self.links if link.contract.text_encoder), None)
+        if encoder.id != wanted:
+            raise ValueError(
+                f"text encoder {self.text.encoder} is {encoder.id} here, the cascade was trained with {wanted}; "
+                "install that one"
+            )
+        return encoder
+
+
+def for_stage(cond: Cond, config: CondConfig) -> Cond:
+    """The part of a condition that a stage was trained on: its own number of tokens."""
+    if cond.text is None or cond.text_mask is None or config.text is None:
+        return cond
+    num = config.text.tokens
+    return replace(cond, text=cond.text[:, :num], text_mask=cond.text_mask[:, :num])

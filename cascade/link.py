@@ -1,0 +1,116 @@
+"""A stage at its place in a chain, and what follows from the place: settings, sizes, which part of the chain is used.
+
+Sizes are (height, width) in px; messages say width x height, as the command line does.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from pydantic import ValidationError
+
+from stages.bundle import Contract, Sidecar, first_error
+from stages.config import SampleConfig
+from stages.diffusion.samplers import num_queries
+from stages.stage import Stage
+
+from .config import nearest
+from .request import MAX_SIDE, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """One stage of the chain: its network, what its bundle says, its sampling settings here."""
+
+    name: str
+    stage: Stage
+    sidecar: Sidecar
+    settings: SampleConfig
+
+    def __post_init__(self) -> None:
+        allowed = self.contract.max_aug_sigma  # another aug_sigma gives a picture, but a wrong one
+        if self.settings.aug_sigma > allowed:
+            raise ValueError(
+                f"stage {self.name}: aug_sigma {self.settings.aug_sigma} is above {allowed}, "
+                "the largest it was trained on; choose less"
+            )
+
+    @property
+    def contract(self) -> Contract:
+        return self.sidecar.contract
+
+    @property
+    def nfe(self) -> int:
+        """Network calls; a guided call counts once, for its two halves share a batch."""
+        return num_queries(self.settings.sampler, self.settings.num_steps)
+
+
+def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) -> list[Link]:
+    """The chain with some settings changed, by stage name. Raises ValueError about the first that cannot be."""
+    names = [link.name for link in links]
+    for name in settings:
+        if name not in names:
+            raise ValueError(f"request: no stage {name!r}, there are {', '.join(names)}{nearest(name, names)}")
+    changed = []
+    for link in links:
+        try:
+            wanted = SampleConfig.model_validate(link.settings.model_dump() | dict(settings.get(link.name, {})))
+        except ValidationError as error:
+            raise ValueError(f"settings of stage {link.name}: {first_error(error)}") from None
+        changed.append(replace(link, settings=wanted))
+    return changed
+
+
+def cut(names: list[str], first: str, last: str, where: str) -> list[str]:
+    """The part of a chain from `first` to `last`, both included; "" is the end of the chain."""
+    for name in (first, last):
+        if name and name not in names:
+            raise ValueError(f"cascade {where}: no stage {name!r}, it has {', '.join(names)}{nearest(name, names)}")
+    begin, end = names.index(first) if first else 0, names.index(last) + 1 if last else len(names)
+    if begin >= end:
+        raise ValueError(f"cascade {where}: stage {first} comes after {last}; exchange them")
+    return names[begin:end]
+
+
+def side_multiple(links: list[Link], resolution: int) -> int:
+    """Sides at `resolution` (of the stage's picture that the user names) must be multiples of this for every stage to work."""
+    shares = (Fraction(link.sidecar.config.multiple * resolution, link.contract.resolution) for link in links)
+    return math.lcm(*(share.numerator for share in shares))
+
+
+def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
+    """(height, width) of each stage's pictures. Raises ValueError where a stage cannot make them."""
+    (h, w), resolution = asked_size(links, request)
+    multiple = side_multiple(links, resolution)
+    if h % multiple or w % multiple:
+        raise ValueError(
+            f"request: {w}x{h} px does not suit stages {', '.join(link.name for link in links)}; "
+            f"choose sides that are multiples of {multiple}"
+        )
+    found = [(h * link.contract.resolution // resolution, w * link.contract.resolution // resolution) for link in links]
+    if max(found[-1]) > MAX_SIDE:
+        raise ValueError(
+            f"request: the result would be {found[-1][1]}x{found[-1][0]} px; at most {MAX_SIDE} px a side are allowed"
+        )
+    return found
+
+
+def asked_size(links: list[Link], request: Request) -> tuple[tuple[int, int], int]:
+    """What the user gives, a picture or the size of the result, and the resolution at which a square one would be usual."""
+    first, last = links[0], links[-1]
+    if request.low_res is None:
+        if first.contract.low_res is not None:
+            raise ValueError(f"request: the chain starts with {first.name}, a super-resolution stage; give a picture")
+        return request.size or (last.contract.resolution,) * 2, last.contract.resolution
+    if first.contract.low_res is None:
+        raise ValueError(
+            f"request: a picture, but the chain starts with {first.name}, a base stage; start at a later stage"
+        )
+    channels, h, w = request.low_res.shape[1:]
+    if channels != first.contract.channels:
+        raise ValueError(
+            f"request: pictures of {channels} channels, stage {first.name} takes {first.contract.channels}"
+        )
+    return (h, w), first.contract.low_res
