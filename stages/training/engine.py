@@ -6,6 +6,8 @@ curves equal. Both take the micro-batches of this rank, whose gradients are aver
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -118,18 +120,19 @@ class DeepSpeedEngine:
         self.stage, self.config, self.device, self.zero = stage, config, device, zero
         init_distributed(deepspeed, device)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.engine, *_ = deepspeed.initialize(
-            model=stage,
-            optimizer=make_optimizer(stage, config),
-            config={
-                "train_micro_batch_size_per_gpu": micro_batch,
-                "train_batch_size": config.batch,
-                "gradient_clipping": config.clip,
-                "zero_optimization": {"stage": zero},
-                "zero_allow_untested_optimizer": True,
-                "steps_per_print": 10**9,
-            },
-        )
+        with scalars_as_vectors(stage):
+            self.engine, *_ = deepspeed.initialize(
+                model=stage,
+                optimizer=make_optimizer(stage, config),
+                config={
+                    "train_micro_batch_size_per_gpu": micro_batch,
+                    "train_batch_size": config.batch,
+                    "gradient_clipping": config.clip if zero else 0.0,  # at ZeRO 0 ours: DeepSpeed's fails at scalars
+                    "zero_optimization": {"stage": zero},
+                    "zero_allow_untested_optimizer": True,
+                    "steps_per_print": 10**9,
+                },
+            )
 
     def update(self, micro_batches: list[Batch], lr: float) -> Update:
         set_lr(self.engine.optimizer, lr)
@@ -142,17 +145,18 @@ class DeepSpeedEngine:
                 loss, norm = self._verdict(losses)
                 check_finite(loss, norm)  # before the step: at ZeRO 0 DeepSpeed applies a NaN gradient
             self.engine.step()
-        return Update(
-            loss=loss, grad_norm=norm or float(self.engine.get_global_grad_norm() or 0.0), losses=tuple(losses)
-        )
+        if self.zero:
+            norm = float(self.engine.get_global_grad_norm())
+            check_finite(loss, norm)  # after the step: ZeRO 1 finds the norm there, and skips what is not finite
+        return Update(loss=loss, grad_norm=norm, losses=tuple(losses))
 
     def _verdict(self, losses: list[Losses]) -> tuple[float, float]:
-        """Global mean loss and, at ZeRO 0, the gradient's norm; NaN anywhere is NaN everywhere."""
+        """Global mean loss and, at ZeRO 0, the gradient's norm before clipping; NaN anywhere is NaN everywhere."""
         loss = mean_loss(losses).to(self.device)
         dist.all_reduce(loss)
-        grads = [p.grad for p in self.stage.parameters() if p.grad is not None] if self.zero == 0 else []
-        norm = torch.nn.utils.get_total_norm(grads).item() if grads else 0.0
-        return loss.item() / self.world, norm
+        weights = self.stage.parameters() if self.zero == 0 else []  # ZeRO 1 holds gradients flat and clips by itself
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.config.clip)
+        return loss.item() / self.world, norm.item()
 
     def save(self, folder: Path) -> None:
         self.engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
@@ -177,6 +181,17 @@ class DeepSpeedEngine:
 
 def mean_loss(losses: list[Losses]) -> Tensor:
     return torch.stack([part.loss.detach() for part in losses]).mean()
+
+
+@contextmanager
+def scalars_as_vectors(stage: Stage) -> Iterator[None]:
+    """Shows gains of shape () as (1,): DeepSpeed broadcasts weights as bytes, a view that torch refuses of scalars."""
+    scalars = [weight for weight in stage.parameters() if weight.ndim == 0]
+    for weight in scalars:
+        weight.data = weight.data.reshape(1)
+    yield
+    for weight in scalars:
+        weight.data = weight.data.reshape(())
 
 
 def seed_dropout(seed: int, batch: Batch) -> None:
