@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -11,12 +11,15 @@ from stages.config import BaseConfig, StageConfig, Strict, SuperResConfig
 
 PRESETS = Path(__file__).parent / "presets"
 
+# part of paths, of dotted overrides and of options
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
+
 
 class CascadeConfig(Strict):
     """A chain of stages: one base, then super-resolution stages each of which takes what the one before gives."""
 
     name: str
-    stages: dict[str, StageConfig] = Field(min_length=1)
+    stages: dict[StageName, StageConfig] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _chain(self) -> Self:

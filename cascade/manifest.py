@@ -12,30 +12,36 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from data.resize import RESIZE_VERSION
-from stages.bundle import Contract, first_error, read_sidecar
+from stages.bundle import Contract, find_bundle, first_error, read_sidecar
 from stages.config import SampleConfig, Strict
 from stages.training.rundir import replace_text
 
-from .config import CascadeConfig
+from .config import CascadeConfig, StageName
 
 MANIFEST = "cascade.json"
+PART = r"[^/\\.[:cntrl:]][^/\\[:cntrl:]]*"  # of a path: not hidden, not ".."
 
 
 class StageEntry(Strict):
     """bundle: folder relative to the manifest. sample: settings of this stage in this cascade."""
 
-    bundle: Annotated[str, Field(pattern=r"^[^/.][^/]*(/[^/.][^/]*)*$")]  # never leaves the folder
+    bundle: Annotated[str, Field(pattern=rf"^{PART}(/{PART})*$")]  # never leaves the folder
     sample: SampleConfig
 
 
 class Manifest(Strict):
     version: Literal[1] = 1
     name: str
-    stages: dict[str, StageEntry] = Field(min_length=1)
+    stages: dict[StageName, StageEntry] = Field(min_length=1)
 
 
 def write_manifest(config: CascadeConfig, folder: Path) -> None:
-    """FOLDER/cascade.json for the runs FOLDER/STAGE; the same whichever stage's run writes it."""
+    """FOLDER/cascade.json for the runs FOLDER/STAGE; the same whichever stage's run writes it.
+
+    Raises ValueError where another cascade lives.
+    """
+    if (folder / MANIFEST).is_file() and (name := read_manifest(folder).name) != config.name:
+        raise ValueError(f"{folder} holds cascade {name!r}, not {config.name!r}; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=stage.sample) for name, stage in config.stages.items()}
     replace_text(folder / MANIFEST, Manifest(name=config.name, stages=entries).model_dump_json(indent=2) + "\n")
@@ -54,41 +60,50 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(json.loads(path.read_text()))
     except ValidationError as error:
         raise ValueError(f"{path}: {first_error(error)}; mend it, or remove it and let the bundles speak") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); remove it and let the bundles speak") from None
 
 
 def discover(folder: Path) -> Manifest:
     """FOLDER/*/bundle in the order of their sizes, with the settings each was trained with."""
-    found = {path.parent.parent.name: read_sidecar(path.parent) for path in sorted(folder.glob("*/bundle/stage.json"))}
+    places = sorted({path.parent.with_name("bundle") for path in folder.glob("*/bundle*/stage.json")})
+    found = {place.parent.name: read_sidecar(place) for place in places if find_bundle(place).is_dir()}
     if not found:
         raise ValueError(
             f"cascade {folder}: neither {MANIFEST} nor STAGE/bundle in it; point --cascade at the --out of train.py"
         )
     ordered = sorted(found.items(), key=lambda item: (item[1].contract.low_res or 0, item[0]))
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=sidecar.config.sample) for name, sidecar in ordered}
-    return Manifest(name=folder.resolve().name, stages=entries)
+    try:
+        return Manifest(name=folder.resolve().name, stages=entries)
+    except ValidationError as error:
+        raise ValueError(f"cascade {folder}: {first_error(error)}; rename that folder") from None
 
 
 def check_chain(contracts: Mapping[str, Contract]) -> None:
     """Do these stages, in this order, fit together? Raises ValueError: what, where, got, allowed, fix."""
-    before: tuple[str, Contract] | None = None
-    text: tuple[str, str] | None = None
+    before = text = classes = None  # the last stage, the last that knows a text encoder, the last that knows classes
     for name, contract in contracts.items():
         if contract.resize != RESIZE_VERSION:
             raise ValueError(
-                f"stage {name} was trained with resize {contract.resize}, this version has {RESIZE_VERSION}; train it again"
+                f"stage {name} was trained with resize {contract.resize}, this version has {RESIZE_VERSION}; "
+                "train it again"
             )
-        if before is not None:
+        if before:
             check_pair(*before, name, contract)
-        if contract.text_encoder:
-            if text and text[1] != contract.text_encoder:
-                raise ValueError(
-                    f"stage {name} was trained with text encoder {contract.text_encoder}, stage {text[0]} with {text[1]}; "
-                    "pack the shards of both with one encoder and train again"
-                )
-            text = (name, contract.text_encoder)
+        if text and contract.text_encoder and contract.text_encoder != text[1].text_encoder:
+            raise ValueError(
+                f"stage {name} was trained with text encoder {contract.text_encoder}, "
+                f"stage {text[0]} with {text[1].text_encoder}; pack the shards of both with one encoder and train again"
+            )
+        if classes and contract.num_classes and contract.num_classes != classes[1].num_classes:
+            raise ValueError(
+                f"stage {name} knows {contract.num_classes} classes, but {classes[0]} {classes[1].num_classes}; "
+                "train them on the same classes"
+            )
         before = (name, contract)
+        text = before if contract.text_encoder else text
+        classes = before if contract.num_classes else classes
 
 
 def check_pair(above: str, given: Contract, name: str, contract: Contract) -> None:
@@ -106,8 +121,4 @@ def check_pair(above: str, given: Contract, name: str, contract: Contract) -> No
         raise ValueError(
             f"stage {name} takes {contract.channels} channels in {contract.value_range}, "
             f"but {above} gives {given.channels} in {given.value_range}; train them on the same kind of picture"
-        )
-    if contract.num_classes and given.num_classes and contract.num_classes != given.num_classes:
-        raise ValueError(
-            f"stage {name} knows {contract.num_classes} classes, but {above} {given.num_classes}; train them on the same classes"
         )
