@@ -6,8 +6,6 @@ curves equal. Both take the micro-batches of this rank, whose gradients are aver
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -113,26 +111,32 @@ class LocalEngine:
 
 
 class DeepSpeedEngine:
-    """DeepSpeed around the same stage and optimizer. Weights and optimizer state stay float32; the network casts by itself."""
+    """DeepSpeed around the same stage and optimizer. Weights and optimizer state stay float32; the network casts by itself.
+
+    Gains of shape () become (1,) where DeepSpeed handles them, and () again at once: it broadcasts weights as bytes, a view
+    that torch refuses of scalars, and ZeRO 1 gives them back as it first saw them.
+    """
 
     def __init__(self, stage: Stage, config: TrainConfig, device: torch.device, *, zero: int, micro_batch: int):
         deepspeed = import_deepspeed(device)
         self.stage, self.config, self.device, self.zero = stage, config, device, zero
         init_distributed(deepspeed, device)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        with scalars_as_vectors(stage):
-            self.engine, *_ = deepspeed.initialize(
-                model=stage,
-                optimizer=make_optimizer(stage, config),
-                config={
-                    "train_micro_batch_size_per_gpu": micro_batch,
-                    "train_batch_size": config.batch,
-                    "gradient_clipping": config.clip if zero else 0.0,  # at ZeRO 0 ours: DeepSpeed's fails at scalars
-                    "zero_optimization": {"stage": zero},
-                    "zero_allow_untested_optimizer": True,
-                    "steps_per_print": 10**9,
-                },
-            )
+        self.scalars = [weight for weight in stage.parameters() if weight.ndim == 0]
+        reshape_all(self.scalars, (1,))
+        self.engine, *_ = deepspeed.initialize(
+            model=stage,
+            optimizer=make_optimizer(stage, config),
+            config={
+                "train_micro_batch_size_per_gpu": micro_batch,
+                "train_batch_size": config.batch,
+                "gradient_clipping": config.clip if zero else 0.0,  # at ZeRO 0 ours: DeepSpeed's fails at scalars
+                "zero_optimization": {"stage": zero},
+                "zero_allow_untested_optimizer": True,
+                "steps_per_print": 10**9,
+            },
+        )
+        reshape_all(self.scalars, ())
 
     def update(self, micro_batches: list[Batch], lr: float) -> Update:
         set_lr(self.engine.optimizer, lr)
@@ -145,6 +149,7 @@ class DeepSpeedEngine:
                 loss, norm = self._verdict(losses)
                 check_finite(loss, norm)  # before the step: at ZeRO 0 DeepSpeed applies a NaN gradient
             self.engine.step()
+        reshape_all(self.scalars, ())
         if self.zero:
             norm = float(self.engine.get_global_grad_norm())
             check_finite(loss, norm)  # after the step: ZeRO 1 finds the norm there, and skips what is not finite
@@ -169,6 +174,7 @@ class DeepSpeedEngine:
             raise ValueError(
                 f"{folder}: DeepSpeed found nothing to load there; remove that checkpoint to use an older one"
             )
+        reshape_all(self.scalars, ())
 
     def barrier(self) -> None:
         dist.barrier()
@@ -183,15 +189,10 @@ def mean_loss(losses: list[Losses]) -> Tensor:
     return torch.stack([part.loss.detach() for part in losses]).mean()
 
 
-@contextmanager
-def scalars_as_vectors(stage: Stage) -> Iterator[None]:
-    """Shows gains of shape () as (1,): DeepSpeed broadcasts weights as bytes, a view that torch refuses of scalars."""
-    scalars = [weight for weight in stage.parameters() if weight.ndim == 0]
-    for weight in scalars:
-        weight.data = weight.data.reshape(1)
-    yield
-    for weight in scalars:
-        weight.data = weight.data.reshape(())
+def reshape_all(weights: list[torch.nn.Parameter], shape: tuple[int, ...]) -> None:
+    """Gives weights of one element another shape, on the same storage."""
+    for weight in weights:
+        weight.data = weight.data.reshape(shape)
 
 
 def seed_dropout(seed: int, batch: Batch) -> None:

@@ -1,0 +1,29 @@
+"""One small training that every engine must carry out alike: NUM updates of the tiny base stage, MICRO images a forward."""
+
+import torch
+
+from data.batch import Batch
+from stages.base import BaseStage
+from stages.config import TrainConfig
+from tests.stages.tiny import base_config, shapes_batch, wake
+
+NUM, BATCH, MICRO = 5, 8, 4
+
+
+def config() -> TrainConfig:
+    return base_config(lr=1e-2).train
+
+
+def build() -> BaseStage:
+    """The same weights in every process."""
+    torch.manual_seed(0)
+    return wake(BaseStage(base_config(lr=1e-2)))
+
+
+def global_batch(k: int) -> Batch:
+    """The images of update k, at the stage's size."""
+    return shapes_batch(BATCH, 8, start=k * BATCH)
+
+
+def lr_of(k: int) -> float:
+    return 1e-2 * (1 - k / 10)
