@@ -34,8 +34,12 @@ def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What `save_png` wrote."""
+    """What `save_png` wrote. Raises ValueError where there is none."""
     with Image.open(path) as image:
+        if METADATA_KEY not in image.info:
+            raise ValueError(
+                f"{path}: no {METADATA_KEY!r} text in it; sample.py did not write it, or it was saved again"
+            )
         return json.loads(image.info[METADATA_KEY])
 
 
@@ -57,12 +61,11 @@ def user_picture(path: Path, low_res: int, multiple: int) -> Tensor:
 
     Raises ValueError for what is no picture and for one that is too small.
     """
-    pixels = torch.from_numpy(to_array(load_image(path)))[None]
+    pixels = torch.tensor(to_array(load_image(path)))[None]
     h, w = pixels.shape[-2:]
     if min(h, w) < low_res:
         raise ValueError(f"--image {path}: {w}x{h} px is too small, the stage takes {low_res} px; use a larger picture")
-    scale = low_res / min(h, w)
-    h, w = (max(round(side * scale / multiple), 1) * multiple for side in (h, w))
+    h, w = (side * low_res // (min(h, w) * multiple) * multiple for side in (h, w))
     pixels = cut_to_aspect(pixels, h / w)
     return to_uint8(downsample(to_float(pixels), (h, w)))
 
