@@ -18,6 +18,7 @@ import torch
 
 from data.batch import Batch, Cond
 from data.index import Index, ShardInfo, check_files, folder_of, load
+from data.order import find, permutation, shard_orders
 from data.read import BadDataError, Part, Row, ShardReader
 from data.text import pad_text
 
@@ -94,17 +95,15 @@ class Reader:
 
     def _stream(self, reader: ShardReader, stream: int, position: int) -> Iterator[Row]:
         """The decoded samples of one stream from `position` on, for ever."""
-        epoch = 0
-        while position >= (num := sum(shard.num for shard in self.epoch(stream, epoch))):  # 20 us each
-            position -= num
-            epoch += 1
+        counts = [shard.num for shard in self.shards]
+        epoch, position = find(position, counts, self.seed, stream, self.streams)
         while True:
             yield from self._epoch_rows(reader, stream, epoch, position)
             epoch, position = epoch + 1, 0
 
     def epoch(self, stream: int, epoch: int) -> list[ShardInfo]:
         """The shards that a stream reads in an epoch, in order."""
-        order = permutation(len(self.shards), self.seed, epoch)
+        order = shard_orders(len(self.shards), self.seed, epoch, 1)[0]
         return [self.shards[k] for k in order[stream :: self.streams]]
 
     def _epoch_rows(self, reader: ShardReader, stream: int, epoch: int, position: int) -> Iterator[Row]:
@@ -188,12 +187,6 @@ def to_batch(part: Part, text_tokens: int) -> Batch:
         index=torch.tensor(part.places, dtype=torch.int64),
         keys=tuple(row.key for row in rows),
     )
-
-
-def permutation(num: int, *where: int) -> np.ndarray:
-    """A permutation of range(num) fixed by `where`, the same on every machine and version (raw PCG64 words, sorted)."""
-    words = np.random.PCG64(np.random.SeedSequence(where)).random_raw(num)
-    return np.argsort(words, kind="stable")
 
 
 def _check_content(reader: Reader) -> None:

@@ -1,5 +1,6 @@
 """The reader's promise: the global batches are a function of (seed, images seen), whoever shares the work."""
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,8 @@ from PIL import Image
 from data.batch import Batch
 from data.decode import to_array
 from data.index import load, save
-from data.shards import Reader, permutation, read_split
+from data.order import find, permutation, shard_orders
+from data.shards import Reader, read_split
 from data.tar import stream
 
 from .conftest import SIDE, StandInEncoder, foreign_folder, make_tar, png, reindex
@@ -44,6 +46,7 @@ def global_batches(folder, num: int, nimg: int = 0, world: int = 1, **how) -> li
 
 def rows_of(batch: Batch) -> list[tuple]:
     assert len(batch) == len(batch.keys) == len(batch.cond) == len(batch.index)
+    assert batch.index.tolist() == sorted(batch.index.tolist())
     cond = batch.cond
     labels = cond.label.tolist() if cond.label is not None else [None] * len(batch)
     texts = [row.numpy().tobytes() for row in cond.text] if cond.text is not None else [None] * len(batch)
@@ -114,9 +117,27 @@ def test_blocks_shuffle_within_a_stream(tmp_path):
 
 def test_permutations_are_the_same_for_ever():
     assert permutation(8, 0, 0).tolist() == PERMUTATION_8_0_0
+    assert shard_orders(8, 0, 3, 1).tolist() == [SHARD_ORDER_8_0_3]
     assert sorted(permutation(1000, 3, 1, 4).tolist()) == list(range(1000))
+    assert shard_orders(6, 9, 0, 50)[17:20].tolist() == shard_orders(6, 9, 17, 3).tolist()
+    assert {tuple(row) for row in shard_orders(3, 1, 0, 100).tolist()} == set(itertools.permutations(range(3)))
 
 
+@pytest.mark.parametrize("stream", range(3))
+def test_a_position_is_found_where_counting_finds_it(monkeypatch, stream):
+    monkeypatch.setattr("data.order.WORDS_AT_ONCE", 40)
+    counts, wanted = [5, 1, 2, 9, 4, 3, 1], []
+    for epoch in range(12):
+        own = shard_orders(7, 5, epoch, 1)[0][stream::3]
+        wanted += [(epoch, k) for k in range(sum(counts[s] for s in own))]
+    assert [find(position, counts, 5, stream, 3) for position in range(len(wanted))] == wanted
+
+
+def test_a_far_position_is_found_at_once(packed):
+    assert len(taken(packed, 1, nimg=STREAMS * 10**6)[0]) == BATCH
+
+
+SHARD_ORDER_8_0_3 = [1, 7, 0, 5, 4, 6, 3, 2]
 PERMUTATION_8_0_0 = [3, 2, 1, 6, 0, 7, 4, 5]
 
 

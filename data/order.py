@@ -1,0 +1,39 @@
+"""Which picture comes when: permutations that are the same on every machine, and finding a position among them.
+
+Made from raw PCG64 words, whose sequence numpy promises to keep (that of its `permutation` it does not). The shard
+orders of all epochs are one long sequence of words, so a position can be found without making the generator anew for
+each epoch.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+WORDS_AT_ONCE = 1 << 16
+
+
+def permutation(num: int, *where: int) -> np.ndarray:
+    """A permutation of range(num), fixed by `where`."""
+    words = np.random.PCG64(np.random.SeedSequence(where)).random_raw(num)
+    return np.argsort(words, kind="stable")
+
+
+def shard_orders(num: int, seed: int, first: int, epochs: int) -> np.ndarray:
+    """(epochs, num): the order of `num` shards in each epoch from `first` on."""
+    words = np.random.PCG64(np.random.SeedSequence((seed,)))
+    words.advance(first * num)
+    return np.argsort(words.random_raw(epochs * num).reshape(epochs, num), axis=1, kind="stable")
+
+
+def find(position: int, counts: Sequence[int], seed: int, stream: int, streams: int) -> tuple[int, int]:
+    """(epoch, position in it) of sample number `position` of a stream; counts are the samples of each shard."""
+    num, sizes, first = len(counts), np.asarray(counts, np.int64), 0
+    epochs = max(1, WORDS_AT_ONCE // num)
+    while True:
+        own = shard_orders(num, seed, first, epochs)[:, stream::streams]
+        ends = sizes[own].sum(axis=1).cumsum()
+        if position < ends[-1]:
+            k = int(np.searchsorted(ends, position, side="right"))
+            return first + k, position - (int(ends[k - 1]) if k else 0)
+        position -= int(ends[-1])
+        first += epochs
