@@ -41,14 +41,13 @@ def main(
     """Sample a trained cascade."""
     import torch
 
-    from cascade.cli import choose_start, class_numbers, output_for, parse_size, settings_of, show
+    from cascade.cli import choose_start, class_numbers, parse_size, settings_of, show
+    from cascade.output import output_for
     from cascade.pictures import user_picture
     from cascade.pipeline import Cascade
     from cascade.request import Request
 
-    target = output_for(
-        out, stages=stages_out
-    )  # first of all, so that nothing is computed for a folder we cannot write
+    target = output_for(out, stages=stages_out)  # first of all: nothing is computed for a folder we cannot write
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
     if device not in ("auto", "cpu", "cuda"):

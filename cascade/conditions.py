@@ -22,6 +22,7 @@ class Conditions:
         self.text = next((config.text for config in configs if config.text), None)
         self.tokens = max((config.text.tokens for config in configs if config.text), default=0)
         self.num_classes = max(config.num_classes for config in configs)
+        self.classes = class_names(links)
 
     def of(self, request: Request) -> Cond:
         """One row for each prompt or label of the request; a single null row where there is neither."""
@@ -64,6 +65,18 @@ class Conditions:
                 "install that one"
             )
         return encoder
+
+
+def class_names(links: list[Link]) -> tuple[str, ...]:
+    """The names of the classes, () where the bundles tell none. Raises ValueError where two stages number them differently."""
+    known = {link.name: classes for link in links if (classes := link.sidecar.provenance.classes)}
+    first = next(iter(known), "")
+    for name, classes in known.items():
+        if classes != known[first]:
+            raise ValueError(
+                f"stage {name} was trained on other classes than {first}; pack the shards of both from one data set"
+            )
+    return known.get(first, ())
 
 
 def for_stage(cond: Cond, config: CondConfig) -> Cond:

@@ -60,11 +60,30 @@ def load_config(name: str, overrides: list[str] | None = None) -> CascadeConfig:
                 f"override {override!r}: write it as dotted.key=value, for instance stages.base_16.train.lr=3e-4"
             )
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides or []))
-        values = OmegaConf.to_container(merged, resolve=False)
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"cascade {path}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+    config = parse_config(values, str(path))
+    if not overrides:
+        return config
+    for override in overrides:
+        check_stage(override, config)
+    try:
+        merged = OmegaConf.merge(values, OmegaConf.from_dotlist(overrides))
+        values = OmegaConf.to_container(merged, resolve=False)
+    except (OmegaConfBaseException, YAMLError, TypeError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"cascade {path}: override {' '.join(overrides)} does not fit ({told}); write lists whole: ...widths=[64,128]"
+        ) from None
     return parse_config(values, str(path))
+
+
+def check_stage(override: str, config: CascadeConfig) -> None:
+    """An override of a stage that does not exist would be a new stage, and the complaint about it no help."""
+    parts = override.partition("=")[0].split(".")
+    if len(parts) > 1 and parts[0] == "stages":
+        stage_of(config, parts[1])
 
 
 def parse_config(values: Any, where: str) -> CascadeConfig:

@@ -29,9 +29,10 @@ def main(
 
     from data.packer import Settings, pack
 
-    from .cli import output_for, show
+    from .cli import show
     from .config import load_config
     from .manifest import write_manifest
+    from .output import output_for
     from .pipeline import Cascade
     from .request import Request
 

@@ -26,9 +26,9 @@ from .request import Request
 class Cascade:
     """Stages in a chain, ready to sample. `links` may start with a super-resolution stage: then pictures must be given."""
 
-    def __init__(self, links: list[Link], *, device: torch.device | str = "cpu"):
+    def __init__(self, links: list[Link], *, device: torch.device | str = "cpu", precision: str = "fp32"):
         check_chain({link.name: link.contract for link in links})
-        self.links, self.device = links, device
+        self.links, self.device, self.precision = links, device, precision
         self.conditions = Conditions(links)
 
     @classmethod
@@ -70,7 +70,7 @@ class Cascade:
             )
             for name, sidecar in sidecars.items()
         ]
-        return cls(links, device=device)
+        return cls(links, device=device, precision=precision)
 
     @property
     def low_res_multiple(self) -> int:
