@@ -120,7 +120,7 @@ def read_sidecar(folder: Path) -> Sidecar:
         raise BundleError(
             f"bundle {folder}: no {SIDECAR} there; train the stage, or point at the folder that holds it"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BundleError(f"{path}: not readable as JSON ({error}); copy the bundle again") from None
     except ValidationError as error:
         raise BundleError(f"{path}: {first_error(error)}; the bundle is damaged or from another version") from None
@@ -146,6 +146,9 @@ def load_bundle(
             raise BundleError(
                 f"{folder / WEIGHTS}: tensor {name} is {tuple(weights[name].shape)}, {tuple(shape)} is needed"
             )
+        if not weights[name].is_floating_point():
+            kind = str(weights[name].dtype).removeprefix("torch.")
+            raise BundleError(f"{folder / WEIGHTS}: tensor {name} is {kind}, a floating-point type is needed")
     stage.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     stage.set_precision(precision)
     fold_weights(stage)

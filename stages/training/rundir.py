@@ -127,13 +127,14 @@ def check_manifest(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         files: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["files"]
-    except (OSError, ValueError, KeyError) as error:
+        wanted = [(name, facts["bytes"], facts["sha256"]) for name, facts in files.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"manifest unreadable ({type(error).__name__})"
-    for name, facts in files.items():
+    for name, num_bytes, sha256 in wanted:
         path = folder / name
-        if not path.is_file() or path.stat().st_size != facts["bytes"]:
+        if not path.is_file() or path.stat().st_size != num_bytes:
             return f"{name} is missing or cut short"
-        if file_sha256(path) != facts["sha256"]:
+        if file_sha256(path) != sha256:
             return f"{name} has another sha256"
     return None
 
