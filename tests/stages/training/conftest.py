@@ -1,0 +1,26 @@
+"""Shards that runs of tests/stages/training read: 48 shapes of 16 px with their kinds as classes, eight shards."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.packer import pack
+from data.settings import Settings
+from data.shapes import write_folder
+from stages.training.loop import Place
+
+pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes_16")
+    pack(write_folder(folder / "pictures", 48, 16), folder / "shards", Settings(size=16, shards=8), workers=0)
+    return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def place() -> Place:
+    """This process, plain torch, on the CPU."""
+    return Place(engine="local", rank=0, world=1, device=torch.device("cpu"))

@@ -1,0 +1,178 @@
+"""The run directory: what is refused on resume, what is cut, and that some whole checkpoint survives every accident."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stages.config import StageConfig
+from stages.training.rundir import RunDir, check_manifest, nimg_of, replace_text
+from tests.stages.killing import killed_everywhere
+from tests.stages.tiny import base_config
+
+DATA = "fingerprint-1"
+
+
+@pytest.fixture
+def run(tmp_path) -> RunDir:
+    made = RunDir(tmp_path / "run")
+    made.open(base_config(), DATA)
+    return made
+
+
+def save(run: RunDir, nimg: int, keep: int = 2) -> Path:
+    """A checkpoint of two files."""
+    draft = run.draft(nimg)
+    (draft / "local.pt").write_bytes(b"weights at %d" % nimg)
+    (draft / "deep").mkdir()
+    (draft / "deep" / "ema.safetensors").write_bytes(b"averages at %d" % nimg)
+    run.commit(draft, nimg, keep)
+    return run.checkpoints / f"nimg-{nimg:010d}"
+
+
+class TestLatest:
+    def test_none_before_the_first(self, run):
+        assert run.latest() is None
+
+    def test_the_newest_by_number_not_by_age(self, run):
+        save(run, 1000)
+        save(run, 80)
+        assert nimg_of(run.latest()) == 1000
+
+    @pytest.mark.parametrize("keep", [1, 3])
+    def test_keep(self, run, keep):
+        for nimg in range(8, 48, 8):
+            save(run, nimg, keep)
+        assert sorted(nimg_of(path) for path in run.checkpoints.iterdir()) == list(range(48 - 8 * keep, 48, 8))
+
+    def test_foreign_names_are_no_checkpoints(self, run):
+        for name in ("nimg-12", "nimg-0000000009.tmp", "nimg-000000000x", "../nimg-0000000010", "step-0000000010"):
+            (run.checkpoints / name).mkdir(parents=True)
+        assert run.latest() is None
+
+    @pytest.mark.parametrize(
+        ("damage", "said"),
+        [
+            (lambda folder: (folder / "manifest.json").unlink(), "manifest unreadable"),
+            (lambda folder: (folder / "manifest.json").write_text("{"), "manifest unreadable"),
+            (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest unreadable"),
+            (lambda folder: (folder / "manifest.json").write_text('{"files": {"local.pt": 3}}'), "manifest unreadable"),
+            (lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe\x00"), "manifest unreadable"),
+            (lambda folder: (folder / "local.pt").unlink(), "local.pt is missing or cut short"),
+            (lambda folder: (folder / "local.pt").write_bytes(b"weights"), "local.pt is missing or cut short"),
+            (lambda folder: (folder / "local.pt").write_bytes(b"weights at 17"), "local.pt has another sha256"),
+            (lambda folder: (folder / "deep" / "ema.safetensors").unlink(), "ema.safetensors is missing"),
+        ],
+    )
+    def test_a_damaged_one_is_skipped_with_its_reason(self, run, damage, said, capsys):
+        older, newer = save(run, 8), save(run, 16)
+        damage(newer)
+        assert run.latest() == older
+        told = capsys.readouterr().err
+        assert said in told
+        assert newer.name in told
+        damage(older)
+        with pytest.raises(ValueError, match="no checkpoint is whole; restore one, or choose another --out"):
+            run.latest()
+
+    def test_a_whole_one_is_whole(self, run):
+        assert check_manifest(save(run, 8)) is None
+
+    def test_a_new_one_replaces_a_damaged_one(self, run):
+        save(run, 8)
+        (save(run, 16) / "local.pt").unlink()
+        assert nimg_of(run.latest()) == 8
+        save(run, 16)
+        assert nimg_of(run.latest()) == 16
+
+
+def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(run, monkeypatch):
+    save(run, 8)
+    save(run, 16)
+    kills = 0
+    for _ in killed_everywhere(lambda: save(run, 24), monkeypatch):
+        kills += 1
+        assert nimg_of(run.latest()) in (16, 24)
+    assert kills > 8
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["nimg-0000000016", "nimg-0000000024"]
+
+
+def test_a_kill_at_any_moment_of_a_write_leaves_old_text_or_new(tmp_path, monkeypatch):
+    path = tmp_path / "text"
+    replace_text(path, "old")
+    for _ in killed_everywhere(lambda: replace_text(path, "new"), monkeypatch):
+        assert path.read_text() in ("old", "new")
+    assert path.read_text() == "new"
+    assert [each.name for each in tmp_path.iterdir()] == ["text"]
+
+
+class TestResume:
+    def reopen(self, run: RunDir, config: StageConfig, data: str = DATA) -> None:
+        save(run, 8)
+        RunDir(run.path).open(config, data)
+
+    def test_the_same_config_goes_on(self, run):
+        self.reopen(run, base_config())
+
+    def test_what_changes_no_result_may_change(self, run):
+        other = {
+            "images": 96,
+            "save_every": 16,
+            "log_every": 16,
+            "grid_every": 8,
+            "keep": 5,
+            "workers": 1,
+            "micro_batch": 4,
+        }
+        config = base_config(**other)
+        self.reopen(run, config.model_copy(update={"sample": config.sample.model_copy(update={"num_steps": 50})}))
+        assert json.loads((run.path / "config.json").read_text())["config"]["train"]["images"] == 96
+
+    @pytest.mark.parametrize(
+        ("config", "said"),
+        [
+            (base_config(lr=0.5), r"train\.lr was 0\.01, is 0\.5"),
+            (base_config(net={"widths": (16, 48)}), r"net\.widths was \[16, 32\], is \[16, 48\]"),
+            (base_config(seed=7, batch=16), r"train\.batch was 8, is 16; train\.seed was 0, is 7"),
+            (base_config(classes=0), r"cond\.num_classes was 6, is 0"),
+        ],
+    )
+    def test_another_config_is_refused_by_key(self, run, config, said):
+        before = (run.path / "config.json").read_text()
+        with pytest.raises(ValueError, match=said + ".*choose another --out"):
+            self.reopen(run, config)
+        assert (run.path / "config.json").read_text() == before
+
+    def test_other_data_are_refused(self, run):
+        with pytest.raises(ValueError, match="data was 'fingerprint-1', is 'fingerprint-2'"):
+            self.reopen(run, base_config(), "fingerprint-2")
+
+    def test_before_the_first_checkpoint_everything_may_change(self, run):
+        RunDir(run.path).open(base_config(lr=0.5), "fingerprint-2")
+
+    def test_unfinished_checkpoints_are_cleared(self, run):
+        run.draft(16)
+        RunDir(run.path).open(base_config(), DATA)
+        assert list(run.checkpoints.iterdir()) == []
+
+    def test_a_folder_that_cannot_be_written_is_refused(self, run, monkeypatch):
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+        with pytest.raises(ValueError, match="not writable; choose another --out"):
+            RunDir(run.path).open(base_config(), DATA)
+
+
+class TestMetrics:
+    def test_lines_beyond_the_checkpoint_are_cut(self, run):
+        lines = [json.dumps({"nimg": nimg}) + "\n" for nimg in (8, 16, 24)]
+        run.metrics.write_text("".join(lines))
+        run.cut_metrics(16)
+        assert run.metrics.read_text() == "".join(lines[:2])
+
+    def test_half_a_line_is_dropped(self, run):
+        run.metrics.write_text('{"nimg": 8}\n{"nimg": 1')
+        run.cut_metrics(8)
+        assert run.metrics.read_text() == '{"nimg": 8}\n'
+
+    def test_no_file_is_no_error(self, run):
+        run.cut_metrics(8)
+        assert not run.metrics.exists()
