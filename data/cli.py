@@ -20,8 +20,14 @@ def run(command: Callable[..., object]) -> NoReturn:
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(plain_errors(command))
-    app()
-    raise AssertionError("typer returned")
+    wrong_usage: type[Exception] = typer.BadParameter.__bases__[0]  # typer has its own, or click's
+    try:
+        code = app(standalone_mode=False)  # commands return nothing, --help returns 0
+    except wrong_usage as error:
+        leave(f"error: {' '.join(error.format_message().split())} (see --help)", 2)  # type: ignore[attr-defined]
+    except typer.Abort:
+        leave("interrupted", 130)
+    raise SystemExit(code or 0)
 
 
 def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
