@@ -42,13 +42,15 @@ def main(
     if data is None or out is None:
         raise ValueError("train.py needs --data SHARDS (from data.pack) and --out FOLDER")
 
-    from cascade.manifest import write_manifest
+    from cascade.manifest import check_folder, write_manifest
     from stages.training.loop import train
 
     place = find_place(engine, device, zero)
-    if place.rank == 0:
-        write_manifest(config, out)
-    bundle = train(stage_of(config, stage), name=stage, data=data, out=out / stage, place=place)
+    wanted = stage_of(config, stage)
+    check_folder(config, out)
+    bundle = train(
+        wanted, name=stage, data=data, out=out / stage, place=place, checked=lambda: write_manifest(config, out)
+    )
     if place.rank == 0:
         print(f"bundle: {bundle}")
 
@@ -62,6 +64,8 @@ def find_place(engine: str, device: str, zero: int):
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if engine == "auto":
         engine = "deepspeed" if "WORLD_SIZE" in os.environ else "local"
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device {device}: allowed are cpu, cuda and auto")
     if engine not in ("deepspeed", "local"):
         raise ValueError(f"--engine {engine}: allowed are deepspeed, local and auto")
     if engine == "local" and world > 1:

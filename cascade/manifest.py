@@ -35,13 +35,15 @@ class Manifest(Strict):
     stages: dict[StageName, StageEntry] = Field(min_length=1)
 
 
-def write_manifest(config: CascadeConfig, folder: Path) -> None:
-    """FOLDER/cascade.json for the runs FOLDER/STAGE; the same whichever stage's run writes it.
-
-    Raises ValueError where another cascade lives.
-    """
+def check_folder(config: CascadeConfig, folder: Path) -> None:
+    """Raises ValueError where another cascade lives."""
     if (folder / MANIFEST).is_file() and (name := read_manifest(folder).name) != config.name:
         raise ValueError(f"{folder} holds cascade {name!r}, not {config.name!r}; choose another --out")
+
+
+def write_manifest(config: CascadeConfig, folder: Path) -> None:
+    """FOLDER/cascade.json for the runs FOLDER/STAGE; the same whichever stage's run writes it."""
+    check_folder(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=stage.sample) for name, stage in config.stages.items()}
     replace_text(folder / MANIFEST, Manifest(name=config.name, stages=entries).model_dump_json(indent=2) + "\n")

@@ -56,6 +56,16 @@ def make_optimizer(stage: Stage, config: TrainConfig) -> torch.optim.Optimizer:
     )
 
 
+def check_optimizer(config: TrainConfig) -> None:
+    """Raises ValueError for a name or settings that timm does not know."""
+    try:
+        create_optimizer_v2(torch.nn.Linear(1, 1), opt=config.optimizer, lr=config.lr, betas=config.betas)
+    except (ValueError, TypeError, AssertionError, ImportError) as error:
+        raise ValueError(
+            f"train.optimizer {config.optimizer!r}: {error}; take one of timm's, for instance adamw"
+        ) from None
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr

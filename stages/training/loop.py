@@ -23,7 +23,7 @@ from ..config import StageConfig
 from ..randomness import generator
 from ..stage import Stage
 from .ema import Ema
-from .engine import DeepSpeedEngine, Engine, LocalEngine, NonFiniteError
+from .engine import DeepSpeedEngine, Engine, LocalEngine, NonFiniteError, check_optimizer
 from .grid import held_out, sample_grid, save_picture
 from .rundir import RunDir, nimg_of, versions
 from .schedule import lr_at
@@ -41,20 +41,34 @@ class Place:
     zero: int = 0
 
 
-def train(config: StageConfig, *, name: str, data: str | Path, out: Path, place: Place) -> Path:
-    """Trains the stage called `name` into the run directory `out`, resuming what is there; returns the bundle's folder."""
+def train(
+    config: StageConfig,
+    *,
+    name: str,
+    data: str | Path,
+    out: Path,
+    place: Place,
+    checked: Callable[[], None] = lambda: None,
+) -> Path:
+    """Trains the stage called `name` into the run directory `out`, resuming what is there; returns the bundle's folder.
+
+    `checked` is called once on rank 0, after everything the user can have got wrong was found right.
+    """
     settings = config.train
     reader = make_reader(config, data, place)
+    check_data(config, reader.index)
+    check_optimizer(settings)
+    micro = micro_batch(config, place.world)
     run = RunDir(out)
     if place.rank == 0:
         run.open(config, reader.index.fingerprint)
+        checked()
 
     torch.manual_seed(generator(settings.seed, "weights").initial_seed())
     stage = build_stage(config)
     stage.set_precision(settings.precision)
     ema = Ema(stage.to(place.device), settings.ema)
     engine = make_engine(stage, config, place)
-    micro = micro_batch(config, place.world)
     if settings.compile and can_compile(place.device):
         stage.net.compile(dynamic=False)
 
@@ -146,6 +160,23 @@ def make_reader(config: StageConfig, data: str | Path, place: Place) -> Reader:
         label=config.cond.num_classes > 0,
         text_tokens=config.cond.text.tokens if config.cond.text else 0,
     )
+
+
+def check_data(config: StageConfig, index: Index) -> None:
+    """Is what the data set describes its pictures with what the network takes? Raises ValueError."""
+    text, packed = config.cond.text, index.text_encoder
+    if text and packed:
+        name = Path(packed.id.rpartition("-")[0]).name
+        if name != Path(text.encoder).name or packed.dim != text.dim:
+            raise ValueError(
+                f"data: text features are {packed.id} with {packed.dim} numbers a token, cond.text asks for "
+                f"{text.encoder} with {text.dim}; change cond.text, or pack with --text-encoder {text.encoder}"
+            )
+    if 0 < config.cond.num_classes < len(index.classes or ()):
+        raise ValueError(
+            f"data: {len(index.classes or ())} classes, cond.num_classes is {config.cond.num_classes}; "
+            f"set it to {len(index.classes or ())}"
+        )
 
 
 def micro_batch(config: StageConfig, world: int) -> int:

@@ -1,0 +1,494 @@
+"""The two command lines from end to end, and what they say about bad input: exit 2, one line, nothing half-written.
+
+Commands run in this process through the same wrapper as on the command line; only interrupts need a process of their own.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import sample
+import train
+from cascade.pictures import read_metadata
+from data.cli import run
+from data.packer import pack
+from data.settings import Settings
+from data.shapes import write_folder
+from stages.bundle import file_sha256
+
+ROOT = Path(__file__).parents[1]
+SMALL = """
+name: small
+stages:
+  base_8:
+    kind: base
+    resolution: 8
+    net: &net {widths: [8, 16], blocks: [1, 1], emb_dim: 16}
+    cond: &cond {num_classes: 6}
+    train: &train {images: 32, batch: 8, workers: 0, warmup: 0, ema: [16], precision: fp32, compile: false,
+                   save_every: 16, log_every: 8, grid_every: 32}
+    sample: &sample {num_steps: 2, sigma_max: 5.0, sigma_min: 0.02}
+  sr_16:
+    kind: super_res
+    resolution: 16
+    low_res: 8
+    net: *net
+    cond: *cond
+    train: *train
+    sample: *sample
+"""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """64 shapes at 16 px in 8 shards, six classes; not to be changed."""
+    folder = tmp_path_factory.mktemp("data")
+    pack(write_folder(folder / "shapes", 64, 16), folder / "shards", Settings(size=16, shards=8), workers=0)
+    return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """The YAML of a cascade that trains in a second."""
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(shards, small, tmp_path_factory):
+    """The --out of two finished runs; not to be changed."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    for stage in ("base_8", "sr_16"):
+        assert call(train.main, small, stage, "--data", shards, "--out", out) == 0
+    return out
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(trained, tmp_path / "spoilt")
+
+
+@pytest.fixture
+def refused(capsys):
+    """Calls a command that must fail with exit 2 and one line; gives the line."""
+
+    def call_it(main, *arguments) -> str:
+        capsys.readouterr()
+        code = call(main, *arguments)
+        lines = capsys.readouterr().err.splitlines()
+        assert code == 2, lines
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return call_it
+
+
+def call(main, *arguments) -> int:
+    """The exit code of a command line, run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            run(main)
+    return exit.value.code
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture that is whole."""
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+
+def picture(path: Path, side: int) -> Path:
+    Image.new("RGB", (side, side), (200, 30, 30)).save(path)
+    return path
+
+
+# the whole way
+
+
+def test_a_run_leaves_what_sampling_needs_and_a_person_wants(trained):
+    assert json.loads((trained / "cascade.json").read_text())["name"] == "small"
+    for stage in ("base_8", "sr_16"):
+        found = files(trained / stage)
+        wanted = ("config.json", "environment.json", "metrics.jsonl", "bundle/stage.json", "bundle/ema.safetensors")
+        assert set(wanted) <= set(found)
+        assert "samples/nimg-0000000032.png" in found
+        assert not [name for name in found if name.endswith((".part", ".tmp"))]
+        lines = [json.loads(line) for line in (trained / stage / "metrics.jsonl").read_text().splitlines()]
+        assert [line["nimg"] for line in lines] == [8, 16, 24, 32]
+
+
+def test_the_same_command_again_has_nothing_to_do(trained, small, shards, capsys):
+    before = [path.stat().st_mtime_ns for path in sorted((trained / "base_8" / "bundle").iterdir())]
+    assert call(train.main, small, "base_8", "--data", shards, "--out", trained) == 0
+    assert "nothing to do, 32 of 32 images are done" in capsys.readouterr().out
+    assert before == [path.stat().st_mtime_ns for path in sorted((trained / "base_8" / "bundle").iterdir())]
+
+
+def test_pictures_from_the_command_line(trained, tmp_path, capsys):
+    arguments = (
+        "--cascade",
+        trained,
+        "--num",
+        3,
+        "--label",
+        "ring",
+        "--label",
+        "0",
+        "--steps",
+        "sr_16=1",
+        "--batch",
+        4,
+    )
+    assert call(sample.main, *arguments, "--out", tmp_path / "grid.png") == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "grid.png")]
+    assert size_of(tmp_path / "grid.png") == (3 * 18 + 2, 2 * 18 + 2)
+    assert call(sample.main, *arguments, "--out", f"{tmp_path}/single/", "--stages-out") == 0
+    assert files(tmp_path / "single") == sorted(f"{k:06d}{s}.png" for k in range(6) for s in ("", ".base_8"))
+    said = read_metadata(tmp_path / "single" / "000003.png")
+    assert said["labels"] == [0]
+    assert said["stages"]["sr_16"]["settings"]["num_steps"] == 1
+
+
+def test_a_picture_of_the_user_s_own_from_the_command_line(trained, tmp_path):
+    low = tmp_path / "low.png"
+    Image.new("RGB", (24, 10), (30, 200, 30)).save(low)
+    assert call(sample.main, "--cascade", trained, "--image", low, "--num", 1, "--out", tmp_path / "sharp.png") == 0
+    assert size_of(tmp_path / "sharp.png") == (38, 16)  # twice 19x8, which is 24x10 with a shorter side of 8
+    assert list(read_metadata(tmp_path / "sharp.png")["stages"]) == ["sr_16"]
+
+
+def test_only_the_first_stages(trained, tmp_path):
+    assert call(sample.main, "--cascade", trained, "--until", "base_8", "--num", 1, "--out", f"{tmp_path}/a/") == 0
+    assert size_of(tmp_path / "a" / "000000.png") == (8, 8)
+
+
+# train.py: bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("emojy", "base_16"), "cascade 'emojy': no such file and not one of emoji, emoji_tiny"),
+        (("emojy", "base_16"), "did you mean emoji?"),
+        (("nowhere.yaml", "base_8"), "cascade 'nowhere.yaml': no such file and not one of"),
+        (("SMALL", "base_9"), "cascade small: no stage 'base_9', it has base_8, sr_16; did you mean base_8?"),
+        (("SMALL", "base_8", "stages.base_8.train.learning=1"), "stages.base_8.train.learning: Extra inputs are not"),
+        (("SMALL", "base_8", "stages.base_8.train.btch=8"), "did you mean batch?"),
+        (
+            ("SMALL", "base_8", "stages.bas_8.train.lr=1"),
+            "no stage 'bas_8', it has base_8, sr_16; did you mean base_8?",
+        ),
+        (("SMALL", "base_8", "stage.base_8.train.lr=1"), "stage: Extra inputs are not permitted"),
+        (("SMALL", "base_8", "stage.base_8.train.lr=1"), "did you mean stages?"),
+        (("SMALL", "base_8", "stages.base_8.train.lr"), "write it as dotted.key=value"),
+        (("SMALL", "base_8", "stages.base_8.train.lr=fast"), "train.lr: Input should be a valid number"),
+        (("SMALL", "base_8", "stages.base_8.train.lr=0"), "train.lr: Input should be greater than 0"),
+        (("SMALL", "base_8", "stages.base_8.train.lr=nan"), "train.lr: Input should be a finite number"),
+        (("SMALL", "base_8", "stages.base_8.train.batch=12"), "batch 12 is no multiple of streams 8"),
+        (("SMALL", "base_8", "stages.base_8.train.micro_batch=3"), "train.micro_batch 3 does not divide 8"),
+        (
+            ("SMALL", "base_8", "stages.base_8.train.optimizer=adamm"),
+            "train.optimizer 'adamm': Optimizer adamm not found",
+        ),
+        (("SMALL", "base_8", "stages.base_8.net.widths[0]=8"), "write lists whole: ...widths=[64,128]"),
+        (
+            ("SMALL", "base_8", "stages.base_8.kind=bass"),
+            "does not match any of the expected tags: 'base', 'super_res'",
+        ),
+        (("SMALL", "sr_16", "stages.sr_16.low_res=4"), "stage sr_16 expects low_res 4 px, but base_8 gives 8 px"),
+        (("SMALL", "sr_16", "stages.sr_16.low_res=5"), "resolution 16 must be a multiple of low_res 5"),
+        (("SMALL", "base_8", "--images", "-8"), "train.images: Input should be greater than 0"),
+        (("SMALL", "base_8", "--images", "many"), "Invalid value for '--images'"),
+        (("SMALL", "base_8", "--engine", "horovod"), "--engine horovod: allowed are deepspeed, local and auto"),
+        (("SMALL", "base_8", "--zero", "3"), "--zero 3 with --engine local: allowed are 0 and 1"),
+        (("SMALL", "base_8", "--device", "gpu"), "--device gpu: allowed are cpu, cuda and auto"),
+        (("SMALL", "base_8", "--imagse", "8"), "No such option: --imagse"),
+        (("SMALL",), "Missing argument"),
+    ],
+)
+def test_training_refuses(refused, small, shards, tmp_path, arguments, message):
+    arguments = [small if argument == "SMALL" else argument for argument in arguments]
+    assert message in refused(train.main, *arguments, "--data", shards, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "does not exist; make it with: python -m data.pack"),
+        (lambda f: [p.unlink() for p in f.iterdir()], "has no shards; make them with: python -m data.pack"),
+        (lambda f: (f / "index.json").unlink(), "has shards but no index.json; make it with: python -m data.index"),
+        (lambda f: (f / "index.json").write_text("{"), "index.json is not JSON"),
+        (lambda f: (f / "train-00003.tar").unlink(), "train-00003.tar is missing; restore it"),
+        (lambda f: os.truncate(f / "train-00003.tar", 1000), "train-00003.tar has 1000 bytes, index.json says"),
+    ],
+)
+def test_training_refuses_data(refused, small, shards, tmp_path, spoil, message):
+    data = shutil.copytree(shards, tmp_path / "shards")
+    spoil(data)
+    assert message in refused(train.main, small, "base_8", "--data", data, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "train.streams=16 stages.base_8.train.batch=16",
+            "has 8 train shards, 16 streams are asked for; pack again with",
+        ),
+        (
+            "train.workers=3",
+            "streams=8 cannot be shared by 1 ranks with 3 workers each; set streams to a multiple of 3",
+        ),
+        ("cond.num_classes=4", "6 classes, cond.num_classes is 4; set it to 6"),
+        ("cond.text={encoder: minilm, dim: 384, tokens: 8}", "has no text features; pack with --text-encoder minilm"),
+        ("resolution=32 stages.sr_16.low_res=32 stages.sr_16.resolution=64", "pictures are 16 px, 32 px are needed"),
+    ],
+)
+def test_training_refuses_data_that_do_not_suit(refused, small, shards, tmp_path, override, message):
+    overrides = f"stages.base_8.{override}".split(" stages.")
+    arguments = [overrides[0], *(f"stages.{rest}" for rest in overrides[1:])]
+    assert message in refused(train.main, small, "base_8", *arguments, "--data", shards, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["file/x", "/proc/x"])
+def test_training_refuses_a_folder_that_cannot_be_written(refused, small, shards, tmp_path, out):
+    (tmp_path / "file").write_text("")
+    line = refused(train.main, small, "base_8", "--data", shards, "--out", tmp_path / out)
+    assert str(tmp_path / out) in line
+
+
+def test_training_needs_both_folders(refused, small, tmp_path):
+    assert "train.py needs --data SHARDS (from data.pack) and --out FOLDER" in refused(train.main, small, "base_8")
+
+
+def test_training_leaves_another_run_alone(refused, small, shards, folder):
+    before = {name: (folder / name).read_bytes() for name in files(folder)}
+    arguments = (small, "base_8", "--data", shards, "--out", folder)
+    line = refused(train.main, *arguments, "stages.base_8.train.lr=0.5", "stages.base_8.sample.num_steps=9")
+    assert "holds a run of another config: train.lr was 0.01, is 0.5; restore it, or choose another --out" in line
+    assert "holds cascade 'small', not 'other'" in refused(train.main, *arguments, "name=other")
+    assert before == {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+# sample.py: bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--cascade", "nowhere"), "cascade nowhere: no such folder; train one with: python train.py CASCADE STAGE"),
+        (("a red apple",), "a prompt, but this cascade takes no text; it takes class labels (--label)"),
+        (
+            ("--label", "rign"),
+            "--label rign: neither a number nor one of the 6 classes of the data; did you mean ring?",
+        ),
+        (("--label", "6"), "class 6; 0 to 5 are allowed"),
+        (("--num", "0"), "num 0 is out of range"),
+        (("--num", "1025"), "--num: 1025 images in one grid; at most 1024, or write single files with --out folder/"),
+        (("--num", "few"), "Invalid value for '--num'"),
+        (("--seed", "-1"), "seed -1 is out of range"),
+        (("--batch", "0"), "batch 0 is out of range"),
+        (("--size", "big"), "--size big: write WIDTHxHEIGHT"),
+        (("--size", "17x16"), "17x16 px does not suit stages base_8, sr_16; choose sides that are multiples of 4"),
+        (("--steps", "0"), "settings of stage base_8: num_steps: Input should be greater than or equal to 1"),
+        (("--steps", "sr_61=3"), "--steps sr_61=3: no stage 'sr_61', there are base_8, sr_16; did you mean sr_16?"),
+        (("--sampler", "ddim"), "sampler: Input should be 'euler', 'heun' or 'dpmpp_2m'"),
+        (("--guidance", "nan"), "guidance_scale: Input should be a finite number"),
+        (("--aug-sigma", "2"), "stage sr_16: aug_sigma 2.0 is above 1.0, the largest it was trained on; choose less"),
+        (("--until", "sr_61"), "no stage 'sr_61', it has base_8, sr_16; did you mean sr_16?"),
+        (("--from", "sr_16"), "the chain starts with sr_16, a super-resolution stage; give a picture"),
+        (("--device", "tpu"), "--device tpu: allowed are auto, cpu and cuda"),
+        (("--precision", "fp8"), "--precision fp8: allowed are fp32 and bf16"),
+        (("--image", "nowhere.png"), "nowhere.png: No such file or directory"),
+        (
+            ("--image", "SMALL"),
+            "small.png: its shorter side is 7 px, the smallest stage takes 8 px; use a larger picture",
+        ),
+        (("--image", "TEXT"), "text.png: no JPEG, PNG, WEBP, GIF picture"),
+        (("--image", "LOW", "--from", "base_8"), "--image with --from base_8: a base stage takes no picture"),
+        (("--image", "LOW", "--size", "16x16"), "both a picture and a size; the picture decides the size"),
+        (("--image", "LOW", "--until", "base_8"), "stage sr_16 comes after base_8; exchange them"),
+        (
+            ("--out", "pictures.gif"),
+            "--out pictures.gif: write a name in .png for a grid, or a folder/ for single files",
+        ),
+        (("--out", "TEXT/x.png"), "text.png is a file; choose another place"),
+        (("--out", "/proc/pictures/"), "/proc/pictures cannot be made"),
+    ],
+)
+def test_sampling_refuses(refused, trained, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no picture")
+    picture(tmp_path / "small.png", 7)
+    picture(tmp_path / "low.png", 8)
+    names = {"SMALL": "small.png", "TEXT": "text.png", "LOW": "low.png", "TEXT/x.png": "text.png/x.png"}
+    given = [names.get(argument, argument) for argument in arguments]
+    defaults = [] if "--cascade" in arguments else ["--cascade", trained]
+    defaults += [] if "--out" in arguments else ["--out", "new/out.png"]
+    assert message in refused(sample.main, *defaults, *given)
+    assert files(tmp_path) == ["low.png", "small.png", "text.png"]
+    assert not (tmp_path / "new").exists()
+
+
+def edit(path: Path, change) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def replace_weights(bundle: Path, change) -> None:
+    """A bundle whose weights are changed and whose sha256 is right all the same."""
+    weights = load_file(bundle / "ema.safetensors")
+    change(weights)
+    save_file(weights, bundle / "ema.safetensors")
+    edit(bundle / "stage.json", lambda values: values.update(sha256=file_sha256(bundle / "ema.safetensors")))
+
+
+def contract(stage: str, **changes):
+    return lambda folder: edit(folder / stage / "bundle" / "stage.json", lambda v: v["contract"].update(changes))
+
+
+def swap_stages(values: dict) -> None:
+    values["stages"] = dict(reversed(values["stages"].items()))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda f: shutil.rmtree(f / "sr_16"),
+            "stage sr_16 has no bundle yet; sample up to base_8 with --until base_8",
+        ),
+        (lambda f: edit(f / "cascade.json", swap_stages), "stage base_8 is a base stage but comes after sr_16; put"),
+        (lambda f: (f / "cascade.json").write_text("{"), "cascade.json: not readable as JSON"),
+        (lambda f: edit(f / "cascade.json", lambda v: v.update(colour=1)), "cascade.json: colour: Extra inputs"),
+        (contract("sr_16", resize="pillow-1"), "stage sr_16 was trained with resize pillow-1, this version has"),
+        (contract("sr_16", low_res=4), "stage sr_16 expects low_res 4 px, but base_8 gives 8 px"),
+        (contract("sr_16", num_classes=7), "stage sr_16 knows 7 classes, but base_8 6"),
+        (lambda f: (f / "sr_16/bundle/stage.json").unlink(), "no stage.json there; train the stage"),
+        (lambda f: (f / "sr_16/bundle/ema.safetensors").unlink(), "ema.safetensors: missing; copy the bundle again"),
+        (lambda f: os.truncate(f / "sr_16/bundle/ema.safetensors", 999), "its sha256 is not the one in stage.json"),
+        (
+            lambda f: replace_weights(f / "sr_16/bundle", lambda w: w.pop("net.out_gain")),
+            "misses tensor net.out_gain (1 in all); copy the bundle again",
+        ),
+        (
+            lambda f: replace_weights(f / "sr_16/bundle", lambda w: w.update(more=torch.ones(2))),
+            "has extra tensor more (1 in all); copy the bundle again",
+        ),
+    ],
+)
+def test_sampling_refuses_a_cascade(refused, folder, tmp_path, spoil, message):
+    spoil(folder)
+    assert message in refused(sample.main, "--cascade", folder, "--out", tmp_path / "new" / "out.png")
+    assert not (tmp_path / "new").exists()
+
+
+def test_text_encoders_of_two_stages_must_be_one(refused, folder, tmp_path):
+    contract("base_8", text_encoder="minilm-1")(folder)
+    contract("sr_16", text_encoder="minilm-2")(folder)
+    line = refused(sample.main, "--cascade", folder, "--out", tmp_path / "out.png")
+    assert "stage sr_16 was trained with text encoder minilm-2, stage base_8 with minilm-1; pack the shards" in line
+
+
+# interrupts
+
+
+def start(*arguments) -> subprocess.Popen:
+    """A command in a process group of its own, as a terminal has it."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def interrupt(process: subprocess.Popen, when) -> list[str]:
+    """Ctrl-C as soon as when() holds; what the process said on stderr."""
+    try:
+        deadline = time.monotonic() + 120
+        while not when():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "never came so far"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        return process.communicate(timeout=30)[1].splitlines()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_while_training_and_the_same_command_goes_on(small, shards, tmp_path):
+    out = tmp_path / "out"
+    arguments = (small, "base_8", "--data", shards, "--out", out, "stages.base_8.train.workers=1")
+    process = start("train.py", *arguments, "--images", 10**8)
+    lines = interrupt(process, lambda: list((out / "base_8" / "checkpoints").glob("nimg-*[0-9]")))
+    assert process.returncode == 130
+    assert lines[-1] == "interrupted"
+    assert "Traceback" not in "".join(lines)
+    done = max(int(path.name[5:]) for path in (out / "base_8" / "checkpoints").glob("nimg-*[0-9]"))
+    assert call(train.main, *arguments[:-1], "--images", done + 16) == 0
+    lines = [json.loads(line) for line in (out / "base_8" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["nimg"] for line in lines] == list(range(8, done + 17, 8))
+
+
+def test_ctrl_c_while_sampling_leaves_whole_files_only(trained, tmp_path):
+    out = tmp_path / "out"
+    process = start("sample.py", "--cascade", trained, "--num", 10**6, "--batch", 2, "--out", f"{out}/")
+    lines = interrupt(process, lambda: out.is_dir() and len(files(out)) > 4)
+    assert process.returncode == 130
+    assert lines[-1] == "interrupted"
+    assert "Traceback" not in "".join(lines)
+    found = files(out)
+    assert found == [f"{k:06d}.png" for k in range(len(found))]
+    for name in found:
+        assert size_of(out / name) == (16, 16)
+
+
+# help
+
+
+@pytest.mark.parametrize(
+    ("script", "wanted"),
+    [
+        ("train.py", "CASCADE STAGE overrides --data --out --images --engine --help"),
+        ("sample.py", "prompts --cascade --num --seed --image --out --help"),
+    ],
+)
+def test_help_lists_the_fixed_options(script, wanted):
+    """Without importing torch: it comes at once."""
+    done = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    words = done.stdout.lower()
+    assert [word for word in wanted.lower().split() if word not in words] == []
+    assert not done.stderr
