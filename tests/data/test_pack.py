@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -241,6 +242,28 @@ def test_what_a_killed_run_left_is_taken_over(shapes, tmp_path):
             (out / name).write_bytes(b"old")
         pack(shapes, out, Settings(size=16, shards=4))
         assert bytes_of(out) == bytes_of(tmp_path / "want")
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_a_data_set_has_no_index_before_it_is_whole(shapes, tmp_path, monkeypatch, moves):
+    pack(shapes, tmp_path / "want", Settings(size=16, shards=4))
+    replace, done = os.replace, []
+
+    def killed(source, target):
+        if Path(target).parent == tmp_path / "out":  # into place, not within the folder that is built
+            if len(done) == moves:
+                raise KeyboardInterrupt
+            done.append(target)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.write.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pack(shapes, tmp_path / "out", Settings(size=16, shards=4))
+    with pytest.raises(ValueError, match=r"index\.json|no shards"):
+        load(tmp_path / "out")
+    pack(shapes, tmp_path / "out", Settings(size=16, shards=4))
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "want")
 
 
 def command(monkeypatch, *words: str) -> int:
