@@ -1,9 +1,9 @@
 """The first minutes: packs the emoji that ship with the project, trains a tiny cascade on them, samples a grid.
 
-    python -m cascade.demo [--out runs/demo] [--seconds 150]
+    python -m cascade.demo [--out runs/demo]
 
 Nothing is special here: the same functions as `python -m data.pack`, `train.py` and `sample.py`, with little training. Run it
-again with more --images and it goes on where it stopped.
+again with more --base-images and --sr-images and it goes on where it stopped.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ import typer
 from data.cli import run
 
 EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
-PROMPTS = ("red heart", "grinning face", "flag: Japan", "green apple")
+PROMPTS = ("red heart", "grinning face", "blue square", "flag: Italy")
 
 
 def main(
