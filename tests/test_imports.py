@@ -1,0 +1,206 @@
+"""What the source may not do, read from the source itself: directions between packages, who may know which library, no code
+from data; and what importing everything does to a process, which is nothing but importing.
+"""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("data", "stages", "cascade")
+SCRIPTS = ("train", "sample")
+SOURCES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.py"), *(p for package in PACKAGES for p in (ROOT / package).rglob("*.py")))
+)
+LINES = 250
+
+ALLOWED = {  # a package: those it may import
+    "data": {"data"},
+    "stages": {"stages", "data"},
+    "cascade": {"cascade", "stages", "data"},
+    "train": {"cascade", "stages", "data"},
+    "sample": {"cascade", "stages", "data"},
+}
+CONFINED = {  # a library: the only places that may import it
+    "deepspeed": ("stages/training/engine.py",),
+    "webdataset": ("data/",),
+    "fastapi": ("cascade/serve/",),
+    "starlette": ("cascade/serve/",),
+    "uvicorn": ("cascade/serve/",),
+    "transformers": ("data/text.py",),
+    "huggingface_hub": ("data/text.py",),
+    "diffusers": (),  # a peer in tests and benches
+    "pickle": (),
+    "marshal": (),
+    "shelve": (),
+    "dill": (),
+    "cloudpickle": (),
+    "joblib": (),
+}
+
+
+@cache
+def tree(source: str) -> ast.Module:
+    return ast.parse((ROOT / source).read_text(encoding="utf-8"))
+
+
+def imported(source: str) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of everything a file imports, at its top or inside functions."""
+    package = Path(source).with_suffix("").parts[:-1]
+    for node in ast.walk(tree(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *((node.module,) if node.module else ())))
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def dotted(node: ast.expr) -> str:
+    """ "torch.load" of the expression torch.load; "" of what is no chain of names."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (base := dotted(node.value)):
+        return f"{base}.{node.attr}"
+    return ""
+
+
+def keyword(call: ast.Call, name: str) -> object:
+    """The constant given for a keyword; None where it is absent, a marker where it is no constant."""
+    for given in call.keywords:
+        if given.arg == name:
+            return given.value.value if isinstance(given.value, ast.Constant) else "computed"
+    return None
+
+
+def fault(call: ast.Call) -> str | None:
+    """What is wrong with a call that could execute data or reach a shell."""
+    name = dotted(call.func)
+    if name in ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load"):
+        return f"{name}()"
+    if name.endswith("torch.load") and keyword(call, "weights_only") is not True:
+        return "torch.load without weights_only=True"
+    if keyword(call, "shell") not in (None, False):
+        return "shell=True"
+    if keyword(call, "allow_pickle") not in (None, False):
+        return "allow_pickle=True"
+    if keyword(call, "trust_remote_code") not in (None, False):
+        return "trust_remote_code=True"
+    return None
+
+
+def test_the_sources_are_found():
+    assert {"train.py", "sample.py", "stages/diffusion/samplers.py", "data/pack.py", "cascade/pipeline.py"} <= set(
+        SOURCES
+    )
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_packages_import_downwards_only(source):
+    """cascade -> stages -> data."""
+    package = Path(source).with_suffix("").parts[0]
+    for line, name in imported(source):
+        top = name.split(".")[0]
+        assert top not in {*PACKAGES, *SCRIPTS, "tests"} or top in ALLOWED[package], f"{source}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if source.startswith("stages/diffusion/")])
+def test_the_mathematics_imports_torch_alone(source):
+    for line, name in imported(source):
+        top = name.split(".")[0]
+        pure = top == "torch" or top in sys.stdlib_module_names or name.startswith("stages.diffusion")
+        assert pure, f"{source}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("library", CONFINED)
+def test_a_library_is_known_in_one_place(library):
+    for source in SOURCES:
+        for line, name in imported(source):
+            if name.split(".")[0] == library:
+                assert source.startswith(CONFINED[library]), f"{source}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_nothing_executes_data(source):
+    for node in ast.walk(tree(source)):
+        if isinstance(node, ast.Call) and (found := fault(node)):
+            pytest.fail(f"{source}:{node.lineno}: {found}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval(x)",
+        "exec('')",
+        "os.system(x)",
+        "yaml.load(x)",
+        "torch.load(x)",
+        "torch.load(x, weights_only=False)",
+        "torch.load(x, weights_only=flag)",
+        "subprocess.run(x, shell=True)",
+        "np.load(x, allow_pickle=True)",
+    ],
+)
+def test_the_search_finds_what_it_looks_for(line):
+    call = ast.parse(line).body[0]
+    assert isinstance(call, ast.Expr)
+    assert isinstance(call.value, ast.Call)
+    assert fault(call.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["net.eval()", "torch.load(x, weights_only=True)", "yaml.safe_load(x)", "re.compile(x)"]
+)
+def test_the_search_lets_others_be(line):
+    call = ast.parse(line).body[0]
+    assert isinstance(call, ast.Expr)
+    assert isinstance(call.value, ast.Call)
+    assert not fault(call.value)
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if source.split("/")[0] in PACKAGES])
+def test_a_file_fits_a_few_screens(source):
+    lines = len((ROOT / source).read_text(encoding="utf-8").splitlines())
+    assert lines <= LINES, f"{source} has {lines} lines; give one of its nouns a file of its own"
+
+
+PROBE = """
+import importlib, json, sys, threading
+events = []
+def note(event, args):
+    if event.split(".")[0] in ("socket", "subprocess", "urllib", "ftplib") and event != "socket.gethostname":
+        if "ldconfig" not in str(args[0]):  # torch's own search for CUDA libraries
+            events.append(f"{event} {args}")
+sys.addaudithook(note)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+heavy = {"deepspeed", "transformers", "fastapi", "starlette", "uvicorn", "ray", "diffusers", "tensorboard"}
+print(json.dumps({
+    "heavy": sorted(heavy & set(sys.modules)),
+    "events": events,
+    "threads": [thread.name for thread in threading.enumerate()],
+}))
+"""
+
+
+def test_importing_everything_does_nothing_else(tmp_path):
+    """No heavy library, no socket, no process, no thread, no file."""
+    names = [source.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for source in SOURCES]
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *names],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == {"heavy": [], "events": [], "threads": ["MainThread"]}
+    assert not list(tmp_path.iterdir())
