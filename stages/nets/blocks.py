@@ -118,7 +118,7 @@ class Block(nn.Module):
         self.conv0 = MPWeight(channels, channels, 3)
         self.conv1 = MPWeight(channels, channels, 3)
         self.emb = MPWeight(emb_dim, channels)
-        self.emb_gain = nn.Parameter(torch.zeros(()))
+        self.emb_gain = nn.Parameter(torch.zeros(1))  # not a scalar: DeepSpeed cannot send those
         self.dropout = nn.Dropout(dropout)
         self.self_attention = Attention(channels, head_dim=head_dim) if self_attention else None
         self.cross_attention = Attention(channels, head_dim=head_dim, context_dim=cross_dim) if cross_dim else None

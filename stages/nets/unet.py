@@ -55,7 +55,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(nn.ModuleList(block(i) for _ in range(config.blocks[i])) for i in levels)
         self.up = nn.ModuleList(MPWeight(widths[i + 1], widths[i], 1) for i in levels[:-1])
         self.conv_out = MPWeight(widths[0], num_out * area, 3)
-        self.out_gain = nn.Parameter(torch.zeros(()))
+        self.out_gain = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, noise: Tensor, cond: Cond, aug: Tensor | None = None) -> Tensor:
         emb = self.embedding(noise, aug, cond).to(self.compute_dtype)

@@ -121,32 +121,25 @@ class LocalEngine:
 
 
 class DeepSpeedEngine:
-    """DeepSpeed around the same stage and optimizer. Weights and optimizer state stay float32; the network casts by itself.
-
-    Gains of shape () become (1,) where DeepSpeed handles them, and () again at once: it broadcasts weights as bytes, a view
-    that torch refuses of scalars, and ZeRO 1 gives them back as it first saw them.
-    """
+    """DeepSpeed around the same stage and optimizer. Weights and optimizer state stay float32; the network casts by itself."""
 
     def __init__(self, stage: Stage, config: TrainConfig, device: torch.device, *, zero: int, micro_batch: int):
         deepspeed = import_deepspeed(device)
         self.stage, self.config, self.device, self.zero = stage, config, device, zero
         init_distributed(deepspeed, device)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.scalars = [weight for weight in stage.parameters() if weight.ndim == 0]
-        reshape_all(self.scalars, (1,))
         self.engine, *_ = deepspeed.initialize(
             model=stage,
             optimizer=make_optimizer(stage, config),
             config={
                 "train_micro_batch_size_per_gpu": micro_batch,
                 "train_batch_size": config.batch,
-                "gradient_clipping": config.clip if zero else 0.0,  # at ZeRO 0 ours: DeepSpeed's fails at scalars
+                "gradient_clipping": config.clip if zero else 0.0,  # at ZeRO 0 ours, see _verdict
                 "zero_optimization": {"stage": zero},
                 "zero_allow_untested_optimizer": True,
                 "steps_per_print": 10**9,
             },
         )
-        reshape_all(self.scalars, ())
 
     def update(self, micro_batches: list[Batch], lr: float) -> Update:
         set_lr(self.engine.optimizer, lr)
@@ -159,7 +152,6 @@ class DeepSpeedEngine:
                 loss, norm = self._verdict(losses)
                 check_finite(loss, norm)  # before the step: at ZeRO 0 DeepSpeed applies a NaN gradient
             self.engine.step()
-        reshape_all(self.scalars, ())
         if self.zero:
             norm = float(self.engine.get_global_grad_norm())
             check_finite(loss, norm)  # after the step: ZeRO 1 finds the norm there, and skips what is not finite
@@ -184,7 +176,6 @@ class DeepSpeedEngine:
             raise ValueError(
                 f"{folder}: DeepSpeed found nothing to load there; remove that checkpoint to use an older one"
             )
-        reshape_all(self.scalars, ())
 
     def barrier(self) -> None:
         dist.barrier()
@@ -197,12 +188,6 @@ class DeepSpeedEngine:
 
 def mean_loss(losses: list[Losses]) -> Tensor:
     return torch.stack([part.loss.detach() for part in losses]).mean()
-
-
-def reshape_all(weights: list[torch.nn.Parameter], shape: tuple[int, ...]) -> None:
-    """Gives weights of one element another shape, on the same storage."""
-    for weight in weights:
-        weight.data = weight.data.reshape(shape)
 
 
 def seed_dropout(seed: int, batch: Batch) -> None:

@@ -196,7 +196,7 @@ class TestWeights:
             (lambda w: w.pop("net.conv_in.weight"), "misses tensor net.conv_in.weight"),
             (lambda w: w.update({"net.more": torch.ones(1)}), "has extra tensor net.more"),
             (lambda w: w.update({"net.conv_in.weight": torch.ones(1, 2)}), r"net.conv_in.weight is \(1, 2\), \(16, 4"),
-            (lambda w: w.update({"net.out_gain": torch.ones((), dtype=torch.int64)}), "net.out_gain is int64"),
+            (lambda w: w.update({"net.out_gain": torch.ones(1, dtype=torch.int64)}), "net.out_gain is int64"),
         ],
         ids=["missing", "extra", "shape", "dtype"],
     )
