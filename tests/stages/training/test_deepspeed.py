@@ -24,6 +24,7 @@ WORKER = "tests.stages.training.deepspeed_worker"
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:::deepspeed"),
     pytest.mark.filterwarnings("ignore:::torch"),
 ]
@@ -49,7 +50,7 @@ def together(tmp_path_factory) -> Path:
         "--master-port", str(free_port()), "-m", WORKER, str(out),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 

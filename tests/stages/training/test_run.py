@@ -93,6 +93,7 @@ class TestResume:
         return tmp_path / "tiny.yaml"
 
     @pytest.mark.slow
+    @pytest.mark.timeout(600)
     def test_three_updates_a_kill_and_three_more_in_a_new_process(self, cascade, shards, place, finished, tmp_path):
         """train.py dies in its second save, when the files are written and not yet renamed; this process goes on."""
         kill = (
@@ -104,7 +105,7 @@ class TestResume:
         code = f"import os, runpy, sys; sys.argv = {arguments}; {kill}; runpy.run_path('train.py', run_name='__main__')"
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         killed = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580
         )
         assert killed.returncode == 9, killed.stderr
         run = out / "base_8"
