@@ -197,7 +197,7 @@ def test_importing_everything_does_nothing_else(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *names],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=True,
