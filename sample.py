@@ -37,6 +37,7 @@ def main(
     batch: Annotated[int, typer.Option(help="images computed together")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
+    download: Annotated[bool, typer.Option("--download", help="let a missing text encoder be fetched")] = False,
 ) -> None:
     """Sample a trained cascade."""
     import torch
@@ -60,7 +61,7 @@ def main(
 
     if image is not None:
         first = first or choose_start(cascade, image)
-    model = Cascade.load(cascade, first=first, last=last, device=device, precision=precision)
+    model = Cascade.load(cascade, first=first, last=last, device=device, precision=precision, download=download)
     low_res = None
     if image is not None:
         contract = model.links[0].sidecar.contract

@@ -14,10 +14,11 @@ from .request import Request
 
 
 class Conditions:
-    """What a chain can be conditioned on. The text encoder is loaded at the first prompt."""
+    """What a chain can be conditioned on. The text encoder is loaded at the first prompt; a bundle may name one, but only the
+    user may let it be downloaded."""
 
-    def __init__(self, links: list[Link]):
-        self.links = links
+    def __init__(self, links: list[Link], *, download: bool = False):
+        self.links, self.download = links, download
         configs = [link.sidecar.config.cond for link in links]
         self.text = next((config.text for config in configs if config.text), None)
         self.tokens = max((config.text.tokens for config in configs if config.text), default=0)
@@ -57,7 +58,7 @@ class Conditions:
         from data.text import TextEncoder
 
         assert self.text
-        encoder = TextEncoder.load(self.text.encoder)
+        encoder = TextEncoder.load(self.text.encoder, download=self.download)
         wanted = next((link.contract.text_encoder for link in self.links if link.contract.text_encoder), None)
         if encoder.id != wanted:
             raise ValueError(

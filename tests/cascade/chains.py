@@ -16,10 +16,20 @@ from cascade.pipeline import Cascade, Link
 from data.batch import to_float
 from stages.build import build_stage
 from stages.bundle import Provenance, Sidecar, make_contract, save_bundle
-from stages.config import AugConfig, BaseConfig, CondConfig, SampleConfig, StageConfig, SuperResConfig, UNetConfig
+from stages.config import (
+    AugConfig,
+    BaseConfig,
+    CondConfig,
+    SampleConfig,
+    StageConfig,
+    SuperResConfig,
+    TextConfig,
+    UNetConfig,
+)
 from tests.worlds import finite_cascade
 
 LETTERS = {StageStarted: "S", Preview: "P", StageFinished: "F", Finished: "E"}
+ENCODER = "stand-in-1"  # the text encoder that tiny text cascades say they were trained with
 FEW_STEPS = {"num_steps": 2, "sigma_max": 5.0, "sigma_min": 0.02}
 
 
@@ -58,12 +68,14 @@ def ideal(
     return Cascade(links)
 
 
-def tiny_config(*sizes: int, classes: int = 0, name: str = "tiny", **sample: Any) -> CascadeConfig:
+def tiny_config(
+    *sizes: int, classes: int = 0, text: TextConfig | None = None, name: str = "tiny", **sample: Any
+) -> CascadeConfig:
     """base_8 -> sr_16 -> ..., whose networks have a few thousand weights."""
     sizes = sizes or (8, 16)
     shared = {
         "net": UNetConfig(widths=(8, 16), blocks=(1, 1), emb_dim=16),
-        "cond": CondConfig(num_classes=classes),
+        "cond": CondConfig(num_classes=classes, text=text),
         "sample": SampleConfig(**(FEW_STEPS | sample)),
     }
     stages: dict[str, StageConfig] = {f"base_{sizes[0]}": BaseConfig(resolution=sizes[0], **shared)}
@@ -86,7 +98,8 @@ def tiny(*sizes: int, **options: Any) -> Cascade:
     for name, config in tiny_config(*sizes, **options).stages.items():
         stage = build_stage(config)
         stage.load_state_dict(random_weights(config))
-        links.append(Link(name=name, stage=stage.eval(), sidecar=sidecar(config), settings=config.sample))
+        record = sidecar(config, text_encoder=ENCODER if config.cond.text else None)
+        links.append(Link(name=name, stage=stage.eval(), sidecar=record, settings=config.sample))
     return Cascade(links)
 
 

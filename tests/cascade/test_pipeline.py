@@ -123,6 +123,13 @@ def test_the_same_request_twice_is_the_same_picture(networks):
     assert not torch.equal(first, finished(networks.sample(replace(request, seed=10))))
 
 
+def test_looking_at_previews_changes_nothing(networks):
+    request = Request(num=2)
+    events = networks.sample(request)
+    looked = [e.images for e in events if isinstance(e, Preview | StageFinished)]
+    assert torch.equal(looked[-1], finished(networks.sample(request)))
+
+
 def test_pictures_and_seeds_differ(networks):
     seen = [
         image for seed in (0, 1, 2**32, 2**63 - 1) for image in finished(networks.sample(Request(num=2, seed=seed)))
@@ -217,6 +224,9 @@ def test_wrong_settings_are_refused_before_the_first_event(model, settings, mess
         ({"seed": 2**63}, "seed 9223372036854775808 is out of range"),
         ({"seed": -1}, "seed -1 is out of range"),
         ({"batch": 0}, "batch 0 is out of range; 1 to 4096 is allowed"),
+        ({"num": 2.5}, "num 2.5 is out of range"),
+        ({"seed": "1"}, "seed 1 is out of range"),
+        ({"prompts": "a red apple"}, "prompts is one string; write ('a red apple',)"),
         ({"prompts": ("a",), "labels": (1,)}, "both prompts and labels"),
         ({"low_res": torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "size": (16, 16)}, "the picture decides the size"),
         ({"low_res": torch.zeros(1, 3, 8, 8)}, "low_res must be uint8 (n, c, h, w), got float32 (1, 3, 8, 8)"),
