@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -184,6 +185,21 @@ def test_a_picture_of_the_user_s_own_from_the_command_line(trained, tmp_path):
 def test_only_the_first_stages(trained, tmp_path):
     assert call(sample.main, "--cascade", trained, "--until", "base_8", "--num", 1, "--out", f"{tmp_path}/a/") == 0
     assert size_of(tmp_path / "a" / "000000.png") == (8, 8)
+
+
+def test_the_cascade_that_ships_paints_a_prompt_without_home_or_network(tmp_path, monkeypatch):
+    """Its text encoder is the one that is installed, its bundles fit, and nothing is fetched."""
+
+    def refuse(*args):
+        raise AssertionError("reached for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.delenv("HOME", raising=False)
+    arguments = ("--num", 1, "--steps", 2, "--out", f"{tmp_path}/new/")
+    assert call(sample.main, "red heart", "green apple", *arguments) == 0
+    assert size_of(tmp_path / "new" / "000001.png") == (64, 64)
+    assert read_metadata(tmp_path / "new" / "000001.png")["prompts"] == ["green apple"]
 
 
 # train.py: bad input
@@ -418,7 +434,7 @@ def test_text_encoders_of_two_stages_must_be_one(refused, folder, tmp_path):
     assert "stage sr_16 was trained with text encoder minilm-2, stage base_8 with minilm-1; pack the shards" in line
 
 
-# interrupts
+# processes of their own: the first minutes, interrupts
 
 
 def start(*arguments) -> subprocess.Popen:
@@ -449,6 +465,16 @@ def interrupt(process: subprocess.Popen, when) -> list[str]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_first_minutes(tmp_path):
+    """`python -m cascade.demo` with hardly any training."""
+    process = start("-m", "cascade.demo", "--out", tmp_path / "demo", "--base-images", 64, "--sr-images", 32)
+    said = process.communicate(timeout=500)[1]
+    assert process.returncode == 0, said
+    assert size_of(tmp_path / "demo" / "demo.png") == (8 * 66 + 2, 4 * 66 + 2)
+
+
 def test_ctrl_c_while_training_and_the_same_command_goes_on(small, shards, tmp_path):
     out = tmp_path / "out"
     arguments = (small, "base_8", "--data", shards, "--out", out, "stages.base_8.train.workers=1")
@@ -458,7 +484,7 @@ def test_ctrl_c_while_training_and_the_same_command_goes_on(small, shards, tmp_p
     assert lines[-1] == "interrupted"
     assert "Traceback" not in "".join(lines)
     done = max(int(path.name[5:]) for path in (out / "base_8" / "checkpoints").glob("nimg-*[0-9]"))
-    assert call(train.main, *arguments[:-1], "--images", done + 16) == 0
+    assert call(train.main, *arguments[:-1], "stages.base_8.train.workers=0", "--images", done + 16) == 0
     lines = [json.loads(line) for line in (out / "base_8" / "metrics.jsonl").read_text().splitlines()]
     assert [line["nimg"] for line in lines] == list(range(8, done + 17, 8))
 
