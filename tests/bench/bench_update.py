@@ -39,7 +39,7 @@ def main(
     print(f"{describe('diffusers')}; {threads} threads")
     for task in TASKS:
         if only in ("", task.name):
-            duel(task, settings(quick, compile), threads, rounds, search=0 if quick else 5)
+            duel(task, settings(quick, compile), threads, rounds, search=2 if quick else 5)
 
 
 def settings(quick: bool, compile: bool) -> list[Setting]:
@@ -57,11 +57,11 @@ def duel(task: Task, allowed: list[Setting], threads: int, rounds: int, search: 
     assert abs(ratio - 1) <= TOLERANCE, f"{task.name}: our parameters are {ratio:.3f} of theirs"
 
     found: dict[str, dict[Setting, float]] = {peer: {} for peer in BUILD}
-    for setting in allowed if search else []:
+    for setting in allowed if len(allowed) > 1 else []:
         for peer, times in paired(task, dict.fromkeys(BUILD, setting), threads, search)[0].items():
-            found[peer][setting] = median(each.wall for each in times)
+            found[peer][setting] = median(each.cpu if threads == 1 else each.wall for each in times)
             print(f"  {task.name}: {peer}, {setting}: {found[peer][setting]:.0f} ms", flush=True)
-    best = {peer: min(found[peer], key=found[peer].__getitem__) if search else allowed[0] for peer in BUILD}
+    best = {peer: min(allowed, key=found[peer].get) if found[peer] else allowed[0] for peer in BUILD}
     times, memory = paired(task, best, threads, rounds)
 
     print(
