@@ -30,15 +30,26 @@ def state_at_sigma_min(name: str, denoise, x: Tensor, sigmas: Tensor) -> Tensor:
         return last
 
 
-def slope(name: str, denoise, x: Tensor, exact: Tensor, nums: tuple[int, ...], *, low: float, high: float) -> float:
-    """Least-squares slope of -log(error) over log(number of intervals above sigma_min)."""
-    errors = []
-    for num in nums:
-        sigmas = power_grid(num + 1, sigma_min=low, sigma_max=high)
-        errors.append((state_at_sigma_min(name, denoise, x, sigmas) - exact).abs().max())
-    log_num = torch.tensor(nums).double().log()
-    log_error = torch.stack(errors).log()
+def slope(name: str, denoise, x: Tensor, exact: Tensor, grids: dict[int, Tensor]) -> float:
+    """Least-squares slope of -log(error at sigma_min) over log(number of intervals above it); grids by that number."""
+    errors = [(state_at_sigma_min(name, denoise, x, sigmas) - exact).abs().max() for sigmas in grids.values()]
+    log_num, log_error = torch.tensor(list(grids)).double().log(), torch.stack(errors).log()
     return (-torch.cov(torch.stack([log_num, log_error]))[0, 1] / log_num.var()).item()
+
+
+def power_grids(*nums: int, low: float, high: float) -> dict[int, Tensor]:
+    return {num: power_grid(num + 1, sigma_min=low, sigma_max=high) for num in nums}
+
+
+def uneven_grids(*nums: int, low: float, high: float) -> dict[int, Tensor]:
+    """Steps of log(sigma) that are by turns one and three parts wide, which no power grid is."""
+    grids = {}
+    for num in nums:
+        steps = torch.tensor([1.0, 3.0]).double().repeat(num // 2)
+        shares = torch.cat([torch.zeros(1).double(), steps.cumsum(0) / steps.sum()])
+        sigmas = (math.log(high) + shares * (math.log(low) - math.log(high))).exp()
+        grids[num] = torch.cat([sigmas, torch.zeros(1).double()])
+    return grids
 
 
 def gaussian() -> GaussianData:
@@ -72,7 +83,9 @@ def test_order_of_convergence_on_gaussian_data(name, generator):
     x = 10 * torch.randn(3, 1, 2, 2, generator=generator, dtype=torch.float64)
     exact = world.path(x, 10.0, 0.05)
     nums = (160, 320, 640) if name == "euler" else (40, 80, 160)
-    assert slope(name, world.denoise, x, exact, nums, low=0.05, high=10) == pytest.approx(ORDERS[name], abs=0.1)
+    for grids in (power_grids, uneven_grids):
+        found = slope(name, world.denoise, x, exact, grids(*nums, low=0.05, high=10))
+        assert found == pytest.approx(ORDERS[name], abs=0.1), grids
 
 
 @every_sampler
@@ -81,7 +94,7 @@ def test_order_of_convergence_on_two_points(name):
     world = TwoPoints()
     x = torch.tensor([-4.0, -0.9, 0.4, 2.5]).double().reshape(4, 1, 1, 1)
     exact = world.path(x, 4.0, 0.3)
-    found = slope(name, world.data.denoise, x, exact, (80, 160, 320), low=0.3, high=4)
+    found = slope(name, world.data.denoise, x, exact, power_grids(80, 160, 320, low=0.3, high=4))
     assert found == pytest.approx(ORDERS[name], abs=0.15)
 
 
