@@ -19,8 +19,8 @@ PROMPTS = ("red heart", "grinning face", "blue square", "flag: Italy")
 
 def main(
     out: Annotated[Path, typer.Option(help="folder for shards, runs and the picture")] = Path("runs/demo"),
-    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 12_800,
-    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 6_400,
+    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 9_600,
+    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 3_840,
 ) -> None:
     """Pack, train two tiny stages, sample: a picture within minutes of cloning."""
     import time

@@ -62,7 +62,8 @@ def main(
         }
         for name, images in contenders.items():
             scores.setdefault(name, []).append((mean_psnr(images, truth), len(batch)))
-    print(f"{stage} at {link.sidecar.provenance.nimg:,} images, {sum(n for _, n in scores['bicubic'])} val pictures, {low[0]} -> {size[0]} px")
+    num = sum(n for _, n in scores["bicubic"])
+    print(f"{stage} at {link.sidecar.provenance.nimg:,} images, {num} val pictures, {low[0]} -> {size[0]} px")
     for name, parts in scores.items():
         print(f"{name:32} {sum(score * n for score, n in parts) / sum(n for _, n in parts):6.2f} dB")
 
