@@ -3,7 +3,8 @@
     python train.py emoji base_16 --data shards/emoji_64 --out runs/emoji
     deepspeed --num_gpus 8 train.py ...      torchrun --nproc-per-node 8 train.py ...
 
-The same command resumes. Overrides follow as dotted keys: stages.base_16.train.lr=3e-3
+The same command resumes, with any number of processes and any ZeRO stage. SIGTERM and SIGUSR1 save and exit 0, for a requeue.
+Overrides follow as dotted keys: stages.base_16.train.lr=3e-3
 """
 
 import os
@@ -19,13 +20,29 @@ def main(
     cascade: Annotated[str, typer.Argument(help="a shipped cascade's name, or a YAML file")],
     stage: Annotated[str, typer.Argument(help="the stage to train")],
     overrides: Annotated[list[str] | None, typer.Argument(help="dotted overrides, stages.STAGE.train.lr=3e-4")] = None,
-    data: Annotated[Path | None, typer.Option(help="folder of shards, from data.pack")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="shards: folder, pattern or address; several are mixed, PLACE=WEIGHT")
+    ] = None,
+    val_data: Annotated[list[str] | None, typer.Option(help="held-out shards, if not the val split of --data")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the cascade; the run goes to OUT/STAGE")] = None,
     images: Annotated[int, typer.Option(help="train until so many images were seen; 0: as in the config")] = 0,
     engine: Annotated[str, typer.Option(help="deepspeed, local, or auto: deepspeed under a launcher")] = "auto",
-    zero: Annotated[int, typer.Option(help="DeepSpeed's ZeRO stage, 0 or 1")] = 0,
+    zero: Annotated[int, typer.Option(help="DeepSpeed's ZeRO stage, 0 to 3")] = 0,
+    offload: Annotated[bool, typer.Option(help="DeepSpeed: optimizer state in host memory")] = False,
+    deepspeed_file: Annotated[Path | None, typer.Option(help="DeepSpeed JSON, laid over what the config gives")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto")] = "auto",
+    resume: Annotated[str, typer.Option(help="auto, latest, best, or a checkpoint's name")] = "auto",
+    allow_change: Annotated[list[str] | None, typer.Option(help="config key that may differ from the run's")] = None,
+    lower: Annotated[Path | None, typer.Option(help="bundle of the stage below: validate on its pictures, too")] = None,
+    wandb: Annotated[str, typer.Option(help="Weights & Biases project to log to")] = "",
+    allow_pipe: Annotated[bool, typer.Option(help="let --data pipe:COMMAND run COMMAND")] = False,
+    cache_dir: Annotated[Path | None, typer.Option(help="folder for shards fetched from addresses")] = None,
+    cache_gb: Annotated[float, typer.Option(help="most that this folder may hold")] = 50.0,
+    norms: Annotated[bool, typer.Option(help="log magnitudes of weights and activations with every grid")] = False,
+    timeout_s: Annotated[float, typer.Option(help="how long a rank waits for the others")] = 1800.0,
     dry_run: Annotated[bool, typer.Option(help="print parameters, FLOPs and memory, train nothing")] = False,
+    measure: Annotated[bool, typer.Option(help="with --dry-run: measure images a second here")] = False,
+    world: Annotated[int, typer.Option(help="with --dry-run: plan for so many devices")] = 1,
     local_rank: Annotated[int, typer.Option("--local_rank", "--local-rank", hidden=True)] = 0,
 ) -> None:
     """Train one stage of a cascade; run the same command again to resume."""
@@ -38,28 +55,43 @@ def main(
     if dry_run:
         from cascade.plan import print_plan
 
-        return print_plan(config, stage)
-    if data is None or out is None:
+        return print_plan(config, stage, world=world, measure=measure, device=find_place(engine, device).device)
+    if not data or out is None:
         raise ValueError("train.py needs --data SHARDS (from data.pack) and --out FOLDER")
 
     from cascade.manifest import check_folder, write_manifest
+    from data.mixture import parse
+    from data.places import Access
+    from stages.training.deepspeed_settings import DeepSpeedSettings, read_user_file
     from stages.training.loop import train
+    from stages.training.place import Options
 
-    place = find_place(engine, device, zero)
+    access = Access(allow_pipe=allow_pipe, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
+    user = read_user_file(deepspeed_file) if deepspeed_file else None
+    settings = DeepSpeedSettings(zero=zero, offload=offload, user=user, timeout_s=timeout_s)
+    place = find_place(engine, device, settings)
     wanted = stage_of(config, stage)
     check_folder(config, out)
-    bundle = train(
-        wanted, name=stage, data=data, out=out / stage, place=place, checked=lambda: write_manifest(config, out)
+    options = Options(
+        resume=resume,
+        allow=tuple(allow_change or ()),
+        lower=lower,
+        wandb=wandb,
+        norms=norms,
+        val_data=parse(val_data, access) if val_data else None,
+        checked=lambda: write_manifest(config, out),
     )
+    bundle = train(wanted, name=stage, data=parse(data, access), out=out / stage, place=place, options=options)
     if place.rank == 0:
         print(f"bundle: {bundle}")
 
 
-def find_place(engine: str, device: str, zero: int):
+def find_place(engine: str, device: str, settings=None):
     """Which process this is, by the launcher's environment, and where it computes."""
     import torch
 
-    from stages.training.loop import Place
+    from stages.training.deepspeed_settings import DeepSpeedSettings
+    from stages.training.place import Place
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if engine == "auto":
@@ -70,8 +102,9 @@ def find_place(engine: str, device: str, zero: int):
         raise ValueError(f"--engine {engine}: allowed are deepspeed, local and auto")
     if engine == "local" and world > 1:
         raise ValueError(f"--engine local is one process, the launcher started {world}; use --engine deepspeed")
-    if zero not in (0, 1) or (zero and engine == "local"):
-        raise ValueError(f"--zero {zero} with --engine {engine}: allowed are 0 and 1, and 1 needs --engine deepspeed")
+    settings = settings or DeepSpeedSettings()
+    if engine == "local" and (settings.zero or settings.user):
+        raise ValueError("--zero, --offload and --deepspeed-file need --engine deepspeed")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     where = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
@@ -81,7 +114,7 @@ def find_place(engine: str, device: str, zero: int):
         torch.cuda.set_device(where)
     else:
         torch.set_flush_denormal(True)  # a zero-initialised gain makes denormals, 30 times slower on a CPU
-    return Place(engine=engine, rank=int(os.environ.get("RANK", "0")), world=world, device=where, zero=zero)
+    return Place(engine=engine, rank=int(os.environ.get("RANK", "0")), world=world, device=where, deepspeed=settings)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ PROMPTS = ("red heart", "grinning face", "blue square", "flag: Italy")
 
 def main(
     out: Annotated[Path, typer.Option(help="folder for shards, runs and the picture")] = Path("runs/demo"),
-    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 9_600,
-    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 3_840,
+    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 14_000,
+    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 7_000,
 ) -> None:
     """Pack, train two tiny stages, sample: a picture within minutes of cloning."""
     import time
@@ -47,7 +47,8 @@ def main(
     config = load_config("emoji_tiny", [f"stages.{name}.train.images={images}" for name, images in seen.items()])
     write_manifest(config, out)
 
-    from stages.training.loop import Place, train
+    from stages.training.loop import train
+    from stages.training.place import Place
 
     for number, (name, stage) in enumerate(config.stages.items(), 2):
         print(f"{number}/4 training {name}: {seen[name]:,} images")

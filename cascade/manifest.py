@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from data.resize import RESIZE_VERSION
 from stages.bundle import Contract, find_bundle, first_error, read_sidecar
 from stages.config import SampleConfig, Strict
-from stages.training.rundir import replace_text
+from stages.training.checkpoints import replace_text
 
 from .config import CascadeConfig, StageName
 

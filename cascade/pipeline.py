@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from data.batch import Cond, to_float, to_uint8
+from data.cli import RunError
 from stages.bundle import find_bundle, load_bundle, read_sidecar
 from stages.sampling import Given, give_low_res, guided, image_noise, start
 from stages.super_res import SuperResStage
@@ -143,7 +144,7 @@ class Cascade:
             x0_hat = denoise(query.x, query.sigma)
             step += 1
             if not torch.isfinite(x0_hat).all():
-                raise RuntimeError(
+                raise RunError(
                     f"stage {link.name}: NaN or infinity in x0_hat at call {step} of {total}; try --precision fp32"
                 )
             yield Preview(stage=link.name, index=index, step=step, nfe=total, x0_hat=x0_hat)

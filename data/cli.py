@@ -1,6 +1,7 @@
 """What all command lines share: one line for each mistake, exit codes for scripts, progress that logs can hold.
 
-Exit codes: 0 done, 2 the user can mend it (wrong option, `ValueError`, `OSError`), 130 interrupted.
+Exit codes: 0 done, 1 it went wrong at run time (`RunError`), 2 the user can mend it (wrong option, `ValueError`, `OSError`),
+3 out of memory, 130 interrupted.
 """
 
 import sys
@@ -12,6 +13,14 @@ from typing import NoReturn, TypeVar
 LINE_EVERY_S = 10.0  # between two progress lines where there is no terminal
 
 T = TypeVar("T")
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on though nothing was asked wrongly: NaN, no memory left. One line, no traceback, exit code `code`."""
+
+    def __init__(self, message: str, code: int = 1):
+        super().__init__(message)
+        self.code = code
 
 
 def run(command: Callable[..., object]) -> NoReturn:
@@ -39,6 +48,8 @@ def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
             return command(*args, **kwargs)
         except (ValueError, OSError) as error:
             leave(f"error: {one_line(error)}", 2)
+        except RunError as error:
+            leave(f"error: {one_line(error)}", error.code)
         except KeyboardInterrupt:
             leave("interrupted", 130)
 

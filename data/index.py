@@ -121,21 +121,25 @@ def load(source: str | Path) -> Index:
                 f"data {folder} has shards but no {INDEX_NAME}; make it with: python -m data.index {folder}"
             )
         raise ValueError(f"data {folder} has no shards; make them with: python -m data.pack PICTURES {folder}")
-    content = path.read_bytes()
+    return parse_index(path.read_bytes(), str(path), f"make it again with: python -m data.index {folder} --update")
+
+
+def parse_index(content: bytes, where: str, fix: str) -> Index:
+    """An index from the bytes of its file; ValueError that says where it is wrong and what to do."""
     try:
         version = json.loads(content).get("version")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON; make it again with: python -m data.index {folder} --update") from error
+        raise ValueError(f"{where} is not JSON; {fix}") from error
     if version != INDEX_VERSION:
-        raise ValueError(f"{path} has version {version!r}, this program reads {INDEX_VERSION}; pack the pictures again")
+        raise ValueError(
+            f"{where} has version {version!r}, this program reads {INDEX_VERSION}; pack the pictures again"
+        )
     try:
         return Index.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "index"
-        raise ValueError(
-            f"{path}: {where}: {first['msg']}; make it again with: python -m data.index {folder} --update"
-        ) from error
+        field = ".".join(map(str, first["loc"])) or "index"
+        raise ValueError(f"{where}: {field}: {first['msg']}; {fix}") from error
 
 
 def check_files(folder: Path, shards: list[ShardInfo]) -> None:

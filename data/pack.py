@@ -23,6 +23,7 @@ def main(
     format: Annotated[str, typer.Option(help="png, jpg or webp")] = "png",
     quality: Annotated[int, typer.Option(help="of jpg and webp")] = 95,
     text_encoder: Annotated[str | None, typer.Option(help="minilm, a folder or a hub id: store token features")] = None,
+    text_tokens: Annotated[int, typer.Option(help="longest caption in tokens; the rest is cut")] = 32,
     source: Annotated[str | None, typer.Option(help="metadata, classes, plain or tars, if not found by itself")] = None,
     text_column: Annotated[str, typer.Option(help="caption column of metadata.jsonl")] = "text",
     label_column: Annotated[str | None, typer.Option(help="class column of metadata.jsonl [default: label]")] = None,
@@ -39,7 +40,7 @@ def main(
     """Pack pictures into webdataset shards with an index, ready for train.py --data DST."""
     settings = Settings(
         size=0 if keep else size, resize=resize, upscale=upscale, background=background, format=format, quality=quality,
-        text_encoder=text_encoder, source=source, text_column=text_column, label_column=label_column, shards=shards,
+        text_encoder=text_encoder, text_tokens=text_tokens, source=source, text_column=text_column, label_column=label_column, shards=shards,
         val=val, limit=limit, seed=seed, max_bad=max_bad,
     )  # fmt: skip
     report(pack(src, dst, settings, workers=workers, device=device, overwrite=overwrite), dst)

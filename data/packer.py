@@ -73,7 +73,7 @@ def _packed(source: Source, folder: Path, settings: Settings, about: dict, worke
 
     plan = plan_shards(source.items, settings)
     num = sum(len(items) for _, _, items in plan)
-    texts = _Texts(settings.text_encoder, device)
+    texts = _Texts(settings, device)
     tally = Tally()
     for reason, name in source.bad:
         tally.skip(reason, name)
@@ -150,10 +150,11 @@ def _kept(results: Iterable, tally: Tally) -> Iterator[tuple[str, Sample]]:
 class _Texts:
     """Adds the token features of its caption to each sample, if an encoder was asked for."""
 
-    def __init__(self, name: str | None, device: str):
+    def __init__(self, settings: Settings, device: str):
         from data.text import TextEncoder
 
-        self.encoder = TextEncoder.load(name, device) if name else None
+        name = settings.text_encoder
+        self.encoder = TextEncoder.load(name, device, max_tokens=settings.text_tokens) if name else None
 
     @property
     def info(self) -> TextInfo | None:

@@ -1,16 +1,16 @@
 """Samples of packed shards: streamed, checked against the index, decoded. What `data.shards` puts in order."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from data.decode import decode_image, decode_label, decode_tokens, to_array
 from data.encode import center_crop, resize
 from data.index import Index, ShardInfo
-from data.tar import IMAGE_MEMBERS, TEXT_MEMBER, Hashing, Sample, open_shard, stream
+from data.store import DataSet, Store
+from data.tar import IMAGE_MEMBERS, TEXT_MEMBER, Hashing, Sample, stream
 
 KEEP_BYTES = 256 << 20  # a split smaller than this is read once and then kept, still encoded, in each loader process
 log = logging.getLogger("data")
@@ -38,10 +38,9 @@ class Part:
 
 @dataclass(kw_only=True)
 class ShardReader:
-    """Reads shards of one folder; remembers small splits and names each bad sample once."""
+    """Reads shards of one data set; remembers small splits and names each bad sample once."""
 
-    folder: Path
-    index: Index
+    data: DataSet
     split: str
     side: int | None  # None: as stored; else center-cropped and downsampled to side x side
     label: bool
@@ -54,16 +53,33 @@ class ShardReader:
         if sum(shard.bytes for shard in self.index.split(self.split)) <= KEEP_BYTES:
             self._kept = {}
 
-    def samples(self, shards: list[ShardInfo], skip: int = 0) -> Iterator[Keyed]:
-        """The samples of `shards` one after the other, without the first `skip`; shards before these are not opened."""
-        for shard in shards:
+    @property
+    def store(self) -> Store:
+        return self.data.store
+
+    @property
+    def index(self) -> Index:
+        return self.data.index
+
+    def samples(
+        self, shards: list[ShardInfo], skip: int = 0, then: Callable[[], ShardInfo] | None = None
+    ) -> Iterator[Keyed]:
+        """The samples of `shards` one after the other, without the first `skip`; shards before these are not opened.
+
+        While one is read, the store is told the next; `then` tells the shard that will be read after all of them.
+        """
+        for place, shard in enumerate(shards):
             if skip >= shard.num:
                 skip -= shard.num
                 continue
+            self._expect(shards[place + 1 : place + 2] or ([then()] if then else []))
             for number, sample in enumerate(self._shard(shard)):
                 if number >= skip:
                     yield sample
             skip = 0
+
+    def _expect(self, shards: list[ShardInfo]) -> None:
+        self.store.expect(shard for shard in shards if self._kept is None or shard.name not in self._kept)
 
     def _shard(self, shard: ShardInfo) -> Iterator[Keyed]:
         if self._kept is None:
@@ -74,20 +90,24 @@ class ShardReader:
 
     def _stream(self, shard: ShardInfo) -> Iterator[Keyed]:
         """The samples of a shard; ValueError at its end unless it was, to the byte, what the index says."""
-        num = 0
-        path = self.folder / shard.name
-        with open_shard(path) as raw:
+        try:
+            yield from self._checked(shard)
+        except ValueError as error:
+            raise ValueError(f"{error}; {fix}" if (fix := self.store.distrust(shard)) else str(error)) from error
+
+    def _checked(self, shard: ShardInfo) -> Iterator[Keyed]:
+        num, where = 0, self.store.where(shard)
+        with self.store.open(shard) as raw:
             file = Hashing(raw)
-            for sample in stream(file, str(path), self._wants):
+            for sample in stream(file, where, self._wants):
                 num += 1
                 if num <= shard.num:
                     yield sample
             file.drain()
         if (num, file.num_bytes, file.sha256.hexdigest()) != (shard.num, shard.bytes, shard.sha256):
             raise ValueError(
-                f"shard {path} is not what the index says: {num} of {shard.num} samples, "
-                f"{file.num_bytes} of {shard.bytes} bytes, and another sha256; "
-                f"restore it, or if it was changed on purpose run: python -m data.index {self.folder} --update"
+                f"shard {where} is not what the index says: {num} of {shard.num} samples, "
+                f"{file.num_bytes} of {shard.bytes} bytes, and another sha256"
             )
 
     def _wants(self, extension: str) -> bool:
@@ -106,7 +126,7 @@ class ShardReader:
             except ValueError as error:
                 tried += 1
                 self._count_bad(key, error)
-        raise ValueError(f"data {self.folder}: {tried} samples in a row are bad; pack the pictures again")
+        raise ValueError(f"data {self.data.name}: {tried} samples in a row are bad; pack the pictures again")
 
     def _count_bad(self, key: str, error: ValueError) -> None:
         if key in self.bad:
@@ -116,7 +136,7 @@ class ShardReader:
         if len(self.bad) > self.max_bad:
             names = ", ".join(sorted(self.bad)[:5])
             raise BadDataError(
-                f"data {self.folder}: more than max_bad={self.max_bad} bad samples ({names}); pack them again"
+                f"data {self.data.name}: more than max_bad={self.max_bad} bad samples ({names}); pack them again"
             )
 
     def _decoded(self, key: str, sample: Sample) -> Row:

@@ -17,6 +17,7 @@ class Settings(Strict):
     format: str = "png"
     quality: int = 95
     text_encoder: str | None = None
+    text_tokens: int = 32
     source: str | None = None
     text_column: str = "text"
     label_column: str | None = None
@@ -34,6 +35,7 @@ class Settings(Strict):
             _one_of("--source", self.source, KINDS)
         for flag, value, low, high in (
             ("--size", self.size, 0, 8192),
+            ("--text-tokens", self.text_tokens, 2, 512),
             ("--quality", self.quality, 1, 100),
             ("--shards", self.shards, 0, 99_999),
             ("--val", self.val, 0.0, 0.9),

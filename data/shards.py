@@ -4,20 +4,22 @@ V virtual *streams* carry the shards. In epoch e the shard list is permuted by (
 shard from v on; blocks of its samples are permuted by (seed, e, v, block). A global batch takes B/V consecutive
 samples of each stream, in the order of streams. So the sequence of global batches does not know ranks or workers, who
 merely share the streams out: worker w of W of rank r owns the streams congruent to r * W + w. A sample that does not
-decode is replaced by the next good one of its block.
+decode is replaced by the next good one of its block. Of several data sets each has its own run of streams, in
+proportion to its weight, and these walk its shards as if they were all.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
-from pathlib import Path
+from itertools import accumulate, chain, islice, pairwise
 
 import numpy as np
 import torch
 
 from data.batch import Batch, Cond
-from data.index import Index, ShardInfo, check_files, folder_of, load
+from data.checks import check_content, check_shape
+from data.index import Index, ShardInfo
+from data.mixture import Opened, Source, as_sources, largest_remainder
 from data.order import find, permutation, shard_orders
 from data.read import BadDataError, Part, Row, ShardReader
 from data.text import pad_text
@@ -25,14 +27,14 @@ from data.text import pad_text
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """An endless sequence of batches of a packed folder; building it checks everything that can be checked cheaply.
+    """An endless sequence of batches of packed data; building it checks everything that can be checked cheaply.
 
-    batch is global, in images. resolution is the smallest side that is needed: pictures of one stored size come as
-    stored (the device resizes them), others are cropped and downsampled to it. workers counts per rank; 0 decodes in
-    this process.
+    source: a folder or another place (`data.places`), one with a weight, or several (`data.mixture`). batch is global, in
+    images. resolution is the smallest side that is needed: pictures of one stored size come as stored (the device resizes
+    them), others are cropped and downsampled to it. workers counts per rank; 0 decodes in this process.
     """
 
-    source: str | Path
+    source: Source
     batch: int
     resolution: int
     split: str = "train"
@@ -47,21 +49,29 @@ class Reader:
     max_bad: int = 100
 
     def __post_init__(self):
-        check_files(self.folder, self.shards)
-        _check_content(self)
-        _check_shape(self)
+        check_content(
+            self.opened, self.split, resolution=self.resolution, label=self.label, text_tokens=self.text_tokens
+        )
+        check_shape(self)
 
     @cached_property
-    def folder(self) -> Path:
-        return folder_of(self.source)
+    def opened(self) -> Opened:
+        return Opened.of(self.source)
 
     @cached_property
     def index(self) -> Index:
-        return load(self.source)
+        """What is in the data; of several data sets, what they have in common."""
+        return self.opened.index
 
     @cached_property
-    def shards(self) -> list[ShardInfo]:
-        return self.index.split(self.split)
+    def owned(self) -> list[range]:
+        """The streams of each data set."""
+        ends = list(accumulate(self.opened.shares(self.streams), initial=0))
+        return [range(first, end) for first, end in pairwise(ends)]
+
+    def shards(self, number: int) -> list[ShardInfo]:
+        """The shards of data set `number`, in order."""
+        return self.opened.sets[number].split(self.split)
 
     def batches(self, nimg: int = 0) -> Iterator[Batch]:
         """This rank's part of each global batch from image `nimg` on, ordered by `Batch.index`."""
@@ -83,32 +93,40 @@ class Reader:
         return self._parts(nimg, self.rank * self.workers + worker, self.world * self.workers)
 
     def _parts(self, nimg: int, owner: int, owners: int) -> Iterator[Part]:
-        reader = shard_reader(self)
+        readers = shard_readers(self.opened, self)
         own = range(owner, self.streams, owners)
         share = self.batch // self.streams
-        rows = [self._stream(reader, stream, nimg // self.streams) for stream in own]
+        rows = [self._stream(readers[self._set_of(stream)], stream, nimg // self.streams) for stream in own]
         places = [stream * share + k for stream in own for k in range(share)]
         while True:
             taken = chain.from_iterable(islice(stream, share) for stream in rows)
             yield Part(list(taken), [nimg + place for place in places])
             nimg += self.batch
 
+    def _set_of(self, stream: int) -> int:
+        return next(number for number, own in enumerate(self.owned) if stream in own)
+
     def _stream(self, reader: ShardReader, stream: int, position: int) -> Iterator[Row]:
         """The decoded samples of one stream from `position` on, for ever."""
-        counts = [shard.num for shard in self.shards]
-        epoch, position = find(position, counts, self.seed, stream, self.streams)
+        number = self._set_of(stream)
+        own, counts = self.owned[number], [shard.num for shard in self.shards(number)]
+        epoch, position = find(position, counts, self.seed, stream - own.start, len(own))
         while True:
             yield from self._epoch_rows(reader, stream, epoch, position)
             epoch, position = epoch + 1, 0
 
     def epoch(self, stream: int, epoch: int) -> list[ShardInfo]:
         """The shards that a stream reads in an epoch, in order."""
-        order = shard_orders(len(self.shards), self.seed, epoch, 1)[0]
-        return [self.shards[k] for k in order[stream :: self.streams]]
+        number = self._set_of(stream)
+        own, shards = self.owned[number], self.shards(number)
+        order = shard_orders(len(shards), self.seed, epoch, 1)[0]
+        return [shards[k] for k in order[stream - own.start :: len(own)]]
 
     def _epoch_rows(self, reader: ShardReader, stream: int, epoch: int, position: int) -> Iterator[Row]:
         number, skip = divmod(position, self.block)
-        samples = reader.samples(self.epoch(stream, epoch), number * self.block)
+        samples = reader.samples(
+            self.epoch(stream, epoch), number * self.block, then=lambda: self.epoch(stream, epoch + 1)[0]
+        )
         while block := list(islice(samples, self.block)):
             order = permutation(len(block), self.seed, epoch, stream, number)
             for place in range(skip, len(block)):
@@ -116,8 +134,20 @@ class Reader:
             number, skip = number + 1, 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finite:
+    """What `read_split` was asked for."""
+
+    split: str
+    batch: int
+    resolution: int
+    label: bool
+    text_tokens: int
+    max_bad: int
+
+
 def read_split(
-    source: str | Path,
+    source: Source,
     split: str = "val",
     *,
     batch: int,
@@ -129,44 +159,51 @@ def read_split(
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[Batch]:
-    """Each picture of a split once, in the order of the shards; the last batch may be smaller. limit 0: all.
+    """Each picture of a split once, in the order of the shards; the last batch of a data set may be smaller. limit 0: all.
 
+    Of several data sets those that have the split come one after the other, and a limit is shared out by their weights.
     With several ranks each gets every world-th picture of a (global) batch. A bad sample is replaced by the next good
     one, so the number of pictures is that of the index.
     """
-    reader = Reader(
-        source=source, split=split, batch=batch, resolution=resolution, streams=1,
-        label=label, text_tokens=text_tokens, max_bad=max_bad,
-    )  # fmt: skip
+    if batch < 1 or resolution < 1:
+        raise ValueError(f"batch={batch}, resolution={resolution}; both must be at least 1")
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank} of {world}; ranks count from 0")
-    return _in_order(reader, limit, rank, world)
-
-
-def _in_order(reader: Reader, limit: int, rank: int, world: int) -> Iterator[Batch]:
-    source = shard_reader(reader)
-    samples = islice(source.samples(reader.shards), limit or None)
-    start = 0
-    while block := list(islice(samples, reader.batch)):
-        own = range(rank, len(block), world)
-        rows = [source.first_good(chain(block[k:], block[:k])) for k in own]
-        if rows:
-            yield to_batch(Part(rows, [start + k for k in own]), reader.text_tokens)
-        start += len(block)
-
-
-def shard_reader(reader: Reader) -> ShardReader:
-    """What reads and decodes for `reader`, in this process."""
-    stored = reader.index.size
-    return ShardReader(
-        folder=reader.folder,
-        index=reader.index,
-        split=reader.split,
-        side=None if stored else reader.resolution,
-        label=reader.label,
-        text=reader.text_tokens > 0,
-        max_bad=reader.max_bad,
+    asked = Finite(
+        split=split, batch=batch, resolution=resolution, label=label, text_tokens=text_tokens, max_bad=max_bad
     )
+    opened = Opened.of(as_sources(source)).having(split)
+    check_content(opened, split, resolution=resolution, label=label, text_tokens=text_tokens)
+    return _in_order(opened, asked, limit, rank, world)
+
+
+def _in_order(opened: Opened, asked: Finite, limit: int, rank: int, world: int) -> Iterator[Batch]:
+    limits = largest_remainder(opened.weights, limit) if limit else [None] * len(opened.sets)
+    start = 0
+    for reader, most in zip(shard_readers(opened, asked), limits, strict=True):
+        samples = islice(reader.samples(reader.data.split(asked.split)), most)
+        while block := list(islice(samples, asked.batch)):
+            own = range(rank, len(block), world)
+            rows = [reader.first_good(chain(block[k:], block[:k])) for k in own]
+            if rows:
+                yield to_batch(Part(rows, [start + k for k in own]), asked.text_tokens)
+            start += len(block)
+
+
+def shard_readers(opened: Opened, asked: Reader | Finite) -> list[ShardReader]:
+    """What reads and decodes each data set, in this process."""
+    side = None if opened.stored_size else asked.resolution
+    return [
+        ShardReader(
+            data=data,
+            split=asked.split,
+            side=side,
+            label=asked.label,
+            text=asked.text_tokens > 0,
+            max_bad=asked.max_bad,
+        )
+        for data in opened.sets
+    ]
 
 
 def to_batch(part: Part, text_tokens: int) -> Batch:
@@ -187,44 +224,6 @@ def to_batch(part: Part, text_tokens: int) -> Batch:
         index=torch.tensor(part.places, dtype=torch.int64),
         keys=tuple(row.key for row in rows),
     )
-
-
-def _check_content(reader: Reader) -> None:
-    """Does the data set hold what is asked for?"""
-    index, what = reader.index, f"data {reader.folder}"
-    if index.min_side < reader.resolution:
-        raise ValueError(
-            f"{what}: pictures are {index.min_side} px, {reader.resolution} px are needed; "
-            f"pack larger ones with --size {reader.resolution}"
-        )
-    if reader.label and not index.classes:
-        raise ValueError(f"{what} has no class labels; pack with --label-column, or train without label conditioning")
-    if reader.text_tokens and not index.text_encoder:
-        raise ValueError(
-            f"{what} has no text features; pack with --text-encoder minilm, or train without text conditioning"
-        )
-
-
-def _check_shape(reader: Reader) -> None:
-    """Can the streams be shared out evenly?"""
-    streams, owners = reader.streams, reader.world * max(reader.workers, 1)
-    for name in ("batch", "streams", "world", "block", "resolution"):
-        if getattr(reader, name) < 1:
-            raise ValueError(f"{name}={getattr(reader, name)} must be at least 1")
-    if not 0 <= reader.rank < reader.world or reader.workers < 0:
-        raise ValueError(f"rank {reader.rank} of {reader.world} with {reader.workers} workers; ranks count from 0")
-    if streams % owners:
-        raise ValueError(
-            f"streams={streams} cannot be shared by {reader.world} ranks with {max(reader.workers, 1)} workers each; "
-            f"set streams to a multiple of {owners}, or fewer workers"
-        )
-    if reader.batch % streams:
-        raise ValueError(f"batch={reader.batch} is not a multiple of streams={streams}; change one of them")
-    if (num := len(reader.shards)) < streams:
-        raise ValueError(
-            f"data {reader.folder} has {num} {reader.split} shards, {streams} streams are asked for; "
-            f"pack again with --shards {streams} or set streams={num}"
-        )
 
 
 __all__ = ["BadDataError", "Reader", "read_split"]

@@ -73,6 +73,9 @@ class TextEncoder:
             model.eval().requires_grad_(False).to(device)
         except (RuntimeError, AssertionError) as error:  # torch raises either where a device is missing
             raise ValueError(f"text encoder {name!r}: no device {str(device)!r} here; use cpu") from error
+        longest = getattr(model.config, "max_position_embeddings", None) or max_tokens
+        if max_tokens > longest:
+            raise ValueError(f"text encoder {name!r} reads at most {longest} tokens, {max_tokens} are asked for; ask for fewer")
         return cls(model, tokenizer, f"{label}-{_hash(folder)}", max_tokens)
 
     @torch.inference_mode()

@@ -117,12 +117,16 @@ class TrainConfig(Strict):
     ema: tuple[PositiveInt, ...] = Field(
         default=(5_000, 20_000), min_length=1
     )  # half-lives in images; the first is the bundle
-    precision: Literal["fp32", "bf16"] = "bf16"
-    compile: bool = True
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    compile: bool | Literal["auto"] = "auto"  # auto: on a GPU; on a CPU compiling takes minutes and gains little
+    checkpoint_activations: bool = False
     flip: bool = False
+    max_skipped: Annotated[int, Field(ge=0)] = 10
     save_every: PositiveInt = 20_000
     log_every: PositiveInt = 2_000
     grid_every: PositiveInt = 20_000
+    snapshot_every: Annotated[int, Field(ge=0)] = 0
+    val_images: Annotated[int, Field(ge=0)] = 256
     keep: PositiveInt = 2
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from .nets.unet import UNet
 from .randomness import generators
 
 DRAWS = ("sigma", "drop", "flip", "aug_sigma", "crop_y", "crop_x")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +74,12 @@ class Stage(nn.Module):
         """x0 (b, c, resolution, resolution) float32: THE downsample of what the shard holds, flipped for half of the images."""
         size = self.config.resolution
         x0 = downsample(to_float(batch.image), (size, size))
-        if self.config.train.flip:
-            x0 = torch.where((u["flip"] < 0.5).to(x0.device)[:, None, None, None], x0.flip(-1), x0)
-        return x0
+        return self._flipped(x0, u)
+
+    def _flipped(self, x: Tensor, u: dict[str, Tensor]) -> Tensor:
+        if not self.config.train.flip:
+            return x
+        return torch.where((u["flip"] < 0.5).to(x.device)[:, None, None, None], x.flip(-1), x)
 
     def _dropped(self, cond: Cond, u: dict[str, Tensor]) -> Cond:
         return replace(cond, keep=cond.keep & (u["drop"] >= self.config.cond.drop).to(cond.keep.device))

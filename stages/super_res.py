@@ -20,14 +20,16 @@ from .stage import Losses, Stage, noise
 class SuperResStage(Stage):
     config: SuperResConfig
 
-    def forward(self, batch: Batch, seed: int) -> Losses:
-        """The base stage's loss, given the augmented low_res."""
+    def forward(self, batch: Batch, seed: int, low_res: Tensor | None = None) -> Losses:
+        """The base stage's loss, given the augmented low_res: THE downsample of x0, or in validation another stage's picture
+        (b, c, low_res, low_res) in [-1, 1] of the same thing."""
         u = self._draws(batch, seed)
         x0 = self._picture(batch, u)
         cond = self._dropped(batch.cond, u)
         levels = self.config.noise
 
-        low_res = self.enlarge(downsample(x0, (self.config.low_res, self.config.low_res)))
+        own = downsample(x0, (self.config.low_res, self.config.low_res))
+        low_res = self.enlarge(own if low_res is None else self._flipped(low_res, u))
         x0, low_res = self._aligned_crops(x0, low_res, u)
         aug_sigma = (self.config.aug.max_sigma * u["aug_sigma"].square()).to(x0)
         low_res = augment(low_res, aug_sigma, noise(batch, seed, "aug", x0.shape))

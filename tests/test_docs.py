@@ -20,10 +20,14 @@ import typer
 from pydantic import BaseModel
 
 import cascade.demo
+import cascade.launch
 import data.pack
 import data.tally
 import sample
 import stages.config
+import stages.export
+import stages.measure
+import stages.runs
 import train
 
 ROOT = Path(__file__).parents[1]
@@ -37,10 +41,14 @@ COMMANDS = {
     "data.pack": data.pack.main,
     "data.index": data.tally.main,
     "cascade.demo": cascade.demo.main,
+    "cascade.launch": cascade.launch.main,
+    "stages.export": stages.export.main,
+    "stages.measure": stages.measure.main,
+    "stages.runs": stages.runs.main,
 }
 OF_LAUNCHERS = {"--num_gpus", "--nproc-per-node", "--nproc_per_node", "--nnodes", "--hostfile"}
 OF_RUNS = re.compile(
-    r"^(runs|shards|out|checkpoints|samples|tensorboard|bundle|FOLDER|OUT|STAGE)\b"
+    r"^(runs|shards|out|checkpoints|snapshots|samples|tensorboard|bundles?|FOLDER|OUT|STAGE)\b"
 )  # made by commands
 
 
@@ -215,3 +223,14 @@ def test_every_field_of_a_stage_is_documented(kind, fields):
     parts = {part for word in words for part in word.split(".")}
     missing = fields - parts
     assert not missing, f"stages/README.md lacks {sorted(missing)} of {kind}"
+
+
+def test_the_yaml_of_the_front_page_is_a_cascade(tmp_path):
+    """Loaded as it stands; both stages are built."""
+    from cascade.config import load_config
+    from stages.build import build_stage
+
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", read("README.md"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "mine.yaml").write_text(text)
+    config = load_config(str(tmp_path / "mine.yaml"))
+    assert [type(build_stage(stage)).__name__ for stage in config.stages.values()] == ["BaseStage", "SuperResStage"]

@@ -30,7 +30,7 @@ ALLOWED = {  # a package: those it may import
     "sample": {"cascade", "stages", "data"},
 }
 CONFINED = {  # a library: the only places that may import it
-    "deepspeed": ("stages/training/engine.py",),
+    "deepspeed": ("stages/training/deepspeed_engine.py",),
     "webdataset": ("data/",),
     "fastapi": ("cascade/serve/",),
     "starlette": ("cascade/serve/",),

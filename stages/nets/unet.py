@@ -8,6 +8,7 @@ Without self-attention the network is local, hence usable on crops in training a
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from data.batch import Cond
 
@@ -29,6 +30,7 @@ class UNet(nn.Module):
         super().__init__()
         self.patch, self.multiple = config.patch, config.patch * 2 ** (len(config.widths) - 1)
         self.compute_dtype = torch.float32
+        self.checkpointed = False  # compute a block's activations again in the backward pass instead of keeping them
         area = config.patch**2
         self.embedding = Embedding(config.emb_dim, aug=aug, num_classes=num_classes, text_dim=text_dim)
         self.null_token = nn.Parameter(torch.randn(text_dim)) if text_dim and config.cross_attention else None
@@ -71,16 +73,21 @@ class UNet(nn.Module):
             if level:
                 x = self.down[level - 1](F.avg_pool2d(x, 2))
             for block in children(blocks):
-                x = block(x, emb, context, mask)
+                x = self._run(block, x, emb, context, mask)
                 skips.append(x)
-        x = self.middle(x, emb, context, mask)
+        x = self._run(self.middle, x, emb, context, mask)
         for level in reversed(range(len(self.decoder))):
             if level < len(self.up):
                 x = F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
             for merge, block in zip(children(self.merge[level]), children(self.decoder[level]), strict=True):
-                x = block(merge(x, skips.pop()), emb, context, mask)
+                x = self._run(block, merge(x, skips.pop()), emb, context, mask)
         x = self.conv_out(x, gain=self.out_gain).float()
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+    def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+        if self.checkpointed and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
 
 def children(modules: nn.Module) -> list[nn.Module]:

@@ -14,6 +14,9 @@ from ..stage import Stage
 
 RAMP_UP = 0.1
 
+Averages = dict[int, dict[str, Tensor]]
+"""Weights by half-life and name."""
+
 
 def decay_of(half_life: int, nimg: int, batch: int) -> float:
     """Weight of the old average when `batch` images, ending at nimg, have been seen."""
@@ -21,7 +24,7 @@ def decay_of(half_life: int, nimg: int, batch: int) -> float:
 
 
 class Ema:
-    """Averages of a module's state dict. Build it before the engine wraps or compiles the module."""
+    """Averages of a module's state dict. Build it before the engine wraps, partitions or compiles the module."""
 
     def __init__(self, module: Stage, half_lives: tuple[int, ...]):
         self.averages = {half_life: ModelEmaV3(module) for half_life in half_lives}
@@ -35,15 +38,23 @@ class Ema:
     def module(self, half_life: int) -> Stage:
         return self.averages[half_life].module
 
-    def weights(self, half_life: int) -> dict[str, Tensor]:
-        return {name: tensor.detach() for name, tensor in self.module(half_life).state_dict().items()}
-
-    def save(self, folder: Path) -> None:
-        """One safetensors file for each half-life."""
-        for half_life in self.averages:
-            weights = {name: tensor.contiguous() for name, tensor in self.weights(half_life).items()}
-            save_file(weights, folder / f"ema-{half_life}.safetensors")
+    def copies(self) -> Averages:
+        """The averages as they are now, on the CPU; later updates do not change them."""
+        return {
+            half_life: {name: tensor.detach().to("cpu", copy=True) for name, tensor in stage.state_dict().items()}
+            for half_life, stage in ((each, self.module(each)) for each in self.averages)
+        }
 
     def load(self, folder: Path) -> None:
         for half_life, average in self.averages.items():
-            average.module.load_state_dict(load_file(folder / f"ema-{half_life}.safetensors"))
+            average.module.load_state_dict(load_file(ema_file(folder, half_life)))
+
+
+def ema_file(folder: Path, half_life: int) -> Path:
+    return folder / f"ema-{half_life}.safetensors"
+
+
+def save_averages(averages: Averages, folder: Path) -> None:
+    """One safetensors file for each half-life."""
+    for half_life, weights in averages.items():
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, ema_file(folder, half_life))

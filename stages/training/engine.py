@@ -1,19 +1,18 @@
-"""The engine seam: how one update of a stage's weights is carried out. The only file that knows DeepSpeed.
+"""The engine seam: how one update of a stage's weights is carried out.
 
-`LocalEngine` is plain torch in one process; `DeepSpeedEngine` is the same update over many (ZeRO 0 and 1). A test holds their loss
-curves equal. Both take the micro-batches of this rank, whose gradients are averaged over the global batch.
+`LocalEngine` is plain torch in one process; `DeepSpeedEngine` (deepspeed_engine.py) is the same update over many. A test holds
+their loss curves equal. Both take the micro-batches of this rank, whose gradients are averaged over the global batch, and both
+speak of their state in the same words, so that a checkpoint of one is a checkpoint of all, at every world size and ZeRO stage.
 """
 
 import math
-import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from timm.optim import create_optimizer_v2
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.batch import Batch
 
@@ -21,22 +20,31 @@ from ..config import TrainConfig
 from ..randomness import generator
 from ..stage import Losses, Stage
 
+State = dict[str, Tensor]
+"""The whole state of a training by name, unpartitioned, on the CPU: `weights/NAME`, `optimizer/NAME/KEY` (a 0-dimensional int64
+stands for a Python int), and under fp16 `loss_scale`. Writing it down is all that a checkpoint has to do."""
+
+WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What one update did. loss: mean over the global batch; grad_norm before clipping; losses: this rank's, for the log."""
+    """What one update did. loss: mean over the global batch; grad_norm before clipping; losses: this rank's, for the log.
+
+    applied: False where loss or gradient was not finite on some rank: then no weight, moment or step count has moved on any.
+    """
 
     loss: float
     grad_norm: float
     losses: tuple[Losses, ...]
-
-
-class NonFiniteError(RuntimeError):
-    """Loss or gradient is NaN or infinite, on whichever rank: nothing was applied."""
+    applied: bool = True
 
 
 class Engine(Protocol):
-    """One way to carry out updates. rank, world: this process among all; stage: the module whose weights move."""
+    """One way to carry out updates. rank, world: this process among all; stage: the module whose weights move.
+
+    state, load, any, total, barrier and the context `whole` are collective: every rank calls them, in the same order.
+    """
 
     rank: int
     world: int
@@ -44,37 +52,37 @@ class Engine(Protocol):
     stage: Stage
 
     def update(self, micro_batches: list[Batch], lr: float) -> Update: ...
-    def save(self, folder: Path) -> None: ...
-    def load(self, folder: Path) -> None: ...
+    def state(self) -> State: ...  # on rank 0; the others get an empty one
+    def load(self, state: State) -> None: ...
+    def whole(self) -> AbstractContextManager[object]: ...  # inside, stage's parameters are unpartitioned
+    def any(self, *flags: bool) -> tuple[bool, ...]: ...  # raised on some rank
+    def total(self, numbers: Tensor) -> Tensor: ...  # summed over ranks
     def barrier(self) -> None: ...
     def close(self) -> None: ...
 
 
-def make_optimizer(stage: Stage, config: TrainConfig) -> torch.optim.Optimizer:
-    return create_optimizer_v2(
-        stage, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas
-    )
+class LossScale:
+    """Dynamic loss scaling for fp16 (Micikevicius et al. 2018): halved on overflow, doubled after `every` good updates."""
 
+    def __init__(self, precision: str, start: float = 2.0**16, every: int = 1000):
+        self.dynamic, self.every = precision == "fp16", every
+        self.scale, self.good = (start if self.dynamic else 1.0), 0
 
-def check_optimizer(config: TrainConfig) -> None:
-    """Raises ValueError for a name or settings that timm does not know."""
-    try:
-        create_optimizer_v2(torch.nn.Linear(1, 1), opt=config.optimizer, lr=config.lr, betas=config.betas)
-    except (ValueError, TypeError, AssertionError, ImportError) as error:
-        raise ValueError(
-            f"train.optimizer {config.optimizer!r}: {error}; take one of timm's, for instance adamw"
-        ) from None
+    def update(self, applied: bool) -> None:
+        if not self.dynamic:
+            return
+        self.good = self.good + 1 if applied else 0
+        if not applied:
+            self.scale = max(self.scale / 2, 1.0)
+        elif self.good == self.every:
+            self.scale, self.good = self.scale * 2, 0
 
+    def state(self) -> State:
+        return {"loss_scale": torch.tensor([self.scale, self.good], dtype=torch.float64)} if self.dynamic else {}
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-
-
-def check_finite(loss: float, grad_norm: float) -> None:
-    """The same verdict on every rank, for both numbers are already global."""
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        raise NonFiniteError(f"loss {loss}, gradient norm {grad_norm}")
+    def load(self, state: State) -> None:
+        if self.dynamic and "loss_scale" in state:
+            self.scale, self.good = state["loss_scale"][0].item(), int(state["loss_scale"][1])
 
 
 class LocalEngine:
@@ -85,6 +93,7 @@ class LocalEngine:
     def __init__(self, stage: Stage, config: TrainConfig, device: torch.device):
         self.stage, self.config, self.device = stage.to(device), config, device
         self.optimizer = make_optimizer(stage, config)
+        self.scaler = LossScale(config.precision)
 
     def update(self, micro_batches: list[Batch], lr: float) -> Update:
         set_lr(self.optimizer, lr)
@@ -92,26 +101,32 @@ class LocalEngine:
         losses = []
         for batch in micro_batches:
             losses.append(self.stage(batch.to(self.device), self.config.seed))
-            (losses[-1].loss / len(micro_batches)).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.stage.parameters(), self.config.clip)
-        update = Update(loss=mean_loss(losses).item(), grad_norm=norm.item(), losses=tuple(losses))
-        check_finite(update.loss, update.grad_norm)
-        self.optimizer.step()
+            (losses[-1].loss * (self.scaler.scale / len(micro_batches))).backward()
+        norm = unscale_and_clip(self.stage, self.scaler.scale, self.config.clip)
+        loss, grad_norm = torch.stack([mean_loss(losses), norm]).tolist()
+        applied = math.isfinite(loss) and math.isfinite(grad_norm)
+        if applied:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return update
+        self.scaler.update(applied)
+        return Update(loss=loss, grad_norm=grad_norm, losses=tuple(losses), applied=applied)
 
-    def save(self, folder: Path) -> None:
-        torch.save({"stage": self.stage.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / "local.pt")
+    def state(self) -> State:
+        return weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) | self.scaler.state()
 
-    def load(self, folder: Path) -> None:
-        path = folder / "local.pt"
-        if not path.exists():
-            raise ValueError(
-                f"{folder} was written by another engine; resume with --engine deepspeed, or start a new run"
-            )
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.stage.load_state_dict(state["stage"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load(self, state: State) -> None:
+        load_weights(self.stage, state)
+        load_optimizer(self.optimizer, self.stage, state)
+        self.scaler.load(state)
+
+    def whole(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        return flags
+
+    def total(self, numbers: Tensor) -> Tensor:
+        return numbers
 
     def barrier(self) -> None:
         pass
@@ -120,70 +135,99 @@ class LocalEngine:
         pass
 
 
-class DeepSpeedEngine:
-    """DeepSpeed around the same stage and optimizer. Weights and optimizer state stay float32; the network casts by itself."""
+def make_optimizer(stage: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    return create_optimizer_v2(
+        stage, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas
+    )
 
-    def __init__(self, stage: Stage, config: TrainConfig, device: torch.device, *, zero: int, micro_batch: int):
-        deepspeed = import_deepspeed(device)
-        self.stage, self.config, self.device, self.zero = stage, config, device, zero
-        init_distributed(deepspeed, device)
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.engine, *_ = deepspeed.initialize(
-            model=stage,
-            optimizer=make_optimizer(stage, config),
-            config={
-                "train_micro_batch_size_per_gpu": micro_batch,
-                "train_batch_size": config.batch,
-                "gradient_clipping": config.clip if zero else 0.0,  # at ZeRO 0 ours, see _verdict
-                "zero_optimization": {"stage": zero},
-                "zero_allow_untested_optimizer": True,
-                "steps_per_print": 10**9,
-            },
+
+def check_optimizer(config: TrainConfig, *, elementwise: bool) -> None:
+    """Raises ValueError for a name or settings that timm does not know, and where `elementwise` is asked for (ZeRO 1 to 3 hand the
+    optimizer flattened pieces) for one that treats a matrix otherwise than its numbers one by one, as Muon and LAMB do."""
+    try:
+        make_optimizer(nn.Linear(1, 1), config)
+    except (ValueError, TypeError, AssertionError, ImportError) as error:
+        raise ValueError(
+            f"train.optimizer {config.optimizer!r}: {error}; take one of timm's, for instance adamw"
+        ) from None
+    if elementwise and not is_elementwise(config):
+        raise ValueError(
+            f"train.optimizer {config.optimizer!r} works on whole matrices, ZeRO 1 to 3 hold them in flat pieces; "
+            "use --zero 0, or adamw"
         )
 
-    def update(self, micro_batches: list[Batch], lr: float) -> Update:
-        set_lr(self.engine.optimizer, lr)
-        seed_dropout(self.config.seed, micro_batches[0])
-        losses = []
-        for batch in micro_batches:
-            losses.append(self.engine(batch.to(self.device), self.config.seed))
-            self.engine.backward(losses[-1].loss)
-            if batch is micro_batches[-1]:
-                loss, norm = self._verdict(losses)
-                check_finite(loss, norm)  # before the step: at ZeRO 0 DeepSpeed applies a NaN gradient
-            self.engine.step()
-        if self.zero:
-            norm = float(self.engine.get_global_grad_norm())
-            check_finite(loss, norm)  # after the step: ZeRO 1 finds the norm there, and skips what is not finite
-        return Update(loss=loss, grad_norm=norm, losses=tuple(losses))
 
-    def _verdict(self, losses: list[Losses]) -> tuple[float, float]:
-        """Global mean loss and, at ZeRO 0, the gradient's norm before clipping; NaN anywhere is NaN everywhere."""
-        loss = mean_loss(losses).to(self.device)
-        dist.all_reduce(loss)
-        weights = self.stage.parameters() if self.zero == 0 else []  # ZeRO 1 holds gradients flat and clips by itself
-        norm = torch.nn.utils.clip_grad_norm_(weights, self.config.clip)
-        return loss.item() / self.world, norm.item()
+def is_elementwise(config: TrainConfig) -> bool:
+    """Whether an update of a matrix equals that of its flat halves, each with an optimizer of its own: tried on 8 x 8 numbers."""
+    numbers = torch.Generator().manual_seed(0)
+    weight, gradients = torch.randn(8, 8, generator=numbers), torch.randn(3, 8, 8, generator=numbers)
 
-    def save(self, folder: Path) -> None:
-        self.engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+    def updated(weight: Tensor, gradients: Tensor) -> Tensor:
+        module = nn.Module()
+        module.weight = nn.Parameter(weight.clone())
+        optimizer = make_optimizer(module, config)
+        for module.weight.grad in gradients:
+            optimizer.step()
+        return module.weight.detach().flatten()
 
-    def load(self, folder: Path) -> None:
-        if not (folder / "deepspeed").is_dir():
-            raise ValueError(f"{folder} was written by another engine; resume with --engine local, or start a new run")
-        path, _ = self.engine.load_checkpoint(str(folder), tag="deepspeed")
-        if path is None:
-            raise ValueError(
-                f"{folder}: DeepSpeed found nothing to load there; remove that checkpoint to use an older one"
-            )
+    halves = zip(weight.flatten().split(32), gradients.flatten(1).split(32, dim=1), strict=True)
+    return torch.equal(updated(weight, gradients), torch.cat([updated(*half) for half in halves]))
 
-    def barrier(self) -> None:
-        dist.barrier()
 
-    def close(self) -> None:
-        self.engine.destroy()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def unscale_and_clip(stage: Stage, scale: float, clip: float) -> Tensor:
+    """Divides the gradients by the loss scale and clips them; their norm () before clipping."""
+    gradients = [p.grad for p in stage.parameters() if p.grad is not None]
+    if scale != 1:
+        torch._foreach_div_(gradients, scale)
+    return torch.nn.utils.clip_grad_norm_(stage.parameters(), clip)
+
+
+def weights_of(stage: Stage) -> State:
+    return {WEIGHTS + name: to_cpu(tensor) for name, tensor in stage.state_dict().items()}
+
+
+def load_weights(stage: Stage, state: State) -> None:
+    own = {name.removeprefix(WEIGHTS): tensor for name, tensor in state.items() if name.startswith(WEIGHTS)}
+    stage.load_state_dict(own)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, stage: Stage) -> State:
+    """What an unpartitioned optimizer remembers of each parameter."""
+    return {
+        f"{OPTIMIZER}{name}/{key}": to_cpu(value) if isinstance(value, Tensor) else torch.tensor(value)
+        for name, parameter in stage.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, stage: Stage, state: State) -> None:
+    """The reverse of `optimizer_state`; torch brings each tensor to its parameter's device."""
+    names = {parameter: name for name, parameter in stage.named_parameters()}
+    ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    remembered = by_parameter(state)
+    own = {number: remembered[name] for number, name in enumerate(ordered) if name in remembered}
+    optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def by_parameter(state: State) -> dict[str, dict[str, Any]]:
+    """{parameter: {key: value}} of the optimizer's part of a state, copied, for torch's optimizers take over what they load."""
+    found: dict[str, dict[str, Any]] = {}
+    for full, tensor in state.items():
+        if full.startswith(OPTIMIZER):
+            name, _, key = full.removeprefix(OPTIMIZER).rpartition("/")
+            is_int = tensor.ndim == 0 and tensor.dtype == torch.int64
+            found.setdefault(name, {})[key] = int(tensor) if is_int else tensor.clone()
+    return found
+
+
+def to_cpu(tensor: Tensor) -> Tensor:
+    """A copy of its own on the CPU, which later updates do not change."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def mean_loss(losses: list[Losses]) -> Tensor:
@@ -193,31 +237,3 @@ def mean_loss(losses: list[Losses]) -> Tensor:
 def seed_dropout(seed: int, batch: Batch) -> None:
     """Dropout is the only draw from torch's global generator; tied to the first image of this rank's part of the update."""
     torch.manual_seed(generator(seed, int(batch.index[0]), "dropout").initial_seed())
-
-
-def import_deepspeed(device: torch.device):
-    """DeepSpeed without its shared-memory operator, which costs a compiler and a minute at the first start on a CPU."""
-    import logging
-
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
-    import deepspeed
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    return deepspeed
-
-
-def init_distributed(deepspeed, device: torch.device) -> None:
-    """Joins the launcher's group, or makes one of this process alone where there is no launcher."""
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("MASTER_PORT", str(free_port()))
-    deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

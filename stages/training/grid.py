@@ -8,32 +8,10 @@ from torchvision.utils import make_grid
 
 from data.batch import Batch, to_float, to_uint8
 from data.resize import downsample
-from data.shards import read_split
 
-from ..config import StageConfig
 from ..sampling import Given, give_low_res, image_noise, sample_alone
 from ..stage import Stage
 from ..super_res import SuperResStage
-
-NUM = 16
-
-
-def held_out(config: StageConfig, data: str | Path, num: int = NUM) -> Batch:
-    """The first pictures of the val split; of the train split where there is none."""
-    from data.index import load
-
-    split = "val" if load(data).num_images.get("val") else "train"
-    text = config.cond.text.tokens if config.cond.text else 0
-    batches = read_split(
-        data,
-        split,
-        batch=num,
-        resolution=config.resolution,
-        label=config.cond.num_classes > 0,
-        text_tokens=text,
-        limit=num,
-    )
-    return next(iter(batches))
 
 
 @torch.inference_mode()

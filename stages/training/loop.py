@@ -4,199 +4,239 @@ The state of a run is (seed, nimg), the weights, the optimizer and the averages.
 position), so nothing else has to be saved.
 """
 
-import os
-import shutil
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from data.batch import Batch
-from data.index import Index
+from data.cli import RunError
+from data.mixture import Source
 from data.shards import Reader
 
 from ..build import build_stage
 from ..bundle import Provenance, save_bundle
 from ..config import StageConfig
+from ..cost import peak_flops, plan_stage
 from ..randomness import generator
-from ..stage import Stage
-from .ema import Ema
-from .engine import DeepSpeedEngine, Engine, LocalEngine, NonFiniteError, check_optimizer
-from .grid import held_out, sample_grid, save_picture
-from .rundir import RunDir, nimg_of, versions
+from .checkpoints import load_state, nimg_of
+from .checks import check_data, make_reader, micro_batch, text_encoder_id
+from .ema import Averages, Ema
+from .engine import State, check_optimizer
+from .grid import sample_grid, save_picture
+from .guard import Guard, SigmaQuartiles, explained
+from .norms import activation_norms, weight_norms
+from .place import Options, Place, compiles, make_engine
+from .rundir import RunDir, versions
+from .saving import Saver, write_checkpoint, write_snapshot
 from .schedule import lr_at
+from .signals import StopSignals
+from .validate import Validation, held_out, make_validation
 from .watch import Watch
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a run happens: which engine, which of how many processes, on which device, at which ZeRO stage."""
-
-    engine: str
-    rank: int
-    world: int
-    device: torch.device
-    zero: int = 0
-
-
 def train(
-    config: StageConfig,
-    *,
-    name: str,
-    data: str | Path,
-    out: Path,
-    place: Place,
-    checked: Callable[[], None] = lambda: None,
+    config: StageConfig, *, name: str, data: Source, out: Path, place: Place, options: Options | None = None
 ) -> Path:
     """Trains the stage called `name` into the run directory `out`, resuming what is there; returns the bundle's folder.
 
-    `checked` is called once on rank 0, after everything the user can have got wrong was found right.
+    A signal to stop (signals.py) saves first; for SIGINT a KeyboardInterrupt follows.
     """
-    settings = config.train
-    reader = make_reader(config, data, place)
+    settings, options = config.train, options or Options()
+    reader = make_reader(config, data, rank=place.rank, world=place.world)
     check_data(config, reader.index)
-    check_optimizer(settings)
+    check_optimizer(settings, elementwise=place.deepspeed.zero > 0)
     micro = micro_batch(config, place.world)
     run = RunDir(out)
-    if place.rank == 0:
-        run.open(config, reader.index.fingerprint)
-        checked()
+    if place.rank:
+        return Run(config, name, reader, place, run, micro, options).train()
+    with run.lock():
+        run.open(config, reader.index.fingerprint, resume=options.resume, allow=options.allow)
+        options.checked()
+        return Run(config, name, reader, place, run, micro, options).train()
 
-    torch.manual_seed(generator(settings.seed, "weights").initial_seed())
-    stage = build_stage(config)
-    stage.set_precision(settings.precision)
-    ema = Ema(stage.to(place.device), settings.ema)
-    engine = make_engine(stage, config, place)
-    if settings.compile and can_compile(place.device):
-        stage.net.compile(dynamic=False)
 
-    engine.barrier()  # the run directory is checked before anybody reads it
-    checkpoint = run.latest()
-    nimg = 0
-    if checkpoint:
-        engine.load(checkpoint)
-        ema.load(checkpoint)
-        nimg = nimg_of(checkpoint)
-    if nimg >= settings.images:
-        engine.close()
-        if place.rank == 0:
-            print(f"{out}: nothing to do, {nimg:,} of {settings.images:,} images are done")
-        return run.bundle
+class Run:
+    """One process's part of a training."""
 
-    def save() -> None:
-        if place.rank == 0:
-            run.draft(nimg)
-        engine.barrier()
-        draft = run.checkpoints / f"nimg-{nimg:010d}.tmp"
-        engine.save(draft)
-        engine.barrier()
-        if place.rank == 0:
-            ema.save(draft)
-            run.commit(draft, nimg, settings.keep)
-            half_life = settings.ema[0]
-            save_bundle(
-                run.bundle,
-                ema.weights(half_life),
-                config=config,
-                text_encoder=text_encoder_id(config, reader.index),
-                provenance=provenance(config, reader.index, nimg, half_life),
-            )
-        engine.barrier()
+    def __init__(
+        self, config: StageConfig, name: str, reader: Reader, place: Place, run: RunDir, micro: int, options: Options
+    ):
+        self.config, self.name, self.reader, self.place, self.run, self.micro = config, name, reader, place, run, micro
+        self.options, self.settings, self.leads = options, config.train, place.rank == 0
+        torch.manual_seed(generator(self.settings.seed, "weights").initial_seed())
+        stage = build_stage(config)
+        stage.set_precision(self.settings.precision)
+        stage.net.checkpointed = self.settings.checkpoint_activations
+        self.ema = Ema(stage.to(place.device), self.settings.ema)
+        self.engine = make_engine(stage, config, place, micro)
+        if compiles(place, self.settings.compile):
+            stage.net.compile(dynamic=False)
+        self.nimg, self.stopped, self.interrupted = 0, False, False
+        self.saver, self.guard = Saver(run.path), Guard(name, self.settings.max_skipped)
+        self.quartiles = SigmaQuartiles(config.noise)
+        self.validation: Validation | None = None
 
-    watch = pictures = None
-    if place.rank == 0:
-        run.cut_metrics(nimg)
-        watch = Watch(run, nimg=nimg, images=settings.images, name=name)
-        pictures = held_out(config, data)
-    batches = reader.batches(nimg)
-    try:
-        while nimg < settings.images:
+    def train(self) -> Path:
+        self.engine.barrier()  # the run directory is checked before anybody reads it
+        self._resume()
+        if self.nimg >= self.settings.images:
+            self.engine.close()
+            if self.leads:
+                print(f"{self.run.path}: nothing to do, {self.nimg:,} of {self.settings.images:,} images are done")
+            return self.run.bundle
+        if self.leads:
+            self.run.cut_metrics(self.nimg)
+            held = self.options.val_data or self.reader.source
+            self.validation = make_validation(self.config, held, self.place.device, self.options.lower)
+            self._note()
+        watch = self._watch() if self.leads else None
+        batches = self.reader.batches(self.nimg)
+        try:
+            with StopSignals() as signals, explained(self):
+                self._updates(batches, watch, signals)
+                self.saver.wait()
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+            self.saver.wait()
+            if watch:
+                watch.close()
+        if self.saver.failed:
+            raise OSError(self.saver.problem)
+        self.engine.close()
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if self.stopped and self.leads:
+            print(f"{self.run.path}: told to stop, saved at {self.nimg:,} images; the same command goes on")
+        return self.run.bundle
+
+    def _resume(self) -> None:
+        checkpoint = self.run.latest()
+        if checkpoint is None:
+            return
+        state = load_state(checkpoint)
+        self.engine.load(state)
+        self.ema.load(checkpoint)
+        self.nimg = nimg_of(checkpoint)
+        found = (
+            self.engine.state()
+        )  # the proof, at whatever world size and ZeRO stage: what was loaded is what is there
+        wrong = [name for name, tensor in found.items() if not torch.equal(tensor, state.get(name, torch.empty(0)))]
+        if self.engine.any(bool(wrong) or (self.leads and found.keys() != state.keys()))[0]:
+            raise RunError(f"stage {self.name}: {checkpoint} did not load as it was saved ({', '.join(wrong[:3])})")
+
+    def _updates(self, batches, watch: Watch | None, signals: StopSignals) -> None:
+        settings, pictures = self.settings, self._pictures()
+        while self.nimg < settings.images:
             waiting = time.monotonic()
             batch = next(batches)
             if watch:
                 watch.waited(time.monotonic() - waiting)
-            lr = lr_at(settings, nimg)
-            try:
-                update = engine.update(split(batch, micro), lr)
-            except NonFiniteError as error:
-                raise non_finite(name, nimg, batch, run, error) from None
-            before, nimg = nimg, nimg + settings.batch
-            ema.update(stage, nimg=nimg, batch=settings.batch)
-            last = nimg >= settings.images
-            passed = crossed(before, nimg)
+            lr = lr_at(settings, self.nimg)
+            update = self.engine.update(split(batch, self.micro), lr)
+            self.guard.check(update, batch, self.nimg, self.run)
+            before, self.nimg = self.nimg, self.nimg + settings.batch
+            if update.applied:
+                with self.engine.whole():
+                    self.ema.update(self.engine.stage, nimg=self.nimg, batch=settings.batch)
+            self.quartiles.add(update)
+            passed = crossed(before, self.nimg)
+            self.stopped, self.interrupted, failed = self.engine.any(
+                signals.caught is not None, signals.interrupted, self.saver.failed > 1
+            )
+            last = self.stopped or self.nimg >= settings.images
+            facts: dict[str, float] = {}
+            if last or passed(settings.save_every) or passed(settings.snapshot_every):
+                facts |= self._save(
+                    checkpoint=last or passed(settings.save_every), snapshot=passed(settings.snapshot_every)
+                )
+            if last or passed(settings.log_every):
+                facts |= self.quartiles.take(self.engine)
             if watch:
                 watch.update(update, batch=settings.batch)
-                if last or passed(settings.log_every):
-                    watch.log(nimg, lr=lr, device=place.device)
                 if pictures is not None and (last or passed(settings.grid_every)):
-                    draw(ema.module(settings.ema[0]), pictures.to(place.device), run, watch, nimg)
-            if last or passed(settings.save_every):
-                save()
-    finally:
-        batches.close()  # type: ignore[attr-defined]
-        if watch:
-            watch.close()
-    engine.close()
-    return run.bundle
+                    facts |= self._draw(pictures, watch)
+                if last or facts:
+                    watch.log(self.nimg, lr=lr, device=self.place.device, facts=facts)
+            if failed:
+                raise OSError(f"{self.saver.problem or 'rank 0 cannot save'}; stopped after two failed saves")
+            if self.stopped:
+                return
 
+    def _save(self, *, checkpoint: bool, snapshot: bool) -> dict[str, float]:
+        """Copies the state and has it written in the background; how long training stood still, and the validation losses."""
+        started = time.monotonic()
+        state = self.engine.state() if checkpoint else {}
+        if not self.leads:
+            return {}
+        losses = self.validation.losses(self.ema.module(self.settings.ema[0])) if self.validation and checkpoint else {}
+        measured = time.monotonic() if losses else started
+        averages = self.ema.copies()
+        job = partial(self._write, self.nimg, state, averages, losses.get("val_loss"), snapshot)
+        self.saver.submit(f"the checkpoint of image {self.nimg:,}", job)
+        return losses | {"save_stall_s": time.monotonic() - measured}
 
-def can_compile(device: torch.device) -> bool:
-    """torch.compile on a CPU needs a C++ compiler; without one the same update runs eagerly."""
-    return device.type != "cpu" or any(shutil.which(os.environ.get("CXX", name)) for name in ("c++", "g++", "clang++"))
+    def _write(self, nimg: int, state: State, averages: Averages, val_loss: float | None, snapshot: bool) -> None:
+        """In the saver's thread: a checkpoint and the bundle, a snapshot of the averages, or both."""
+        if snapshot:
+            write_snapshot(self.run, nimg, averages)
+        if not state:
+            return
+        write_checkpoint(self.run, nimg, state, averages, keep=self.settings.keep, val_loss=val_loss)
+        half_life, index = self.settings.ema[0], self.reader.index
+        save_bundle(
+            self.run.bundle,
+            averages[half_life],
+            config=self.config,
+            text_encoder=text_encoder_id(self.config, index),
+            provenance=Provenance(
+                nimg=nimg,
+                ema=half_life,
+                data=index.fingerprint,
+                classes=tuple(index.classes) if self.config.cond.num_classes and index.classes else None,
+                versions=versions(),
+                scores={} if val_loss is None else {"val_loss": val_loss},
+            ),
+        )
 
+    def _watch(self) -> Watch:
+        return Watch(
+            self.run,
+            nimg=self.nimg,
+            images=self.settings.images,
+            name=self.name,
+            world=self.place.world,
+            train_flops=plan_stage(self.config).train_flops if peak_flops(self.place.device) else 0,
+            wandb=self.options.wandb,
+        )
 
-def make_reader(config: StageConfig, data: str | Path, place: Place) -> Reader:
-    return Reader(
-        source=data,
-        batch=config.train.batch,
-        resolution=config.resolution,
-        seed=config.train.seed,
-        streams=config.train.streams,
-        rank=place.rank,
-        world=place.world,
-        workers=config.train.workers,
-        label=config.cond.num_classes > 0,
-        text_tokens=config.cond.text.tokens if config.cond.text else 0,
-    )
-
-
-def check_data(config: StageConfig, index: Index) -> None:
-    """Is what the data set describes its pictures with what the network takes? Raises ValueError."""
-    text, packed = config.cond.text, index.text_encoder
-    if text and packed:
-        name = Path(packed.id.rpartition("-")[0]).name
-        if name != Path(text.encoder).name or packed.dim != text.dim:
-            raise ValueError(
-                f"data: text features are {packed.id} with {packed.dim} numbers a token, cond.text asks for "
-                f"{text.encoder} with {text.dim}; change cond.text, or pack with --text-encoder {text.encoder}"
+    def _note(self) -> None:
+        """What is allowed and seldom meant."""
+        warmup, images = self.settings.warmup, self.settings.images
+        if warmup >= images:
+            print(
+                f"{self.name}: note: train.warmup {warmup:,} is not shorter than train.images {images:,}, so the learning "
+                f"rate only reaches {lr_at(self.settings, images):.3g} of {self.settings.lr:.3g}",
+                file=sys.stderr,
             )
-    if 0 < config.cond.num_classes < len(index.classes or ()):
-        raise ValueError(
-            f"data: {len(index.classes or ())} classes, cond.num_classes is {config.cond.num_classes}; "
-            f"set it to {len(index.classes or ())}"
-        )
 
+    def _pictures(self) -> Batch | None:
+        """What the sample grids are compared with: the first pictures of the val split, or of the train split."""
+        if not self.leads:
+            return None
+        split = "val" if self.reader.index.num_images.get("val") else "train"
+        return next(held_out(self.config, self.reader.source, 16, split)).to(self.place.device)
 
-def micro_batch(config: StageConfig, world: int) -> int:
-    """Images of one forward of one rank. Raises ValueError where it does not divide the rank's share."""
-    share, micro = config.train.batch // world, config.train.micro_batch
-    if micro is None:
-        return share
-    if share % micro:
-        raise ValueError(
-            f"train.micro_batch {micro} does not divide {share} = batch {config.train.batch} / {world} processes; "
-            f"choose a divisor of {share}"
-        )
-    return micro
-
-
-def make_engine(stage: Stage, config: StageConfig, place: Place) -> Engine:
-    if place.engine == "deepspeed":
-        micro = micro_batch(config, place.world)
-        return DeepSpeedEngine(stage, config.train, place.device, zero=place.zero, micro_batch=micro)
-    return LocalEngine(stage, config.train, place.device)
+    def _draw(self, pictures: Batch, watch: Watch) -> dict[str, float]:
+        """Paints the grid; the magnitudes where they were asked for."""
+        stage = self.ema.module(self.settings.ema[0])
+        picture = sample_grid(stage, pictures)
+        save_picture(picture, self.run.samples / f"nimg-{self.nimg:010d}.png")
+        watch.grid(picture, self.nimg)
+        return weight_norms(stage) | activation_norms(stage, pictures) if self.options.norms else {}
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
@@ -205,30 +245,5 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
 
 def crossed(before: int, nimg: int) -> Callable[[int], bool]:
-    """Whether a multiple of `every` images was reached by this update."""
-    return lambda every: before // every != nimg // every
-
-
-def draw(stage: Stage, pictures: Batch, run: RunDir, watch: Watch, nimg: int) -> None:
-    picture = sample_grid(stage, pictures)
-    save_picture(picture, run.samples / f"nimg-{nimg:010d}.png")
-    watch.grid(picture, nimg)
-
-
-def text_encoder_id(config: StageConfig, index: Index) -> str | None:
-    return index.text_encoder.id if config.cond.text and index.text_encoder else None
-
-
-def provenance(config: StageConfig, index: Index, nimg: int, half_life: int) -> Provenance:
-    classes = tuple(index.classes) if config.cond.num_classes and index.classes else None
-    return Provenance(nimg=nimg, ema=half_life, data=index.fingerprint, classes=classes, versions=versions())
-
-
-def non_finite(name: str, nimg: int, batch: Batch, run: RunDir, error: NonFiniteError) -> RuntimeError:
-    """What a person needs to go on after a NaN."""
-    good = run.latest()
-    keys = ", ".join(batch.keys[:8]) + (", ..." if len(batch.keys) > 8 else "")
-    return RuntimeError(
-        f"stage {name}: {error} at image {nimg:,} (samples {keys}); nothing was applied; "
-        f"the last good checkpoint is {good.name if good else 'none'}"
-    )
+    """Whether a multiple of `every` images was reached by this update; 0 is never."""
+    return lambda every: every > 0 and before // every != nimg // every

@@ -1,37 +1,33 @@
-"""The run directory of one stage: resolved config, environment, metrics, TensorBoard events, grids, checkpoints, bundle.
+"""The run directory of one stage: resolved config, environment, metrics, TensorBoard events, grids, checkpoints, bundle."""
 
-A checkpoint is a folder `checkpoints/nimg-XXXXXXXXXX` with a manifest of sizes and hashes. It is written under another name and
-renamed when whole, so the newest one with a whole manifest is always a state that existed.
-"""
-
+import fcntl
 import json
 import os
 import platform
-import re
 import shutil
+import socket
 import sys
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..bundle import file_sha256, sync
 from ..config import StageConfig
+from .checkpoints import Checkpoints, replace_text, write_json
 
-NAME = re.compile(r"nimg-(\d{10})")
 FREE_TO_CHANGE = {
-    f"train.{key}" for key in ("images", "workers", "save_every", "log_every", "grid_every", "keep", "compile")
-}
-FREE_TO_CHANGE |= {"train.micro_batch"}
+    f"train.{key}"
+    for key in (
+        "images", "workers", "save_every", "log_every", "grid_every", "keep", "compile", "micro_batch",
+        "checkpoint_activations", "max_skipped", "snapshot_every", "val_images",
+    )
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class RunDir:
+class RunDir(Checkpoints):
     """Paths and the rules of what may be written when. `sample.` keys and FREE_TO_CHANGE may differ on resume, others not."""
-
-    path: Path
 
     @property
     def metrics(self) -> Path:
@@ -45,12 +41,35 @@ class RunDir:
     def bundle(self) -> Path:
         return self.path / "bundle"
 
-    @cached_property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
 
-    def open(self, config: StageConfig, data: str) -> None:
-        """Makes the folder, or checks that it belongs to this config and data. Raises ValueError with the differing keys."""
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One training process at a time in a folder. The kernel gives the lock back when its holder dies, however it dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "run.lock").open("a+") as file:
+            try:
+                fcntl.lockf(
+                    file, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # a record lock: forked loader processes do not inherit it
+            except BlockingIOError:
+                file.seek(0)
+                raise ValueError(
+                    f"{self.path}: another run works there ({file.read().strip()}); stop it, or choose another --out"
+                ) from None
+            file.truncate(0)
+            file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n")
+            file.flush()
+            yield
+
+    def open(self, config: StageConfig, data: str, *, resume: str = "auto", allow: tuple[str, ...] = ()) -> None:
+        """Makes the folder, or checks that it belongs to this config and data. Raises ValueError with the differing keys.
+
+        resume: "auto" goes on from the newest checkpoint or starts, "latest", "best" or a checkpoint's name must be there; newer
+        ones are set aside. allow: keys that may differ though they change the result.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK):
             raise ValueError(f"{self.path}: not writable; choose another --out")
@@ -62,52 +81,23 @@ class RunDir:
             changed = {
                 key: pair
                 for key, pair in differences(json.loads(path.read_text()), new).items()
-                if key.removeprefix("config.") not in FREE_TO_CHANGE and not key.startswith("config.sample.")
+                if key.removeprefix("config.") not in FREE_TO_CHANGE | set(allow)
+                and not key.startswith("config.sample.")
             }
             if changed:
                 told = "; ".join(
                     f"{key.removeprefix('config.')} was {a!r}, is {b!r}" for key, (a, b) in changed.items()
                 )
                 raise ValueError(
-                    f"{self.path} holds a run of another config: {told}; restore it, or choose another --out"
+                    f"{self.path} holds a run of another config: {told}; restore it, choose another --out, or allow it with "
+                    f"--allow-change {next(iter(changed)).removeprefix('config.')}"
                 )
+        if resume != "auto":
+            self.go_back(resume)
         for unfinished in self.checkpoints.glob("*.tmp"):
             shutil.rmtree(unfinished)
         write_json(path, new)
         write_json(self.path / "environment.json", environment())
-
-    def latest(self) -> Path | None:
-        """The newest whole checkpoint."""
-        folders = sorted((p for p in self.checkpoints.glob("nimg-*") if NAME.fullmatch(p.name)), reverse=True)
-        for folder in folders:
-            problem = check_manifest(folder)
-            if problem is None:
-                return folder
-            print(f"{folder}: {problem}; trying an older checkpoint", file=sys.stderr)
-        if folders:
-            raise ValueError(f"{self.checkpoints}: no checkpoint is whole; restore one, or choose another --out")
-        return None
-
-    def draft(self, nimg: int) -> Path:
-        """An empty folder to write a checkpoint into."""
-        folder = self.checkpoints / f"nimg-{nimg:010d}.tmp"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
-
-    def commit(self, draft: Path, nimg: int, keep: int) -> None:
-        """Makes a draft the newest checkpoint and removes all but the last `keep`."""
-        files = sorted(path for path in draft.rglob("*") if path.is_file())
-        listed = {str(p.relative_to(draft)): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in files}
-        write_json(draft / "manifest.json", {"nimg": nimg, "files": listed})
-        for path in (*files, draft / "manifest.json", draft):
-            sync(path)
-        final = draft.with_suffix("")
-        shutil.rmtree(final, ignore_errors=True)
-        draft.rename(final)
-        sync(self.checkpoints)
-        for old in sorted(self.checkpoints.glob("nimg-*[0-9]"))[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
 
     def cut_metrics(self, nimg: int) -> None:
         """Drops log lines beyond the loaded position, so that a resumed run's log reads as if never interrupted."""
@@ -115,28 +105,6 @@ class RunDir:
             lines = self.metrics.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["nimg"] <= nimg]
             replace_text(self.metrics, "".join(kept))
-
-
-def nimg_of(checkpoint: Path) -> int:
-    match = NAME.fullmatch(checkpoint.name)
-    assert match
-    return int(match[1])
-
-
-def check_manifest(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
-    try:
-        files: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["files"]
-        wanted = [(name, facts["bytes"], facts["sha256"]) for name, facts in files.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"manifest unreadable ({type(error).__name__})"
-    for name, num_bytes, sha256 in wanted:
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != num_bytes:
-            return f"{name} is missing or cut short"
-        if file_sha256(path) != sha256:
-            return f"{name} has another sha256"
-    return None
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
@@ -167,14 +135,3 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "world": int(os.environ.get("WORLD_SIZE", "1")),
     }
-
-
-def write_json(path: Path, value: Any) -> None:
-    replace_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes beside and renames: a reader sees the old text or the new, never half; several processes may write at once."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    part.replace(path)

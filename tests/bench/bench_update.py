@@ -1,8 +1,10 @@
-"""A training update of our U-Net against diffusers' UNet2DModel of the same widths and parameter count, on a CPU.
+"""A training update of our U-Net against diffusers' UNet2DModel of the same widths and parameter count.
 
     python tests/bench/bench_update.py             the numbers of the README: precisions, layouts, eager
     python tests/bench/bench_update.py --compile   the same, and compiled: minutes more
     python tests/bench/bench_update.py --quick     does it work, and roughly how fast
+    python tests/bench/bench_update.py --device cuda    larger networks, compiled too, with MFU; the first table has diffusers
+                                                        as it comes: fp32 or bf16, contiguous, eager
 
 First every setting of each, in pairs; then the best of ours against the best of theirs, A B A B, each in a process of its own that
 lives through the whole duel. The ratio is the median over pairs of theirs / ours: what disturbs the machine disturbs both. The
@@ -16,12 +18,13 @@ from typing import Annotated
 
 import torch
 import typer
-from contenders import BUILD, TASKS, Setting, Task, Times, Worker
+from contenders import BUILD, GPU_TASKS, TASKS, Setting, Task, Times, Worker
 from machine import describe, table
 from torch.utils.flop_counter import FlopCounterMode
 
 from data.batch import Cond
 from data.cli import run
+from stages.cost import BACKWARD, mfu, peak_flops
 
 TOLERANCE = 0.02  # of the parameter count
 
@@ -31,15 +34,18 @@ def main(
     compile: Annotated[bool, typer.Option(help="compiled settings as well")] = False,
     threads: Annotated[int, typer.Option(help="threads of each; 0: one a core")] = 0,
     rounds: Annotated[int, typer.Option(help="pairs of the duel; 0: 30, quick 6")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     only: Annotated[str, typer.Option(help="one task: base or sr")] = "",
 ) -> None:
     """Print a table and a ratio for each task."""
     threads = threads or len(os.sched_getaffinity(0))
     rounds = rounds or (6 if quick else 30)
     print(f"{describe('diffusers')}; {threads} threads")
-    for task in TASKS:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no GPU is visible to torch")
+    for task in GPU_TASKS if device == "cuda" else TASKS:
         if only in ("", task.name):
-            duel(task, settings(quick, compile), threads, rounds, search=2 if quick else 5)
+            duel(task, settings(quick, compile or device == "cuda"), threads, rounds, 2 if quick else 5, device)
 
 
 def settings(quick: bool, compile: bool) -> list[Setting]:
@@ -50,7 +56,7 @@ def settings(quick: bool, compile: bool) -> list[Setting]:
     ]
 
 
-def duel(task: Task, allowed: list[Setting], threads: int, rounds: int, search: int) -> None:
+def duel(task: Task, allowed: list[Setting], threads: int, rounds: int, search: int, device: str) -> None:
     """Finds the best setting of each, lets them compete, prints what came out."""
     sizes = {peer: size_of(peer, task) for peer in BUILD}
     ratio = sizes["ours"][0] / sizes["diffusers"][0]
@@ -58,11 +64,11 @@ def duel(task: Task, allowed: list[Setting], threads: int, rounds: int, search: 
 
     found: dict[str, dict[Setting, float]] = {peer: {} for peer in BUILD}
     for setting in allowed if len(allowed) > 1 else []:
-        for peer, times in paired(task, dict.fromkeys(BUILD, setting), threads, search)[0].items():
+        for peer, times in paired(task, dict.fromkeys(BUILD, setting), threads, search, device)[0].items():
             found[peer][setting] = median(each.cpu if threads == 1 else each.wall for each in times)
             print(f"  {task.name}: {peer}, {setting}: {found[peer][setting]:.0f} ms", flush=True)
     best = {peer: min(allowed, key=found[peer].get) if found[peer] else allowed[0] for peer in BUILD}
-    times, memory = paired(task, best, threads, rounds)
+    times, memory = paired(task, best, threads, rounds, device)
 
     print(
         f"{task.name}: {task.size} px, batch {task.batch}, widths {task.widths}, self-attention at levels {task.attention}"
@@ -88,6 +94,10 @@ def duel(task: Task, allowed: list[Setting], threads: int, rounds: int, search: 
     wall = [theirs.wall / ours.wall for ours, theirs in zip(times["ours"], times["diffusers"], strict=True)]
     cpu = [theirs.cpu / ours.cpu for ours, theirs in zip(times["ours"], times["diffusers"], strict=True)]
     print(f"theirs / ours, {rounds} pairs: {spread(wall)}; processor time {spread(cpu)}")
+    if peak := peak_flops(torch.device(device)):
+        for peer in BUILD:
+            rate = 1000 * task.batch / median(each.wall for each in times[peer])
+            print(f"{peer}: {rate:.0f} img/s, MFU {mfu(rate, BACKWARD * sizes[peer][1], peak):.1%}")
     print(f"target {task.target}: {'reached' if median(wall) >= task.target else 'MISSED'}", flush=True)
 
 
@@ -96,11 +106,13 @@ def spread(ratios: list[float]) -> str:
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
-def paired(task: Task, chosen: dict[str, Setting], threads: int, rounds: int) -> tuple[dict[str, list[Times]], dict]:
+def paired(
+    task: Task, chosen: dict[str, Setting], threads: int, rounds: int, device: str
+) -> tuple[dict[str, list[Times]], dict]:
     """Each update's times by peer, taken in turns, and the memory of each process."""
     with (
-        Worker("ours", task, chosen["ours"], threads) as ours,
-        Worker("diffusers", task, chosen["diffusers"], threads) as theirs,
+        Worker("ours", task, chosen["ours"], threads, device) as ours,
+        Worker("diffusers", task, chosen["diffusers"], threads, device) as theirs,
     ):
         times: dict[str, list[Times]] = {"ours": [], "diffusers": []}
         for _ in range(rounds):

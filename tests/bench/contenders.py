@@ -25,7 +25,8 @@ WARM = 3  # updates before the clock: allocator, lazy kernels, compilation, gain
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is trained. widths, attention: channels of each level and levels with self-attention, finest first, for both;
-    layers, blocks: residual blocks of a level, theirs and ours, so that the parameters match. target: ratio to reach."""
+    layers, blocks: residual blocks of a level, theirs and ours, so that the parameters match; in super-resolution ours stand
+    mostly on the coarse levels, as in Imagen's Efficient U-Net (Saharia et al. 2022, appendix B). target: ratio to reach."""
 
     name: str
     size: int
@@ -40,7 +41,17 @@ class Task:
 
 TASKS = (
     Task(name="base", size=16, batch=32, num_in=3, widths=(64, 128, 192), attention=(1, 2), layers=2, blocks=(3, 3, 4), target=1.2),
-    Task(name="sr", size=64, batch=8, num_in=6, widths=(64, 96, 128), attention=(), layers=2, blocks=(3, 4, 4), target=1.7),
+    Task(name="sr", size=64, batch=8, num_in=6, widths=(64, 96, 128), attention=(), layers=2, blocks=(1, 3, 5), target=1.7),
+)  # fmt: skip
+GPU_TASKS = (
+    Task(
+        name="base", size=64, batch=64, num_in=3, widths=(192, 384, 576, 768), attention=(2, 3), layers=2, blocks=(2, 3, 4, 4),
+        target=1.05,
+    ),
+    Task(
+        name="sr", size=256, batch=16, num_in=6, widths=(128, 256, 512, 768), attention=(), layers=2, blocks=(1, 4, 4, 4),
+        target=1.05,
+    ),
 )  # fmt: skip
 HEAD_DIM = 32
 
@@ -89,16 +100,16 @@ def build_diffusers(task: Task) -> nn.Module:
 BUILD = {"ours": build_ours, "diffusers": build_diffusers}
 
 
-def forward_of(peer: str, net: nn.Module, task: Task, precision: str) -> Forward:
+def forward_of(peer: str, net: nn.Module, task: Task, precision: str, device: str) -> Forward:
     """(x, noise (b,)) to the network's output, each network in bfloat16 by its own means."""
     if peer == "ours":
         from data.batch import Cond
 
         if precision == "bf16":
             net.compute_dtype = torch.bfloat16
-        cond = Cond.empty(task.batch)
+        cond = Cond.empty(task.batch, device)
         return lambda x, noise: net(x, noise, cond)
-    cast = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+    cast = torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
     def forward(x: Tensor, noise: Tensor) -> Tensor:
         with cast:
@@ -107,18 +118,18 @@ def forward_of(peer: str, net: nn.Module, task: Task, precision: str) -> Forward
     return forward
 
 
-def make_update(peer: str, task: Task, setting: Setting) -> Callable[[], float]:
+def make_update(peer: str, task: Task, setting: Setting, device: str = "cpu") -> Callable[[], float]:
     """One training update, giving its loss."""
     torch.manual_seed(0)
     net = BUILD[peer](task)
     layout = torch.channels_last if setting.channels_last else torch.contiguous_format
-    net = net.to(memory_format=layout)
-    forward = forward_of(peer, net, task, setting.precision)
+    net = net.to(device, memory_format=layout)
+    forward = forward_of(peer, net, task, setting.precision, device)
     if setting.compiled:
         net.compile(dynamic=False)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    x = torch.randn(task.batch, task.num_in, task.size, task.size).to(memory_format=layout)
-    target, noise = torch.randn(task.batch, 3, task.size, task.size), torch.rand(task.batch)
+    x = torch.randn(task.batch, task.num_in, task.size, task.size).to(device, memory_format=layout)
+    target, noise = torch.randn(task.batch, 3, task.size, task.size).to(device), torch.rand(task.batch).to(device)
 
     def update() -> float:
         loss = F.mse_loss(forward(x, noise).float(), target)
@@ -131,8 +142,10 @@ def make_update(peer: str, task: Task, setting: Setting) -> Callable[[], float]:
     return update
 
 
-def peak_mb() -> int:
-    """Peak resident memory of this process so far."""
+def peak_mb(device: str) -> int:
+    """Peak memory of the GPU so far, or of this process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
@@ -141,8 +154,9 @@ def serve(request: dict) -> None:
     torch.set_num_threads(request["threads"])
     torch.set_flush_denormal(True)
     task = Task(**{key: tuple(v) if isinstance(v, list) else v for key, v in request["task"].items()})
-    update = make_update(request["peer"], task, Setting(**request["setting"]))
-    imported = peak_mb()
+    device = request["device"]
+    update = make_update(request["peer"], task, Setting(**request["setting"]), device)
+    imported = peak_mb(device)
     for _ in range(WARM):
         assert update() < 10
     print("ready", flush=True)
@@ -150,7 +164,7 @@ def serve(request: dict) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         update()
         print(1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu), flush=True)
-    print(json.dumps({"peak_mb": peak_mb(), "imported_mb": imported}), flush=True)
+    print(json.dumps({"peak_mb": peak_mb(device), "imported_mb": imported}), flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +178,8 @@ class Times:
 class Worker:
     """A process with one contender, warmed up. Ask it for updates, then close it for its memory."""
 
-    def __init__(self, peer: str, task: Task, setting: Setting, threads: int):
-        request = {"peer": peer, "task": asdict(task), "setting": asdict(setting), "threads": threads}
+    def __init__(self, peer: str, task: Task, setting: Setting, threads: int, device: str):
+        request = {"peer": peer, "task": asdict(task), "setting": asdict(setting), "threads": threads, "device": device}
         self.process = subprocess.Popen(
             [sys.executable, __file__, json.dumps(request)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

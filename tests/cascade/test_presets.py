@@ -8,7 +8,7 @@ import pytest
 from cascade.config import PRESETS, load_config, parse_config
 from cascade.plan import StagePlan, plan_stage
 from stages.config import BaseConfig, SuperResConfig
-from stages.training.loop import micro_batch
+from stages.training.checks import micro_batch
 
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 REFERENCE = {"imagenet_256": (8, 16, 32), "text_1024": (32, 64, 128)}  # and the numbers of processes they should fit

@@ -48,7 +48,7 @@ def packed(shapes, encoder, tmp_path_factory):
     """96 shapes at SIDE px in 8 shards, with labels and (stand-in) text features; not to be changed."""
     folder = tmp_path_factory.mktemp("packed") / "shards"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.text.TextEncoder.load", lambda name, device: encoder)
+        patch.setattr("data.text.TextEncoder.load", lambda name, device, max_tokens: encoder)
         pack(shapes, folder, Settings(size=SIDE, shards=8, text_encoder="stand-in"))
     return folder
 

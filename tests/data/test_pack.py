@@ -149,7 +149,7 @@ def test_index_tells_what_was_done(shapes, packed):
 
 
 def test_an_encoder_needs_captions(tmp_path, encoder, monkeypatch):
-    monkeypatch.setattr("data.text.TextEncoder.load", lambda name, device: encoder)
+    monkeypatch.setattr("data.text.TextEncoder.load", lambda name, device, max_tokens: encoder)
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.png").write_bytes(png())
     with pytest.raises(
@@ -286,6 +286,7 @@ def test_command_line_packs_and_reports(shapes, tmp_path, monkeypatch, capsys):
     [
         (["--size", "-3"], "--size -3 is out of range"),
         (["--resize", "stretch"], "--resize 'stretch' is not one of center_crop, pad, none"),
+        (["--text-tokens", "1"], "--text-tokens 1 is out of range; give 2 to 512"),
         (["--format", "bmp"], "--format 'bmp'"),
         (["--background", "whitish"], "--background 'whitish' is no colour"),
         (["--val", "1.5"], "--val 1.5 is out of range"),

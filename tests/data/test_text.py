@@ -1,6 +1,7 @@
 """The real encoder (its weights come with a package): the same features alone, in a crowd, packed and read."""
 
 import builtins
+import json
 import shutil
 
 import numpy as np
@@ -81,6 +82,25 @@ def test_packed_features_equal_a_direct_encoding(minilm, tmp_path):
         text, mask = pad_text(minilm.encode([shape(int(key)).caption for key in batch.keys]), 12)
         assert torch.equal(batch.cond.text_mask, mask)
         torch.testing.assert_close(batch.cond.text, text, rtol=2e-3, atol=2e-3)
+
+
+def test_longer_captions_are_packed_when_asked_and_more_than_packed_is_refused(tmp_path):
+    encoder = TextEncoder.load("minilm", max_tokens=48)
+    (tmp_path / "src").mkdir()
+    shutil.copytree(write_folder(tmp_path / "shapes", 4, 16), tmp_path / "src", dirs_exist_ok=True)
+    rows = [json.loads(line) for line in (tmp_path / "src/metadata.jsonl").read_text().splitlines()]
+    lines = [json.dumps(row | {"text": f"{row['text']} {LONG}"}) for row in rows]
+    (tmp_path / "src/metadata.jsonl").write_text("\n".join(lines))
+    pack(tmp_path / "src", tmp_path / "out", Settings(size=16, text_encoder="minilm", text_tokens=48))
+    assert load(tmp_path / "out").text_encoder.max_tokens == 48
+    batch = next(read_split(tmp_path / "out", "train", batch=4, resolution=16, text_tokens=48))
+    assert batch.cond.text_mask.all()
+    (want,) = encoder.encode([f"{shape(int(batch.keys[0])).caption} {LONG}"])
+    torch.testing.assert_close(batch.cond.text[0], torch.from_numpy(want).float(), rtol=2e-3, atol=2e-3)
+    with pytest.raises(ValueError, match=r"cut to 48 tokens, 49 are asked for; pack again with --text-tokens 49"):
+        read_split(tmp_path / "out", "train", batch=4, resolution=16, text_tokens=49)
+    with pytest.raises(ValueError, match="reads at most 512 tokens, 600 are asked for"):
+        TextEncoder.load("minilm", max_tokens=600)
 
 
 def test_pad_text():

@@ -8,7 +8,7 @@ import torch
 from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder
-from stages.training.loop import Place
+from stages.training.place import Place
 
 pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
 

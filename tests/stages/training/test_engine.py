@@ -1,5 +1,7 @@
 """The local engine: accumulation changes nothing, what is not finite is not applied, a saved state goes on bit for bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -7,7 +9,7 @@ from torch.testing import assert_close
 from data.batch import Batch
 from stages.base import BaseStage
 from stages.stage import Stage
-from stages.training.engine import LocalEngine, NonFiniteError, Update
+from stages.training.engine import LocalEngine, LossScale, Update, check_optimizer, is_elementwise
 from stages.training.loop import split
 from tests.stages.training.updates import BATCH, NUM, build, config, global_batch, lr_of
 
@@ -73,60 +75,113 @@ def test_what_is_not_finite_is_not_applied(where, value):
     made = engine()
     train(made, 4, last=1)
     before, moments = state(made.stage), made.optimizer.state_dict()
-    poison(made.stage, where, value)
-    with pytest.raises(NonFiniteError, match=r"loss .*, gradient norm"):
-        train(made, 4, 1, 2)
+    hooked = poison(made.stage, where, value)
+    assert [update.applied for update in train(made, 4, 1, 2)] == [False]
     assert_close(state(made.stage), before, rtol=0, atol=0)
     assert_close(made.optimizer.state_dict()["state"], moments["state"], rtol=0, atol=0)
-
-
-def poison(stage: BaseStage, where: str, value: float) -> None:
-    if where == "gradient":
-        stage.net.conv_in.weight.register_hook(lambda gradient: gradient * value)
-    else:
-        stage.register_forward_hook(
-            lambda _stage, _inputs, losses: type(losses)(
-                loss=losses.loss * value, per_image=losses.per_image, sigma=losses.sigma
-            )
-        )
-
-
-def test_a_saved_state_goes_on_bit_for_bit(tmp_path):
+    hooked.remove()
     whole = engine()
+    assert [train(whole, 4, k, k + 1)[0].loss for k in (0, 2)][1] == train(made, 4, 2, 3)[
+        0
+    ].loss  # nothing of it is left
+
+
+def poison(stage: BaseStage, where: str, value: float):
+    """Makes one gradient or the loss not finite, until the handle is removed."""
+    if where == "gradient":
+        return stage.net.conv_in.weight.register_hook(lambda gradient: gradient * value)
+    return stage.register_forward_hook(lambda _stage, _in, losses: replace(losses, loss=losses.loss * value))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "sgd", "adafactor", "nadam"])
+def test_a_saved_state_goes_on_bit_for_bit(optimizer):
+    settings = config().model_copy(update={"optimizer": optimizer})
+    whole, first = (LocalEngine(build(), settings, CPU) for _ in range(2))
     train(whole, 4)
-    first = engine()
     train(first, 4, last=3)
-    first.save(tmp_path)
-    second = LocalEngine(BaseStage(first.stage.config), config(), CPU)  # other weights, to be replaced
-    second.load(tmp_path)
+    saved = first.state()
+    train(first, 4, 3)  # a state is a copy: what comes after does not change it
+    second = LocalEngine(BaseStage(first.stage.config), settings, CPU)  # other weights, to be replaced
+    second.load(saved)
     train(second, 4, 3)
-    assert_close(state(second.stage), state(whole.stage), rtol=0, atol=0)
+    second.load(saved)  # nor does training on what was loaded
+    train(second, 4, 3)
+    assert_close(second.state(), whole.state(), rtol=0, atol=0)
 
 
-def test_a_checkpoint_of_another_engine_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="written by another engine; resume with --engine deepspeed"):
-        engine().load(tmp_path)
+def test_activation_checkpointing_changes_nothing_but_memory():
+    plain, checkpointed = engine(), engine()
+    checkpointed.stage.net.checkpointed = True
+    kept = []
+    for made in (plain, checkpointed):
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.nbytes) or t, lambda t: t):
+            made.stage(global_batch(0), 0)
+        kept.append(sum(saved))
+    assert kept[1] < 0.5 * kept[0]
+    assert [update.loss for update in train(plain, 4)] == [update.loss for update in train(checkpointed, 4)]
+    assert_close(checkpointed.state(), plain.state(), rtol=0, atol=0)
 
 
-def test_a_checkpoint_that_is_a_pickle_of_code_is_not_executed(tmp_path):
-    """`local.pt` is read with weights_only: the sentinel's function is not called."""
-    import pickle
+class TestLossScale:
+    def test_only_half_precision_is_scaled(self):
+        for precision in ("fp32", "bf16"):
+            scaler = LossScale(precision)
+            scaler.update(applied=False)
+            assert (scaler.scale, scaler.state()) == (1.0, {})
 
-    sentinel = tmp_path / "executed"
-    torch.save({"stage": Evil(str(sentinel)), "optimizer": {}}, tmp_path / "local.pt")
-    with pytest.raises(pickle.UnpicklingError):
-        engine().load(tmp_path)
-    assert not sentinel.exists()
+    def test_it_halves_on_overflow_and_doubles_after_a_while(self):
+        scaler = LossScale("fp16", start=8.0, every=3)
+        seen = []
+        for applied in (
+            True,
+            False,
+            True,
+            True,
+            True,
+            True,
+            True,
+            True,
+            False,
+            False,
+            False,
+            False,
+            False,
+            False,
+            False,
+        ):
+            scaler.update(applied)
+            seen.append(scaler.scale)
+        assert seen == [8, 4, 4, 4, 8, 8, 8, 16, 8, 4, 2, 1, 1, 1, 1]
+
+    def test_it_is_part_of_the_state(self):
+        scaler, other = LossScale("fp16", start=8.0, every=3), LossScale("fp16", every=3)
+        scaler.update(applied=True)
+        other.load(scaler.state())
+        assert (other.scale, other.good) == (8.0, 1)
+
+    def test_a_scale_does_not_change_the_update(self):
+        """A power of two, in float32: the same bits."""
+        plain, scaled = engine(), engine()
+        scaled.scaler.scale = 2.0**10
+        for one, other in zip(train(plain, 4), train(scaled, 4), strict=True):
+            assert (one.loss, one.grad_norm) == (other.loss, other.grad_norm)
+        assert_close(scaled.state(), plain.state(), rtol=0, atol=0)
 
 
-class Evil:
-    """Unpickling it makes a file."""
+class TestElementwise:
+    """What ZeRO may flatten: the update of each number depends on its own history alone."""
 
-    def __init__(self, path: str):
-        self.path = path
+    @pytest.mark.parametrize("name", ["adamw", "lion", "sgd", "nadam", "adopt"])
+    def test_these_are(self, name):
+        assert is_elementwise(config().model_copy(update={"optimizer": name}))
 
-    def __reduce__(self):
-        return open, (self.path, "w")
+    @pytest.mark.parametrize("name", ["muon", "lamb", "adafactor", "lars"])
+    def test_these_are_not_and_are_refused_with_zero(self, name):
+        settings = config().model_copy(update={"optimizer": name, "weight_decay": 0.1})
+        check_optimizer(settings, elementwise=False)
+        with pytest.raises(ValueError, match=f"train.optimizer '{name}' works on whole matrices.*--zero 0, or adamw"):
+            check_optimizer(settings, elementwise=True)
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -18,8 +18,10 @@ from data.batch import Cond
 from stages.base import BaseStage
 from stages.bundle import load_bundle, read_sidecar
 from stages.config import StageConfig
-from stages.training.loop import micro_batch, train
-from stages.training.rundir import RunDir, nimg_of
+from stages.training.checkpoints import nimg_of
+from stages.training.checks import micro_batch
+from stages.training.loop import train
+from stages.training.rundir import RunDir
 from tests.stages.tiny import base_config, sr_config
 
 ROOT = Path(__file__).parents[3]
@@ -40,7 +42,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
         load_file(one / "bundle" / "ema.safetensors"), load_file(other / "bundle" / "ema.safetensors"), rtol=0, atol=0
     )
     latest = [RunDir(path).latest() for path in (one, other)]
-    states = [torch.load(folder / "local.pt", weights_only=True) for folder in latest]
+    states = [load_file(folder / "state.safetensors") for folder in latest]
     assert_close(states[0], states[1], rtol=0, atol=0)
     for name in ("ema-16.safetensors", "ema-64.safetensors"):
         assert (latest[0] / name).read_bytes() == (latest[1] / name).read_bytes()
@@ -57,7 +59,8 @@ def finished(shards, place, tmp_path_factory) -> Path:
 class TestFinished:
     def test_what_lies_there(self, finished):
         assert {path.name for path in finished.iterdir()} == {
-            "bundle", "checkpoints", "config.json", "environment.json", "metrics.jsonl", "samples", "tensorboard",
+            "bundle", "checkpoints", "config.json", "environment.json", "metrics.jsonl", "run.lock", "samples",
+            "tensorboard",
         }  # fmt: skip
         assert [nimg_of(path) for path in sorted((finished / "checkpoints").iterdir())] == [24, 48]
 
@@ -98,7 +101,7 @@ class TestResume:
         """train.py dies in its second save, when the files are written and not yet renamed; this process goes on."""
         kill = (
             "from stages.training.rundir import RunDir; commit = RunDir.commit; "
-            "RunDir.commit = lambda run, draft, nimg, keep: os._exit(9) if nimg == 48 else commit(run, draft, nimg, keep)"
+            "RunDir.commit = lambda run, draft, nimg, *more: os._exit(9) if nimg == 48 else commit(run, draft, nimg, *more)"
         )
         out = tmp_path / "out"
         arguments = ["train.py", str(cascade), "base_8", "--data", str(shards), "--out", str(out), "--engine", "local"]
@@ -137,7 +140,7 @@ class TestResume:
         config = base_config()
         train(config, name="base_8", data=shards, out=tmp_path / "run", place=place)
         newest = RunDir(tmp_path / "run").latest()
-        (newest / "local.pt").write_bytes((newest / "local.pt").read_bytes()[:-9])
+        (newest / "state.safetensors").write_bytes((newest / "state.safetensors").read_bytes()[:-9])
         train(config, name="base_8", data=shards, out=tmp_path / "run", place=place)
         assert_equal_runs(tmp_path / "run", finished)
 
@@ -163,10 +166,11 @@ class TestNaN:
         with monkeypatch.context() as patch:
             patch.setattr(BaseStage, "forward", poisoned)
             with pytest.raises(RuntimeError) as error:
-                train(base_config(), name="base_8", data=shards, out=out, place=place)
+                train(base_config(max_skipped=0), name="base_8", data=shards, out=out, place=place)
         told = str(error.value)
         assert "stage base_8: loss nan" in told
-        assert "at image 32 (samples 0" in told
+        assert "at image 32, the 1. update in a row that was skipped (samples 0" in told
+        assert " at sigma " in told
         assert "the last good checkpoint is nimg-0000000024" in told
         assert nimg_of(RunDir(out).latest()) == 24
         train(base_config(), name="base_8", data=shards, out=out, place=place)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from stages.config import StageConfig
-from stages.training.rundir import RunDir, check_manifest, nimg_of, replace_text
+from stages.training.checkpoints import check_manifest, nimg_of, replace_text
+from stages.training.rundir import RunDir
 from tests.stages.killing import killed_everywhere
 from tests.stages.tiny import base_config
 

@@ -8,6 +8,7 @@ from stages.config import TrainConfig
 from tests.stages.tiny import base_config, shapes_batch, wake
 
 NUM, BATCH, MICRO = 5, 8, 4
+HALF_LIFE = 16  # of the average, in images
 
 
 def config() -> TrainConfig:

@@ -1,4 +1,4 @@
-"""How many pictures a second the loader gives: `python tests/data/bench_loader.py PACKED_FOLDER [RESOLUTION]`."""
+"""How many pictures a second the loader gives: `python tests/bench/bench_loader.py PACKED_FOLDER [RESOLUTION]`."""
 
 import sys
 import time

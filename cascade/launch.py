@@ -1,0 +1,219 @@
+"""Train all stages of a cascade at once, each as a job of its own on its own devices and shards.
+
+    python -m cascade.launch emoji --data shards/emoji_64 --data sr_128=shards/emoji_128 --out runs/emoji \
+        --stage base_16=0,1 --stage sr_64=2 --stage sr_128=3 -- --zero=1 stages.base_16.train.lr=3e-3
+
+What comes after -- goes to train.py: its options as --key=value, and overrides. A job logs to OUT/STAGE.log; one that fails stops
+no other. Ctrl-C and SIGTERM are passed on, and all jobs save before they end. The same command resumes.
+"""
+
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data.cli import LINE_EVERY_S, RunError, run
+from stages.runs import read_lines, summary
+
+from .config import CascadeConfig, load_config, stage_of
+from .jobs import Job
+from .manifest import write_manifest
+from .slurm import batch_script
+
+POLL_S = 0.2
+NAME = re.compile(r"\w[\w-]*")  # a stage's, and no address
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One stage's training: processes, GPUs by the names CUDA_VISIBLE_DEVICES takes (none: as the environment says), arguments of
+    train.py."""
+
+    stage: str
+    processes: int
+    devices: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+
+def main(
+    cascade: Annotated[str, typer.Argument(help="a shipped cascade's name, or a YAML file")],
+    more: Annotated[list[str] | None, typer.Argument(help="after --: options and overrides for train.py")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="shards of all stages, or STAGE=SHARDS of one; may be repeated")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the cascade; runs go to OUT/STAGE")] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(help="STAGE, or STAGE=0,1 with its GPUs; default: all stages")
+    ] = None,
+    nproc: Annotated[int, typer.Option(help="processes of a stage without GPUs; with --slurm: of each node")] = 1,
+    nodes: Annotated[int, typer.Option(help="with --slurm: nodes of each stage")] = 1,
+    slurm: Annotated[bool, typer.Option("--slurm", help="print a batch script for sbatch, start nothing")] = False,
+) -> None:
+    """Train the stages of a cascade at once, as independent jobs."""
+    if not data or out is None:
+        raise ValueError("cascade.launch needs --data SHARDS and --out FOLDER")
+    if nproc < 1 or nodes < 1:
+        raise ValueError(f"--nproc {nproc}, --nodes {nodes}: both are at least 1")
+    config = load_config(cascade, [word for word in more or [] if not word.startswith("-")])
+    plans = make_plans(config, cascade, data=data, out=out, stages=stage or [], nproc=nproc, more=more or [])
+    if slurm:
+        print(
+            batch_script(
+                config.name, [(plan.stage, plan.arguments) for plan in plans], out=out, nodes=nodes, tasks=nproc
+            )
+        )
+        return
+    plans = spread(plans, visible_gpus())
+    write_manifest(config, out)
+    jobs = [
+        Job(each.stage, each.arguments, out / f"{each.stage}.log", processes=each.processes, devices=each.devices)
+        for each in plans
+    ]
+    told = watch(config, jobs, out)
+    failed = [job for job in jobs if not job.ended_well]
+    if failed:
+        raise RunError("; ".join(f"stage {job.stage} failed ({job.log}): {job.last_line()}" for job in failed))
+    if told == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def make_plans(
+    config: CascadeConfig, cascade: str, *, data: list[str], out: Path, stages: list[str], nproc: int, more: list[str]
+) -> list[Plan]:
+    """What to start, in the order of the chain. Raises ValueError for names, shards and GPUs that do not fit."""
+    chosen = {name: tuple(filter(None, gpus.split(","))) for name, _, gpus in (each.partition("=") for each in stages)}
+    chosen = chosen or dict.fromkeys(config.stages, ())
+    shards = shards_of(config, data)
+    used: dict[str, str] = {}
+    for name, gpus in chosen.items():
+        stage_of(config, name)
+        if name not in shards:
+            raise ValueError(f"stage {name} has no shards; add --data {name}=SHARDS, or --data SHARDS for all")
+        for gpu in gpus:
+            if gpu in used:
+                raise ValueError(f"GPU {gpu} is given to stage {used[gpu]} and to stage {name}; each needs its own")
+            used[gpu] = name
+    plans = []
+    for name in (each for each in config.stages if each in chosen):
+        arguments = (cascade, name, "--data", shards[name], "--out", str(out), *more)
+        plans.append(Plan(stage=name, processes=len(chosen[name]) or nproc, devices=chosen[name], arguments=arguments))
+    return plans
+
+
+def shards_of(config: CascadeConfig, data: list[str]) -> dict[str, str]:
+    """Stage to shards: STAGE=SHARDS is for that one, anything else for all that have none of their own."""
+    named, general = {}, []
+    for each in data:
+        name, _, place = each.partition("=")
+        if place and NAME.fullmatch(name):
+            named[name] = place
+            stage_of(config, name)
+        else:
+            general.append(each)
+    if len(general) > 1:
+        raise ValueError(f"--data {general[0]} and --data {general[1]} are both for all stages; write STAGE=SHARDS")
+    return dict.fromkeys(config.stages, general[0]) | named if general else named
+
+
+def spread(plans: list[Plan], gpus: list[str]) -> list[Plan]:
+    """Gives stages that were given no GPU an equal number of those that are free. Raises ValueError where there are too few."""
+    free = [gpu for gpu in gpus if not any(gpu in plan.devices for plan in plans)]
+    waiting = [plan for plan in plans if not plan.devices]
+    if not gpus or not waiting:
+        return plans
+    each = len(free) // len(waiting)
+    if not each:
+        raise ValueError(
+            f"{len(waiting)} stages wait for GPUs and {len(free)} of {len(gpus)} are free; train fewer at once with --stage"
+        )
+    given = {plan.stage: tuple(free[k * each : (k + 1) * each]) for k, plan in enumerate(waiting)}
+    return [replace(plan, devices=given[plan.stage], processes=each) if plan.stage in given else plan for plan in plans]
+
+
+def visible_gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    there = [str(k) for k in range(torch.cuda.device_count())]
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return listed.split(",")[: len(there)] if listed else there
+
+
+def watch(config: CascadeConfig, jobs: list[Job], out: Path) -> int | None:
+    """Until every job has ended: a line for each where something changed. Returns the signal that was passed on, if any."""
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    board = Board(config, jobs, out)
+    try:
+        for job in jobs:
+            job.start()
+        while board.show():
+            time.sleep(POLL_S)
+            for job in jobs:
+                if len(caught) > 1:
+                    job.kill()
+                elif caught:
+                    job.tell(signal.SIGTERM)
+    finally:
+        for job in jobs:
+            job.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return caught[0] if caught else None
+
+
+class Board:
+    """What is told while jobs run: a line a stage when one starts or ends, and every LINE_EVERY_S; and how far one can sample."""
+
+    def __init__(self, config: CascadeConfig, jobs: list[Job], out: Path):
+        self.config, self.jobs, self.out = config, jobs, out
+        self.running: list[bool] = []
+        self.lines: set[str] = set()
+        self.reach, self.shown_at = "", 0.0
+
+    def show(self) -> bool:
+        """Prints what is new. Whether any job still runs."""
+        running = [job.is_running for job in self.jobs]
+        if running != self.running or time.monotonic() - self.shown_at > LINE_EVERY_S:
+            lines = [status(job, self.out) for job in self.jobs]
+            for line in lines:
+                if line not in self.lines:
+                    print(line, flush=True)
+            self.running, self.lines, self.shown_at = running, set(lines), time.monotonic()
+        reach = reached(self.config, self.out)
+        if reach != self.reach:
+            print(f"{self.out} can be sampled: python sample.py --cascade {self.out} --until {reach}", flush=True)
+            self.reach = reach
+        return any(running)
+
+
+def status(job: Job, out: Path) -> str:
+    """Stage, state and how far it is, in one line."""
+    state = "running" if job.is_running else "ended" if job.ended_well else f"failed, see {job.log}"
+    try:
+        found = summary(out / job.stage, job.stage, read_lines(out / job.stage))
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{job.stage}: {state}, no image yet"
+    told = f"{job.stage}: {state}, {found.nimg:,} of {found.images:,} img"
+    return told + (f", loss {found.loss:.4f}" if found.loss is not None else "")
+
+
+def reached(config: CascadeConfig, out: Path) -> str:
+    """The last stage up to which every stage has a bundle, or ""."""
+    last = ""
+    for name in config.stages:
+        if not (out / name / "bundle" / "stage.json").exists():
+            break
+        last = name
+    return last
+
+
+if __name__ == "__main__":
+    run(main)

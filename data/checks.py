@@ -1,0 +1,64 @@
+"""Is what is asked of data sets in them, and can it be shared out? Told in one line before anything starts."""
+
+from typing import TYPE_CHECKING
+
+from data.mixture import Opened
+from data.store import DataSet
+
+if TYPE_CHECKING:
+    from data.shards import Reader
+
+
+def check_content(opened: Opened, split: str, *, resolution: int, label: bool, text_tokens: int) -> None:
+    """Does each data set hold what is asked for, and do they fit each other? ValueError, OSError if not."""
+    for data in opened.sets:
+        _check_set(data, split, resolution, label, text_tokens)
+    opened.agree(label=label, text=text_tokens > 0)
+
+
+def _check_set(data: DataSet, split: str, resolution: int, label: bool, text_tokens: int) -> None:
+    index, what = data.index, f"data {data.name}"
+    data.store.check(data.split(split))
+    if index.min_side < resolution:
+        raise ValueError(
+            f"{what}: pictures are {index.min_side} px, {resolution} px are needed; "
+            f"pack larger ones with --size {resolution}"
+        )
+    if label and not index.classes:
+        raise ValueError(f"{what} has no class labels; pack with --label-column, or train without label conditioning")
+    if text_tokens and not index.text_encoder:
+        raise ValueError(
+            f"{what} has no text features; pack with --text-encoder minilm, or train without text conditioning"
+        )
+    if index.text_encoder and text_tokens > index.text_encoder.max_tokens:
+        raise ValueError(
+            f"{what} has captions cut to {index.text_encoder.max_tokens} tokens, {text_tokens} are asked for; "
+            f"pack again with --text-tokens {text_tokens}, or ask for fewer"
+        )
+
+
+def check_shape(reader: "Reader") -> None:
+    """Can the streams be shared out evenly?"""
+    streams, owners = reader.streams, reader.world * max(reader.workers, 1)
+    for name in ("batch", "streams", "world", "block", "resolution"):
+        if getattr(reader, name) < 1:
+            raise ValueError(f"{name}={getattr(reader, name)} must be at least 1")
+    if not 0 <= reader.rank < reader.world or reader.workers < 0:
+        raise ValueError(f"rank {reader.rank} of {reader.world} with {reader.workers} workers; ranks count from 0")
+    if streams % owners:
+        raise ValueError(
+            f"streams={streams} cannot be shared by {reader.world} ranks with {max(reader.workers, 1)} workers each; "
+            f"set streams to a multiple of {owners}, or fewer workers"
+        )
+    if reader.batch % streams:
+        raise ValueError(f"batch={reader.batch} is not a multiple of streams={streams}; change one of them")
+    for number, own in enumerate(reader.owned):
+        if (num := len(reader.shards(number))) < len(own):
+            fix = f"or set streams={num}" if len(reader.owned) == 1 else "or give it less weight"
+            raise ValueError(
+                f"data {reader.opened.sets[number].name} has {num} {reader.split} shards, {len(own)} streams are asked for; "
+                f"pack again with --shards {len(own)} {fix}"
+            )
+
+
+__all__ = ["check_content", "check_shape"]

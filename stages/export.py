@@ -1,0 +1,52 @@
+"""A bundle from a run directory: of any checkpoint, with any half-life of its averages.
+
+python -m stages.export runs/emoji/base_16 bundles/base_16 --nimg 120000 --half-life 12000
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from data.cli import run
+
+
+def main(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="run directory of a stage")],
+    out: Annotated[Path, typer.Argument(help="folder of the new bundle")],
+    nimg: Annotated[int, typer.Option(help="images seen; 0: as many as there are averages of")] = 0,
+    half_life: Annotated[float, typer.Option(help="of the average, in images; 0: the run's first")] = 0,
+) -> None:
+    """Write a bundle with the averaged weights that are wanted."""
+    from .bundle import find_bundle, first_error, read_sidecar, save_bundle
+    from .config import StageConfig
+    from .training.posthoc import reconstruct, stored_averages
+
+    try:
+        text = json.loads((source / "config.json").read_text())["config"]
+        config = TypeAdapter(StageConfig).validate_python(text, strict=False)
+    except ValidationError as error:
+        raise ValueError(f"{source / 'config.json'}: {first_error(error)}; another version wrote it") from None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{source / 'config.json'}: no config there ({error})") from None
+    if out.exists() and not (out / "stage.json").exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is no bundle and not empty; choose another folder")
+    stored = stored_averages(source)
+    nimg = nimg or max((each.nimg for each in stored), default=0)
+    half_life = half_life or config.train.ema[0]
+    weights, off = reconstruct(source, half_life, nimg, config.train.batch)
+    old = read_sidecar(find_bundle(source / "bundle"))
+    save_bundle(
+        out,
+        weights,
+        config=config,
+        text_encoder=old.contract.text_encoder,
+        provenance=old.provenance.model_copy(update={"nimg": nimg, "ema": round(half_life), "scores": {}}),
+    )
+    print(f"{out}: {nimg:,} images, half-life {half_life:,.0f}, error of the average's profile {off:.2%}")
+
+
+if __name__ == "__main__":
+    run(main)

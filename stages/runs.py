@@ -1,0 +1,219 @@
+"""What trains, what is done, and how it goes: every run directory below a folder, as a table, as JSON, as curves.
+
+    python -m stages.runs runs                     python -m stages.runs runs --plot runs.png
+
+A run is `running` while a process holds its run.lock, `done` when it has seen all its images, `stopped` before that, `empty` when
+it has logged nothing yet. Folders that cannot be read are named and left out.
+"""
+
+import fcntl
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from data.cli import run
+
+CURVES = {"loss": "loss", "val_loss": "validation loss", "grad_norm": "gradient norm", "img_per_s": "images a second"}
+SMOOTH = 0.9  # weight of what came before in a smoothed curve
+FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """One run directory. age_s: since its last log line; losses are the last ones told, None where there is none."""
+
+    name: str
+    state: str
+    nimg: int
+    images: int
+    img_per_s: float | None
+    loss: float | None
+    val_loss: float | None
+    age_s: float | None
+    checkpoint_bytes: int
+
+
+Lines = list[dict[str, Any]]
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="folder with run directories below it")],
+    plot: Annotated[Path | None, typer.Option(help="draw the curves of all runs into this picture")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+) -> None:
+    """List the runs below a folder."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give the --out of train.py, or a folder above it")
+    found: list[tuple[RunSummary, Lines]] = []
+    for path in run_folders(folder):
+        try:
+            lines = read_lines(path)
+            found.append((summary(path, str(path.relative_to(folder)), lines), lines))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"{path}: left out, not readable as a run ({type(error).__name__}: {error})", file=sys.stderr)
+    if not found:
+        raise ValueError(f"{folder}: no run directory in it or below it (one has config.json and metrics.jsonl)")
+    summaries = [each for each, _ in found]
+    print(json.dumps([asdict(each) for each in summaries], indent=2) if as_json else table(summaries))
+    if plot:
+        draw({each.name: lines for each, lines in found}, plot)
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """Folders that train.py made, in order of their names; not searched any deeper."""
+    for path, names, files in os.walk(folder):
+        names.sort()
+        if "config.json" in files and ("metrics.jsonl" in files or "checkpoints" in names):
+            names.clear()
+            yield Path(path)
+
+
+def read_lines(path: Path) -> Lines:
+    """The log lines of a run; the last one may still be being written. Raises ValueError where others are broken."""
+    metrics = path / "metrics.jsonl"
+    if not metrics.exists():
+        return []
+    lines = [json.loads(line) for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    if any(not isinstance(line, dict) or not isinstance(line.get("nimg"), int) for line in lines):
+        raise ValueError("a line of metrics.jsonl has no nimg")
+    return lines
+
+
+def summary(path: Path, name: str, lines: Lines) -> RunSummary:
+    """What a run's files say."""
+    images = int(json.loads((path / "config.json").read_text())["config"]["train"]["images"])
+    nimg = lines[-1]["nimg"] if lines else 0
+    ended = "done" if nimg >= images else "stopped" if lines else "empty"
+    return RunSummary(
+        name=name,
+        state="running" if is_locked(path / "run.lock") else ended,
+        nimg=nimg,
+        images=images,
+        img_per_s=last(lines, "img_per_s"),
+        loss=last(lines, "loss"),
+        val_loss=last(lines, "val_loss"),
+        age_s=max(time.time() - (path / "metrics.jsonl").stat().st_mtime, 0.0) if lines else None,
+        checkpoint_bytes=size_of(path / "checkpoints"),
+    )
+
+
+def is_locked(path: Path) -> bool:
+    """Does a living process hold the record lock of this file? The lock is only asked about, never taken, so that a run that
+    starts at this moment is not turned away."""
+    try:
+        with path.open("rb") as file:
+            asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            return struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK
+    except FileNotFoundError:
+        return False
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below; what is deleted meanwhile counts nothing."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.stat(os.path.join(path, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def last(lines: Lines, key: str) -> float | None:
+    return next((line[key] for line in reversed(lines) if line.get(key) is not None), None)
+
+
+def table(runs: list[RunSummary]) -> str:
+    """Runs as aligned text, one a line."""
+    rows = [("run", "state", "images", "of", "", "img/s", "loss", "val loss", "last line", "checkpoints")]
+    for each in runs:
+        share = f"{100 * each.nimg / each.images:.0f} %"
+        rows.append(
+            (
+                each.name,
+                each.state,
+                f"{each.nimg:,}",
+                f"{each.images:,}",
+                share,
+                "-" if each.img_per_s is None else f"{each.img_per_s:.3g}",
+                "-" if each.loss is None else f"{each.loss:.4f}",
+                "-" if each.val_loss is None else f"{each.val_loss:.4f}",
+                "-" if each.age_s is None else f"{age(each.age_s)} ago",
+                f"{each.checkpoint_bytes / 1e6:,.1f} MB",
+            )
+        )
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def draw(runs: dict[str, Lines], path: Path) -> None:
+    """Curves over images seen, a panel for each of CURVES, a colour for each run. Noisy ones faint, and smoothed on top."""
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+    except ImportError:
+        raise ValueError("--plot needs matplotlib; install it with: pip install matplotlib") from None
+    figure = Figure(figsize=(12, 7.5), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True).flat
+    for panel, (key, title) in zip(panels, CURVES.items(), strict=True):
+        for number, (name, lines) in enumerate(runs.items()):
+            points = [(line["nimg"], line[key]) for line in lines if line.get(key) is not None]
+            nimg, values = [p[0] for p in points], [p[1] for p in points]
+            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+            if key == "val_loss" or len(values) < 20:
+                panel.plot(nimg, values, label=name, marker="o", markersize=3, **style)
+            else:
+                panel.plot(nimg, values, alpha=0.25, linewidth=0.8, **style)
+                panel.plot(nimg, smoothed(values), label=name, **style)
+        if key != "img_per_s" and any(line.get(key) for lines in runs.values() for line in lines):
+            panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
+        elif key == "img_per_s":
+            panel.set_ylim(bottom=0)
+        else:
+            panel.text(0.5, 0.5, "none logged", transform=panel.transAxes, ha="center", va="center", color="0.5")
+        panel.set_title(title, loc="left", fontsize=11)
+        panel.grid(alpha=0.3, which="both", linewidth=0.5)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.tick_params(labelbottom=True)
+    figure.supxlabel("images seen", fontsize=11)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def smoothed(values: list[float]) -> list[float]:
+    """Exponential mean without the pull of a start at zero."""
+    mean, weight, means = 0.0, 0.0, []
+    for value in values:
+        mean, weight = SMOOTH * mean + (1 - SMOOTH) * value, SMOOTH * weight + 1 - SMOOTH
+        means.append(mean / weight)
+    return means
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,159 @@
+"""Checkpoints of a run: folders `checkpoints/nimg-XXXXXXXXXX` with the engine's state, the averages and a manifest of hashes.
+
+One is written under another name and renamed when whole, so the newest with a whole manifest is always a state that existed. All of
+it is safetensors and JSON: reading a checkpoint executes nothing.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..bundle import file_sha256, sync
+from .engine import State
+
+STATE = "state.safetensors"
+NAME = re.compile(r"nimg-(\d{10})")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints below a run directory."""
+
+    path: Path
+
+    @cached_property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint."""
+        folders = sorted((p for p in self.checkpoints.glob("nimg-*") if NAME.fullmatch(p.name)), reverse=True)
+        for folder in folders:
+            problem = check_manifest(folder)
+            if problem is None:
+                return folder
+            print(f"{folder}: {problem}; trying an older checkpoint", file=sys.stderr)
+        if folders:
+            raise ValueError(f"{self.checkpoints}: no checkpoint is whole; restore one, or choose another --out")
+        return None
+
+    def go_back(self, resume: str) -> None:
+        """Sets aside every checkpoint newer than the one asked for, under another name."""
+        there = sorted(p.name for p in self.checkpoints.glob("nimg-*") if NAME.fullmatch(p.name))
+        names = {"latest": there[-1:], "best": [p.name for p in [self.best()] if p]}.get(resume, [resume])
+        if not names or names[0] not in there:
+            raise ValueError(
+                f"--resume {resume}: no such checkpoint in {self.checkpoints}; there are "
+                f"{', '.join(there) or 'none'}, latest and best"
+            )
+        problem = check_manifest(self.checkpoints / names[0])
+        if problem:
+            raise ValueError(f"--resume {resume}: {self.checkpoints / names[0]}: {problem}; take another one")
+        for name in there[there.index(names[0]) + 1 :]:
+            aside = self.checkpoints / f"{name}.dropped"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.checkpoints / name).rename(aside)
+
+    def best(self) -> Path | None:
+        """The whole checkpoint with the lowest validation loss."""
+        scored = [
+            (manifest["val_loss"], folder)
+            for folder in self.checkpoints.glob("nimg-*")
+            if NAME.fullmatch(folder.name) and (manifest := read_manifest(folder)).get("val_loss") is not None
+        ]
+        return min(scored)[1] if scored else None
+
+    def draft(self, nimg: int) -> Path:
+        """An empty folder to write a checkpoint into."""
+        folder = self.checkpoints / f"nimg-{nimg:010d}.tmp"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def commit(self, draft: Path, nimg: int, keep: int, val_loss: float | None = None) -> None:
+        """Makes a draft the newest checkpoint and removes all but the last `keep` and the best."""
+        val_loss = val_loss if val_loss is not None and isfinite(val_loss) else None
+        files = sorted(path for path in draft.rglob("*") if path.is_file())
+        listed = {str(p.relative_to(draft)): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in files}
+        write_json(
+            draft / "manifest.json",
+            {"nimg": nimg, "val_loss": val_loss, "files": listed},
+        )
+        for path in (*files, draft / "manifest.json", draft):
+            sync(path)
+        final = draft.with_suffix("")
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+        sync(self.checkpoints)
+        best = self.best()
+        for old in sorted(self.checkpoints.glob("nimg-*[0-9]"))[:-keep]:
+            if old != best:
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def save_state(state: State, folder: Path) -> None:
+    """An engine's state as one safetensors file."""
+    save_file(state, folder / STATE)
+
+
+def load_state(checkpoint: Path) -> State:
+    """The engine's state of a checkpoint, of whatever engine, world size and ZeRO stage. Raises ValueError."""
+    path = checkpoint / STATE
+    if not path.is_file():
+        raise ValueError(f"{checkpoint}: no {STATE}; it was written by an older version, choose another --out")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file ({error}); resume from another checkpoint") from None
+
+
+def nimg_of(checkpoint: Path) -> int:
+    match = NAME.fullmatch(checkpoint.name)
+    assert match
+    return int(match[1])
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json, or {} where it cannot be read."""
+    try:
+        content = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_manifest(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        files: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["files"]
+        wanted = [(name, facts["bytes"], facts["sha256"]) for name, facts in files.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"manifest unreadable ({type(error).__name__})"
+    for name, num_bytes, sha256 in wanted:
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != num_bytes:
+            return f"{name} is missing or cut short"
+        if file_sha256(path) != sha256:
+            return f"{name} has another sha256"
+    return None
+
+
+def write_json(path: Path, value: Any) -> None:
+    replace_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes beside and renames: a reader sees the old text or the new, never half; several processes may write at once."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(path)

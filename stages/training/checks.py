@@ -1,0 +1,62 @@
+"""What can be wrong before the first update: data that do not fit the network, batches that do not divide."""
+
+from pathlib import Path
+
+from data.index import Index
+from data.mixture import Source
+from data.shards import Reader
+
+from ..config import StageConfig
+
+
+def make_reader(config: StageConfig, data: Source, *, rank: int, world: int) -> Reader:
+    return Reader(
+        source=data,
+        batch=config.train.batch,
+        resolution=config.resolution,
+        seed=config.train.seed,
+        streams=config.train.streams,
+        rank=rank,
+        world=world,
+        workers=config.train.workers,
+        label=config.cond.num_classes > 0,
+        text_tokens=config.cond.text.tokens if config.cond.text else 0,
+    )
+
+
+def check_data(config: StageConfig, index: Index) -> None:
+    """Is what the data set describes its pictures with what the network takes? Raises ValueError."""
+    text, packed = config.cond.text, index.text_encoder
+    if text and packed:
+        name = Path(packed.id.rpartition("-")[0]).name
+        if name != Path(text.encoder).name or packed.dim != text.dim:
+            raise ValueError(
+                f"data: text features are {packed.id} with {packed.dim} numbers a token, cond.text asks for "
+                f"{text.encoder} with {text.dim}; change cond.text, or pack with --text-encoder {text.encoder}"
+            )
+    if config.cond.num_classes and config.cond.num_classes != len(index.classes or ()):
+        raise ValueError(
+            f"data: {len(index.classes or ())} classes, cond.num_classes is {config.cond.num_classes}; "
+            f"set it to {len(index.classes or ())}"
+        )
+    if config.channels != index.channels:
+        raise ValueError(
+            f"data: pictures have {index.channels} channels, channels is {config.channels}; set it to {index.channels}"
+        )
+
+
+def micro_batch(config: StageConfig, world: int) -> int:
+    """Images of one forward of one rank. Raises ValueError where it does not divide the rank's share."""
+    share, micro = config.train.batch // world, config.train.micro_batch
+    if micro is None:
+        return share
+    if share % micro:
+        raise ValueError(
+            f"train.micro_batch {micro} does not divide {share} = batch {config.train.batch} / {world} processes; "
+            f"choose a divisor of {share}"
+        )
+    return micro
+
+
+def text_encoder_id(config: StageConfig, index: Index) -> str | None:
+    return index.text_encoder.id if config.cond.text and index.text_encoder else None

@@ -1,0 +1,98 @@
+"""The DeepSpeed JSON: derived from a stage's config, with the user's own laid over it where the two cannot disagree."""
+
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import TrainConfig
+
+OURS = {  # keys of a DeepSpeed JSON that the stage's config decides, and what decides them
+    "train_batch_size": "train.batch",
+    "train_micro_batch_size_per_gpu": "train.micro_batch",
+    "gradient_accumulation_steps": "train.micro_batch",
+    "gradient_clipping": "train.clip",
+    "optimizer": "train.optimizer",
+    "scheduler": "train.schedule",
+    "fp16": "train.precision",
+    "bf16": "train.precision",
+    "torch_autocast": "train.precision",
+    "amp": "train.precision",
+    "activation_checkpointing": "train.checkpoint_activations",
+    "data_types": "train.precision",
+    "tensorboard": "the run directory",
+    "wandb": "--wandb",
+    "checkpoint": "the run directory",
+}
+THEIRS = (  # keys that a user's file may set
+    "aio", "comms_logger", "communication_data_type", "csv_monitor", "disable_allgather", "dump_state", "flops_profiler",
+    "gradient_predivide_factor", "memory_breakdown", "prescale_gradients", "sparse_gradients", "steps_per_print",
+    "timers", "wall_clock_breakdown", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "zero_optimization",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSpeedSettings:
+    """zero: ZeRO stage 0 to 3; offload: optimizer state in host memory; user: the content of a DeepSpeed JSON, laid over what is
+    derived; timeout_s: how long a rank waits for the others before it gives up."""
+
+    zero: int = 0
+    offload: bool = False
+    user: dict[str, Any] | None = None
+    timeout_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        if self.zero not in (0, 1, 2, 3):
+            raise ValueError(f"ZeRO stage {self.zero}: allowed are 0, 1, 2 and 3")
+        if self.offload and self.zero == 0:
+            raise ValueError("offload to the CPU needs ZeRO 1, 2 or 3: add --zero 1")
+        for key in self.user or {}:
+            if key in OURS:
+                raise ValueError(f"DeepSpeed file: {key} is decided by {OURS[key]}; remove it there and set that")
+            if key not in THEIRS:
+                close = get_close_matches(key, [*THEIRS, *OURS], 1)
+                raise ValueError(
+                    f"DeepSpeed file: unknown key {key!r}" + (f"; did you mean {close[0]}?" if close else "")
+                )
+        stage = (self.user or {}).get("zero_optimization", {}).get("stage", self.zero)
+        if stage != self.zero:
+            raise ValueError(f"DeepSpeed file: zero_optimization.stage is {stage}, --zero is {self.zero}; say the same")
+
+    def derived(self, config: TrainConfig, micro_batch: int) -> dict[str, Any]:
+        """The DeepSpeed JSON of a stage's config, with the user's on top."""
+        zero: dict[str, Any] = {"stage": self.zero}
+        if self.offload:
+            zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        mine = {
+            "train_micro_batch_size_per_gpu": micro_batch,
+            "train_batch_size": config.batch,
+            "gradient_clipping": config.clip if self.zero else 0.0,  # at ZeRO 0 ours, see DeepSpeedEngine.update
+            "zero_optimization": zero,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,  # the same AdamW in both engines; theirs needs a compiler
+            "steps_per_print": 10**9,
+        }
+        return merged(mine, self.user or {})
+
+
+def read_user_file(path: Path) -> dict[str, Any]:
+    """The DeepSpeed JSON at `path`. Raises ValueError, OSError."""
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a JSON object is needed, this is a {type(content).__name__}")
+    return content
+
+
+def merged(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """`theirs` laid over `mine`, key by key."""
+    both = mine | theirs
+    for key in mine.keys() & theirs.keys():
+        if isinstance(mine[key], dict) and isinstance(theirs[key], dict):
+            both[key] = merged(mine[key], theirs[key])
+    return both

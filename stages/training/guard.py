@@ -1,0 +1,102 @@
+"""What watches over an update: non-finite numbers, the loss by noise level, errors a person cannot read as they come."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from data.batch import Batch
+from data.cli import RunError
+
+from ..config import NoiseConfig
+from .engine import Engine, Update
+from .rundir import RunDir
+
+if TYPE_CHECKING:
+    from .loop import Run
+
+OUT_OF_MEMORY = 3  # exit code
+Z = 0.6744897501960817  # the quartiles of a normal distribution are mean +- Z std
+
+
+class Guard:
+    """Lets up to `most` updates in a row be skipped because something was not finite; the next one ends the run, on every rank."""
+
+    def __init__(self, stage: str, most: int):
+        self.stage, self.most, self.in_a_row = stage, most, 0
+
+    def check(self, update: Update, batch: Batch, nimg: int, run: RunDir) -> None:
+        self.in_a_row = 0 if update.applied else self.in_a_row + 1
+        if self.in_a_row <= self.most:
+            return
+        good = run.latest()
+        raise RunError(
+            f"stage {self.stage}: loss {update.loss}, gradient norm {update.grad_norm} at image {nimg:,}, the "
+            f"{self.in_a_row}. update in a row that was skipped ({suspects(update, batch)}); weights are as they were, "
+            f"the last good checkpoint is {good.name if good else 'none'}"
+        )
+
+
+def suspects(update: Update, batch: Batch) -> str:
+    """Keys and sigmas of this rank's images with a loss that is not finite; of the first ones where there is none such."""
+    losses = torch.cat([part.per_image for part in update.losses]).tolist()
+    sigmas = torch.cat([part.sigma for part in update.losses]).tolist()
+    rows = [k for k, loss in enumerate(losses) if not math.isfinite(loss)] or range(len(batch))
+    told = [f"{batch.keys[k]} at sigma {sigmas[k]:.3g}" for k in rows]
+    return f"samples {', '.join(told[:8])}{', ...' if len(told) > 8 else ''}"
+
+
+class SigmaQuartiles:
+    """Mean loss by quartile of the training levels, lowest sigma first, over all ranks: where a network learns or diverges."""
+
+    def __init__(self, noise: NoiseConfig):
+        self.edges = torch.tensor([math.exp(noise.mean + z * noise.std) for z in (-Z, 0.0, Z)])
+        self.sums = torch.zeros(2, 4, dtype=torch.float64)
+
+    def add(self, update: Update) -> None:
+        if not update.applied:
+            return
+        for part in update.losses:
+            number = torch.bucketize(part.sigma.cpu(), self.edges.to(part.sigma.dtype))
+            both = torch.stack([part.per_image.double().cpu(), torch.ones(len(number), dtype=torch.float64)])
+            self.sums.index_add_(1, number, both)
+
+    def take(self, engine: Engine) -> dict[str, float]:
+        """loss_q1 to loss_q4 since the last call; collective."""
+        sums: Tensor = engine.total(self.sums.clone()).cpu()
+        self.sums.zero_()
+        return {f"loss_q{k + 1}": (sums[0, k] / sums[1, k]).item() for k in range(4) if sums[1, k]}
+
+
+@contextmanager
+def explained(run: "Run") -> Iterator[None]:
+    """Out of memory, and ranks that stopped answering, in words."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, RunError):
+            raise
+        told, config = str(error), run.config
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in told:
+            raise RunError(
+                f"stage {run.name}: out of memory at image {run.nimg:,} with micro-batches of {run.micro} at "
+                f"{config.resolution} px; set train.micro_batch={max(1, run.micro // 2)}, "
+                "train.checkpoint_activations=true, or --zero 2",
+                OUT_OF_MEMORY,
+            ) from error
+        if dist.is_initialized() and dist.get_world_size() > 1 and lost_a_rank(told):
+            raise RunError(
+                f"stage {run.name}: rank {run.place.rank} lost another one at image {run.nimg:,} "
+                f"({told.splitlines()[0][:200]}); look at its log, then run the same command again"
+            ) from error
+        raise
+
+
+def lost_a_rank(told: str) -> bool:
+    """Is this what gloo and NCCL say when a rank died or hangs?"""
+    signs = ("imed out", "imeout", "onnection closed", "onnection reset", "onnection refused", "roken pipe", "NCCL")
+    return any(sign in told for sign in signs)

@@ -1,0 +1,42 @@
+"""Magnitudes on demand: root-mean-square of each weight and of each block's output; the network is built to keep them near 1."""
+
+import torch
+from torch import Tensor, nn
+
+from data.batch import Batch
+
+from ..stage import Stage
+
+
+def weight_norms(stage: Stage) -> dict[str, float]:
+    """`weight_rms/NAME` of every parameter."""
+    return {f"weight_rms/{name}": rms(parameter) for name, parameter in stage.named_parameters()}
+
+
+@torch.no_grad()
+def activation_norms(stage: Stage, batch: Batch, seed: int = 0) -> dict[str, float]:
+    """`activation_rms/NAME` of every block's output, in one forward pass at the noise levels of training."""
+    found: dict[str, float] = {}
+
+    def watch(name: str):
+        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+            found[f"activation_rms/{name}"] = rms(output)
+
+        return hook
+
+    blocks = [
+        (name, module)
+        for name, module in stage.named_modules()
+        if type(module).__name__ in ("Block", "Attention", "UNet")
+    ]
+    handles = [module.register_forward_hook(watch(name)) for name, module in blocks]
+    try:
+        stage(batch, seed)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def rms(x: Tensor) -> float:
+    return x.detach().float().square().mean().sqrt().item()

@@ -1,0 +1,60 @@
+"""Where a run happens and what it is told besides its config."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from data.mixture import Source
+
+from ..config import StageConfig
+from ..stage import Stage
+from .deepspeed_engine import DeepSpeedEngine
+from .deepspeed_settings import DeepSpeedSettings
+from .engine import Engine, LocalEngine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run happens: which engine, which of how many processes, on which device."""
+
+    engine: str
+    rank: int
+    world: int
+    device: torch.device
+    deepspeed: DeepSpeedSettings = field(default_factory=DeepSpeedSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a run may be told besides its config.
+
+    resume, allow: see RunDir.open. lower: bundle of the stage below, for validation; val_data: held-out pictures, by default the
+    val split of the training data. wandb: project. norms: log magnitudes of weights and activations with every grid. checked:
+    called once on rank 0 when everything the user can have got wrong was found right.
+    """
+
+    resume: str = "auto"
+    allow: tuple[str, ...] = ()
+    lower: Path | None = None
+    wandb: str = ""
+    val_data: Source | None = None
+    norms: bool = False
+    checked: Callable[[], None] = field(default=lambda: None)
+
+
+def make_engine(stage: Stage, config: StageConfig, place: Place, micro: int) -> Engine:
+    if place.engine == "deepspeed":
+        return DeepSpeedEngine(stage, config.train, place.device, micro_batch=micro, settings=place.deepspeed)
+    return LocalEngine(stage, config.train, place.device)
+
+
+def compiles(place: Place, wanted: bool | str) -> bool:
+    """torch.compile on a CPU needs a C++ compiler, and ZeRO 3 changes weights under it: there the same update runs eagerly."""
+    if wanted == "auto":
+        wanted = place.device.type == "cuda"
+    compiler = any(shutil.which(os.environ.get("CXX", name)) for name in ("c++", "g++", "clang++"))
+    return bool(wanted) and place.deepspeed.zero < 3 and (place.device.type != "cpu" or compiler)

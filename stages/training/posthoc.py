@@ -1,0 +1,93 @@
+"""Averages of any half-life after training, from those stored on the way (post-hoc EMA, Karras et al. 2024, section 3.2).
+
+An average is a weighted sum of the weights after each update; its *profile* lists these weights. The profile of the average that
+is wanted is approximated, in the least-squares sense, by those of the stored averages, and the same sum of the stored weights is
+taken. What differs from EDM2: profiles are exponential with a ramp (ema.py) instead of powers, and follow from their definition.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from .checkpoints import NAME, check_manifest
+from .ema import RAMP_UP
+from .rundir import RunDir
+
+POINTS = 100_000  # of a profile at most; longer runs are looked at in coarser steps
+WORST = 0.2  # relative error of a profile above which the average is refused
+
+
+@dataclass(frozen=True, order=True)
+class Stored:
+    """One average on disk: images seen, half-life in images, file."""
+
+    nimg: int
+    half_life: int
+    path: Path
+
+
+def stored_averages(run: Path) -> list[Stored]:
+    """Everything in the snapshots and whole checkpoints of a run, by (nimg, half-life), once each."""
+    found: dict[tuple[int, int], Stored] = {}
+    for folder in sorted([*RunDir(run).snapshots.glob("nimg-*"), *RunDir(run).checkpoints.glob("nimg-*")]):
+        match = NAME.fullmatch(folder.name)
+        if not match or (folder.parent.name == "checkpoints" and check_manifest(folder)):
+            continue
+        for path in folder.glob("ema-*.safetensors"):
+            half_life = path.stem.removeprefix("ema-")
+            if half_life.isdigit():
+                found[int(match[1]), int(half_life)] = Stored(int(match[1]), int(half_life), path)
+    return sorted(found.values())
+
+
+def profile(half_life: float, nimg: int, *, end: int, step: int) -> Tensor:
+    """(end // step + 1,) float64: how much the weights after each step count in the average at `nimg`, the random start first.
+
+    Sums to 1. An update decays by 0.5 ** (step / min(half_life, RAMP_UP n)) at n images.
+    """
+    seen = torch.arange(step, end + step, step, dtype=torch.float64)[: end // step]
+    decay = 0.5 ** (step / torch.clamp(RAMP_UP * seen, max=float(half_life)))
+    decay = torch.where(seen <= nimg, decay, 1.0)
+    after = decay.flip(0).cumprod(0).flip(0)  # of an update's predecessors, what is left at the end
+    left = torch.cat([after[1:], after.new_ones(1)])
+    own = torch.where(seen <= nimg, (1 - decay) * left, 0.0)
+    return torch.cat([after[:1] if len(after) else after.new_ones(1), own])
+
+
+def coefficients(stored: list[Stored], half_life: float, nimg: int, batch: int) -> tuple[Tensor, float]:
+    """Factors (len(stored),) of the stored averages in the wanted one, and the relative error that remains in its profile."""
+    step = batch * max(1, -(-nimg // (batch * POINTS)))
+    known = torch.stack([profile(each.half_life, each.nimg, end=nimg, step=step) for each in stored], dim=1)
+    wanted = profile(half_life, nimg, end=nimg, step=step)
+    factors = torch.linalg.lstsq(known, wanted[:, None], driver="gelsd").solution[:, 0]
+    return factors, ((known @ factors - wanted).norm() / wanted.norm()).item()
+
+
+def reconstruct(run: Path, half_life: float, nimg: int, batch: int) -> tuple[dict[str, Tensor], float]:
+    """The averaged weights of any half-life at `nimg`, and the error of `coefficients`. Raises ValueError where it is too large."""
+    stored = [each for each in stored_averages(run) if each.nimg <= nimg]
+    if not stored:
+        raise ValueError(f"{run}: no averages up to image {nimg:,}; train with train.snapshot_every above 0")
+    factors, error = coefficients(stored, half_life, nimg, batch)
+    if not error <= WORST:
+        lives = sorted({each.half_life for each in stored})
+        raise ValueError(
+            f"{run}: half-life {half_life:,.0f} at image {nimg:,} is not in the {len(stored)} stored averages (error "
+            f"{error:.0%}, {WORST:.0%} is allowed); half-lives from {lives[0]:,} to {lives[-1]:,} are, or store more often "
+            "with train.snapshot_every"
+        )
+    weights: dict[str, Tensor] = {}
+    for each, factor in zip(stored, factors.tolist(), strict=True):
+        for name, tensor in tensors(each.path):
+            weights[name] = weights.get(name, 0) + factor * tensor.double()
+    return {name: tensor.float() for name, tensor in weights.items()}, error
+
+
+def tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - not a dict
+            yield name, file.get_tensor(name)

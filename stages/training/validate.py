@@ -1,0 +1,99 @@
+"""Validation loss of the averaged weights: on held-out pictures, the same noise and levels every time, so that values compare.
+
+A super-resolution stage is also judged on what it will meet in the cascade. With the bundle of the stage below, each held-out
+low_res is noised to TRUNCATED and denoised by that stage (SDEdit, Meng et al. 2021): a picture of the same thing with that
+stage's own mistakes in it, so that the truth is still known.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data.batch import Batch, to_float
+from data.mixture import Source, facts
+from data.resize import downsample
+from data.shards import read_split
+
+from ..bundle import load_bundle
+from ..config import StageConfig, SuperResConfig
+from ..diffusion.noise import power_grid
+from ..diffusion.samplers import SAMPLERS, drive
+from ..sampling import Given, give_low_res, guided, image_noise
+from ..stage import Stage
+from ..super_res import SuperResStage
+
+SEED = 2**31 - 1  # of validation's noise and levels: no image of a training run shares its draws
+TRUNCATED = 1.0  # noise level from which the stage below paints a held-out picture again
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out batches, kept in memory, and for each of them the low_res that the stage below makes, if there is one."""
+
+    batches: list[Batch]
+    low_res: list[Tensor] | None
+
+    @torch.no_grad()
+    def losses(self, stage: Stage) -> dict[str, float]:
+        """val_loss and, with a stage below, val_loss_generated: means over the held-out images. `stage` is in evaluation mode."""
+        found = {"val_loss": self._mean(stage, [None] * len(self.batches))}
+        if self.low_res is not None:
+            found["val_loss_generated"] = self._mean(stage, self.low_res)
+        return found
+
+    def _mean(self, stage: Stage, low_res: list[Tensor] | list[None]) -> float:
+        losses = []
+        for batch, given in zip(self.batches, low_res, strict=True):
+            extra = {} if given is None else {"low_res": given}
+            losses.append(stage(batch, SEED, **extra).per_image)
+        return torch.cat(losses).mean().item()
+
+
+def make_validation(config: StageConfig, data: Source, device: torch.device, lower: Path | None) -> Validation | None:
+    """None where the data have no val split, or val_images is 0."""
+    if not config.train.val_images or not facts(data).num_images.get("val"):
+        return None
+    batches = [batch.to(device) for batch in held_out(config, data, config.train.val_images)]
+    if lower is None or not isinstance(config, SuperResConfig):
+        return Validation(batches, None)
+    below = load_bundle(lower, device)
+    if below.config.resolution != config.low_res:
+        raise ValueError(
+            f"--lower {lower} makes {below.config.resolution} px, this stage takes low_res {config.low_res}"
+        )
+    return Validation(batches, [paint_again(below, batch, config.low_res) for batch in batches])
+
+
+def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") -> Iterator[Batch]:
+    """The first `limit` pictures of a split, as `config` takes them."""
+    return read_split(
+        data,
+        split,
+        batch=min(limit, 64),
+        resolution=config.resolution,
+        label=config.cond.num_classes > 0,
+        text_tokens=config.cond.text.tokens if config.cond.text else 0,
+        limit=limit,
+    )
+
+
+@torch.no_grad()
+def paint_again(below: Stage, batch: Batch, size: int) -> Tensor:
+    """The stage below's own version (b, c, size, size) of a batch's pictures: noised to TRUNCATED, then sampled from there."""
+    truth = downsample(to_float(batch.image), (size, size))
+    shape, device = tuple(truth.shape[1:]), truth.device
+    settings = below.config.sample.model_copy(update={"sigma_max": max(TRUNCATED, 2 * below.config.sample.sigma_min)})
+    given = Given(cond=batch.cond)
+    if isinstance(below, SuperResStage):
+        low_res = downsample(truth, (below.config.low_res, below.config.low_res))
+        aug = image_noise("val", 0, batch.index, "aug", shape, device)
+        given = give_low_res(below, batch.cond, low_res, settings.aug_sigma, aug)
+    noise = image_noise("val", 0, batch.index, "start", shape, device)
+    sigmas = power_grid(
+        settings.num_steps, sigma_min=settings.sigma_min, sigma_max=settings.sigma_max, rho=settings.rho
+    )
+    sampler = SAMPLERS[settings.sampler](truth + settings.sigma_max * noise, sigmas)
+    return drive(sampler, guided(below, settings, given)).clamp(-1, 1)
