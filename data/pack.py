@@ -40,8 +40,8 @@ def main(
     """Pack pictures into webdataset shards with an index, ready for train.py --data DST."""
     settings = Settings(
         size=0 if keep else size, resize=resize, upscale=upscale, background=background, format=format, quality=quality,
-        text_encoder=text_encoder, text_tokens=text_tokens, source=source, text_column=text_column, label_column=label_column, shards=shards,
-        val=val, limit=limit, seed=seed, max_bad=max_bad,
+        text_encoder=text_encoder, text_tokens=text_tokens, source=source, text_column=text_column, label_column=label_column,
+        shards=shards, val=val, limit=limit, seed=seed, max_bad=max_bad,
     )  # fmt: skip
     report(pack(src, dst, settings, workers=workers, device=device, overwrite=overwrite), dst)
 

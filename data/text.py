@@ -75,7 +75,9 @@ class TextEncoder:
             raise ValueError(f"text encoder {name!r}: no device {str(device)!r} here; use cpu") from error
         longest = getattr(model.config, "max_position_embeddings", None) or max_tokens
         if max_tokens > longest:
-            raise ValueError(f"text encoder {name!r} reads at most {longest} tokens, {max_tokens} are asked for; ask for fewer")
+            raise ValueError(
+                f"text encoder {name!r} reads at most {longest} tokens, {max_tokens} are asked for; ask for fewer"
+            )
         return cls(model, tokenizer, f"{label}-{_hash(folder)}", max_tokens)
 
     @torch.inference_mode()

@@ -1,5 +1,5 @@
-"""Two nodes, as far as one machine can show it: two launcher groups of one process each, joined over loopback, train bit for bit what
-one group of two processes trains. With torch's launcher and with DeepSpeed's, which here runs without ssh, once on each node.
+"""Two nodes, as far as one machine can show it: two launcher groups of one process each, joined over loopback, train bit for bit
+what one group of two processes trains. With torch's launcher and with DeepSpeed's, which here runs without ssh, once on each node.
 """
 
 import json

@@ -80,11 +80,11 @@ def test_shares_far_from_the_weights_are_refused_with_a_number_that_does(red_and
     opened = Opened.of([(red_and_blue[0], 0.7), (red_and_blue[1], 0.3)])
     assert opened.shares(10) == [7, 3]
     with pytest.raises(
-        ValueError, match=r"4 streams .* within 10%: .*red 0.7 -> 3/4, .*blue 0.3 -> 1/4; set streams to 6"
+        ValueError, match=r"4 streams .* within 10%: .*red 0.7 -> 3/4, .*blue 0.3 -> 1/4; set streams to 7"
     ) as e:
         opened.shares(4)
-    assert fits((0.7, 0.3), largest_remainder((0.7, 0.3), 6))
-    assert not fits((0.7, 0.3), largest_remainder((0.7, 0.3), 5))
+    assert fits((0.7, 0.3), largest_remainder((0.7, 0.3), 7))
+    assert not any(fits((0.7, 0.3), largest_remainder((0.7, 0.3), num)) for num in (4, 5, 6))
     assert "\n" not in str(e.value)
     with pytest.raises(ValueError, match="no number of streams up to 4096 does"):
         Opened.of([(red_and_blue[0], 1), (red_and_blue[1], 1e-9)]).shares(8)
@@ -224,7 +224,7 @@ def test_a_bad_sample_is_replaced_within_its_data_set(tmp_path, red_and_blue):
     for s in range(4):
         make_tar(
             tmp_path / f"d/{s}.tar",
-            [(f"bad-{s}", b"")][:0] + [(f"d-{s}-0.png", b"junk"), (f"d-{s}-1.png", png((0, 9, 0)))],
+            [(f"d-{s}-0.png", b"junk"), (f"d-{s}-1.png", png((0, 9, 0)))],
         )
     reindex(tmp_path / "d")
     source = [(red_and_blue[0], 1), (tmp_path / "d", 1)]

