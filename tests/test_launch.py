@@ -40,7 +40,6 @@ stages:
     train: *train
     sample: *sample
 """
-slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +129,8 @@ def until(condition, seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
-@slow
+@pytest.mark.slow
+@pytest.mark.matrix
 def test_two_stages_at_once_then_nothing_to_do(small, shards, tmp_path):
     done = launch(small, shards, tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -147,7 +147,8 @@ def test_two_stages_at_once_then_nothing_to_do(small, shards, tmp_path):
     assert "nothing to do, 32 of 32 images are done" in (out / "sr_16.log").read_text()
 
 
-@slow
+@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_stage_that_fails_stops_no_other_and_is_named(small, shards, tmp_path):
     out = tmp_path / "out"
     done = launch(small, shards, out, "--data", f"base_8={tmp_path / 'nowhere'}")
@@ -159,7 +160,8 @@ def test_a_stage_that_fails_stops_no_other_and_is_named(small, shards, tmp_path)
     assert "can be sampled" not in done.stdout  # not without its base
 
 
-@slow
+@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("number", "processes", "code"), [(signal.SIGTERM, 1, 0), (signal.SIGINT, 2, 130)])
 def test_a_signal_makes_all_save_and_the_same_command_goes_on(small, shards, tmp_path, number, processes, code):
@@ -184,7 +186,8 @@ def test_a_signal_makes_all_save_and_the_same_command_goes_on(small, shards, tmp
     assert nimg(out, "base_8") >= goal
 
 
-@slow
+@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.timeout(600)
 def test_the_tiny_emoji_cascade(tmp_path):
     """The shipped YAML with a few dozen images; then a picture of it."""
@@ -234,7 +237,8 @@ class TestSlurm:
         with pytest.raises(ValueError, match="white space"):
             self.script(tmp_path, ["emoji", "--out", "my runs"])
 
-    @slow
+    @pytest.mark.slow
+    @pytest.mark.matrix
     @pytest.mark.parametrize("told", [True, False])
     def test_it_trains_saves_on_usr1_and_queues_itself_again(self, small, shards, tmp_path, told):
         """Two tasks of real training on this machine. Stand-ins for SLURM: srun starts the tasks and forwards the signal,

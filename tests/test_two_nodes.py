@@ -31,7 +31,7 @@ TIMES = {"img_per_s", "img_per_s_per_device", "wait", "memory_mb", "eta_s", "sav
 TORCH = [sys.executable, "-m", "torch.distributed.run", "--master-addr", "127.0.0.1"]
 DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_addr", "127.0.0.1"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.matrix, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from stages.training.checkpoints import nimg_of
 from stages.training.rundir import RunDir
 from tests.stages.training.jobs import Job, write_cascade
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.matrix, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
