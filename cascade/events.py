@@ -51,10 +51,23 @@ class StageFinished:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """Nothing follows."""
+    """Nothing follows. nfe: network calls, as if this request had been alone."""
 
     num: int
     nfe: int
 
 
-Event = StageStarted | Preview | StageFinished | Finished
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The network gave no numbers, or the memory did not suffice. Nothing follows; other requests go on."""
+
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled:
+    """Nothing follows."""
+
+
+Event = StageStarted | Preview | StageFinished | Finished | Failed | Cancelled

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from stages.bundle import Contract, Sidecar, first_error
@@ -22,12 +23,13 @@ from .request import MAX_SIDE, Request
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """One stage of the chain: its network, what its bundle says, its sampling settings here."""
+    """One stage of the chain: its network, what its bundle says, its sampling settings here, where it computes."""
 
     name: str
     stage: Stage
     sidecar: Sidecar
     settings: SampleConfig
+    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         allowed = self.contract.max_aug_sigma  # another aug_sigma gives a picture, but a wrong one

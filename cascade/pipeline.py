@@ -4,22 +4,20 @@ Each chunk of images runs through all stages before the next chunk starts, so me
 finished pictures come early. The noise of image k in stage s is a function of (seed, k, s) alone.
 """
 
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor
 
-from data.batch import Cond, to_float, to_uint8
 from data.cli import RunError
 from stages.bundle import find_bundle, load_bundle, read_sidecar
-from stages.sampling import Given, give_low_res, guided, image_noise, start
-from stages.super_res import SuperResStage
 
-from .conditions import Conditions, for_stage
-from .events import Event, Finished, Preview, StageFinished, StageStarted
-from .link import Link, cut, side_multiple, sizes, with_settings
+from .conditions import Conditions
+from .events import Event, Failed, Finished
+from .link import Link, cut, side_multiple
 from .manifest import check_chain, read_manifest
 from .request import Request
 
@@ -36,7 +34,7 @@ class Cascade:
         download: bool = False,
     ):
         check_chain({link.name: link.contract for link in links})
-        self.links, self.device, self.precision = links, device, precision
+        self.links, self.device, self.precision = [replace(link, device=device) for link in links], device, precision
         self.conditions = Conditions(links, download=download)
 
     @classmethod
@@ -83,6 +81,10 @@ class Cascade:
         return cls(links, device=device, precision=precision, download=download)
 
     @property
+    def names(self) -> list[str]:
+        return [link.name for link in self.links]
+
+    @property
     def low_res_multiple(self) -> int:
         """Sides of a picture given to the first stage must be multiples of this."""
         low_res = self.links[0].contract.low_res
@@ -90,65 +92,29 @@ class Cascade:
         return side_multiple(self.links, low_res)
 
     def sample(self, request: Request) -> Iterator[Event]:
-        """The events of a request. Everything the user can have got wrong is told before the first one."""
-        links = with_settings(self.links, request.settings)
-        shapes = sizes(links, request)
-        conds = self.conditions.of(request).to(self.device)
-        return self._events(request, links, conds, shapes)
+        """The events of a request, a chunk of `request.batch` images after the other. Everything the user can have got wrong is
+        told before the first one. Whoever stops listening stops the work. Raises RunError where a network gives no numbers."""
+        from .engine import Engine
 
-    def _events(
-        self, request: Request, links: list[Link], conds: Cond, sizes: list[tuple[int, int]]
-    ) -> Iterator[Event]:
-        calls = 0
-        for begin in range(0, request.total, request.batch):
-            index = tuple(range(begin, min(begin + request.batch, request.total)))
-            places = torch.tensor([request.place(image) for image in index])
-            cond = conds[(places % len(conds)).to(self.device)]
-            pictures = None
-            if request.low_res is not None:
-                pictures = to_float(request.low_res[places % len(request.low_res)]).to(self.device)
-            for link, size in zip(links, sizes, strict=True):
-                pictures = yield from self._stage(request, link, index, cond, size, pictures)
-                yield StageFinished(
-                    stage=link.name, index=index, images=to_uint8(pictures).cpu(), last=link is links[-1]
-                )
-                calls += link.nfe
-        yield Finished(num=request.total, nfe=calls)
+        engine = Engine(
+            self, max_waiting=request.total, max_running=1, batch=dict.fromkeys(self.names, 2 * request.batch)
+        )
+        events: deque[Event] = deque()
+        engine.submit(request, events.append)
+        return followed(engine, events)
 
-    @torch.inference_mode()
-    def _stage(
-        self,
-        request: Request,
-        link: Link,
-        index: tuple[int, ...],
-        cond: Cond,
-        size: tuple[int, int],
-        low_res: Tensor | None,
-    ) -> Generator[Event, None, Tensor]:
-        """One stage for one chunk; returns its pictures (b, c, h, w) in [-1, 1]."""
-        shape = (link.contract.channels, *size)
-        cond = for_stage(cond, link.sidecar.config.cond)
-        rows = torch.tensor(index)
-        noise = image_noise(link.name, request.seed, rows, "start", shape, self.device)
-        given = Given(cond=cond)
-        if low_res is not None:
-            assert isinstance(link.stage, SuperResStage)
-            aug = image_noise(link.name, request.seed, rows, "aug", shape, self.device)
-            given = give_low_res(link.stage, cond, low_res, link.settings.aug_sigma, aug)
-        total = link.nfe
-        yield StageStarted(stage=link.name, index=index, nfe=total)
-        denoise, sampler = guided(link.stage, link.settings, given), start(link.settings, noise, given)
-        query = next(sampler)
-        step = 0
+
+def followed(engine, events: deque[Event]) -> Iterator[Event]:
+    """Ticks only when the next event is asked for."""
+    try:
         while True:
-            x0_hat = denoise(query.x, query.sigma)
-            step += 1
-            if not torch.isfinite(x0_hat).all():
-                raise RunError(
-                    f"stage {link.name}: NaN or infinity in x0_hat at call {step} of {total}; try --precision fp32"
-                )
-            yield Preview(stage=link.name, index=index, step=step, nfe=total, x0_hat=x0_hat)
-            try:
-                query = sampler.send(x0_hat)
-            except StopIteration as done:
-                return done.value.clamp(-1, 1)
+            while events:
+                event = events.popleft()
+                if isinstance(event, Failed):
+                    raise RunError(event.message)
+                yield event
+                if isinstance(event, Finished):
+                    return
+            engine.tick()
+    finally:
+        engine.stop()

@@ -18,7 +18,11 @@ class Request:
     prompts: captions; labels: class numbers; at most one of both, none is unconditional. low_res: uint8 (n, c, h, w),
     pictures to sharpen instead of sampling a base stage; picture i goes with prompt i, a single one with all. size:
     (height, width) of the result, by default the last stage's resolution. settings: overrides by stage name,
-    {"sr_64": {"num_steps": 8}}. batch: images computed together, which bounds memory, not `num`.
+    {"sr_64": {"num_steps": 8}}. batch: images computed together, which bounds memory, not `num`. first, last: names of
+    stages, for a part of the chain.
+
+    pick: only these images of the request. With low_res, row i is what the stage below had made of image pick[i]: refining
+    held pictures gives the bytes that an undisturbed request would have given.
     """
 
     num: int = 1
@@ -29,6 +33,9 @@ class Request:
     size: tuple[int, int] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     batch: int = 16
+    first: str = ""
+    last: str = ""
+    pick: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -47,6 +54,14 @@ class Request:
         if self.size is not None and not (min(self.size) > 0 and max(self.size) <= MAX_SIDE):
             raise ValueError(f"request: size {self.size} is out of range; 1 to {MAX_SIDE} px a side are allowed")
         self._check_pictures()
+        self._check_pick()
+
+    def _check_pick(self) -> None:
+        if len(set(self.pick)) < len(self.pick):
+            raise ValueError(f"request: pick {list(self.pick)} names an image twice; name each once")
+        for image in self.pick:
+            if not 0 <= image < self.total:
+                raise ValueError(f"request: pick {image} is out of range; 0 to {self.total - 1} are there")
 
     def _check_pictures(self) -> None:
         if self.low_res is None:
@@ -56,6 +71,10 @@ class Request:
             raise ValueError(
                 f"request: low_res must be uint8 (n, c, h, w), got {str(dtype).removeprefix('torch.')} {shape}"
             )
+        if self.pick:
+            if shape[0] != len(self.pick):
+                raise ValueError(f"request: {shape[0]} pictures for {len(self.pick)} picked images; give one for each")
+            return
         described = len(self.prompts) + len(self.labels)
         if len({shape[0], described} - {0, 1}) > 1:
             raise ValueError(
@@ -65,11 +84,26 @@ class Request:
     @property
     def places(self) -> int:
         """How many different things are asked for: prompts, labels or pictures; 1 where nothing is said."""
-        return max(len(self.prompts), len(self.labels), 0 if self.low_res is None else len(self.low_res), 1)
+        given = 0 if self.low_res is None or self.pick else len(self.low_res)
+        return max(len(self.prompts), len(self.labels), given, 1)
 
     @property
     def total(self) -> int:
+        """Images of the whole request, picked or not."""
         return self.places * self.num
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        """The numbers of the images that are wanted, in order."""
+        return self.pick or tuple(range(self.total))
+
+    def given(self, images: tuple[int, ...]) -> Tensor | None:
+        """The rows of low_res that belong to these images."""
+        if self.low_res is None:
+            return None
+        if self.pick:
+            return self.low_res[[self.pick.index(image) for image in images]]
+        return self.low_res[[self.place(image) % len(self.low_res) for image in images]]
 
     def place(self, image: int) -> int:
         """Which prompt, label or picture image k belongs to."""

@@ -1,8 +1,10 @@
 """One stage's sampling: a coroutine to be driven and a guided denoiser to drive it. Used by training grids and the cascade."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data.batch import Cond
@@ -11,7 +13,7 @@ from .config import SampleConfig
 from .diffusion.corrupt import augment, normals
 from .diffusion.guidance import guide, is_guided
 from .diffusion.noise import power_grid
-from .diffusion.samplers import SAMPLERS, Denoiser, Sampler, drive
+from .diffusion.samplers import SAMPLERS, Denoiser, Query, Sampler, drive
 from .randomness import generators
 from .stage import Stage
 from .super_res import SuperResStage
@@ -53,24 +55,83 @@ def start(settings: SampleConfig, noise: Tensor, given: Given) -> Sampler:
     return SAMPLERS[settings.sampler](x if given.low_res is None else x + given.low_res, sigmas)
 
 
-def guided(stage: Stage, settings: SampleConfig, given: Given) -> Denoiser:
-    """x0_hat under classifier-free guidance; the unconditional rows ride in the same network call."""
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """A sampler's query with everything the network must know to answer it. scale: of the guidance at this level, 1 is off."""
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        scale = settings.guidance_scale
-        if not is_guided(scale, sigma[0].item(), settings.guidance_interval):
-            return stage.denoise(x, sigma, given.cond, given.low_res, given.aug_sigma)
-        both = stage.denoise(
-            torch.cat([x, x]),
-            torch.cat([sigma, sigma]),
-            Cond.cat([given.cond, given.cond.null()]),
-            None if given.low_res is None else torch.cat([given.low_res, given.low_res]),
-            None if given.aug_sigma is None else torch.cat([given.aug_sigma, given.aug_sigma]),
+    query: Query
+    given: Given
+    scale: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of the network's batch: the unconditional half of guidance counts, too."""
+        return len(self.query.x) * (2 if self.scale != 1 else 1)
+
+    @property
+    def make(self) -> tuple:
+        """Asks of the same make can share a batch."""
+        cond = self.given.cond
+        parts = (self.query.x, cond.label, cond.text, self.given.low_res)
+        return tuple(None if part is None else part.shape[1:] for part in parts)
+
+
+def ask(settings: SampleConfig, query: Query, given: Given) -> Ask:
+    """A query under the guidance that is set for its level."""
+    is_on = is_guided(settings.guidance_scale, query.sigma[0].item(), settings.guidance_interval)
+    return Ask(query=query, given=given, scale=settings.guidance_scale if is_on else 1.0)
+
+
+def answer(
+    stage: Stage, asks: Sequence[Ask], *, batch: int = 1 << 30, buckets: bool = False, device: torch.device | str = ""
+) -> list[Tensor]:
+    """x0_hat of each ask, all of one make, in shared calls of at most `batch` rows; the unconditional rows ride along.
+
+    buckets: fill each call up to a power of two, so that a compiled network meets few shapes. device: the stage's, by default
+    that of the asks. An answer is where its ask is.
+    """
+    device = torch.device(device or asks[0].query.x.device)
+    guided = [one for one in asks if one.scale != 1]
+    x, sigma, low_res, aug_sigma = (
+        _joined([pick(one) for one in (*asks, *guided)], device)
+        for pick in (
+            lambda one: one.query.x,
+            lambda one: one.query.sigma,
+            lambda one: one.given.low_res,
+            lambda one: one.given.aug_sigma,
         )
-        x0_cond, x0_null = both.chunk(2)
-        return guide(x0_cond, x0_null, torch.full_like(sigma, scale))
+    )
+    cond = Cond.cat(
+        [*(one.given.cond.to(device) for one in asks), *(one.given.cond.null().to(device) for one in guided)]
+    )
+    assert x is not None
+    assert sigma is not None
+    parts = []
+    for begin in range(0, len(x), batch):
+        num = min(batch, len(x) - begin)
+        rows = torch.arange(begin, begin + num, device=device)
+        if buckets:
+            rows = F.pad(rows, (0, min(1 << (num - 1).bit_length(), batch) - num), value=begin)
+        low_rows, aug_rows = (None if part is None else part[rows] for part in (low_res, aug_sigma))
+        parts.append(stage.denoise(x[rows], sigma[rows], cond[rows], low_rows, aug_rows)[:num])
+    answers = list(torch.cat(parts).split([len(one.query.x) for one in (*asks, *guided)]))
+    nulls = iter(answers[len(asks) :])
+    found = []
+    for one, x0_hat in zip(asks, answers, strict=False):
+        if one.scale != 1:
+            x0_hat = guide(x0_hat, next(nulls), torch.full((len(x0_hat),), one.scale, device=device))
+        found.append(x0_hat.to(one.query.x.device))
+    return found
 
-    return denoise
+
+def _joined(parts: list[Tensor | None], device: torch.device) -> Tensor | None:
+    there = [part.to(device) for part in parts if part is not None]
+    return torch.cat(there) if there else None
+
+
+def guided(stage: Stage, settings: SampleConfig, given: Given) -> Denoiser:
+    """x0_hat under classifier-free guidance, for one sampler alone."""
+    return lambda x, sigma: answer(stage, [ask(settings, Query(x, sigma), given)])[0]
 
 
 @torch.inference_mode()

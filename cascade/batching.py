@@ -1,0 +1,79 @@
+"""How many rows a network call should have: measured on the device at the start, for the networks as they will run.
+
+Small stages are bound by the start of each operation and want large batches; large ones are bound by arithmetic or by the cache,
+and from some size on a larger batch only makes everybody wait.
+"""
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from data.batch import Cond
+from stages.diffusion.samplers import Query
+from stages.sampling import Ask, Given, answer
+from stages.super_res import SuperResStage
+
+from .link import Link
+from .pipeline import Cascade
+
+SIZES = (1, 2, 4, 8, 16, 32)
+GAIN = 1.05  # a batch twice as large must be so much faster an image
+TRIES = 3
+
+
+def compile_networks(cascade: Cascade) -> None:
+    """In place. On a GPU each shape becomes a CUDA graph; calls then come in sizes of powers of two (Engine's buckets)."""
+    for link in cascade.links:
+        graphs = torch.device(link.device).type == "cuda"
+        link.stage.net.compile(mode="reduce-overhead" if graphs else None, dynamic=not graphs)
+
+
+def measured_batches(cascade: Cascade, largest: int = SIZES[-1]) -> dict[str, int]:
+    """Rows of a call by stage: doubled for as long as that brings GAIN; where memory ends, the size before. Also meets every shape
+    once, so that compiled networks are ready."""
+    return {link.name: best_batch(link, largest) for link in cascade.links}
+
+
+def best_batch(link: Link, largest: int) -> int:
+    best, best_rate = 1, 0.0
+    for rows, seconds in timed(link, largest):
+        if rows / seconds > best_rate * GAIN:
+            best, best_rate = rows, rows / seconds
+    return best
+
+
+@torch.inference_mode()
+def timed(link: Link, largest: int) -> Iterator[tuple[int, float]]:
+    """(rows, seconds of a call) for each size; seconds are the least of a few, after one that warms up."""
+    for rows in (size for size in SIZES if size <= largest):
+        seconds = []
+        one = random_ask(link, rows)
+        try:
+            for _ in range(TRIES + 1):
+                began = time.perf_counter()
+                answer(link.stage, [one], device=link.device)[0].sum().item()
+                seconds.append(time.perf_counter() - began)
+        except (torch.OutOfMemoryError, MemoryError):
+            torch.cuda.empty_cache()
+            return
+        yield rows, min(seconds[1:])
+
+
+def random_ask(link: Link, rows: int) -> Ask:
+    """A query with the conditions that the stage's users give: text or a class where it takes one."""
+    config, contract = link.sidecar.config, link.contract
+    shape = (rows, contract.channels, contract.resolution, contract.resolution)
+    text = config.cond.text
+    cond = Cond(
+        keep=torch.ones(rows, dtype=torch.bool, device=link.device),
+        label=torch.zeros(rows, dtype=torch.int64, device=link.device) if config.cond.num_classes else None,
+        text=torch.randn(rows, text.tokens, text.dim, device=link.device) if text else None,
+        text_mask=torch.ones(rows, text.tokens, dtype=torch.bool, device=link.device) if text else None,
+    )
+    given = Given(cond=cond)
+    if isinstance(link.stage, SuperResStage):
+        low_res = torch.randn(shape, device=link.device)
+        given = Given(cond=cond, low_res=low_res, aug_sigma=torch.zeros(rows, device=link.device))
+    x = torch.randn(shape, device=link.device)
+    return Ask(query=Query(x, torch.ones(rows, device=link.device)), given=given, scale=1.0)

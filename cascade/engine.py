@@ -1,0 +1,178 @@
+"""Requests in, events out, many at once: continuous batching at the granularity of one network call.
+
+Each tick takes one stage, gathers what waits there - other requests, other noise levels, other guidance - into one call, and sends
+everyone its x0_hat. A new request joins at the next tick, a cancelled one is gone at the next tick, every answer is a preview.
+Whose turn it is, `schedule` says. A call that does not fit the memory halves the stage's batch and is tried again.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import torch
+
+from stages.sampling import answer
+
+from .chunk import Plan
+from .events import Cancelled, Event, Failed
+from .pipeline import Cascade
+from .request import Request
+from .schedule import Running, Schedule, StageStats, Ticket
+
+log = logging.getLogger(__name__)
+BATCH = 16  # rows of a network call where nothing was measured
+IDLE_S = 0.5
+
+
+class QueueFullError(Exception):
+    """No more images are accepted now. retry_after: seconds until there will be room, by what was served so far."""
+
+    def __init__(self, message: str, retry_after: float):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Engine:
+    """Holds the running requests of one cascade. `tick` does one call; `start` ticks in a thread until `stop`.
+
+    batch: rows of a call by stage (`cascade.batching` measures them). replicas: the same cascade on other devices; each device of
+    each has a thread of its own. buckets: fill calls up to powers of two, for compiled networks.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        *replicas: Cascade,
+        batch: Mapping[str, int] | None = None,
+        max_waiting: int = 512,
+        max_running: int = 64,
+        buckets: bool = False,
+    ):
+        self.cascade, self.max_waiting, self.buckets = cascade, max_waiting, buckets
+        self.stages = {name: StageStats(batch=(batch or {}).get(name, BATCH)) for name in cascade.names}
+        self.workers = [
+            {link.name: link for link in each.links if str(link.device) == device}
+            for each in (cascade, *replicas)
+            for device in dict.fromkeys(str(link.device) for link in each.links)
+        ]
+        self._schedule = Schedule(self.stages, max_running=max_running)
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._closed = self._stopping = False
+        self._began = time.monotonic()
+
+    @property
+    def waiting(self) -> int:
+        """Images that were accepted and are not finished."""
+        return self._schedule.waiting
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether every thread that was started still ticks."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    def check(self, request: Request) -> None:
+        """Raises ValueError where `submit` would."""
+        Plan.of(request, self.cascade.links, self.cascade.conditions)
+
+    def submit(self, request: Request, listen: Callable[[Event], None]) -> Ticket:
+        """Accepts a request; `listen` is called in the engine's thread and must return at once. Raises ValueError for what the user
+        can mend, QueueFullError where there is no room."""
+        plan = Plan.of(request, self.cascade.links, self.cascade.conditions)
+        num = len(request.index)
+        with self._changed:
+            if self._closed:
+                raise QueueFullError("no new requests are accepted, the engine stops", 60.0)
+            if self.waiting + num > self.max_waiting:
+                text = f"{self.waiting} images wait, {num} more are too many for a queue of {self.max_waiting}"
+                raise QueueFullError(text, self._retry_after(num))
+            ticket = self._schedule.accept(plan, listen, self._wake)
+            self._changed.notify_all()
+        return ticket
+
+    def _retry_after(self, num: int) -> float:
+        last = self.stages[self.cascade.names[-1]]
+        return min(max(num * (time.monotonic() - self._began) / max(last.images, 1), 1.0), 60.0)
+
+    @torch.inference_mode()
+    def tick(self, worker: int = 0) -> bool:
+        """One network call of one stage, on the device of `worker`. False where nothing waits."""
+        links = self.workers[worker]
+        with self._changed:
+            chosen = self._schedule.choose(links)
+        if not chosen:
+            return False
+        link = links[chosen[0].link.name]
+        stage, asks = self.stages[link.name], [one.ask for one in chosen]
+        began = time.perf_counter()
+        try:
+            answers = answer(link.stage, asks, batch=stage.batch, buckets=self.buckets, device=link.device)
+        except Exception as error:
+            with self._changed:
+                self._not_answered(chosen, stage, error)
+            return True
+        spent = time.perf_counter() - began
+        with self._changed:
+            stage.count(sum(ask.rows for ask in asks), spent)
+            for one, x0_hat in zip(chosen, answers, strict=True):
+                self._schedule.go_on(one, x0_hat)
+            self._changed.notify_all()
+        return True
+
+    def _not_answered(self, chosen: list[Running], stage: StageStats, error: Exception) -> None:
+        """Memory did not suffice: half the batch, and again; where one row does not fit, its request fails. Else it is a defect."""
+        name = chosen[0].link.name
+        for one in chosen:
+            one.busy = False
+        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+        if is_memory and stage.batch > 1:
+            stage.batch //= 2
+            log.warning("stage %s: out of memory, its batch is now %d", name, stage.batch)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            return
+        why = "out of memory for a single image; ask for a smaller one" if is_memory else "an error in the network"
+        log.error("stage %s: %s", name, why, exc_info=error)
+        for ticket in {one.ticket for one in chosen}:
+            self._schedule.end(ticket, Failed(stage=name, message=f"stage {name}: {why}"))
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def start(self) -> Self:
+        """Ticks in background threads, one a device."""
+        for worker in range(len(self.workers)):
+            thread = threading.Thread(target=self._run, args=(worker,), daemon=True, name=f"engine-{worker}")
+            self._threads.append(thread)
+            thread.start()
+        return self
+
+    def _run(self, worker: int) -> None:
+        while not self._stopping:
+            if not self.tick(worker):
+                with self._changed:
+                    if not (self._stopping or self._schedule.has_work(self.workers[worker])):
+                        self._changed.wait(IDLE_S)
+
+    def stop(self, *, drain_s: float = 0.0) -> None:
+        """Accepts nothing more, waits up to drain_s for what runs, cancels the rest, ends the threads."""
+        deadline = time.monotonic() + drain_s
+        with self._changed:
+            self._closed = True
+            while self._schedule.tickets and self.is_alive and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(left, IDLE_S))
+            for ticket in list(self._schedule.tickets):
+                self._schedule.end(ticket, Cancelled())
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,183 @@
+"""Who is answered next, and what an answer leads to; no threads and no networks in here, an `Engine` holds the lock around it.
+
+Which stage: the one that has had the least of the clock, as Linux shares a processor; so previews of newcomers and the last stage
+of others both go on. Who in it: newcomers without a preview, then by arrival, where the k-th chunk of a request counts as one that
+came k requests later; so nobody starves and a large request delays a small one by one chunk.
+
+Memory: at most `max_waiting` images are accepted, and of these at most `max_running`, plus one chunk a newcomer, hold their noise
+and x, about 6 float32 pictures an image.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import torch
+
+from data.cli import RunError
+from stages.sampling import Ask
+
+from .chunk import Chunk, Plan, paint
+from .events import Cancelled, Event, Failed, Finished, Preview
+from .link import Link
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """An accepted request. `listen` is told every event, in the engine's thread."""
+
+    plan: Plan
+    listen: Callable[[Event], None]
+    number: int  # of arrival
+    todo: deque[tuple[int, tuple[int, ...]]]  # chunks that were not begun
+    left: int  # images that are not finished
+    wake: Callable[[], None] = field(repr=False)
+    num_running: int = 0
+    has_preview: bool = False
+    done: bool = False
+    is_cancelled: bool = False
+
+    def cancel(self) -> None:
+        """From any thread, any number of times; the place is free at the next tick."""
+        self.is_cancelled = True
+        self.wake()
+
+
+@dataclass(eq=False)
+class Running:
+    """A chunk that has begun and waits at a stage, or is in a call (busy)."""
+
+    ticket: Ticket
+    number: int
+    index: tuple[int, ...]
+    steps: Chunk
+    link: Link
+    ask: Ask
+    busy: bool = False
+
+    @property
+    def turn(self) -> tuple[bool, int]:
+        return self.ticket.has_preview, self.ticket.number + self.number
+
+
+@dataclass(kw_only=True)
+class StageStats:
+    """Of one stage since the start. batch: most rows of a call. busy_s: in the network. clock: its share of time, as reckoned."""
+
+    batch: int
+    calls: int = 0
+    rows: int = 0
+    images: int = 0
+    busy_s: float = 0.0
+    clock: float = 0.0
+
+    def count(self, rows: int, seconds: float) -> None:
+        self.calls += 1
+        self.rows += rows
+        self.busy_s += seconds
+        self.clock += seconds
+
+
+class Schedule:
+    """The requests that were accepted and are not done."""
+
+    def __init__(self, stages: dict[str, StageStats], *, max_running: int):
+        self.stages, self.max_running = stages, max_running
+        self.tickets: list[Ticket] = []
+        self.running: list[Running] = []
+        self.accepted = 0
+        self.waiting = 0  # images that are not finished
+
+    def accept(self, plan: Plan, listen: Callable[[Event], None], wake: Callable[[], None]) -> Ticket:
+        self.accepted += 1
+        num = len(plan.request.index)
+        ticket = Ticket(plan, listen, self.accepted, deque(enumerate(plan.chunks)), num, wake)
+        self.tickets.append(ticket)
+        self.waiting += num
+        return ticket
+
+    def has_work(self, names: Collection[str]) -> bool:
+        """Whether `choose` would find or end something."""
+        return any(ticket.is_cancelled or (ticket.todo and not ticket.num_running) for ticket in self.tickets) or any(
+            not one.busy and one.link.name in names for one in self.running
+        )
+
+    def choose(self, names: Collection[str]) -> list[Running]:
+        """Who is answered next, now busy: chunks of one of the named stages and of one make, up to its batch."""
+        for ticket in [each for each in self.tickets if each.is_cancelled]:
+            self.end(ticket, Cancelled())
+        self._begin()
+        free = [one for one in self.running if not one.busy and one.link.name in names]
+        if not free:
+            return []
+        waited_for = {one.link.name for one in self.running}
+        floor = min(self.stages[name].clock for name in waited_for)
+        for name, stats in self.stages.items():
+            if name not in waited_for:  # time in which nothing waited there is not owed to it
+                stats.clock = max(stats.clock, floor)
+        name = min((one.link.name for one in free), key=lambda each: self.stages[each].clock)
+        chosen: list[Running] = []
+        rows = 0
+        for one in sorted((one for one in free if one.link.name == name), key=lambda one: one.turn):
+            if not chosen or (one.ask.make == chosen[0].ask.make and rows + one.ask.rows <= self.stages[name].batch):
+                chosen.append(one)
+                rows += one.ask.rows
+                one.busy = True
+        return chosen
+
+    def _begin(self) -> None:
+        """Newcomers begin at once, further chunks where there is room."""
+        images = sum(len(one.index) for one in self.running)
+        for ticket in sorted(self.tickets, key=lambda each: (each.has_preview, each.number)):
+            while ticket.todo and (images < self.max_running or not (ticket.has_preview or ticket.num_running)):
+                number, index = ticket.todo.popleft()
+                steps = paint(ticket.plan, index, lambda event, ticket=ticket: self.tell(ticket, event))  # type: ignore[misc]
+                link, ask = next(steps)
+                ticket.num_running += 1
+                images += len(index)
+                self.running.append(Running(ticket, number, index, steps, link, ask))
+
+    def go_on(self, one: Running, x0_hat: torch.Tensor) -> None:
+        """A chunk gets its answer: a preview, perhaps pictures, perhaps the end of its request."""
+        one.busy = False
+        ticket, before = one.ticket, one.link
+        if ticket.done:
+            return
+        try:
+            one.link, one.ask = one.steps.send(x0_hat)
+        except StopIteration:
+            self.running.remove(one)
+            self.stages[before.name].images += len(one.index)
+            ticket.num_running -= 1
+            ticket.left -= len(one.index)
+            self.waiting -= len(one.index)
+            if not ticket.left:
+                self.end(ticket, Finished(num=len(ticket.plan.request.index), nfe=ticket.plan.nfe))
+        except RunError as error:
+            self.end(ticket, Failed(stage=before.name, message=str(error)))
+        else:
+            if one.link is not before:
+                self.stages[before.name].images += len(one.index)
+
+    def end(self, ticket: Ticket, event: Event) -> None:
+        """The last event of a request; what it held is free."""
+        if ticket.done:
+            return
+        ticket.done = True
+        self.waiting -= ticket.left
+        self.tickets.remove(ticket)
+        for one in [each for each in self.running if each.ticket is ticket]:
+            self.running.remove(one)
+            one.steps.close()
+        self.tell(ticket, event)
+
+    def tell(self, ticket: Ticket, event: Event) -> None:
+        ticket.has_preview = ticket.has_preview or isinstance(event, Preview)
+        try:
+            ticket.listen(event)
+        except Exception:
+            log.exception("a listener failed; its request is cancelled")
+            ticket.is_cancelled = True
