@@ -46,7 +46,19 @@ COMMANDS = {
     "stages.measure": stages.measure.main,
     "stages.runs": stages.runs.main,
 }
-OF_LAUNCHERS = {"--num_gpus", "--nproc-per-node", "--nproc_per_node", "--nnodes", "--hostfile"}
+OF_LAUNCHERS = {
+    "--num_gpus",
+    "--nproc-per-node",
+    "--nproc_per_node",
+    "--nnodes",
+    "--hostfile",
+    "--node-rank",
+    "--all",
+    "--node_rank",
+    "--master_addr",
+    "--no_ssh",
+    "--master-addr",
+}
 OF_RUNS = re.compile(
     r"^(runs|shards|out|checkpoints|snapshots|samples|tensorboard|bundles?|FOLDER|OUT|STAGE)\b"
 )  # made by commands
@@ -163,7 +175,9 @@ def command_lines(doc: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("doc", DOCS)
 def test_options_that_a_document_names_exist(doc):
     for name, line in command_lines(doc):
-        used = set(re.findall(r"(?<!\S)(--[a-z][\w-]*)", line)) - OF_LAUNCHERS
+        own, _, of_train = line.partition(" -- ")
+        assert set(re.findall(r"(?<!\S)(--[a-z][\w-]*)", of_train)) <= flags_of(COMMANDS["train.py"])
+        used = set(re.findall(r"(?<!\S)(--[a-z][\w-]*)", own)) - OF_LAUNCHERS
         assert used <= flags_of(COMMANDS[name]), f"{doc}: {name} has no {used - flags_of(COMMANDS[name])}"
     known = OF_LAUNCHERS.union(*(flags_of(command) for command in COMMANDS.values()))
     named = set(re.findall(r"(?<![\w-])(--[a-z][\w-]*)(?!\w*\()", read(doc)))

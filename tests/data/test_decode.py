@@ -126,7 +126,7 @@ def header_only_png(width: int, height: int) -> bytes:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [8000, 12_000, 100_000])
-def test_bombs_are_refused_before_they_grow(side):
+def test_fault31_bombs_are_refused_before_they_grow(side):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=r"pixels|no .* picture"):
         decode_image(header_only_png(side, side))
@@ -148,12 +148,12 @@ def test_bombs_are_refused_before_they_grow(side):
         header_only_png(64, 64),
     ],
 )
-def test_what_is_no_whole_picture_of_an_allowed_format_is_a_value_error(content):
+def test_fault32_what_is_no_whole_picture_of_an_allowed_format_is_a_value_error(content):
     with pytest.raises(ValueError, match="picture"):
         decode_image(content)
 
 
-def test_one_pixel_and_a_very_wide_picture_decode():
+def test_fault32_one_pixel_and_a_very_wide_picture_decode():
     assert decode_image(saved(Image.new("RGB", (1, 1), (4, 5, 6)))).getpixel((0, 0)) == (4, 5, 6)
     assert decode_image(saved(Image.new("RGB", (900, 3)))).size == (900, 3)
 
@@ -183,7 +183,7 @@ class Bomb:
         return open, (str(self.sentinel), "w")
 
 
-def test_object_arrays_are_refused_without_being_unpickled(tmp_path):
+def test_fault29_object_arrays_are_refused_without_being_unpickled(tmp_path):
     content = npy(np.array([[Bomb(tmp_path / "owned")]], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="float16"):
         decode_tokens(content, 1)
