@@ -1,0 +1,186 @@
+"""The routes. Plain functions run in worker threads, so that neither disk nor text encoder stops the event loop; the few `async`
+ones wait for events. What refuses is a `Refused` or a `ValueError`; both become one line of JSON.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from anyio import to_thread
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from . import openai
+from .bodies import ImagesBody, JobBody, RefineBody, job_request
+from .docs import docs_page
+from .guard import Guard, error_body, error_headers
+from .jobs import Data, Job
+from .limits import Keys, Refused, mistakes
+from .models import models
+from .service import Service
+from .sse import EventStream, frames
+
+PAGE = Path(__file__).parent / "page"
+CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+def create_app(service: Service, *, keys: Keys | None = None, hosts: frozenset[str] | None = None) -> ASGIApp:
+    """The application of one server; see `Guard` for keys and hosts."""
+    app = FastAPI(title=f"Cascade {service.name}", docs_url=None, redoc_url=None)
+    app.state.service = service
+    add_errors(app)
+    add_jobs(app, service)
+    add_openai(app, service)
+    add_pages(app, service)
+    return Guard(app, service.limits, service.metrics, keys=keys, hosts=hosts)
+
+
+def owner(request: Request) -> str:
+    return cast(str, request.scope["owner"])
+
+
+def add_errors(app: FastAPI) -> None:
+    """Every error in one form, one line."""
+
+    @app.exception_handler(Refused)
+    def refused(request: Request, error: Refused) -> JSONResponse:
+        service: Service = request.app.state.service
+        service.metrics.refused.labels(error.code).inc()
+        return JSONResponse(error_body(error.code, str(error)), error.status, error_headers(error))
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:])
+        return JSONResponse(error_body("invalid_request", f"{place or 'body'}: {first['msg']}"), 422)
+
+    @app.exception_handler(HTTPException)
+    def http(request: Request, error: HTTPException) -> JSONResponse:
+        code = CODES.get(error.status_code, "error")
+        return JSONResponse(error_body(code, str(error.detail)), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    def defect(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(error_body("internal", "a defect of the server; its log says more"), 500)
+
+
+def add_jobs(app: FastAPI, service: Service) -> None:
+    """The native API."""
+
+    def accepted(job: Job) -> Data:
+        assert job.request is not None
+        names = [link.name for link in service.links_of(job.request)]
+        url = f"/v1/jobs/{job.id}"
+        images = list(job.request.index)
+        return {
+            "id": job.id,
+            "images": images,
+            "stages": names,
+            "seed": job.request.seed,
+            "events": f"{url}/events",
+            "url": url,
+        }
+
+    @app.post("/v1/jobs", status_code=202)
+    def create(request: Request, body: JobBody) -> Data:
+        """Start a job. until: hold after this stage. settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}.
+        size: [width, height]. image: base64 of a PNG, JPEG or WebP to sharpen."""
+        with mistakes():
+            return accepted(service.create(owner(request), job_request(body, service.cascade, service.limits)))
+
+    @app.get("/v1/jobs")
+    def listed(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Data:
+        """The jobs of this key, newest first."""
+        return {"jobs": service.jobs(owner(request), limit)}
+
+    @app.get("/v1/jobs/{job}")
+    def job(request: Request, job: str) -> Data:
+        """State and pictures of a job."""
+        return service.describe(service.row(owner(request), job))
+
+    @app.get("/v1/jobs/{job}/events")
+    async def events(
+        request: Request, job: str, last_event_id: Annotated[str, Header()] = "", after: Annotated[str, Query()] = ""
+    ) -> Response:
+        """Server-sent events; Last-Event-ID, or ?after=, resumes: milestones after it, and the newest preview."""
+        said = last_event_id or after or "0"
+        if not (said.isascii() and said.isdecimal() and len(said) < 19):
+            raise Refused(422, "invalid_request", "Last-Event-ID: not a number of an event")
+        service.streams.check()
+        found = await to_thread.run_sync(service.find, owner(request), job)
+        if found.has_ended and not found.since(int(said), previews=False):
+            return Response(status_code=204)  # tells an EventSource not to come again
+        chunks = frames(service.streams, found, int(said), service.preview, heartbeat_s=service.limits.heartbeat_s)
+        return EventStream(chunks, stall_s=service.limits.stall_s)
+
+    @app.delete("/v1/jobs/{job}", status_code=204)
+    def cancel(request: Request, job: str) -> None:
+        """End a job; the same again does nothing."""
+        service.cancel(owner(request), job)
+
+    @app.post("/v1/jobs/{job}/refine", status_code=202)
+    def refine(request: Request, job: str, body: RefineBody) -> Data:
+        """Go on with some pictures of a stage, as a new job."""
+        with mistakes():
+            return accepted(service.refine(owner(request), job, body))
+
+    @app.get("/v1/jobs/{job}/stages/{stage}/{k}.png")
+    def picture(request: Request, job: str, stage: str, k: int) -> Response:
+        """A stored picture."""
+        content = service.picture(owner(request), job, stage, k)
+        kept = {"cache-control": "private, max-age=31536000, immutable"}
+        return Response(content, media_type="image/png", headers=kept)
+
+
+def add_openai(app: FastAPI, service: Service) -> None:
+    """What OpenAI's clients know."""
+
+    @app.get("/v1/models")
+    def listed() -> Data:
+        """The cascade that is served: stages, settings, ranges, limits."""
+        return models(service)
+
+    @app.post("/v1/images/generations")
+    async def generate(request: Request, body: ImagesBody) -> Any:
+        """OpenAI's images.generate, with stream and partial_images."""
+        with mistakes():
+            job = await to_thread.run_sync(openai.start, service, owner(request), body)
+        if body.stream:
+            chunks = openai.streamed(service, owner(request), body, job)
+            return EventStream(chunks, stall_s=service.limits.stall_s, left=job.cancel)
+        return await openai.unless_left(request.receive, job, openai.whole(service, owner(request), body, job))
+
+
+def add_pages(app: FastAPI, service: Service) -> None:
+    """The page, and what operators read."""
+
+    @app.get("/healthz", response_class=PlainTextResponse)
+    def health() -> str:
+        """The process answers."""
+        return "ok"
+
+    @app.get("/readyz", response_class=PlainTextResponse)
+    def ready() -> Response:
+        """Whether new jobs are wanted; a full queue is not a reason."""
+        why = service.why_not_ready
+        return PlainTextResponse(why or "ready", 503 if why else 200)
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    def metrics() -> Response:
+        """For Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    for route, name in (("/", "index.html"), ("/page.js", "page.js"), ("/page.css", "page.css")):
+        add_file(app, route, PAGE / name)
+
+
+def add_file(app: FastAPI, route: str, path: Path) -> None:
+    @app.get(route, include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(path, headers={"cache-control": "no-cache"})

@@ -1,0 +1,191 @@
+"""What clients send, and the `Request` that it means. Everything is checked against the limits before any work.
+
+A picture comes as base64 inside the JSON; an address is refused, nothing is ever fetched for a client.
+"""
+
+import base64
+import binascii
+import secrets
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from cascade.cli import class_numbers
+from cascade.link import Link, cut, side_multiple, with_settings
+from cascade.pictures import cut_to_aspect
+from cascade.pipeline import Cascade
+from cascade.request import MAX_SEED, Request
+from data.batch import to_float, to_uint8
+from data.decode import decode_image, image_size, to_array
+from data.resize import downsample
+
+from .limits import Limits, Refused
+
+Settings = dict[str, dict[str, int | float | str | list[float]]]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class JobBody(Body):
+    """`num` pictures of each of `prompts` or `labels` (neither: unconditional), or of `image`. until: hold after this stage."""
+
+    prompts: Annotated[list[str], Field(max_length=10_000)] = []
+    labels: Annotated[list[int | str], Field(max_length=10_000)] = []
+    num: Annotated[int, Field(ge=1, le=10_000)] = 1
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    until: str = ""
+    settings: Settings = {}
+    size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    image: str | None = None
+
+
+class RefineBody(Body):
+    """The pictures `pick` that stage `from` gave go on from there; none are all."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+    stage: Annotated[str, Field(alias="from")] = ""
+    pick: Annotated[list[int], Field(max_length=10_000)] = []
+    until: str = ""
+    settings: Settings = {}
+
+
+class ImagesBody(BaseModel):
+    """Of OpenAI's `images.generate`. Fields of theirs that have no meaning here are accepted and do nothing."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+    prompt: str
+    model: str | None = None
+    n: Annotated[int, Field(ge=1, le=10)] | None = None
+    size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")] | None = None
+    response_format: Literal["b64_json"] | None = None
+    output_format: Literal["png", "webp", "jpeg"] | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
+    stream: bool | None = None
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+
+
+def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Request:
+    """Raises ValueError or Refused: what, where, got, allowed."""
+    first, low_res = "", None
+    check_prompts(body.prompts, limits)
+    check_count(max(len(body.prompts), len(body.labels), 1) * body.num, limits)
+    if body.image is not None:
+        first, low_res = upload(body.image, cascade, limits)
+    request = Request(
+        prompts=tuple(body.prompts),
+        labels=class_numbers(cascade, [str(label) for label in body.labels]),
+        num=body.num,
+        seed=seed_of(body.seed),
+        low_res=low_res,
+        size=(body.size[1], body.size[0]) if body.size else None,
+        settings=body.settings,
+        first=first,
+        last=body.until,
+        batch=batch_of(max(len(body.prompts), len(body.labels), 1) * body.num),
+    )
+    check_work(request, cascade, limits)
+    return request
+
+
+def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Request:
+    width, _, height = (body.size or "auto").partition("x")
+    size = [int(width), int(height)] if height else None
+    one = JobBody(prompts=[body.prompt], num=body.n or 1, seed=body.seed, size=size)
+    return job_request(one, cascade, limits)
+
+
+def seed_of(given: int | None) -> int:
+    """Nobody who leaves the seed out wants the same pictures twice."""
+    return secrets.randbelow(2**31) if given is None else given
+
+
+def batch_of(num: int) -> int:
+    """Images of a chunk: small, for chunks of different requests share calls and an image is shown when its chunk is done."""
+    return min(num, 16)
+
+
+def check_prompts(prompts: Sequence[str], limits: Limits) -> None:
+    for prompt in prompts:
+        if len(prompt) > limits.prompt_chars:
+            raise ValueError(f"prompts: {len(prompt)} characters; at most {limits.prompt_chars} are allowed")
+
+
+def check_count(num: int, limits: Limits) -> None:
+    if num > limits.images:
+        raise ValueError(f"num: {num} images in one job; at most {limits.images} are allowed, send several jobs")
+
+
+def check_work(request: Request, cascade: Cascade, limits: Limits) -> None:
+    """Steps of every stage, sides and pixels of the result."""
+    names = cut(cascade.names, request.first, request.last, "request")
+    for link in with_settings([link for link in cascade.links if link.name in names], request.settings):
+        if link.settings.num_steps > limits.steps:
+            raise ValueError(
+                f"settings of stage {link.name}: num_steps {link.settings.num_steps}; at most {limits.steps} are allowed"
+            )
+    last = cascade.links[cascade.names.index(names[-1])].contract
+    side = last.resolution
+    h, w = request.size or (side, side)
+    if request.low_res is not None:
+        low_res = cascade.links[cascade.names.index(names[0])].contract.low_res or side
+        h, w = (part * side // low_res for part in request.low_res.shape[-2:])
+    if max(h, w) > limits.scale * side:
+        raise ValueError(f"size: {w}x{h} px; at most {limits.scale * side} px a side are allowed")
+    if len(request.index) * h * w > limits.images * side * side:
+        raise ValueError(
+            f"size: {len(request.index)} images of {w}x{h} px; together they may have {limits.images * side * side:,} pixels"
+        )
+
+
+def upload(text: str, cascade: Cascade, limits: Limits) -> tuple[str, Tensor]:
+    """The stage that loses least of a picture in base64, and the picture (1, 3, h, w) uint8 as that stage takes it."""
+    content = unpack(text)
+    try:
+        h, w = image_size(content)
+        if h * w > limits.upload_pixels:
+            raise Refused(413, "too_many_pixels", f"image: {w}x{h} px; at most {limits.upload_pixels:,} pixels")
+        takes = {link.contract.low_res: link for link in cascade.links if link.contract.low_res}
+        fitting = [low_res for low_res in takes if low_res <= min(h, w)]
+        if not fitting:
+            raise ValueError(f"{w}x{h} px is too small; a side of at least {min(takes, default=0)} px is needed")
+        link = takes[max(fitting)]
+        pixels = torch.tensor(to_array(decode_image(content)))[None]
+    except ValueError as error:
+        raise ValueError(f"image: {error}") from None
+    return link.name, fitted(pixels, link, cascade)
+
+
+def unpack(text: str) -> bytes:
+    """The bytes of base64, also as a data: URL."""
+    head, comma, tail = text.partition(",")
+    if "://" in text[:32] or (comma and not (head.startswith("data:image/") and head.endswith(";base64"))):
+        raise ValueError("image: send the picture itself as base64; addresses are not fetched")
+    try:
+        return base64.b64decode(tail if comma else text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("image: not base64; send the bytes of a PNG, JPEG or WebP file in base64") from None
+
+
+def fitted(pixels: Tensor, link: Link, cascade: Cascade) -> Tensor:
+    """The shorter side as long as the stage takes it, both sides multiples of what its networks halve."""
+    low_res = link.contract.low_res
+    assert low_res is not None
+    multiple = side_multiple(cascade.links[cascade.names.index(link.name) :], low_res)
+    short = min(pixels.shape[-2:])
+    h, w = (side * low_res // (short * multiple) * multiple for side in pixels.shape[-2:])
+    return to_uint8(downsample(to_float(cut_to_aspect(pixels, h / w)), (h, w)))
+
+
+def as_stored(request: Request) -> dict[str, Any]:
+    """A request as JSON values, without pictures."""
+    return {
+        "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,
+        "size": list(request.size or ()), "settings": {name: dict(each) for name, each in request.settings.items()},
+        "first": request.first, "last": request.last, "index": list(request.index),
+    }  # fmt: skip

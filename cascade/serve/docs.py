@@ -1,0 +1,56 @@
+"""The OpenAPI description as one page of plain HTML: no script, nothing from elsewhere."""
+
+from html import escape
+from typing import Any
+
+HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title></head><body><h1>{title}</h1>
+<p>The same for programs: <a href="/openapi.json">openapi.json</a>. The page: <a href="/">/</a>.</p>
+"""
+
+
+def docs_page(schema: dict[str, Any]) -> str:
+    """A section for each route, with its text, parameters and the fields of its body."""
+    parts = [HEAD.format(title=escape(schema["info"]["title"]))]
+    for path, methods in schema["paths"].items():
+        for method, route in methods.items():
+            parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2>")
+            parts.append(f"<p>{escape(route.get('description') or route.get('summary', ''))}</p>")
+            parts.append(_table(_fields(route, schema)))
+    return "\n".join([*parts, "</body></html>"])
+
+
+def _fields(route: dict[str, Any], schema: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(name, kind, default or "required") of parameters and body."""
+    found = [
+        (
+            each["name"],
+            _kind(each["schema"]),
+            "required" if each.get("required") else str(each["schema"].get("default", "")),
+        )
+        for each in route.get("parameters", [])
+    ]
+    body = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    model = schema.get("components", {}).get("schemas", {}).get(body.get("$ref", "").rpartition("/")[2], {})
+    for name, each in model.get("properties", {}).items():
+        default = "required" if name in model.get("required", []) else str(each.get("default", ""))
+        found.append((name, _kind(each), default))
+    return found
+
+
+def _kind(field: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return " or ".join(_kind(each) for each in field["anyOf"])
+    kind = str(field.get("type", "any"))
+    if "enum" in field:
+        return ", ".join(map(str, field["enum"]))
+    if "items" in field:
+        kind += f" of {_kind(field['items'])}"
+    if "minimum" in field or "maximum" in field:
+        kind += f", {field.get('minimum', '')} to {field.get('maximum', '')}"
+    return kind
+
+
+def _table(rows: list[tuple[str, str, str]]) -> str:
+    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>" if lines else ""

@@ -1,0 +1,194 @@
+"""The outermost layer: who may ask, how large and how slow a body may be, what every answer carries, what the log says.
+
+Plain ASGI, so that streams pass through untouched. A body is read here, whole, before the app sees it.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .limits import NOBODY, Keys, Limits, Refused
+from .metrics import Metrics
+
+log = logging.getLogger("cascade.serve")
+PUBLIC = ("/", "/page.js", "/page.css", "/healthz", "/readyz", "/docs", "/openapi.json")
+COOKIE = "cascade_key"  # for <img> and EventSource, which send no header of ours
+SECURITY = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
+LINGER_S = 5.0  # a refused body is still read for so long: a client that is writing does not see the answer
+
+
+def error_body(code: str, message: str) -> dict[str, Any]:
+    """The one form of an error, which OpenAI's clients read too."""
+    return {"error": {"code": code, "message": " ".join(message.split()), "type": "invalid_request_error"}}
+
+
+def error_headers(error: Refused) -> dict[str, str]:
+    return {} if error.retry_after is None else {"retry-after": str(max(1, round(error.retry_after + 0.5)))}
+
+
+class Guard:
+    """hosts: allowed in the Host header, for a server on loopback that no other site's page shall reach; None: any."""
+
+    def __init__(
+        self, app: ASGIApp, limits: Limits, metrics: Metrics, *, keys: Keys | None, hosts: frozenset[str] | None = None
+    ):
+        self.app, self.limits, self.metrics, self.keys, self.hosts = app, limits, metrics, keys, hosts
+        self._reading = 0  # bytes of bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                named = {name.lower() for name, _ in message.get("headers", ())}
+                extra = [pair for pair in SECURITY_HEADERS if pair[0] not in named]
+                if b"cache-control" not in named:
+                    extra.append((b"cache-control", b"no-store"))
+                message["headers"] = [*message.get("headers", ()), *extra]
+            await send(message)
+
+        held = 0
+        try:
+            scope["owner"] = self._owner(scope)
+            body = await self._body(scope, receive)
+            held = len(body)
+            await self.app(scope, _replay(body, receive), answer)
+        except Refused as error:
+            await refuse(error, answer)
+        finally:
+            self._reading -= held
+            route = getattr(scope.get("route"), "path", "-")
+            spent_s = time.perf_counter() - began
+            self.metrics.requests.labels(route, _method(scope), status).inc()
+            self.metrics.request_s.labels(route).observe(spent_s)
+            log.info("%s %s %d %.0f ms", _method(scope), route, status, 1000 * spent_s)
+
+    def _owner(self, scope: Scope) -> str:
+        """Raises Refused for a foreign site's page and for a wrong key."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self.hosts is not None and _hostname(host) not in self.hosts:
+            raise Refused(421, "wrong_host", "this server answers to its loopback names only")
+        origin = headers.get("origin")
+        if origin and scope["method"] not in ("GET", "HEAD") and origin.partition("://")[2] != host:
+            raise Refused(403, "foreign_origin", "requests of other sites' pages are refused")
+        if self.keys is None or scope["path"] in PUBLIC:
+            return NOBODY
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "") or _cookie(headers)
+        owner = self.keys.owner(key)
+        if owner is None:
+            raise Refused(401, "invalid_api_key", "send a valid key: Authorization: Bearer KEY")
+        return owner
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """Raises Refused: too large, too slow, too many at once."""
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        if length == "0" and "transfer-encoding" not in headers:
+            return b""
+        expected = int(length) if length.isdecimal() and len(length) < 19 else 0
+        limit = self.limits.body_bytes
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.limits.body_s):
+                while expected <= limit and (message := await receive())["type"] == "http.request":
+                    parts.append(message["body"])
+                    size += len(message["body"])
+                    self._reading += len(message["body"])
+                    if self._reading > self.limits.bodies_bytes:
+                        raise Refused(503, "busy", "too much is being uploaded; try again later", retry_after=5)
+                    if size > limit or not message.get("more_body"):
+                        break
+        except TimeoutError:
+            self._reading -= size
+            raise Refused(408, "too_slow", f"the body did not arrive within {self.limits.body_s:.0f} s") from None
+        except BaseException:
+            self._reading -= size
+            raise
+        if max(size, expected) > limit:
+            self._reading -= size
+            await _linger(receive)
+            raise Refused(413, "too_large", f"a body of more than {limit:,} bytes")
+        return b"".join(parts)
+
+
+async def refuse(error: Refused, send: Send) -> None:
+    """Counts are kept by the caller."""
+    body = json.dumps(error_body(error.code, str(error))).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(error)}
+    if error.status in (408, 413):
+        headers["connection"] = "close"
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _linger(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                pass
+    except TimeoutError:
+        return
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """The body once, then what the connection says."""
+    waiting = [body]
+
+    async def again() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        while (message := await receive())["type"] == "http.request":
+            pass  # what is left of a body of length 0
+        return message
+
+    return again
+
+
+def _method(scope: Scope) -> str:
+    """A label of metrics is one of few words."""
+    return (
+        scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"
+    )
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _cookie(headers: Headers) -> str:
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found else ""

@@ -1,0 +1,210 @@
+"""A job: one request and the log of what happened to it, handed from the engine's thread to any number of readers.
+
+The log keeps every milestone, and of previews the newest of each stage and chunk. `listen` runs in the engine's thread: it numbers
+the event, puts it down and returns. Pictures are written by `cascade.serve.writer`; until one is, readers wait at its milestone, so
+that they see events in the order of their numbers. Watchers are woken through their own event loop.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from cascade.engine import Ticket
+from cascade.events import Cancelled, Event, Failed, Finished, Preview, StageFinished, StageStarted
+from cascade.request import Request
+
+from .store import ENDED, JobRow
+
+Data = dict[str, Any]
+
+
+@dataclass(eq=False)
+class Entry:
+    """data: what a reader gets, None while it is being made; preview: what it will be made of, when somebody asks."""
+
+    id: int
+    name: str
+    data: Data | None = None
+    preview: Preview | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def render(self, make: Callable[[Preview], Data]) -> Data:
+        """The data; made once, however many readers there are."""
+        with self.lock:
+            if self.data is None:
+                assert self.preview is not None
+                self.data = make(self.preview)
+                self.preview = None
+            return self.data
+
+
+class Bell:
+    """An asyncio event that other threads may ring; many rings before it is heard are one."""
+
+    def __init__(self) -> None:
+        self._loop, self._event = asyncio.get_running_loop(), asyncio.Event()
+        self._ringing = False
+
+    def ring(self) -> None:
+        if not self._ringing:
+            self._ringing = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                self._loop.call_soon_threadsafe(self._event.set)
+
+    async def heard(self, timeout_s: float) -> bool:
+        """False where it stayed silent."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        self._ringing = False  # after clear: a ring in between is a ring too many, never one too few
+        return True
+
+
+class Job:
+    """row: as stored. marks: after so many previews (rising) one is kept as a milestone `partial`."""
+
+    def __init__(
+        self,
+        row: JobRow,
+        *,
+        request: Request | None = None,
+        marks: tuple[int, ...] = (),
+        write: Callable[["Job", Entry, Event], None] | None = None,
+    ):
+        self.row, self.id, self.state, self.request = row, row.id, row.state, request
+        self.ticket: Ticket | None = None
+        self.broken: Data | None = None  # why its pictures could not be kept
+        self.began = time.monotonic()
+        self.first_preview_s: float | None = None
+        self.left_at: float | None = None  # when the last watcher went
+        self._write, self._marks, self._calls = write, marks, 0
+        self._lock = threading.Lock()
+        self._log: list[Entry] = []
+        self._slots: dict[tuple[str, tuple[int, ...]], Entry] = {}
+        self._last_id = 0
+        self._bells: set[Bell] = set()
+        self._is_cancelled = False
+        self.stage_s: dict[str, float] = {}  # from a stage's start to its end, of the last chunk
+        self._started: dict[tuple[str, tuple[int, ...]], float] = {}
+
+    @classmethod
+    def replay(cls, row: JobRow, events: list[tuple[int, str, Data]]) -> "Job":
+        """A job that ended, as the store knows it."""
+        job = cls(row)
+        job._log = [Entry(number, name, data) for number, name, data in events]
+        last = job._last_id = max((number for number, _, _ in events), default=0)
+        if row.state not in ENDED or not events or events[-1][1] not in ENDED:  # the disk was full when it ended
+            lost = {"code": "lost", "message": "the end of this job could not be recorded; start it again"}
+            job._log.append(Entry(last + 1, "failed", lost))
+            job.state, job._last_id = "failed", last + 1
+        return job
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last milestone is there to be read."""
+        with self._lock:
+            return bool(self._log) and self._log[-1].name in ENDED and self._log[-1].data is not None
+
+    @property
+    def last_data(self) -> Data:
+        """Of the last milestone."""
+        with self._lock:
+            return (self._log[-1].data or {}) if self._log else {}
+
+    def listen(self, event: Event) -> None:
+        """In the engine's thread: returns at once."""
+        with self._lock:
+            self._last_id += 1
+            entry = Entry(self._last_id, _name(event))
+            match event:
+                case Preview():
+                    entry.preview = event
+                    self._slots[event.stage, event.index] = entry
+                    self._keep(event)
+                case StageStarted():
+                    self._started[event.stage, event.index] = time.monotonic()
+                case StageFinished():
+                    self._slots.pop((event.stage, event.index), None)
+                    self.stage_s[event.stage] = time.monotonic() - self._started.pop((event.stage, event.index))
+                case Finished() | Failed() | Cancelled():
+                    self._slots.clear()
+            if not isinstance(event, Preview):
+                self._log.append(entry)
+        if not isinstance(event, Preview):
+            assert self._write is not None
+            self._write(self, entry, event)
+        elif self.first_preview_s is None:
+            self.first_preview_s = time.monotonic() - self.began
+        self.wake()
+
+    def _keep(self, event: Preview) -> None:
+        self._calls += 1
+        if self._marks and self._calls >= self._marks[0]:
+            self._marks = self._marks[1:]
+            self._last_id += 1
+            self._log.append(Entry(self._last_id, "partial", preview=event))
+
+    def wake(self) -> None:
+        with self._lock:
+            bells = list(self._bells)
+        for bell in bells:
+            bell.ring()
+
+    def since(self, after: int, *, previews: bool = True) -> list[Entry]:
+        """What can be read now of what has a higher number, in order; nothing beyond a milestone that is not ready."""
+        with self._lock:
+            entries = [entry for entry in self._log if entry.id > after]
+            waits = min((e.id for e in entries if e.data is None and e.preview is None), default=self._last_id + 1)
+            if previews:
+                entries += [entry for entry in self._slots.values() if entry.id > after]
+        return sorted((entry for entry in entries if entry.id < waits), key=lambda entry: entry.id)
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[Bell]:
+        """From inside an event loop."""
+        bell = Bell()
+        with self._lock:
+            self._bells.add(bell)
+            self.left_at = None
+        try:
+            yield bell
+        finally:
+            with self._lock:
+                self._bells.discard(bell)
+                if not self._bells:
+                    self.left_at = time.monotonic()
+
+    def accepted(self, ticket: Ticket) -> None:
+        """By the engine, which may have told events already."""
+        self.ticket = ticket
+        if self._is_cancelled:
+            ticket.cancel()
+
+    def cancel(self) -> None:
+        """From any thread, any number of times."""
+        self._is_cancelled = True
+        if self.ticket is not None:
+            self.ticket.cancel()
+
+
+def _name(event: Event) -> str:
+    match event:
+        case StageStarted():
+            return "stage_started"
+        case Preview():
+            return "preview"
+        case StageFinished():
+            return "stage_finished"
+        case Failed():
+            return "failed"
+        case Cancelled():
+            return "cancelled"
+        case _:
+            return "finished"

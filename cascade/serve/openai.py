@@ -1,0 +1,159 @@
+"""`/v1/images/generations` as OpenAI's clients know it, over the same jobs.
+
+With `stream`, up to 3 previews an image, evenly over the work and as large as the result; then each picture. Who closes the
+connection cancels the work.
+"""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+from anyio import to_thread
+from starlette.types import Receive
+from torch import Tensor
+
+from cascade.events import Preview
+from data.batch import to_float, to_uint8
+from data.resize import upsample
+
+from .bodies import ImagesBody, images_request
+from .jobs import Data, Job
+from .limits import Refused
+from .previews import encode
+from .refine import pixels
+from .service import Service
+from .sse import disconnected, follow
+
+STATUS = {"out_of_memory": 503, "storage_full": 507, "shutting_down": 503}
+
+
+def start(service: Service, owner: str, body: ImagesBody) -> Job:
+    """Raises ValueError and Refused."""
+    name = service.name
+    if body.model not in (None, name):
+        raise Refused(404, "model_not_found", f"model {body.model!r} is not here; there is {name!r}")
+    partials = (body.partial_images or 0) if body.stream else 0
+    if body.partial_images and not body.stream:
+        raise ValueError("partial_images: only with stream")
+    return service.create(owner, images_request(body, service.cascade, service.limits), partials=partials)
+
+
+async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> AsyncGenerator[bytes, None]:
+    """The stream of OpenAI's events; index, of the picture, is ours."""
+    shown = 0
+    size = await to_thread.run_sync(final_size, service, job)
+
+    def make(job: Job, preview: Preview) -> Data:
+        images = service.allowed(job, preview)
+        return {"pictures": [] if images is None else _pictures(preview.index, enlarge(images, size), body)}
+
+    async with aclosing(follow(job, 0, make, heartbeat_s=service.limits.heartbeat_s, partials=True)) as told:
+        async for each in told:
+            if each is None:
+                yield b": still here\n\n"
+                continue
+            name, _, data = each
+            if name == "partial":
+                for picture in data.get("pictures", []):
+                    yield _event("partial_image", picture, body, partial_image_index=shown)
+                shown += 1
+            elif name == "failed":
+                yield _frame("error", {"error": data})
+            elif name == "finished":
+                for picture in await to_thread.run_sync(results, service, owner, job, body):
+                    yield _event("completed", picture, body, usage=_usage())
+
+
+async def unless_left(receive: Receive, job: Job, answer: Coroutine[Any, Any, Data]) -> Data:
+    """The answer, unless the client leaves before: then the job is cancelled."""
+    answering = asyncio.create_task(answer)
+    leaving = asyncio.create_task(disconnected(receive))
+    await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    if not answering.done():
+        job.cancel()
+    return await answering
+
+
+async def whole(service: Service, owner: str, body: ImagesBody, job: Job) -> Data:
+    """The answer without a stream. Raises Refused where the job failed."""
+    last = ("cancelled", 0, Data())
+    async with aclosing(follow(job, 0, _nothing, heartbeat_s=3600, partials=True)) as told:
+        async for each in told:
+            last = each or last
+    name, _, data = last
+    if name != "finished":
+        code = data.get("code", "cancelled")
+        raise Refused(STATUS.get(code, 500), code, data.get("message", "the request was cancelled"))
+    pictures = await to_thread.run_sync(results, service, owner, job, body)
+    return {
+        "created": int(time.time()),
+        "data": [{"b64_json": picture["b64_json"]} for picture in pictures],
+        "output_format": body.output_format or "png",
+        "size": pictures[0]["size"],
+        "usage": _usage(),
+    }
+
+
+def _nothing(job: Job, preview: Preview) -> Data:
+    return {}
+
+
+def results(service: Service, owner: str, job: Job, body: ImagesBody) -> list[Data]:
+    """The finished pictures, as they were stored."""
+    assert job.request is not None
+    last = service.cascade.names[-1]
+    contents = [service.picture(owner, job.id, last, k) for k in job.request.index]
+    found = []
+    for k, content in zip(job.request.index, contents, strict=True):
+        image = pixels(content)
+        if (body.output_format or "png") != "png":
+            content = _encoded(image, body)
+        found.append({"b64_json": base64.b64encode(content).decode(), "size": _size(image), "index": k})
+    return found
+
+
+def final_size(service: Service, job: Job) -> tuple[int, int]:
+    assert job.request is not None
+    return service.sizes_of(job.request)[-1]
+
+
+def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (b, c, h, w) as large as the result will be."""
+    return to_uint8(upsample(to_float(images), size))
+
+
+def _pictures(index: tuple[int, ...], images: Tensor, body: ImagesBody) -> list[Data]:
+    return [
+        {"b64_json": base64.b64encode(_encoded(image, body)).decode(), "size": _size(image), "index": k}
+        for k, image in zip(index, images, strict=True)
+    ]
+
+
+def _encoded(image: Tensor, body: ImagesBody) -> bytes:
+    quality = 90 if body.output_compression is None else body.output_compression
+    return encode(image, body.output_format or "png", quality)
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]}"
+
+
+def _usage() -> dict[str, Any]:
+    """Nothing is counted in tokens here; their types want the fields."""
+    details = {"image_tokens": 0, "text_tokens": 0}
+    return {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "input_tokens_details": details}
+
+
+def _event(name: str, picture: Data, body: ImagesBody, **more: Any) -> bytes:
+    kind = f"image_generation.{name}"
+    said = {"background": "opaque", "quality": "auto", "output_format": body.output_format or "png"}
+    return _frame(kind, {"type": kind, "created_at": int(time.time()), **said, **picture, **more})
+
+
+def _frame(name: str, data: Data) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()

@@ -1,0 +1,59 @@
+"""Going on from stored pictures: hold at a stage, pick some, refine only those; or redo the top with other settings."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from cascade.link import cut
+from cascade.pipeline import Cascade
+from cascade.request import Request
+from data.decode import decode_image, to_array
+
+from .bodies import RefineBody, Settings, batch_of
+from .store import PictureRow
+
+
+def refined(
+    body: RefineBody,
+    asked: dict[str, Any],
+    held: Sequence[PictureRow],
+    read: Callable[[PictureRow], bytes],
+    cascade: Cascade,
+) -> Request:
+    """asked: the job's own request as stored; held: its pictures. Raises ValueError for a stage or a picture that is not there."""
+    names = cascade.names
+    made = {picture.stage for picture in held}
+    stage = body.stage or next((name for name in reversed(names[:-1]) if name in made), "")
+    if stage not in names[:-1]:
+        raise ValueError(f"from: no stage {stage!r} to go on from; allowed are {', '.join(names[:-1])}")
+    there = {picture.k: picture for picture in held if picture.stage == stage}
+    pick = tuple(body.pick) or tuple(sorted(there))
+    missing = [k for k in pick if k not in there]
+    if missing or not pick:
+        found = ", ".join(map(str, sorted(there))) or "none"
+        raise ValueError(f"pick: stage {stage} has no picture {missing[0] if missing else 'at all'}; it has {found}")
+    rest = cut(names, names[names.index(stage) + 1], body.until, "request")
+    return Request(
+        prompts=tuple(asked["prompts"]),
+        labels=tuple(asked["labels"]),
+        num=asked["num"],
+        seed=asked["seed"],
+        settings=settings_over(asked["settings"], body.settings, rest),
+        first=rest[0],
+        last=rest[-1],
+        pick=pick,
+        low_res=torch.stack([pixels(read(there[k])) for k in pick]),
+        batch=batch_of(len(pick)),
+    )
+
+
+def settings_over(before: Settings, now: Settings, names: Sequence[str]) -> Settings:
+    """What was said for these stages when the job was made, and over it what is said now."""
+    kept = {name: before[name] for name in names if name in before}
+    return kept | {name: kept.get(name, {}) | each for name, each in now.items()}
+
+
+def pixels(content: bytes) -> torch.Tensor:
+    """uint8 (3, h, w) of a PNG of ours."""
+    return torch.tensor(to_array(decode_image(content)))

@@ -1,0 +1,246 @@
+"""What the routes do, without HTTP: jobs are made, found, refined, cancelled; and the housekeeping of a server."""
+
+import itertools
+import logging
+import secrets
+import threading
+import time
+from typing import Any
+
+from torch import Tensor
+
+from cascade.engine import Engine, QueueFullError
+from cascade.events import Preview
+from cascade.link import Link, cut, sizes, with_settings
+from cascade.request import Request
+
+from .bodies import RefineBody, as_stored, check_count, check_work
+from .jobs import Data, Job
+from .limits import Limits, Rate, Refused, Streams
+from .metrics import Metrics
+from .previews import Eta, preview_data
+from .refine import refined
+from .store import EXPIRED, JobRow, PictureRow, Store
+from .writer import Check, Writer, picture_url
+
+log = logging.getLogger("cascade.serve")
+KEEPER_S = 0.25
+UNREADY_AFTER = 3  # failures for want of memory in a row
+
+
+class Service:
+    """name: of the cascade, the model of OpenAI's clients. check: a filter of pictures, asked about everything before anyone
+    sees it (`Writer`)."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        *,
+        name: str,
+        limits: Limits | None = None,
+        check: Check | None = None,
+        log_prompts: bool = False,
+    ):
+        self.name, self.log_prompts = name, log_prompts
+        self.engine, self.cascade, self.store, self.limits = engine, engine.cascade, store, limits or Limits()
+        self.metrics, self.eta = Metrics(engine), Eta()
+        self.rate, self.streams = Rate(self.limits.jobs_per_min), Streams(self.limits.streams, self.metrics.streams.set)
+        self.writer = Writer(self.cascade, store, self._ended, check)
+        self.is_draining = False
+        self._memory_failures = 0
+        self._open: dict[str, Job] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True, name="keeper")
+        self._keeper.start()
+
+    @property
+    def why_not_ready(self) -> str:
+        """ "" where it is."""
+        if self.is_draining:
+            return "shutting down"
+        if not (self.engine.is_alive and self.writer.is_alive):
+            return "a thread has died"
+        if self._memory_failures >= UNREADY_AFTER:
+            return "no memory for the last requests"
+        return ""
+
+    def create(self, owner: str, request: Request, *, parent: str = "", partials: int = 0) -> Job:
+        """partials: so many previews, evenly over the work of each image, are milestones. Raises ValueError and Refused."""
+        self.sizes_of(request)
+        links = self.links_of(request)
+        nfe = sum(link.nfe for link in links) * -(-len(request.index) // request.batch)
+        marks = tuple(dict.fromkeys(nfe * (k + 1) // (partials + 1) for k in range(partials)))
+        row = JobRow(
+            id=secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,
+            request=as_stored(request),
+        )  # fmt: skip
+        job = Job(row, request=request, marks=marks, write=self.writer.put)
+        with self._lock:
+            self._check_room(owner)
+            self._open[job.id] = job
+        try:
+            self.store.add_job(row)
+            job.accepted(self.engine.submit(request, job.listen))
+        except BaseException as error:
+            with self._lock:
+                self._open.pop(job.id, None)
+            self.store.forget(job.id)
+            if isinstance(error, QueueFullError):
+                raise self._full(error) from None
+            raise
+        if self.log_prompts:
+            log.info("job %s: %r", job.id, request.prompts)
+        return job
+
+    def _check_room(self, owner: str) -> None:
+        if self.is_draining:
+            raise Refused(503, "shutting_down", "the server is shutting down; try again later", retry_after=30)
+        self.rate.take(owner)
+        if sum(job.row.owner == owner for job in self._open.values()) >= self.limits.open_jobs:
+            message = f"{self.limits.open_jobs} jobs of this key are open; wait for one to end"
+            raise Refused(429, "too_many_jobs", message, retry_after=2)
+        if self.writer.unsaved > self.limits.unsaved:
+            raise Refused(429, "disk_is_slow", "finished pictures wait for the disk; try again later", retry_after=5)
+        if self.store.free_bytes < self.limits.free_bytes:
+            raise Refused(507, "storage_full", "no space is left for pictures; try again later", retry_after=60)
+
+    def _full(self, error: QueueFullError) -> Refused:
+        status = 503 if self.is_draining else 429
+        code = "shutting_down" if self.is_draining else "queue_full"
+        return Refused(status, code, str(error), retry_after=error.retry_after)
+
+    def links_of(self, request: Request) -> list[Link]:
+        names = cut(self.cascade.names, request.first, request.last, "request")
+        return with_settings([link for link in self.cascade.links if link.name in names], request.settings)
+
+    def sizes_of(self, request: Request) -> list[tuple[int, int]]:
+        """(height, width) of each stage's pictures. Raises ValueError where a stage cannot make them."""
+        return sizes(self.links_of(request), request)
+
+    def row(self, owner: str, number: str) -> JobRow:
+        """404 where there is none or it is another's, 410 where it has expired."""
+        row = self.store.find(number, owner)
+        if row is None:
+            raise Refused(404, "not_found", "no such job")
+        if row.state == EXPIRED:
+            raise Refused(410, "expired", "this job's pictures have expired; start it again")
+        return row
+
+    def find(self, owner: str, number: str) -> Job:
+        """Open, or as it was when it ended."""
+        row = self.row(owner, number)
+        with self._lock:
+            job = self._open.get(number)
+        return job or Job.replay(self.row(owner, row.id), self.store.events(number))
+
+    def cancel(self, owner: str, number: str) -> None:
+        self.find(owner, number).cancel()
+
+    def refine(self, owner: str, number: str, body: RefineBody) -> Job:
+        """A new job: some pictures of a stage go on from there, with the noise they would have had."""
+        asked = self.row(owner, number).request
+        request = refined(body, asked, self.store.pictures(number), self._read, self.cascade)
+        check_count(len(request.pick), self.limits)
+        check_work(request, self.cascade, self.limits)
+        return self.create(owner, request, parent=number)
+
+    def _read(self, picture: PictureRow) -> bytes:
+        content = self.store.read(picture)
+        if content is None:
+            raise Refused(410, "expired", "this picture has expired; start the job again")
+        return content
+
+    def picture(self, owner: str, number: str, stage: str, k: int) -> bytes:
+        """PNG."""
+        self.row(owner, number)
+        for picture in self.store.pictures(number):
+            if (picture.stage, picture.k) == (stage, k):
+                return self._read(picture)
+        raise Refused(404, "not_found", "no such picture")
+
+    def jobs(self, owner: str, limit: int) -> list[Data]:
+        return [self.describe(row) for row in self.store.jobs(owner, limit)]
+
+    def describe(self, row: JobRow) -> Data:
+        asked = row.request
+        made: dict[str, list[int]] = {}
+        for picture in self.store.pictures(row.id):
+            made.setdefault(picture.stage, []).append(picture.k)
+        stages = [
+            {
+                "name": name,
+                "side": self.cascade.links[self.cascade.names.index(name)].contract.resolution,
+                "done": sorted(made.get(name, [])),
+                "urls": [picture_url(row.id, name, k) for k in sorted(made.get(name, []))],
+            }
+            for name in cut(self.cascade.names, asked["first"], asked["last"], "request")
+        ]
+        with self._lock:
+            job = self._open.get(row.id)
+        said: dict[str, Any] = {
+            "id": row.id, "state": job.state if job else row.state, "created": row.created, "parent": row.parent or None,
+            "prompts": asked["prompts"], "labels": asked["labels"], "num": asked["num"], "seed": asked["seed"],
+            "settings": asked["settings"], "size": asked["size"] or None, "images": asked["index"], "stages": stages,
+            "until": asked["last"], "url": f"/v1/jobs/{row.id}", "events": f"/v1/jobs/{row.id}/events",
+        }  # fmt: skip
+        if said["state"] == "failed":
+            said["error"] = next(
+                (data for _, name, data in reversed(self.store.events(row.id)) if name == "failed"), None
+            )
+        return said
+
+    def allowed(self, job: Job, event: Preview) -> Tensor | None:
+        """The pictures of a preview; None, and the job's end, where the filter refuses them."""
+        images = event.images
+        if self.writer.allows(images):
+            return images
+        job.broken = {"code": "refused_content", "message": "a picture was refused by the filter"}
+        job.cancel()
+        return None
+
+    def preview(self, job: Job, event: Preview) -> Data:
+        """What a watcher gets of a preview."""
+        images = self.allowed(job, event)
+        assert job.request is not None
+        stages = [link.name for link in self.links_of(job.request)]
+        return {} if images is None else preview_data(event, images, self.eta.left_s(stages, event))
+
+    def _ended(self, job: Job) -> None:
+        """In the writer's thread."""
+        with self._lock:
+            self._open.pop(job.id, None)
+        code = job.last_data.get("code")
+        self._memory_failures = self._memory_failures + 1 if code == "out_of_memory" else 0
+        self.metrics.jobs.labels(job.state).inc()
+        self.metrics.total_s.observe(time.monotonic() - job.began)
+        if job.first_preview_s is not None:
+            self.metrics.first_preview_s.observe(job.first_preview_s)
+        for stage, spent_s in job.stage_s.items():
+            self.eta.tell(stage, spent_s)
+
+    def _keep(self) -> None:
+        """Jobs that were left by everyone end; old pictures expire."""
+        for turn in itertools.count():
+            if self._closing.wait(KEEPER_S):
+                return
+            now = time.monotonic()
+            with self._lock:
+                jobs = list(self._open.values())
+            for job in jobs:
+                if job.left_at is not None and now - job.left_at > self.limits.abandon_s:
+                    job.cancel()
+            self.metrics.open_jobs.set(len(jobs))
+            self.metrics.unsaved.set(self.writer.unsaved)
+            self.metrics.store_bytes.set(self.store.bytes)
+            if turn % 240 == 0:
+                self.store.expire()
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Refuses new jobs, lets the open ones end for drain_s, then cancels them; what was finished is written. Once."""
+        self.is_draining = True
+        self.engine.stop(drain_s=drain_s)
+        self.writer.close()
+        self._closing.set()
+        self._keeper.join()

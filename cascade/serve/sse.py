@@ -1,0 +1,129 @@
+"""Server-sent events: a job's log as a stream that a slow reader cannot make grow.
+
+What is sent is looked up when the connection takes it: a slow reader gets fewer previews and all milestones. A reader that takes
+nothing for `stall_s` is dropped.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing
+from functools import cache
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cascade.events import Preview
+
+from .jobs import Job
+from .store import ENDED
+
+PREVIEW_EVERY_S = 0.08  # of one stream; faster than eyes and not worth the encoding
+ENCODERS = 2
+Told = tuple[str, int, dict[str, Any]]
+
+
+def frame(number: int, name: str, data: dict[str, Any]) -> bytes:
+    """JSON has no raw line breaks, so the data is one line whatever a prompt contains."""
+    return f"id: {number}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+@cache
+def _encoders() -> CapacityLimiter:
+    return CapacityLimiter(ENCODERS)
+
+
+async def follow(
+    job: Job, after: int, make: Callable[[Job, Preview], dict[str, Any]], *, heartbeat_s: float, partials: bool = False
+) -> AsyncGenerator[Told | None, None]:
+    """(name, number, data) of what comes after number `after`, to the end of the job; None when it was silent for long.
+
+    partials: the milestones of that name instead of previews.
+    """
+    shown = 0.0
+    with job.watch() as bell:
+        while True:
+            has_ended = job.has_ended
+            due = shown + PREVIEW_EVERY_S - time.monotonic()
+            for entry in job.since(after, previews=due <= 0 and not partials):
+                after = max(after, entry.id)
+                if entry.preview is not None or entry.data is None:
+                    data = await to_thread.run_sync(entry.render, lambda p: make(job, p), limiter=_encoders())
+                else:
+                    data = entry.data
+                if entry.name == "preview":
+                    shown = time.monotonic()
+                if partials or entry.name != "partial":
+                    yield entry.name, entry.id, data
+            if has_ended:
+                return
+            if not await bell.heard(heartbeat_s if due <= 0 else due) and due <= 0:
+                yield None
+
+
+async def frames(
+    counted: AbstractContextManager[object],
+    job: Job,
+    after: int,
+    make: Callable[[Job, Preview], dict[str, Any]],
+    *,
+    heartbeat_s: float,
+) -> AsyncGenerator[bytes, None]:
+    """What `follow` gives, as bytes of the stream."""
+    with counted:
+        yield b"retry: 1000\n\n"
+        async with aclosing(follow(job, after, make, heartbeat_s=heartbeat_s)) as told:
+            async for each in told:
+                if each is None:
+                    yield b": still here\n\n"
+                    continue
+                name, number, data = each
+                if data or name in ENDED:
+                    yield frame(number, name, data)
+
+
+class EventStream(Response):
+    """`chunks` until they end, the client leaves (then `left` is called) or it takes nothing for stall_s."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], *, stall_s: float, left: Callable[[], None] = lambda: None):
+        self.chunks, self.stall_s, self.left = chunks, stall_s, left
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [
+            (b"content-type", b"text/event-stream"),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        sending = asyncio.create_task(self._send(send))
+        leaving = asyncio.create_task(disconnected(receive))
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                self.left()
+            elif not sending.cancelled():
+                sending.result()
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self.chunks) as chunks:
+            async for chunk in chunks:
+                try:
+                    async with asyncio.timeout(self.stall_s):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                except TimeoutError:
+                    self.left()
+                    return  # the response stays unfinished, so the server closes the connection
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

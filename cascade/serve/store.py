@@ -1,0 +1,219 @@
+"""Finished pictures, held stages and the milestones of jobs on disk: PNG files under generated names, an SQLite index beside them.
+
+What was committed survives kill -9: a file is renamed into place before the index knows it, and files that the index does not know
+are removed at the next start. The oldest ended jobs expire first, by age or where the bytes are needed; a tombstone tells 410 from
+404. Every method may be called from any thread.
+"""
+
+import fcntl
+import json
+import secrets
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = """
+create table if not exists jobs (
+    id text primary key, owner text not null, state text not null, created real not null, parent text not null,
+    request text not null
+);
+create index if not exists jobs_by_age on jobs (created);
+create table if not exists pictures (
+    job text not null, stage text not null, k integer not null, file text not null unique, bytes integer not null,
+    width integer not null, height integer not null, primary key (job, stage, k)
+);
+create table if not exists events (
+    job text not null, id integer not null, name text not null, data text not null, primary key (job, id)
+);
+"""
+ENDED = ("held", "finished", "failed", "cancelled")
+EXPIRED = "expired"
+TOMBSTONES = 10_000
+AFTER_CRASH = 1_000_000  # added to the last id: a client may have seen previews, whose ids were not kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRow:
+    """request: what was asked for, as JSON values. created: seconds since 1970."""
+
+    id: str
+    owner: str
+    state: str
+    created: float
+    parent: str
+    request: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRow:
+    stage: str
+    k: int
+    file: str
+    bytes: int
+    width: int
+    height: int
+
+
+class Store:
+    """max_bytes: of all pictures together. keep_s: an ended job's pictures live so long."""
+
+    def __init__(self, folder: Path, *, max_bytes: int = 2 << 30, keep_s: float = 7 * 86400.0):
+        self.folder, self.max_bytes, self.keep_s = folder, max_bytes, keep_s
+        self.pictures_dir = folder / "pictures"
+        self.pictures_dir.mkdir(parents=True, exist_ok=True)
+        self._hold = (folder / "lock").open("a")
+        try:
+            fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"--store {folder}: another server uses it; choose another folder") from None
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("pragma journal_mode = wal")
+            self._db.execute("pragma synchronous = normal")
+            self._db.executescript(SCHEMA)
+        except sqlite3.Error as error:
+            raise ValueError(f"--store {folder}: index.sqlite: {error}; choose another folder") from None
+        self._recover()
+        self.bytes = self._sum()
+
+    def _recover(self) -> None:
+        """After a crash: jobs that ran have failed, files that nobody knows are removed, rows without a file too."""
+        with self._change() as db:
+            for row in db.execute("select id from jobs where state in ('queued', 'running')").fetchall():
+                last = db.execute("select coalesce(max(id), 0) from events where job = ?", (row["id"],)).fetchone()[0]
+                said = {"code": "server_restarted", "message": "the server was restarted while this job ran"}
+                self._add_event(db, row["id"], last + AFTER_CRASH, "failed", said)
+                db.execute("update jobs set state = 'failed' where id = ?", (row["id"],))
+            known = {row["file"] for row in db.execute("select file from pictures")}
+            there = {path.name for path in self.pictures_dir.iterdir()}
+            for name in there - known:
+                (self.pictures_dir / name).unlink(missing_ok=True)
+            db.executemany("delete from pictures where file = ?", [(name,) for name in known - there])
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing."""
+        with self._lock:
+            self._db.execute("begin immediate")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("rollback")
+                raise
+            self._db.execute("commit")
+
+    def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
+
+    def _sum(self) -> int:
+        return self._rows("select coalesce(sum(bytes), 0) from pictures")[0][0]
+
+    @property
+    def free_bytes(self) -> int:
+        """Of the disk."""
+        return shutil.disk_usage(self.folder).free
+
+    def add_job(self, job: JobRow) -> None:
+        with self._change() as db:
+            db.execute(
+                "insert into jobs values (?, ?, ?, ?, ?, ?)",
+                (job.id, job.owner, job.state, job.created, job.parent, json.dumps(job.request)),
+            )
+
+    def forget(self, job: str) -> None:
+        """A job that was not accepted after all."""
+        with self._change() as db:
+            db.execute("delete from jobs where id = ?", (job,))
+
+    def add_event(self, job: str, number: int, name: str, data: dict[str, Any], *, state: str) -> None:
+        """A milestone, and the state that it brings."""
+        with self._change() as db:
+            self._add_event(db, job, number, name, data)
+            db.execute("update jobs set state = ? where id = ?", (state, job))
+
+    def _add_event(self, db: sqlite3.Connection, job: str, number: int, name: str, data: dict[str, Any]) -> None:
+        db.execute("insert or replace into events values (?, ?, ?, ?)", (job, number, name, json.dumps(data)))
+
+    def add_picture(self, job: str, stage: str, k: int, size: tuple[int, int], save: Callable[[Path], None]) -> None:
+        """`save` writes the file whole or not at all; size: (width, height). Raises OSError or sqlite3.Error on a full disk."""
+        path = self.pictures_dir / f"{secrets.token_urlsafe(18)}.png"
+        try:
+            save(path)
+            length = path.stat().st_size
+            with self._change() as db:
+                db.execute(
+                    "insert into pictures values (?, ?, ?, ?, ?, ?, ?)", (job, stage, k, path.name, length, *size)
+                )
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        with self._lock:
+            self.bytes += length
+
+    def find(self, job: str, owner: str) -> JobRow | None:
+        rows = self._rows("select * from jobs where id = ? and owner = ?", job, owner)
+        return _job(rows[0]) if rows else None
+
+    def jobs(self, owner: str, limit: int) -> list[JobRow]:
+        """Newest first, without the expired."""
+        query = "select * from jobs where owner = ? and state != ? order by created desc, rowid desc limit ?"
+        return [_job(row) for row in self._rows(query, owner, EXPIRED, limit)]
+
+    def events(self, job: str) -> list[tuple[int, str, dict[str, Any]]]:
+        rows = self._rows("select id, name, data from events where job = ? order by id", job)
+        return [(row["id"], row["name"], json.loads(row["data"])) for row in rows]
+
+    def pictures(self, job: str) -> list[PictureRow]:
+        rows = self._rows("select * from pictures where job = ? order by rowid", job)
+        return [PictureRow(**{key: row[key] for key in PictureRow.__dataclass_fields__}) for row in rows]
+
+    def read(self, picture: PictureRow) -> bytes | None:
+        """None where it has expired meanwhile, or the file is not what was written."""
+        try:
+            content = (self.pictures_dir / picture.file).read_bytes()
+        except FileNotFoundError:
+            return None
+        return content if len(content) == picture.bytes else None
+
+    def expire(self) -> int:
+        """Drops what is too old, and the oldest until the bytes suffice; how many jobs that were."""
+        dropped = 0
+        for row in self._rows("select id, created from jobs where state in (?, ?, ?, ?) order by created", *ENDED):
+            if self.bytes <= self.max_bytes and row["created"] > time.time() - self.keep_s:
+                break
+            self._drop(row["id"])
+            dropped += 1
+        return dropped
+
+    def _drop(self, job: str) -> None:
+        with self._change() as db:
+            gone = db.execute("select file, bytes from pictures where job = ?", (job,)).fetchall()
+            db.execute("delete from pictures where job = ?", (job,))
+            db.execute("delete from events where job = ?", (job,))
+            db.execute("update jobs set state = ?, request = '{}' where id = ?", (EXPIRED, job))
+            db.execute(
+                "delete from jobs where state = ? and id not in "
+                "(select id from jobs where state = ? order by created desc limit ?)",
+                (EXPIRED, EXPIRED, TOMBSTONES),
+            )
+            self.bytes -= sum(row["bytes"] for row in gone)
+        for row in gone:
+            (self.pictures_dir / row["file"]).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+            self._hold.close()
+
+
+def _job(row: sqlite3.Row) -> JobRow:
+    return JobRow(**{**dict(row), "request": json.loads(row["request"])})

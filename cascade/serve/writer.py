@@ -1,0 +1,140 @@
+"""One thread between the engine and the disk: makes of each milestone what readers get, after its pictures were stored.
+
+The engine only puts events into the queue. `unsaved` pictures are what it holds; new jobs are refused where they are too many.
+"""
+
+import errno
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+
+from torch import Tensor
+
+from cascade.events import Cancelled, Event, Failed, Finished, StageFinished, StageStarted
+from cascade.output import describe
+from cascade.pictures import save_png
+from cascade.pipeline import Cascade
+
+from .jobs import Data, Entry, Job
+from .store import ENDED, Store
+
+log = logging.getLogger(__name__)
+Check = Callable[[Tensor], bool]  # uint8 (b, c, h, w): may these be shown?
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Writer:
+    """ended: called with every job whose end can be read. check: a filter of pictures; what it refuses, or where it raises, is not
+    shown and not stored, and its job fails."""
+
+    def __init__(self, cascade: Cascade, store: Store, ended: Callable[[Job], None], check: Check | None = None):
+        self.cascade, self.store, self.ended, self.check = cascade, store, ended, check
+        self.unsaved = 0
+        self._lock = threading.Lock()
+        self._queue: SimpleQueue[tuple[Job, Entry, Event] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="writer")
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def put(self, job: Job, entry: Entry, event: Event) -> None:
+        """From the engine's thread; never waits."""
+        if isinstance(event, StageFinished):
+            with self._lock:
+                self.unsaved += len(event.index)
+        self._queue.put((job, entry, event))
+
+    def close(self) -> None:
+        """Writes what is there, then ends."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            job, entry, event = item
+            try:
+                entry.data = self._milestone(job, entry, event)
+            except (OSError, sqlite3.Error) as error:
+                self._fail(job, entry, *_told(error))
+            except Exception:
+                log.exception("job %s", job.id)
+                self._fail(job, entry, "internal", "a defect of the server; its log says more")
+            if isinstance(event, StageFinished):
+                with self._lock:
+                    self.unsaved -= len(event.index)
+            if entry.name in ENDED:
+                self.ended(job)
+            job.wake()
+
+    def _fail(self, job: Job, entry: Entry, code: str, message: str) -> None:
+        """The job ends in `failed`, whatever the engine still says about it; this milestone is told empty."""
+        log.error("job %s: %s", job.id, message)
+        job.broken = job.broken or {"code": code, "message": message}
+        job.cancel()
+        entry.data = {}
+        if entry.name in ENDED:
+            entry.name, entry.data, job.state = "failed", job.broken, "failed"
+
+    def _milestone(self, job: Job, entry: Entry, event: Event) -> Data:
+        data: Data = {}
+        match event:
+            case StageStarted():
+                job.state = "running"
+                data = {"stage": event.stage, "index": list(event.index), "nfe": event.nfe}
+            case StageFinished() if not job.broken:
+                if not self.allows(event.images):
+                    self._fail(job, entry, "refused_content", "a picture was refused by the filter")
+                    return {}
+                data = {"stage": event.stage, "index": list(event.index), "pictures": self._save(job, event)}
+            case Finished():
+                assert job.request is not None
+                last = job.request.last or self.cascade.names[-1]
+                job.state = entry.name = "finished" if last == self.cascade.names[-1] else "held"
+                data = {"stage": last} if entry.name == "held" else {"num": event.num, "nfe": event.nfe}
+            case Failed():
+                code = "out_of_memory" if "out of memory" in event.message else "sampling_failed"
+                job.state, data = "failed", {"code": code, "message": event.message, "stage": event.stage}
+            case Cancelled():
+                job.state = "cancelled"
+        if job.broken and entry.name in ENDED:
+            job.state = entry.name = "failed"
+            data = job.broken
+        if data or entry.name in ENDED:
+            self.store.add_event(job.id, entry.id, entry.name, data, state=job.state)
+        return data
+
+    def allows(self, images: Tensor) -> bool:
+        """A filter that raises refuses."""
+        try:
+            return self.check is None or bool(self.check(images))
+        except Exception:
+            log.exception("the filter failed; the picture is refused")
+            return False
+
+    def _save(self, job: Job, event: StageFinished) -> list[Data]:
+        assert job.request is not None
+        told = []
+        for image, k in zip(event.images, event.index, strict=True):
+            height, width = image.shape[-2:]
+            metadata = describe(self.cascade, job.request, k)
+            save = partial(save_png, image, metadata=metadata)
+            self.store.add_picture(job.id, event.stage, k, (width, height), save)
+            told.append({"k": k, "url": picture_url(job.id, event.stage, k), "width": width, "height": height})
+        self.store.expire()
+        return told
+
+
+def picture_url(job: str, stage: str, k: int) -> str:
+    return f"/v1/jobs/{job}/stages/{stage}/{k}.png"
+
+
+def _told(error: OSError | sqlite3.Error) -> tuple[str, str]:
+    is_full = "full" in str(error) if isinstance(error, sqlite3.Error) else error.errno in FULL
+    if is_full:
+        return "storage_full", "no space is left for pictures; remove some, or ask who runs this server"
+    return "storage_failed", f"pictures cannot be stored ({type(error).__name__})"
