@@ -65,12 +65,20 @@ def main(
     from stages.training.deepspeed_settings import DeepSpeedSettings, read_user_file
     from stages.training.loop import train
     from stages.training.place import Options
+    from stages.training.rundir import check_allowed
+    from stages.training.validate import check_lower
 
+    if not 0 < cache_gb < 1e9:
+        raise ValueError(f"--cache-gb {cache_gb:g}: gigabytes above 0 are needed")
     access = Access(allow_pipe=allow_pipe, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
     user = read_user_file(deepspeed_file) if deepspeed_file else None
     settings = DeepSpeedSettings(zero=zero, offload=offload, user=user, timeout_s=timeout_s)
     place = find_place(engine, device, settings)
     wanted = stage_of(config, stage)
+    shards, held = parse(data, access), parse(val_data, access) if val_data else None
+    check_allowed(wanted, allow_change or ())
+    if lower:
+        check_lower(wanted, lower, held or shards)
     check_folder(config, out)
     options = Options(
         resume=resume,
@@ -78,10 +86,10 @@ def main(
         lower=lower,
         wandb=wandb,
         norms=norms,
-        val_data=parse(val_data, access) if val_data else None,
+        val_data=held,
         checked=lambda: write_manifest(config, out),
     )
-    bundle = train(wanted, name=stage, data=parse(data, access), out=out / stage, place=place, options=options)
+    bundle = train(wanted, name=stage, data=shards, out=out / stage, place=place, options=options)
     if place.rank == 0:
         print(f"bundle: {bundle}")
 

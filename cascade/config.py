@@ -55,7 +55,7 @@ def load_config(name: str, overrides: list[str] | None = None) -> CascadeConfig:
 
     path = config_path(name)
     for override in overrides or []:
-        if "=" not in override or override.startswith("-"):
+        if not override.partition("=")[0].strip("-. ") or "=" not in override or override.startswith("-"):
             raise ValueError(
                 f"override {override!r}: write it as dotted.key=value, for instance stages.base_16.train.lr=3e-4"
             )

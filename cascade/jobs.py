@@ -43,10 +43,14 @@ class Job:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def code(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self._process.poll() if self._process else None
+
+    @property
     def ended_well(self) -> bool:
         """Done, or stopped because it was told to: with a save, or before there was anything to save."""
-        code = self._process.poll() if self._process else None
-        return code == 0 or bool(self._told and code == -signal.SIGTERM)
+        return self.code == 0 or bool(self._told and self.code == -signal.SIGTERM)
 
     def tell(self, number: int) -> None:
         """Sends a signal once to each training process, for a second one would end it without a save. Torch's launcher is passed

@@ -74,11 +74,12 @@ def main(
         Job(each.stage, each.arguments, out / f"{each.stage}.log", processes=each.processes, devices=each.devices)
         for each in plans
     ]
-    told = watch(config, jobs, out)
+    caught = watch(config, jobs, out)
     failed = [job for job in jobs if not job.ended_well]
     if failed:
-        raise RunError("; ".join(f"stage {job.stage} failed ({job.log}): {job.last_line()}" for job in failed))
-    if told == signal.SIGINT:
+        told = "; ".join(f"stage {job.stage} failed ({job.log}): {job.last_line()}" for job in failed)
+        raise RunError(told, 2 if all(job.code == 2 for job in failed) else 1)
+    if caught == signal.SIGINT:
         raise KeyboardInterrupt
 
 

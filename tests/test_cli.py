@@ -130,7 +130,7 @@ def picture(path: Path, side: int) -> Path:
 # the whole way
 
 
-def test_a_run_leaves_what_sampling_needs_and_a_person_wants(trained):
+def test_fault21_a_run_leaves_what_sampling_needs_and_a_person_wants(trained):
     assert json.loads((trained / "cascade.json").read_text())["name"] == "small"
     for stage in ("base_8", "sr_16"):
         found = files(trained / stage)
@@ -187,7 +187,7 @@ def test_only_the_first_stages(trained, tmp_path):
     assert size_of(tmp_path / "a" / "000000.png") == (8, 8)
 
 
-def test_the_cascade_that_ships_paints_a_prompt_without_home_or_network(tmp_path, monkeypatch):
+def test_fault26_the_cascade_that_ships_paints_a_prompt_without_home_or_network(tmp_path, monkeypatch):
     """Its text encoder is the one that is installed, its bundles fit, and nothing is fetched."""
 
     def refuse(*args):
@@ -241,12 +241,18 @@ def test_the_cascade_that_ships_paints_a_prompt_without_home_or_network(tmp_path
         (("SMALL", "base_8", "--images", "many"), "Invalid value for '--images'"),
         (("SMALL", "base_8", "--engine", "horovod"), "--engine horovod: allowed are deepspeed, local and auto"),
         (("SMALL", "base_8", "--zero", "3"), "--zero, --offload and --deepspeed-file need --engine deepspeed"),
+        (("SMALL", "base_8", "--timeout-s", "nan"), "--timeout-s nan: seconds above 0 are needed"),
+        (("SMALL", "base_8", "--cache-gb", "nan"), "--cache-gb nan: gigabytes above 0 are needed"),
+        (("SMALL", "base_8", "--allow-change", "train.rl"), "--allow-change train.rl: the config has no such key"),
+        (("SMALL", "base_8", "--lower", "nowhere"), "--lower nowhere: a base stage has none below"),
+        (("SMALL", "sr_16", "--lower", "nowhere"), "bundle nowhere: no stage.json there"),
+        (("SMALL", "base_8", "=1"), "override '=1': write it as dotted.key=value"),
         (("SMALL", "base_8", "--device", "gpu"), "--device gpu: allowed are cpu, cuda and auto"),
         (("SMALL", "base_8", "--imagse", "8"), "No such option: --imagse"),
         (("SMALL",), "Missing argument"),
     ],
 )
-def test_training_refuses(refused, small, shards, tmp_path, arguments, message):
+def test_fault24_training_refuses(refused, small, shards, tmp_path, arguments, message):
     arguments = [small if argument == "SMALL" else argument for argument in arguments]
     assert message in refused(train.main, *arguments, "--data", shards, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -47,6 +47,8 @@ class DeepSpeedSettings:
     def __post_init__(self) -> None:
         if self.zero not in (0, 1, 2, 3):
             raise ValueError(f"ZeRO stage {self.zero}: allowed are 0, 1, 2 and 3")
+        if not 0 < self.timeout_s < 1e9:
+            raise ValueError(f"--timeout-s {self.timeout_s:g}: seconds above 0 are needed, for instance 1800")
         if self.offload and self.zero == 0:
             raise ValueError("offload to the CPU needs ZeRO 1, 2 or 3: add --zero 1")
         for key in self.user or {}:

@@ -7,7 +7,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,12 @@ class RunDir(Checkpoints):
         resume: "auto" goes on from the newest checkpoint or starts, "latest", "best" or a checkpoint's name must be there; newer
         ones are set aside. allow: keys that may differ though they change the result.
         """
+        new = {"config": config.model_dump(mode="json"), "data": data}
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK):
             raise ValueError(f"{self.path}: not writable; choose another --out")
         self.samples.mkdir(exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
-        new = {"config": config.model_dump(mode="json"), "data": data}
         path = self.path / "config.json"
         if path.exists() and self.latest() is not None:
             changed = {
@@ -135,3 +135,19 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "world": int(os.environ.get("WORLD_SIZE", "1")),
     }
+
+
+def check_allowed(config: StageConfig, keys: Iterable[str]) -> None:
+    """Raises ValueError for a key to be allowed that is not there."""
+    for key in keys:
+        if key != "data" and not has_key(config.model_dump(), key):
+            raise ValueError(f"--allow-change {key}: the config has no such key; write one like train.lr, or data")
+
+
+def has_key(values: object, dotted: str) -> bool:
+    """Whether nested mappings have something at `a.b.c`."""
+    for part in dotted.split("."):
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return True

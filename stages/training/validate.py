@@ -17,7 +17,7 @@ from data.mixture import Source, facts
 from data.resize import downsample
 from data.shards import read_split
 
-from ..bundle import load_bundle
+from ..bundle import load_bundle, read_sidecar
 from ..config import StageConfig, SuperResConfig
 from ..diffusion.noise import power_grid
 from ..diffusion.samplers import SAMPLERS, drive
@@ -52,18 +52,29 @@ class Validation:
         return torch.cat(losses).mean().item()
 
 
+def check_lower(config: StageConfig, lower: Path, data: Source) -> None:
+    """Raises ValueError where `lower` is not the bundle of the stage below, or there is nothing to validate on."""
+    if not isinstance(config, SuperResConfig):
+        raise ValueError(f"--lower {lower}: a base stage has none below; leave it out")
+    below = read_sidecar(lower).contract.resolution
+    if below != config.low_res:
+        raise ValueError(f"--lower {lower} makes {below} px, this stage takes low_res {config.low_res}")
+    if not config.train.val_images or not facts(data).num_images.get("val"):
+        raise ValueError(
+            "--lower needs held-out pictures: pack with --val 0.05, name some with --val-data, val_images above 0"
+        )
+
+
 def make_validation(config: StageConfig, data: Source, device: torch.device, lower: Path | None) -> Validation | None:
     """None where the data have no val split, or val_images is 0."""
+    if lower is not None:
+        check_lower(config, lower, data)
     if not config.train.val_images or not facts(data).num_images.get("val"):
         return None
     batches = [batch.to(device) for batch in held_out(config, data, config.train.val_images)]
     if lower is None or not isinstance(config, SuperResConfig):
         return Validation(batches, None)
     below = load_bundle(lower, device)
-    if below.config.resolution != config.low_res:
-        raise ValueError(
-            f"--lower {lower} makes {below.config.resolution} px, this stage takes low_res {config.low_res}"
-        )
     return Validation(batches, [paint_again(below, batch, config.low_res) for batch in batches])
 
 

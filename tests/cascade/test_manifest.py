@@ -79,7 +79,7 @@ def test_a_chain_that_fits():
         ),
     ],
 )
-def test_a_chain_that_does_not_fit(changes, message):
+def test_fault25_a_chain_that_does_not_fit(changes, message):
     with pytest.raises(ValueError, match=r"^stage [^\n]*$") as error:
         check_chain(chain(8, 16, 32, **changes))
     assert message in str(error.value)

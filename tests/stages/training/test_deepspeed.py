@@ -100,7 +100,7 @@ class TestAllEnginesAreOne:
         assert_close(end, local.end, rtol=1e-3, atol=1e-4)
         assert_close(load_file(out / kind / "ema.safetensors"), local.average, rtol=1e-3, atol=1e-4)
 
-    def test_a_saved_state_goes_on_bit_for_bit(self, out, kind):
+    def test_fault5_a_saved_state_goes_on_bit_for_bit(self, out, kind):
         assert json.loads((out / "report.json").read_text())[kind]["same_after_load"]
 
     def test_fault7_the_state_of_another_engine_and_world_goes_on(self, out, kind, local):

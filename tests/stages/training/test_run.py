@@ -97,7 +97,9 @@ class TestResume:
 
     @pytest.mark.slow
     @pytest.mark.timeout(600)
-    def test_three_updates_a_kill_and_three_more_in_a_new_process(self, cascade, shards, place, finished, tmp_path):
+    def test_fault5_three_updates_a_kill_and_three_more_in_a_new_process(
+        self, cascade, shards, place, finished, tmp_path
+    ):
         """train.py dies in its second save, when the files are written and not yet renamed; this process goes on."""
         kill = (
             "from stages.training.rundir import RunDir; commit = RunDir.commit; "
