@@ -35,9 +35,7 @@ def decode_image(
         image = Image.open(io.BytesIO(content), formats=formats)
     except Exception as error:  # whatever a decoder raises about foreign bytes is one kind of fault
         raise ValueError(f"no {', '.join(formats)} picture: {_short(error)}") from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels; at most {MAX_PIXELS:,} are decoded")
+    _check_pixels(image)
     try:
         if shrink_to and image.format == "JPEG":
             image.draft(None, (2 * shrink_to, 2 * shrink_to))  # type: ignore[arg-type]
@@ -65,7 +63,13 @@ def image_size(content: bytes) -> tuple[int, int]:
         sideways = image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except Exception as error:
         raise ValueError(f"no picture: {_short(error)}") from error
+    _check_pixels(image)
     return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def _check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"more pixels than are decoded: {image.width} x {image.height}, at most {MAX_PIXELS:,}")
 
 
 def to_array(image: Image.Image) -> np.ndarray:

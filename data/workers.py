@@ -5,8 +5,11 @@ fast as torch's shared memory.
 """
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -47,15 +50,62 @@ def merged(reader: "Reader", nimg: int) -> Iterator[Part]:
         worker_init_fn=_ignore_interrupt,
     )
     parts = iter(loader)
+    _deaths.install()
     try:
         while True:
-            yield _in_order(list(islice(parts, reader.workers)))
+            with _deaths.told():
+                taken = list(islice(parts, reader.workers))
+            yield _in_order(taken)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise OSError(
             f"a loader process died ({error}); start again, with fewer workers if memory was short"
         ) from error
+
+
+class _Deaths:
+    """When the end of a loader process is told.
+
+    torch raises it from a signal handler, wherever the main thread is just then: in the midst of an update, say. Here it is
+    raised while a batch is waited for; there it must be, for half a part in the pipe would be waited for without end.
+    """
+
+    def __init__(self):
+        self.handler: Callable[[int, FrameType | None], object] | None = None
+        self.waiting = self.pending = False
+
+    def install(self) -> None:
+        """Takes the place of torch's handler, which is set once, with the first loader of the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGCHLD)
+            if callable(handler) and handler != self._child_ended:
+                self.handler = handler
+                signal.signal(signal.SIGCHLD, self._child_ended)
+
+    def _child_ended(self, number: int, frame: FrameType | None) -> None:
+        if self.waiting and self.handler:
+            self.handler(number, frame)
+        else:
+            self.pending = True
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """RuntimeError if a loader process ended since, or ends in the block."""
+        if self.handler is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self.waiting = True
+        try:
+            if self.pending:
+                self.pending = False
+                self.handler(signal.SIGCHLD, None)
+            yield
+        finally:
+            self.waiting = False
+
+
+_deaths = _Deaths()
 
 
 def _in_order(parts: list[Part | _Fault]) -> Part:

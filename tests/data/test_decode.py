@@ -28,19 +28,19 @@ def close(got, want, by=3) -> bool:
     return max(abs(a - b) for a, b in zip(got, want, strict=True)) <= by
 
 
-def test_grey_and_grey_with_alpha():
+def test_fault32_grey_and_grey_with_alpha():
     assert pixel(saved(Image.new("L", (4, 4), 77))) == (77, 77, 77)
     assert pixel(saved(Image.new("LA", (4, 4), (0, 0)))) == (255, 255, 255)
     assert pixel(saved(Image.new("1", (4, 4), 1))) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(("level", "want"), [(0, 0), (65535, 255), (257 * 130, 130), (300, 1)])
-def test_16_bit_grey_is_scaled_not_clipped(level, want):
+def test_fault32_16_bit_grey_is_scaled_not_clipped(level, want):
     image = Image.fromarray(np.full((4, 4), level, np.uint16))
     assert pixel(saved(image)) == (want, want, want)
 
 
-def test_cmyk_jpeg_without_a_profile():
+def test_fault32_cmyk_jpeg_without_a_profile():
     assert close(pixel(saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)), (254, 0, 0), by=6)
 
 
@@ -50,7 +50,7 @@ def test_transparency_is_laid_on_the_background():
     assert close(pixel(half, background=(0, 0, 255)), (128, 0, 127), by=1)
 
 
-def test_palette_with_transparent_colour():
+def test_fault32_palette_with_transparent_colour():
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 255, 0, 255, 0, 0])
     assert pixel(saved(image)) == (255, 0, 0)
@@ -63,7 +63,7 @@ def test_transparent_colour_of_rgb():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_the_picture_upright(orientation):
+def test_fault32_exif_turns_the_picture_upright(orientation):
     upright = Image.new("RGB", (32, 16), (0, 0, 255))
     upright.paste((255, 0, 0), (0, 0, 16, 8))  # red at the top left when upright
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transpose that the camera did, by Pillow's numbers
@@ -99,7 +99,7 @@ def test_srgb_profile_changes_nothing_and_a_broken_one_is_ignored():
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
-def test_first_frame_of_an_animation(format):
+def test_fault32_first_frame_of_an_animation(format):
     frames = [Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 255, 0))]
     content = saved(frames[0], format, save_all=True, append_images=frames[1:])
     assert close(pixel(content, formats=PACK_FORMATS), (255, 0, 0), by=6)

@@ -146,7 +146,7 @@ def test_fault28_half_samples_stay_in_the_count_and_are_named(tmp_path):
     }
 
 
-def test_tars_without_pictures_or_with_repeated_members(tmp_path):
+def test_fault33_tars_without_pictures_or_with_repeated_members(tmp_path):
     make_tar(tmp_path / "a" / "0.tar", [("a.json", b"{}")])
     with pytest.raises(ValueError, match="has no picture in 1 shards"):
         index_folder(tmp_path / "a")

@@ -80,7 +80,7 @@ def test_a_run_may_go_on_with_another_batch_size(packed):
         assert sorted(row[1] for batch in pair for row in batch) == sorted(row[1] for row in large)
 
 
-def test_every_key_once_per_epoch_and_in_another_order_each_time(packed):
+def test_fault35_every_key_once_per_epoch_and_in_another_order_each_time(packed):
     keys = [[row[1] for row in batch] for batch in global_batches(packed, 4 * 6)]
     epochs = [[key for batch in keys[6 * e : 6 * e + 6] for key in batch] for e in range(4)]
     assert all(len(set(epoch)) == 96 for epoch in epochs)
