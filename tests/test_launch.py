@@ -152,7 +152,7 @@ def test_two_stages_at_once_then_nothing_to_do(small, shards, tmp_path):
 def test_a_stage_that_fails_stops_no_other_and_is_named(small, shards, tmp_path):
     out = tmp_path / "out"
     done = launch(small, shards, out, "--data", f"base_8={tmp_path / 'nowhere'}")
-    assert done.returncode == 1
+    assert done.returncode == 2
     (told,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert told.startswith(f"error: stage base_8 failed ({out / 'base_8.log'}): error: ")
     assert "nowhere" in told

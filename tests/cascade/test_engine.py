@@ -1,0 +1,321 @@
+"""What the engine promises: pictures that do not depend on company, fair turns, bounded queues, and faults that stay with their
+request."""
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from cascade.engine import Engine, QueueFullError
+from cascade.events import Cancelled, Failed, Finished, Preview, StageFinished, StageStarted
+from cascade.request import Request
+from stages.stage import Stage
+
+from .chains import finished, levels_apart, tiny
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """base_8 -> sr_16 -> sr_32, random weights, three classes."""
+    return tiny(8, 16, 32, classes=3, num_steps=4)
+
+
+def run(engine: Engine, *requests: Request) -> list[list]:
+    """The events of each, all submitted before the first tick."""
+    told: list[list] = [[] for _ in requests]
+    for request, events in zip(requests, told, strict=True):
+        engine.submit(request, events.append)
+    while engine.tick():
+        pass
+    return told
+
+
+def watched(monkeypatch) -> list[int]:
+    """Rows of every network call from now on."""
+    rows, denoise = [], Stage.denoise
+    monkeypatch.setattr(Stage, "denoise", lambda self, x, *more: rows.append(len(x)) or denoise(self, x, *more))
+    return rows
+
+
+REQUESTS = (
+    Request(num=3, seed=1, labels=(0,)),
+    Request(num=2, seed=2, labels=(1, 2), settings={"base_8": {"guidance_scale": 3.0}}),
+    Request(num=1, seed=3, labels=(2,), settings={"sr_16": {"aug_sigma": 0.7, "sampler": "heun"}}),
+    Request(num=2, seed=4, labels=(1,), size=(32, 64)),
+)
+
+
+def test_company_changes_nothing(networks):
+    """Other seeds, guidance, samplers, noise levels and sizes in the same calls: each request has the pictures it has alone."""
+    together = run(Engine(networks), *REQUESTS)
+    for request, events in zip(REQUESTS, together, strict=True):
+        assert levels_apart(finished(events), finished(networks.sample(request))) <= 1
+
+
+def test_calls_are_shared(networks, monkeypatch):
+    rows = watched(monkeypatch)
+    run(Engine(networks, batch=dict.fromkeys(networks.names, 32)), *(Request(num=1, seed=k) for k in range(16)))
+    assert rows == [16] * 12
+
+
+def test_a_call_has_at_most_the_batch_of_its_stage(networks, monkeypatch):
+    rows = watched(monkeypatch)
+    engine = Engine(networks, batch={"base_8": 6, "sr_16": 3, "sr_32": 1})
+    run(engine, *(Request(num=1, seed=k) for k in range(7)), Request(num=5, batch=5))
+    assert max(rows) == 6
+    assert {name: stats.batch for name, stats in engine.stages.items()} == {"base_8": 6, "sr_16": 3, "sr_32": 1}
+    assert sum(rows) == 3 * 4 * 12
+
+
+def test_powers_of_two_for_compiled_networks(networks, monkeypatch):
+    rows = watched(monkeypatch)
+    events = run(Engine(networks, buckets=True), Request(num=5, seed=1, batch=5))[0]
+    assert set(rows) == {8}
+    assert levels_apart(finished(events), finished(networks.sample(Request(num=5, seed=1)))) <= 1
+
+
+def test_events_of_a_request_in_order(networks):
+    for request, events in zip(REQUESTS, run(Engine(networks), *REQUESTS), strict=True):
+        assert isinstance(events[-1], Finished)
+        assert events[-1].num == request.total
+        for link in networks.links:
+            of_stage = [e for e in events[:-1] if e.stage == link.name]
+            assert isinstance(of_stage[0], StageStarted)
+            assert isinstance(of_stage[-1], StageFinished)
+            previews = [e.step for e in of_stage if isinstance(e, Preview)]
+            assert previews == list(range(1, of_stage[0].nfe + 1))
+
+
+def test_a_newcomer_is_seen_at_the_next_tick_of_its_stage(networks):
+    engine, late = Engine(networks, batch=dict.fromkeys(networks.names, 8)), []
+    for k in range(20):
+        engine.submit(Request(num=4, seed=k, batch=4), lambda _: None)
+    for _ in range(40):
+        engine.tick()
+    engine.submit(Request(seed=99), late.append)
+    ticks = 0
+    while not any(isinstance(e, Preview) for e in late):
+        assert engine.tick()
+        ticks += 1
+    assert ticks <= 2
+
+
+def test_a_large_request_does_not_hold_up_small_ones_and_is_not_starved(networks):
+    engine, ended = Engine(networks, batch=dict.fromkeys(networks.names, 4), max_running=8), []
+
+    def listen(name):
+        return lambda event: ended.append(name) if isinstance(event, Finished) else None
+
+    engine.submit(Request(num=64, batch=4), listen("large"))
+    for k in range(60):
+        for _ in range(20):
+            engine.tick()
+        engine.submit(Request(num=1, seed=k), listen(k))
+    while engine.tick():
+        pass
+    assert len(ended) == 61
+    assert ended.index(0) < ended.index("large")
+    assert ended.index("large") < 60  # newcomers never ceased, yet it came to its end before the last of them
+
+
+def test_every_stage_has_its_share_of_the_clock(networks):
+    engine = Engine(networks, batch=dict.fromkeys(networks.names, 2))
+    seen = Counter()
+    for k in range(40):
+        engine.submit(
+            Request(seed=k), lambda event: seen.update([event.stage]) if isinstance(event, StageFinished) else None
+        )
+    for _ in range(150):
+        engine.tick()
+    assert seen["sr_32"] >= 3  # though the base stage still has newcomers
+    assert seen["base_8"] < 40
+
+
+def test_a_cancelled_request_is_gone_at_the_next_tick(networks, monkeypatch):
+    rows = watched(monkeypatch)
+    engine, events, others = Engine(networks), [], []
+    ticket = engine.submit(Request(num=4, batch=4), events.append)
+    engine.submit(Request(num=2, seed=1), others.append)
+    engine.tick()
+    assert engine.waiting == 6
+    ticket.cancel()
+    ticket.cancel()
+    engine.tick()
+    assert rows == [6, 2]
+    assert engine.waiting == 2
+    assert isinstance(events[-1], Cancelled)
+    num = len(events)
+    while engine.tick():
+        pass
+    ticket.cancel()
+    assert len(events) == num
+    assert isinstance(others[-1], Finished)
+    assert engine.waiting == 0
+
+
+def test_a_full_queue_refuses_and_takes_again(networks):
+    engine = Engine(networks, max_waiting=4)
+    ticket = engine.submit(Request(num=3), lambda _: None)
+    with pytest.raises(QueueFullError, match="3 images wait, 2 more are too many for a queue of 4") as error:
+        engine.submit(Request(num=2), lambda _: None)
+    assert 1 <= error.value.retry_after <= 60
+    ticket.cancel()
+    engine.tick()
+    engine.submit(Request(num=4), lambda _: None)
+
+
+def test_what_runs_is_bounded(networks):
+    engine = Engine(networks, max_running=8)
+    engine.submit(Request(num=200, batch=4), lambda _: None)
+    for _ in range(60):
+        engine.tick()
+        assert sum(len(one.index) for one in engine._schedule.running) <= 8
+
+
+def test_fault51_out_of_memory_halves_the_batch_and_everybody_is_served(networks, monkeypatch):
+    denoise = Stage.denoise
+
+    def small_memory(self, x, *more):
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("no memory")
+        return denoise(self, x, *more)
+
+    monkeypatch.setattr(Stage, "denoise", small_memory)
+    engine = Engine(networks, batch=dict.fromkeys(networks.names, 16))
+    told = run(engine, *(Request(num=4, seed=k, batch=4) for k in range(3)))
+    assert all(isinstance(events[-1], Finished) for events in told)
+    assert {stats.batch for stats in engine.stages.values()} == {2}
+
+
+def test_fault51_a_single_image_without_room_fails_alone(networks, monkeypatch):
+    denoise = Stage.denoise
+
+    def no_memory(self, x, *more):
+        if x.shape[-1] == 64:
+            raise torch.OutOfMemoryError("no memory")
+        return denoise(self, x, *more)
+
+    monkeypatch.setattr(Stage, "denoise", no_memory)
+    wide, usual = run(Engine(networks), Request(size=(32, 64)), Request())
+    assert isinstance(wide[-1], Failed)
+    assert "stage sr_32: out of memory for a single image" in wide[-1].message
+    assert isinstance(usual[-1], Finished)
+
+
+def test_fault52_nan_fails_its_request_and_no_other(networks, monkeypatch):
+    denoise = Stage.denoise
+
+    def broken(self, x, sigma, cond, *more):
+        x0_hat = denoise(self, x, sigma, cond, *more)
+        return torch.where((cond.label == 2)[:, None, None, None], torch.nan, x0_hat)
+
+    monkeypatch.setattr(Stage, "denoise", broken)
+    bad, good = run(Engine(networks), Request(labels=(2,)), Request(labels=(1,)))
+    assert isinstance(bad[-1], Failed)
+    assert "stage base_8: NaN or infinity in x0_hat at call 1 of 4" in bad[-1].message
+    assert not any(isinstance(e, Preview | StageFinished) for e in bad)
+    assert isinstance(good[-1], Finished)
+
+
+def test_a_listener_that_raises_is_cancelled_and_disturbs_nobody(networks, caplog):
+    engine, events = Engine(networks), []
+    engine.submit(Request(), lambda _: 1 / 0)
+    engine.submit(Request(seed=1), events.append)
+    while engine.tick():
+        pass
+    assert isinstance(events[-1], Finished)
+    assert engine.waiting == 0
+    assert "a listener failed" in caplog.text
+
+
+def test_held_pictures_refined_are_the_pictures_of_an_undisturbed_request(networks):
+    """Hold at the first stage, pick two of six, refine only those."""
+    request = Request(num=3, seed=5, labels=(0, 1))
+    whole = finished(networks.sample(request))
+    held = finished(run(Engine(networks), Request(num=3, seed=5, labels=(0, 1), last="base_8"))[0])
+    assert held.shape == (6, 3, 8, 8)
+    pick = (4, 1)
+    refined = Request(num=3, seed=5, labels=(0, 1), first="sr_16", low_res=held[list(pick)], pick=pick)
+    events = run(Engine(networks), refined)[0]
+    assert [e.index for e in events if isinstance(e, StageFinished)] == [pick, pick]
+    assert levels_apart(finished(events), whole[list(pick)]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pick": (6,)}, "pick 6 is out of range; 0 to 5 are there"),
+        ({"pick": (1, 1), "low_res": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "names an image twice"),
+        ({"pick": (1, 2)}, "1 pictures for 2 picked images"),
+        ({"first": "sr_61"}, "no stage 'sr_61'.*did you mean sr_16"),
+        ({"first": "sr_32", "last": "sr_16"}, "sr_32 comes after sr_16"),
+    ],
+)
+def test_picks_that_cannot_be(networks, options, says):
+    low_res = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=says):
+        Engine(networks).check(Request(**({"num": 6, "first": "sr_16", "low_res": low_res} | options)))
+
+
+class TestThreads:
+    def test_many_clients_at_once(self, networks):
+        """Submitted from eight threads while it ticks: none lost, none doubled, the same pictures as alone."""
+        got: dict[int, list] = {}
+        ends = [threading.Event() for _ in range(32)]
+
+        def listen(k):
+            def listener(event):
+                got.setdefault(k, []).append(event)
+                if isinstance(event, Finished):
+                    ends[k].set()
+
+            return listener
+
+        with Engine(networks).start() as engine:
+            threads = [
+                threading.Thread(
+                    target=lambda first=first: [engine.submit(Request(seed=k), listen(k)) for k in range(first, 32, 8)]
+                )
+                for first in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert all(end.wait(60) for end in ends)
+            assert engine.is_alive
+        assert all(sum(isinstance(e, Finished) for e in events) == 1 for events in got.values())
+        for k in (0, 13, 31):
+            assert levels_apart(finished(got[k]), finished(networks.sample(Request(seed=k)))) <= 1
+        assert not engine.is_alive
+
+    def test_replicas_share_the_work(self, networks):
+        """A second copy with a thread of its own: the same pictures, both ticked."""
+        told: list[list] = [[] for _ in range(24)]
+        engine = Engine(networks, tiny(8, 16, 32, classes=3, num_steps=4), batch=dict.fromkeys(networks.names, 2))
+        assert len(engine.workers) == 2
+        with engine.start():
+            for k, events in enumerate(told):
+                engine.submit(Request(seed=k), events.append)
+            engine.stop(drain_s=60)
+        assert all(isinstance(events[-1], Finished) for events in told)
+        for k in (0, 23):
+            assert levels_apart(finished(told[k]), finished(networks.sample(Request(seed=k)))) <= 1
+
+    def test_stop_drains_then_refuses(self, networks):
+        engine, events = Engine(networks).start(), []
+        engine.submit(Request(num=4), events.append)
+        engine.stop(drain_s=30)
+        assert isinstance(events[-1], Finished)
+        with pytest.raises(QueueFullError, match="the engine stops"):
+            engine.submit(Request(), lambda _: None)
+
+    def test_stop_without_patience_cancels(self, networks):
+        engine, events = Engine(networks).start(), []
+        engine.submit(Request(num=256), events.append)
+        began = time.monotonic()
+        engine.stop()
+        assert isinstance(events[-1], Cancelled)
+        assert time.monotonic() - began < 5
