@@ -195,7 +195,9 @@ print(json.dumps({
 
 def test_importing_everything_does_nothing_else(tmp_path):
     """No heavy library, no socket, no process, no thread, no file."""
-    sources = [source for source in SOURCES if not source.startswith("cascade/serve/")]  # an extra, whose library is fastapi
+    sources = [
+        source for source in SOURCES if not source.startswith("cascade/serve/")
+    ]  # an extra, whose library is fastapi
     names = [source.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for source in sources]
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *names],
