@@ -10,7 +10,6 @@ from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
 
 from . import openai
 from .bodies import ImagesBody, JobBody, RefineBody, job_request
@@ -26,7 +25,7 @@ PAGE = Path(__file__).parent / "page"
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
-def create_app(service: Service, *, keys: Keys | None = None, hosts: frozenset[str] | None = None) -> ASGIApp:
+def create_app(service: Service, *, keys: Keys | None = None, hosts: frozenset[str] | None = None) -> Guard:
     """The application of one server; see `Guard` for keys and hosts."""
     app = FastAPI(title=f"Cascade {service.name}", docs_url=None, redoc_url=None)
     app.state.service = service
@@ -88,7 +87,8 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         """Start a job. until: hold after this stage. settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}.
         size: [width, height]. image: base64 of a PNG, JPEG or WebP to sharpen."""
         with mistakes():
-            return accepted(service.create(owner(request), job_request(body, service.cascade, service.limits)))
+            wanted = job_request(body, service.cascade, service.limits)
+            return accepted(service.create(owner(request), wanted, settings=body.settings))
 
     @app.get("/v1/jobs")
     def listed(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Data:

@@ -84,7 +84,7 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Request:
         seed=seed_of(body.seed),
         low_res=low_res,
         size=(body.size[1], body.size[0]) if body.size else None,
-        settings=body.settings,
+        settings=settings_within(body.settings, cascade, first, body.until),
         first=first,
         last=body.until,
         batch=batch_of(max(len(body.prompts), len(body.labels), 1) * body.num),
@@ -98,6 +98,13 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Reques
     size = [int(width), int(height)] if height else None
     one = JobBody(prompts=[body.prompt], num=body.n or 1, seed=body.seed, size=size)
     return job_request(one, cascade, limits)
+
+
+def settings_within(settings: Settings, cascade: Cascade, first: str, last: str) -> Settings:
+    """Those of the stages in use. All are checked: what is said about later stages is for a refinement."""
+    with_settings(cascade.links, settings)
+    names = cut(cascade.names, first, last, "request")
+    return {name: each for name, each in settings.items() if name in names}
 
 
 def seed_of(given: int | None) -> int:
@@ -114,6 +121,8 @@ def check_prompts(prompts: Sequence[str], limits: Limits) -> None:
     for prompt in prompts:
         if len(prompt) > limits.prompt_chars:
             raise ValueError(f"prompts: {len(prompt)} characters; at most {limits.prompt_chars} are allowed")
+        if not prompt.isascii() and any("\ud800" <= char <= "\udfff" for char in prompt):
+            raise ValueError("prompts: half of a character (a lone surrogate) in it; send whole ones")
 
 
 def check_count(num: int, limits: Limits) -> None:
@@ -182,10 +191,10 @@ def fitted(pixels: Tensor, link: Link, cascade: Cascade) -> Tensor:
     return to_uint8(downsample(to_float(cut_to_aspect(pixels, h / w)), (h, w)))
 
 
-def as_stored(request: Request) -> dict[str, Any]:
-    """A request as JSON values, without pictures."""
+def as_stored(request: Request, settings: Settings) -> dict[str, Any]:
+    """A request as JSON values, without pictures; settings: all that was said, for a refinement too."""
     return {
         "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,
-        "size": list(request.size or ()), "settings": {name: dict(each) for name, each in request.settings.items()},
+        "size": list(request.size or ()), "settings": settings,
         "first": request.first, "last": request.last, "index": list(request.index),
     }  # fmt: skip

@@ -35,7 +35,8 @@ LINGER_S = 5.0  # a refused body is still read for so long: a client that is wri
 
 def error_body(code: str, message: str) -> dict[str, Any]:
     """The one form of an error, which OpenAI's clients read too."""
-    return {"error": {"code": code, "message": " ".join(message.split()), "type": "invalid_request_error"}}
+    line = " ".join(message.split()).encode("utf-8", "replace").decode()  # JSON may carry halves of characters
+    return {"error": {"code": code, "message": line, "type": "invalid_request_error"}}
 
 
 def error_headers(error: Refused) -> dict[str, str]:

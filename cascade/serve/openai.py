@@ -39,7 +39,7 @@ def start(service: Service, owner: str, body: ImagesBody) -> Job:
     partials = (body.partial_images or 0) if body.stream else 0
     if body.partial_images and not body.stream:
         raise ValueError("partial_images: only with stream")
-    return service.create(owner, images_request(body, service.cascade, service.limits), partials=partials)
+    return service.create(owner, images_request(body, service.cascade, service.limits), settings={}, partials=partials)
 
 
 async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> AsyncGenerator[bytes, None]:

@@ -10,18 +10,22 @@ from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.decode import decode_image, to_array
 
-from .bodies import RefineBody, Settings, batch_of
+from .bodies import RefineBody, Settings, batch_of, settings_within
 from .store import PictureRow
 
 
 def refined(
     body: RefineBody,
     asked: dict[str, Any],
+    settings: Settings,
     held: Sequence[PictureRow],
     read: Callable[[PictureRow], bytes],
     cascade: Cascade,
 ) -> Request:
-    """asked: the job's own request as stored; held: its pictures. Raises ValueError for a stage or a picture that is not there."""
+    """asked: the job's own request as stored; settings: the old ones and the new; held: its pictures.
+
+    Raises ValueError for a stage or a picture that is not there.
+    """
     names = cascade.names
     made = {picture.stage for picture in held}
     stage = body.stage or next((name for name in reversed(names[:-1]) if name in made), "")
@@ -39,7 +43,7 @@ def refined(
         labels=tuple(asked["labels"]),
         num=asked["num"],
         seed=asked["seed"],
-        settings=settings_over(asked["settings"], body.settings, rest),
+        settings=settings_within(settings, cascade, rest[0], rest[-1]),
         first=rest[0],
         last=rest[-1],
         pick=pick,
@@ -48,10 +52,9 @@ def refined(
     )
 
 
-def settings_over(before: Settings, now: Settings, names: Sequence[str]) -> Settings:
-    """What was said for these stages when the job was made, and over it what is said now."""
-    kept = {name: before[name] for name in names if name in before}
-    return kept | {name: kept.get(name, {}) | each for name, each in now.items()}
+def settings_over(before: Settings, now: Settings) -> Settings:
+    """What was said when the job was made, and over it what is said now."""
+    return before | {name: before.get(name, {}) | each for name, each in now.items()}
 
 
 def pixels(content: bytes) -> torch.Tensor:

@@ -14,12 +14,12 @@ from cascade.events import Preview
 from cascade.link import Link, cut, sizes, with_settings
 from cascade.request import Request
 
-from .bodies import RefineBody, as_stored, check_count, check_work
+from .bodies import RefineBody, Settings, as_stored, check_count, check_work
 from .jobs import Data, Job
 from .limits import Limits, Rate, Refused, Streams
 from .metrics import Metrics
 from .previews import Eta, preview_data
-from .refine import refined
+from .refine import refined, settings_over
 from .store import EXPIRED, JobRow, PictureRow, Store
 from .writer import Check, Writer, picture_url
 
@@ -66,15 +66,16 @@ class Service:
             return "no memory for the last requests"
         return ""
 
-    def create(self, owner: str, request: Request, *, parent: str = "", partials: int = 0) -> Job:
-        """partials: so many previews, evenly over the work of each image, are milestones. Raises ValueError and Refused."""
+    def create(self, owner: str, request: Request, *, settings: Settings, parent: str = "", partials: int = 0) -> Job:
+        """partials: so many previews, evenly over the work of each image, are milestones. settings: all that were
+        said, also of stages that come later. Raises ValueError and Refused."""
         self.sizes_of(request)
         links = self.links_of(request)
         nfe = sum(link.nfe for link in links) * -(-len(request.index) // request.batch)
         marks = tuple(dict.fromkeys(nfe * (k + 1) // (partials + 1) for k in range(partials)))
         row = JobRow(
             id=secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,
-            request=as_stored(request),
+            request=as_stored(request, settings),
         )  # fmt: skip
         job = Job(row, request=request, marks=marks, write=self.writer.put)
         with self._lock:
@@ -141,10 +142,11 @@ class Service:
     def refine(self, owner: str, number: str, body: RefineBody) -> Job:
         """A new job: some pictures of a stage go on from there, with the noise they would have had."""
         asked = self.row(owner, number).request
-        request = refined(body, asked, self.store.pictures(number), self._read, self.cascade)
+        settings = settings_over(asked["settings"], body.settings)
+        request = refined(body, asked, settings, self.store.pictures(number), self._read, self.cascade)
         check_count(len(request.pick), self.limits)
         check_work(request, self.cascade, self.limits)
-        return self.create(owner, request, parent=number)
+        return self.create(owner, request, settings=settings, parent=number)
 
     def _read(self, picture: PictureRow) -> bytes:
         content = self.store.read(picture)

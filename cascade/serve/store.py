@@ -71,6 +71,7 @@ class Store:
         try:
             fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self._hold.close()
             raise ValueError(f"--store {folder}: another server uses it; choose another folder") from None
         self._lock = threading.RLock()
         try:

@@ -1,0 +1,178 @@
+"""The native API against a real server: what a user does, in order."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cascade.events import StageFinished
+from cascade.request import Request
+from tests.serve.serving import FEW, Client, Serving, b64
+
+
+def picture(client: Client, url: str) -> np.ndarray:
+    answer = client.get(url)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+def test_a_job_from_start_to_pictures(client: Client):
+    told = client.start(num=2)
+    assert told["stages"] == ["base_16", "sr_64"]
+    assert told["images"] == [0, 1]
+    events = client.events(told["id"])
+    milestones = [name for _, name, _ in events if name != "preview"]
+    assert milestones == ["stage_started", "stage_finished"] * 2 + ["finished"]
+    assert [number for number, _, _ in events] == sorted({number for number, _, _ in events})
+    finished = [data for _, name, data in events if name == "stage_finished"]
+    assert [(p["k"], p["width"], p["height"]) for p in finished[1]["pictures"]] == [(0, 64, 64), (1, 64, 64)]
+    assert picture(client, finished[0]["pictures"][1]["url"]).shape == (16, 16, 3)
+    said = client.get(told["url"]).json()
+    assert said["state"] == "finished"
+    assert said["stages"][1]["urls"] == [p["url"] for p in finished[1]["pictures"]]
+
+
+def test_a_preview_is_a_picture_of_each_image(client: Client):
+    job = client.start(num=3, settings={"base_16": {"num_steps": 60}, "sr_64": {"num_steps": 20}})
+    previews = [data for _, name, data in client.events(job["id"]) if name == "preview"]
+    assert {data["stage"] for data in previews} == {"base_16", "sr_64"}
+    for data in previews:
+        assert [each["k"] for each in data["pictures"]] == data["index"] == [0, 1, 2]
+        head, _, content = data["pictures"][0]["data"].partition(",")
+        assert head == "data:image/webp;base64"
+        side = {"base_16": 16, "sr_64": 64}[data["stage"]]
+        assert Image.open(io.BytesIO(base64.b64decode(content))).size == (side, side)
+        assert 1 <= data["step"] <= data["nfe"]
+        assert data["eta_s"] is None or data["eta_s"] >= 0
+
+
+def test_the_pictures_are_those_of_the_pipeline(client: Client, cascade):
+    said = client.run(num=2, seed=11)
+    request = Request(prompts=("red heart",), num=2, seed=11, settings=FEW)
+    wanted = [event for event in cascade.sample(request) if isinstance(event, StageFinished)]
+    for stage, event in zip(said["stages"], wanted, strict=True):
+        for url, image in zip(stage["urls"], event.images, strict=True):
+            got = torch.tensor(picture(client, url)).permute(2, 0, 1)
+            assert int((got.int() - image.int()).abs().max()) <= 1
+
+
+def test_hold_pick_refine_gives_the_pictures_of_an_undisturbed_job(client: Client):
+    whole = client.run(num=4, seed=3)
+    held = client.run(num=4, seed=3, until="base_16")
+    assert held["state"] == "held"
+    assert [stage["name"] for stage in held["stages"]] == ["base_16"]
+    told = client.post(f"/v1/jobs/{held['id']}/refine", json={"from": "base_16", "pick": [3, 1]}).json()
+    assert told["images"] == [3, 1]
+    assert client.finish(told["id"]) == "finished"
+    refined = client.get(told["url"]).json()
+    assert refined["parent"] == held["id"]
+    assert refined["stages"] == [{"name": "sr_64", "side": 64, "done": [1, 3], "urls": refined["stages"][0]["urls"]}]
+    for k, url in zip((1, 3), refined["stages"][0]["urls"], strict=True):
+        difference = picture(client, url).astype(int) - picture(client, whole["stages"][1]["urls"][k]).astype(int)
+        assert np.abs(difference).max() <= 1
+
+
+def test_a_held_job_says_so_in_its_stream(client: Client):
+    job = client.start(until="base_16")
+    assert client.events(job["id"])[-1][1:] == ("held", {"stage": "base_16"})
+
+
+def test_redo_only_the_top_with_other_settings(client: Client):
+    done = client.run(seed=5)
+    body = {"from": "base_16", "settings": {"sr_64": {"aug_sigma": 0.4}}}
+    told = client.post(f"/v1/jobs/{done['id']}/refine", json=body).json()
+    assert client.finish(told["id"]) == "finished"
+    again = client.get(told["url"]).json()
+    assert again["settings"]["sr_64"] == {"num_steps": 2, "aug_sigma": 0.4}
+    first, second = (picture(client, job["stages"][-1]["urls"][0]) for job in (done, again))
+    assert np.abs(first.astype(int) - second.astype(int)).max() > 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_upscale_an_uploaded_picture(client: Client, kind: str):
+    content = io.BytesIO()
+    Image.new("RGB", (40, 24), (200, 30, 60)).save(content, kind)
+    said = client.run(prompts=[], image=b64(content.getvalue()), settings={"sr_64": {"num_steps": 2}})
+    assert said["state"] == "finished"
+    shape = picture(client, said["stages"][0]["urls"][0]).shape
+    assert shape == (64, 104, 3)
+
+
+def test_a_size_that_is_no_square(client: Client):
+    said = client.run(size=[128, 64])
+    assert [picture(client, stage["urls"][0]).shape for stage in said["stages"]] == [(16, 32, 3), (64, 128, 3)]
+
+
+def test_without_a_seed_it_is_another_one(client: Client):
+    seeds = {client.start(seed=None)["seed"] for _ in range(3)}
+    assert len(seeds) == 3
+
+
+def test_jobs_newest_first(client: Client):
+    ids = [client.start()["id"] for _ in range(3)]
+    listed = client.get("/v1/jobs", params={"limit": 3}).json()["jobs"]
+    assert [job["id"] for job in listed] == ids[::-1]
+    for job in ids:
+        client.finish(job)
+
+
+def test_cancel_twice(client: Client):
+    job = client.start(num=16, settings={"base_16": {"num_steps": 100}})
+    assert client.delete(job["url"]).status_code == 204
+    assert client.delete(job["url"]).status_code == 204
+    assert client.finish(job["id"]) == "cancelled"
+    assert client.events(job["id"])[-1][1:] == ("cancelled", {})
+    assert client.delete(job["url"]).status_code == 204
+
+
+def test_models_tell_a_page_all_it_needs(client: Client):
+    (model,) = client.get("/v1/models").json()["data"]
+    assert model["id"] == "emoji_tiny"
+    base, top = model["cascade"]["stages"]
+    assert (base["side"], base["nfe"], top["low_res"], top["ranges"]["aug_sigma"]) == (16, 16, 16, [0.0, 0.5])
+    assert model["cascade"]["conditioning"] == "text"
+    assert model["cascade"]["limits"]["images"] == 64
+
+
+def test_health_readiness_metrics_and_docs(client: Client):
+    client.run()
+    assert client.get("/healthz").text == "ok"
+    assert client.get("/readyz").text == "ready"
+    text = client.get("/metrics").text
+    assert 'cascade_jobs_total{state="finished"}' in text
+    assert 'cascade_stage_images_total{stage="sr_64"}' in text
+    assert 'route="/v1/jobs/{job}"' in text
+    docs = client.get("/docs").text
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path in docs
+    assert "<script" not in docs
+    assert "http://" not in docs.replace("http://127.0.0.1", "")
+
+
+def test_the_page_comes_with_a_strict_policy(client: Client):
+    answer = client.get("/")
+    assert answer.status_code == 200
+    assert "default-src 'self'; img-src 'self' data: blob:" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "server" not in answer.headers
+
+
+def test_two_servers_cannot_share_a_store(serving: Serving):
+    from cascade.serve.store import Store
+
+    with pytest.raises(ValueError, match="another server uses it"):
+        Store(serving.store.folder)
+
+
+def test_other_sites_and_names_are_refused(client: Client):
+    """A page of another site in the user's browser reaches 127.0.0.1; it may do nothing."""
+    body = {"json": {"prompts": ["x"]}}
+    assert client.post("/v1/jobs", headers={"origin": "http://evil.test"}, **body).status_code == 403
+    assert client.post("/v1/jobs", headers={"host": "evil.test"}, **body).status_code == 421
+    plain = client.post("/v1/jobs", content='{"prompts": ["x"]}', headers={"content-type": "text/plain"})
+    assert plain.status_code == 422
+    assert client.get("/v1/jobs", headers={"origin": "http://evil.test"}).status_code == 200

@@ -1,0 +1,450 @@
+"""What clients get wrong or try on, FAULTS 45 to 49, 56 and 57: one line of JSON with the right status, before any work."""
+
+import io
+import socket
+import struct
+import time
+import zlib
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from cascade.serve.guard import COOKIE
+from cascade.serve.limits import Keys, Limits
+from tests.cascade.chains import tiny
+from tests.serve.serving import FEW, Client, Serving, b64, read_all
+
+GOOD: dict[str, Any] = {"prompts": ["red heart"]}
+JSON = {"content-type": "application/json"}
+OUTSIDE = "/v1/jobs/../../../../etc/passwd"
+
+
+def jobs(client: Client) -> int:
+    return len(client.get("/v1/jobs", params={"limit": 200}).json()["jobs"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"nothing",
+        b'{"prompts": ["x"]',
+        b"\xff\xfe",
+        b'{"prompts": ["\xff"]}',
+        b"[" * 100_000,
+        b'{"num": ' + b"9" * 10_000 + b"}",
+        b"[]",
+        b'"x"',
+        b"null",
+        b'{"prompts": ["\\ud800"]}',
+    ],
+    ids=lambda content: repr(content[:16]),
+)
+def test_fault45_malformed_json(client: Client, content: bytes):
+    before = jobs(client)
+    answer = client.post("/v1/jobs", content=content, headers=JSON)
+    assert answer.status_code in (400, 422)
+    assert client.error(answer) in ("bad_request", "invalid_request")
+    assert jobs(client) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"prompts": "red heart"}, "prompts"),
+        ({"prompts": [1]}, "prompts.0"),
+        ({"prompts": None}, "prompts"),
+        ({"prompts": ["x" * 3000]}, "prompts"),
+        ({"prompts": ["x"] * 65}, "num"),
+        ({"num": "2"}, "num"),
+        ({"num": 2.5}, "num"),
+        ({"num": True}, "num"),
+        ({"num": 0}, "num"),
+        ({"num": -1}, "num"),
+        ({"num": 65}, "num"),
+        ({"num": 10**9}, "num"),
+        ({"seed": 2**70}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"seed": "x"}, "seed"),
+        ({"size": [99_999, 99_999]}, "size"),
+        ({"size": [64]}, "size"),
+        ({"size": [0, 64]}, "size"),
+        ({"size": [-64, 64]}, "size"),
+        ({"size": [65, 64]}, "multiples"),
+        ({"size": [320, 64]}, "size"),
+        ({"size": [256, 256], "num": 8}, "size"),
+        ({"size": "64x64"}, "size"),
+        ({"until": "sr_99"}, "sr_99"),
+        ({"until": 3}, "until"),
+        ({"settings": {"sr_99": {}}}, "sr_99"),
+        ({"settings": {"sr_64": {"num_steps": 10**9}}}, "num_steps"),
+        ({"settings": {"sr_64": {"num_steps": 101}}}, "num_steps"),
+        ({"settings": {"sr_64": {"num_steps": 0}}}, "num_steps"),
+        ({"settings": {"sr_64": {"num_steps": "many"}}}, "num_steps"),
+        ({"settings": {"sr_64": {"aug_sigma": 5.0}}}, "aug_sigma"),
+        ({"settings": {"sr_64": {"sampler": "magic"}}}, "sampler"),
+        ({"settings": {"sr_64": {"stepps": 3}}}, "stepps"),
+        ({"settings": {"sr_64": 3}}, "settings.sr_64"),
+        ({"settings": {"sr_64": {"num_steps": {"a": 1}}}}, "num_steps"),
+        ({"labels": [1]}, "label"),
+        ({"labels": [1], "prompts": []}, "label"),
+        ({"labels": ["cat"], "prompts": []}, "cat"),
+        ({"image": 3}, "image"),
+        ({"image": "not base64!"}, "image"),
+        ({"image": b64(b"not a picture")}, "image"),
+        ({"owner": "me"}, "owner"),
+        ({"first": "sr_64"}, "first"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_fault45_wrong_types_and_absurd_values(client: Client, body: dict[str, Any], named: str):
+    before = jobs(client)
+    answer = client.post("/v1/jobs", json=GOOD | body)
+    assert answer.status_code == 422, answer.text
+    assert client.error(answer) == "invalid_request"
+    assert named in answer.json()["error"]["message"]
+    assert jobs(client) == before
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "-1", "101"])
+def test_fault45_guidance_that_is_no_guidance(client: Client, value: str):
+    content = '{"prompts": ["x"], "settings": {"base_16": {"guidance_scale": VALUE}}}'.replace("VALUE", value)
+    answer = client.post("/v1/jobs", content=content, headers=JSON)
+    assert answer.status_code == 422
+    assert "guidance_scale" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"from": "sr_64"},
+        {"from": "nowhere"},
+        {"from": "base_16", "pick": [7]},
+        {"from": "base_16", "pick": [-1]},
+        {"from": "base_16", "pick": [0, 0]},
+        {"from": "base_16", "pick": [10**30]},
+        {"from": "base_16", "pick": ["0"]},
+        {"from": "base_16", "until": "base_16"},
+        {"from": "base_16", "settings": {"base_17": {}}},
+        {"from": "base_16", "settings": {"sr_64": {"num_steps": 10**6}}},
+    ],
+    ids=str,
+)
+def test_fault45_refining_what_is_not_there(client: Client, body: dict[str, Any]):
+    held = client.run(until="base_16")
+    answer = client.post(f"/v1/jobs/{held['id']}/refine", json=body)
+    assert answer.status_code == 422, answer.text
+    client.error(answer)
+
+
+@pytest.mark.parametrize("said", ["x", "-1", "1.5", "9" * 30, "٣"])
+def test_fault45_last_event_id_that_is_no_number(client: Client, said: str):
+    job = client.run()
+    answer = client.get(f"/v1/jobs/{job['id']}/events", headers={"last-event-id": said.encode()})
+    assert answer.status_code == 422
+
+
+def test_fault45_a_prompt_for_classes_and_a_label_too_high(serve, tmp_path):
+    client = serve(cascade=tiny(8, 16, classes=4), folder=tmp_path / "classes").client
+    text = client.post("/v1/jobs", json=GOOD)
+    assert text.status_code == 422
+    assert "class labels" in text.json()["error"]["message"]
+    assert client.post("/v1/jobs", json={"labels": [4]}).status_code == 422
+    openai = client.post("/v1/images/generations", json={"prompt": "red heart"})
+    assert openai.status_code == 422
+    assert client.run(prompts=[], labels=[3], settings={})["state"] == "finished"
+
+
+def test_fault45_a_body_of_50_mb(client: Client, serving: Serving):
+    content = b'{"prompts": ["' + b"x" * (50 << 20) + b'"]}'
+    answer = client.post("/v1/jobs", content=content, headers=JSON)
+    assert answer.status_code == 413
+    assert client.error(answer) == "too_large"
+    assert serving.app._reading == 0  # nothing of it is still counted
+
+
+def test_fault45_a_body_of_50_mb_that_does_not_say_so(client: Client):
+    parts = (b"x" * (1 << 20) for _ in range(50))
+    answer = client.post("/v1/jobs", content=parts, headers=JSON)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("length", ["-5", "1e9", "99999999999999999999999"])
+def test_fault45_a_length_that_is_none(serving: Serving, length: str):
+    head = f"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    answer = serving.raw(head.encode() + b"{}", timeout_s=5.0)
+    assert answer.split()[1] in (b"400", b"413")
+
+
+def test_fault45_slowloris(serve):
+    """A head or a body that does not come holds no place."""
+    serving = serve(limits=Limits(body_s=0.5))
+    head = (
+        b"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+    )
+    began = time.monotonic()
+    answer = serving.raw(head)
+    assert answer.split()[1] == b"408"
+    assert time.monotonic() - began < 5
+
+
+def test_fault45_a_head_that_never_ends(serve, monkeypatch):
+    monkeypatch.setattr("cascade.serve.server.HEAD_S", 0.5)
+    serving = serve()
+    began = time.monotonic()
+    assert serving.raw(b"GET / HTTP/1.1\r\nhost: 127") == b""
+    assert time.monotonic() - began < 5
+    with socket.create_connection(("127.0.0.1", serving.port)) as connection:  # nor the second one of a connection
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\nGET /he")
+        connection.settimeout(10)
+        assert read_all(connection).endswith(b"ok")
+    assert serving.client.get("/healthz").text == "ok"
+
+
+def test_fault45_many_bodies_at_once_are_bounded(serve):
+    serving = serve(limits=Limits(bodies_bytes=1 << 20, body_s=5.0))
+    head = (
+        b"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 900000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", serving.port)) as first:
+        first.sendall(head + b"x" * 800_000)
+        time.sleep(0.3)
+        answer = serving.client.post("/v1/jobs", content=b"x" * 800_000, headers=JSON)
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+    assert serving.client.post("/v1/jobs", json=GOOD).status_code == 202
+
+
+def png(width: int, height: int, data: bytes, *extra: tuple[bytes, bytes]) -> bytes:
+    """A PNG that claims a size, RGB of 8 bit, whatever its data are."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    rest = b"".join(chunk(*each) for each in (*extra, (b"IDAT", data), (b"IEND", b"")))
+    return b"\x89PNG\r\n\x1a\n" + head + rest
+
+
+def bombs() -> dict[str, tuple[bytes, int]]:
+    """Name: picture, status."""
+    zeros = zlib.compress(bytes(200 << 20), 9)  # 200 MB in 200 KB
+    ok = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(ok, "PNG")
+    text = PngInfo()
+    text.add_text("x", "y" * (30 << 20), zip=True)
+    wordy = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(wordy, "PNG", pnginfo=text)
+    return {
+        "claims 50,000 x 50,000": (png(50_000, 50_000, zeros), 422),
+        "claims 2^31 x 2^31": (png(2**31 - 1, 2**31 - 1, b""), 422),
+        "6,000 x 6,000": (png(6_000, 6_000, zeros), 413),
+        "text of 30 MB": (wordy.getvalue(), 422),
+        "profile of 200 MB": (png(64, 64, zlib.compress(bytes(64 * 193)), (b"iCCP", b"x\0\0" + zeros)), 422),
+        "truncated": (ok.getvalue()[:60], 422),
+        "no data": (png(64, 64, b""), 422),
+        "zip after a PNG's head": (b"\x89PNG\r\n\x1a\nPK\x03\x04" + bytes(1000), 422),
+        "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>', 422),
+        "GIF": (b"GIF89a" + bytes(100), 422),
+        "8 x 8": (png(8, 8, zlib.compress(bytes(8 * 25))), 422),
+        "0 x 0": (png(0, 0, b""), 422),
+    }
+
+
+@pytest.mark.parametrize(("content", "status"), bombs().values(), ids=bombs().keys())
+def test_fault47_upload_bombs(client: Client, content: bytes, status: int):
+    before = peak_rss()
+    began = time.monotonic()
+    answer = client.post("/v1/jobs", json={"image": b64(content), "settings": {"sr_64": {"num_steps": 1}}})
+    assert answer.status_code == status, answer.text
+    client.error(answer)
+    assert time.monotonic() - began < 5
+    assert peak_rss() - before < 150
+
+
+def peak_rss() -> float:
+    """MB this process ever had."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_fault47_more_data_than_the_size_needs_are_not_unpacked(client: Client):
+    """64 x 64 px, but 200 MB of data behind them."""
+    before = peak_rss()
+    data = zlib.compress(bytes(200 << 20), 9)
+    answer = client.post("/v1/jobs", json={"image": b64(png(64, 64, data)), "settings": {"sr_64": {"num_steps": 1}}})
+    assert answer.status_code in (202, 422)
+    assert peak_rss() - before < 50
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/jobs/../../etc/passwd",
+        "/v1/jobs/%2e%2e/%2e%2e/etc/passwd",
+        "/v1/jobs/..%2f..%2fetc%2fpasswd/stages/base_16/0.png",
+        "/v1/jobs/x/stages/..%2f..%2f..%2findex.sqlite/0.png",
+        "/v1/jobs/{id}/stages/..%2fbase_16/0.png",
+        "/v1/jobs/{id}/stages/%2e%2e/0.png",
+        "/v1/jobs/{id}/stages/base_16%00/0.png",
+        "/v1/jobs/{id}%00/stages/base_16/0.png",
+        "/v1/jobs/{id}/stages/base_16/999.png",
+        "/v1/jobs/'%20or%201=1--/stages/base_16/0.png",
+        "/page.js/../__main__.py",
+        "/page/../__main__.py",
+        "/%2e%2e/__main__.py",
+        "//etc/passwd",
+    ],
+)
+def test_fault48_path_traversal(serving: Serving, path: str):
+    job = serving.client.run()["id"]
+    path = path.replace("{id}", job)
+    answer = serving.raw(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
+    assert answer.split()[1] == b"404", answer
+    for secret in (b"root:", b"import ", b"SQLite"):
+        assert secret not in answer
+
+
+@pytest.mark.parametrize("k", ["-1", "x", "0.5", "9" * 40])
+def test_fault48_numbers_of_pictures_that_are_none(client: Client, k: str):
+    job = client.run()["id"]
+    assert client.get(f"/v1/jobs/{job}/stages/base_16/{k}.png").status_code in (404, 422)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "https://example.test/a.png",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/x",
+        "data:text/html;base64,PHNjcmlwdD4=",
+        "/etc/passwd",
+    ],
+)
+def test_fault49_addresses_are_not_fetched(client: Client, address: str):
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0.2)
+        for url in (address, f"http://127.0.0.1:{trap.getsockname()[1]}/x.png"):
+            answer = client.post("/v1/jobs", json={"image": url})
+            assert answer.status_code == 422
+            assert client.error(answer) == "invalid_request"
+        with pytest.raises(TimeoutError):
+            trap.accept()
+
+
+KEY, OTHER = "alice-0123456789abcdef", "bob-0123456789abcdefgh"
+
+
+@pytest.fixture
+def keyed(serve) -> Serving:
+    return serve(keys=Keys({"alice": KEY, "bob": OTHER}), limits=Limits(jobs_per_min=20))
+
+
+def test_fault56_keys(keyed: Serving):
+    client = keyed.client
+    for headers in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": f"Basic {KEY}"},
+        {"authorization": "Bearer"},
+        {"authorization": f"Bearer {KEY[:-1]}"},
+        {"x-api-key": "wrong"},
+        {"cookie": f"{COOKIE}=wrong"},
+        {"cookie": "\x80;;=="},
+    ):
+        for method, path in (("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/v1/models"), ("GET", "/metrics")):
+            answer = client.request(method, path, headers={k: v.encode("latin1") for k, v in headers.items()})
+            assert answer.status_code == 401, (headers, path)
+            assert client.error(answer) == "invalid_api_key"
+            assert answer.headers["www-authenticate"] == "Bearer"
+    for headers in ({"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}, {"cookie": f"a=b; {COOKIE}={KEY}"}):
+        assert client.get("/v1/jobs", headers=headers).status_code == 200
+    for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json"):
+        assert client.get(path).status_code == 200
+
+
+def test_fault56_one_key_does_not_see_another_ones_jobs(keyed: Serving):
+    alice, bob = ({"authorization": f"Bearer {key}"} for key in (KEY, OTHER))
+    keyed.client.headers = httpx.Headers(alice)
+    job = keyed.client.run()
+    url = job["stages"][0]["urls"][0]
+    assert keyed.client.get(url).status_code == 200
+    for method, path in (
+        ("GET", job["url"]),
+        ("DELETE", job["url"]),
+        ("GET", job["events"]),
+        ("GET", url),
+        ("POST", f"{job['url']}/refine"),
+    ):
+        answer = keyed.client.request(method, path, headers=bob, json={} if method == "POST" else None)
+        assert answer.status_code == 404, path
+    assert keyed.client.get("/v1/jobs", headers=bob).json() == {"jobs": []}
+
+
+def test_fault56_the_rate_of_one_key_is_not_the_others(keyed: Serving):
+    alice, bob = ({"authorization": f"Bearer {key}"} for key in (KEY, OTHER))
+    body = {"json": {"prompts": ["x"], "settings": FEW}}
+    answers = [keyed.client.post("/v1/jobs", headers=alice, **body) for _ in range(25)]
+    assert {answer.status_code for answer in answers[:20]} == {202}
+    assert answers[-1].status_code == 429
+    assert keyed.client.error(answers[-1]) == "too_many_requests"
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 5
+    assert keyed.client.post("/v1/jobs", headers=bob, **body).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing", "short", "a: b c d e f g h i j k l m", "a: " + KEY + "\na: " + OTHER]
+)
+def test_fault56_a_file_of_keys_that_is_none(tmp_path, text: str):
+    path = tmp_path / "keys"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="keys"):
+        Keys.read(path)
+
+
+def test_fault56_a_file_of_keys(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(f"# people\nalice: {KEY}  # at home\n\n{OTHER}\n")
+    keys = Keys.read(path)
+    assert keys.owner(KEY) == "alice"
+    assert keys.owner(OTHER) not in (None, "alice")
+    assert keys.owner("") is None
+
+
+HTML = '<script>alert("x")</script>\n\nevent: finished\ndata: {}\n\r\n"\'&\u2028'
+
+
+def test_fault57_html_and_line_breaks_in_a_prompt(client: Client):
+    job = client.start(prompts=[HTML])
+    assert [name for _, name, _ in client.events(job["id"])].count("finished") == 1
+    answer = client.get(job["url"])
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.json()["prompts"] == [HTML]
+
+
+def test_fault57_errors_do_not_break_lines_either(client: Client):
+    answer = client.post("/v1/jobs", json={"prompts": ["x"], "until": HTML})
+    assert answer.headers["content-type"] == "application/json"
+    client.error(answer)
+
+
+def test_unknown_routes_and_methods_are_json_too(client: Client):
+    for method, path, status in (("GET", "/nothing", 404), ("PUT", "/v1/jobs", 405), ("PATCH", "/", 405)):
+        answer = client.request(method, path)
+        assert answer.status_code == status
+        client.error(answer)
+
+
+def test_the_log_has_no_prompts(serving: Serving, caplog):
+    caplog.set_level("INFO")
+    serving.client.run(prompts=["a very private prompt"])
+    serving.client.post("/v1/jobs", json={"prompts": ["another private one"], "until": "private"})
+    assert "POST /v1/jobs 202" in caplog.text
+    assert "private" not in caplog.text
