@@ -27,6 +27,9 @@ from .limits import Limits, Refused
 Settings = dict[str, dict[str, int | float | str | list[float]]]
 
 
+CHUNK = 4
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -113,8 +116,8 @@ def seed_of(given: int | None) -> int:
 
 
 def batch_of(num: int) -> int:
-    """Images of a chunk: small, for chunks of different requests share calls and an image is shown when its chunk is done."""
-    return min(num, 16)
+    """Images of a chunk: few, for chunks of different requests share calls, and the one that came first goes first."""
+    return min(num, CHUNK)
 
 
 def check_prompts(prompts: Sequence[str], limits: Limits) -> None:

@@ -69,6 +69,7 @@ class Writer:
                     self.unsaved -= len(event.index)
             if entry.name in ENDED:
                 self.ended(job)
+                self._make_room()
             job.wake()
 
     def _fail(self, job: Job, entry: Entry, code: str, message: str) -> None:
@@ -125,8 +126,14 @@ class Writer:
             save = partial(save_png, image, metadata=metadata)
             self.store.add_picture(job.id, event.stage, k, (width, height), save)
             told.append({"k": k, "url": picture_url(job.id, event.stage, k), "width": width, "height": height})
-        self.store.expire()
+        self._make_room()
         return told
+
+    def _make_room(self) -> None:
+        try:
+            self.store.expire()
+        except (OSError, sqlite3.Error) as error:
+            log.error("old pictures cannot be removed: %s", error)
 
 
 def picture_url(job: str, stage: str, k: int) -> str:

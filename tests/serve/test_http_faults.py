@@ -1,0 +1,391 @@
+"""What goes wrong while a server runs, FAULTS 43, 44, 46, 50 to 53 and 55: one request's trouble is nobody else's."""
+
+import ast
+import contextlib
+import os
+import resource
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from cascade.serve.limits import Limits
+from tests.serve.serving import FEW, MANY, ROOT, Client, Serving, around, load, parsed, poisoned, slowed, until
+
+CALL_S = 0.05
+LONG = {"base_16": {"num_steps": 100}, "sr_64": {"num_steps": 2}}  # 5 s and more on a slowed cascade
+
+
+@pytest.fixture
+def slow(serve) -> Serving:
+    """Every call takes CALL_S longer."""
+    return serve(cascade=slowed(load(), CALL_S), limits=Limits(abandon_s=0.3), max_waiting=8)
+
+
+@contextlib.contextmanager
+def streaming(client: Client, job: str):
+    with client.stream("GET", f"/v1/jobs/{job}/events") as answer:
+        yield parsed(answer.iter_lines())
+
+
+def test_fault43_disconnect_while_running(slow: Serving, caplog):
+    job = slow.client.start(settings=LONG)["id"]
+    with streaming(slow.client, job) as events:
+        assert next(event for event in events if event[1] == "preview")
+        assert slow.engine.waiting == 1
+    until(lambda: slow.engine.waiting == 0, 0.3 + 0.25 + 5 * CALL_S + 1)
+    assert slow.client.finish(job) == "cancelled"
+    assert "Traceback" not in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_fault43_who_comes_back_in_time_loses_nothing(slow: Serving):
+    job = slow.client.start(settings={"base_16": {"num_steps": 20}, "sr_64": {"num_steps": 2}})["id"]
+    with streaming(slow.client, job) as events:
+        after, _, _ = next(event for event in events if event[1] == "preview")
+    rest = slow.client.events(job, after)
+    assert rest[0][0] > after
+    assert rest[-1][1] == "finished"
+
+
+def test_fault43_disconnect_while_queued(slow: Serving):
+    first = slow.client.start(num=4, settings=LONG)["id"]
+    second = slow.client.start(num=4, settings=LONG)["id"]
+    assert slow.client.post("/v1/jobs", json={"prompts": ["x"]}).status_code == 429
+    with streaming(slow.client, second):
+        pass
+    until(lambda: slow.engine.waiting == 4, 3)
+    assert slow.client.start()["id"]  # its place is free
+    slow.client.delete(f"/v1/jobs/{first}")
+
+
+def test_fault43_disconnect_of_openais_clients(slow: Serving, caplog):
+    body = {"prompt": "red heart"}
+    for extra in ({}, {"stream": True, "partial_images": 1}):
+        with socket.create_connection(("127.0.0.1", slow.port)) as connection:
+            content = str(body | extra).replace("'", '"').replace("True", "true").encode()
+            head = f"POST /v1/images/generations HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(content)}\r\n"
+            connection.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + content)
+            until(lambda: slow.engine.waiting == 1)
+        until(lambda: slow.engine.waiting == 0, 0.5 + 3 * CALL_S)  # 24 calls would be 1.2 s
+    assert "Traceback" not in caplog.text
+
+
+def test_fault43_disconnect_while_idle(slow: Serving):
+    """Connections that come and go leave nothing behind."""
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", slow.port)) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            connection.recv(100)
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
+
+
+def test_fault44_a_slow_reader_costs_others_nothing(serve):
+    """A reader that takes nothing is dropped after stall_s; meanwhile others are served, and memory does not grow."""
+    serving = serve(limits=Limits(stall_s=2.0, heartbeat_s=0.5, abandon_s=600.0))
+    job = serving.client.start(num=4, settings=MANY)["id"]
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        reader.connect(("127.0.0.1", serving.port))
+        reader.sendall(f"GET /v1/jobs/{job}/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode())
+        until(lambda: serving.service.streams.num == 1)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(5):
+            began = time.monotonic()
+            assert serving.client.run()["state"] == "finished"
+            assert time.monotonic() - began < 8
+        until(lambda: serving.service.streams.num == 0, 60)  # dropped, or all of it fits the buffers
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 64
+    assert serving.client.finish(job) == "finished"
+    assert [name for _, name, _ in serving.client.events(job)].count("stage_finished") == 2
+
+
+def test_fault44_a_stalled_stream_is_dropped(serve):
+    """More previews than the buffers of both sides hold: the server stops making them, then closes."""
+    serving = serve(cascade=slowed(load(), 0.03), limits=Limits(stall_s=1.0, abandon_s=600.0))
+    job = serving.client.start(num=64, settings={"base_16": {"num_steps": 2}, "sr_64": {"num_steps": 60}})["id"]
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        reader.connect(("127.0.0.1", serving.port))
+        reader.sendall(f"GET /v1/jobs/{job}/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode())
+        until(lambda: serving.service.streams.num == 1)
+        until(lambda: serving.service.streams.num == 0, 60)
+        assert serving.engine.waiting > 0, "the stream ended with its job, nothing was stalled"
+    serving.client.delete(f"/v1/jobs/{job}")
+    assert serving.client.finish(job) == "cancelled"
+
+
+def test_fault44_only_the_newest_preview_is_kept(serve):
+    """Nobody reads while 40 calls are made; who then comes sees one preview, the newest."""
+    serving = serve(cascade=slowed(load(), 0.01))
+    job = serving.client.start(settings={"base_16": {"num_steps": 60}, "sr_64": {"num_steps": 2}})["id"]
+    until(lambda: serving.engine.stages["base_16"].calls >= 40)
+    with streaming(serving.client, job) as events:
+        seen = [next(events) for _ in range(2)]
+    assert [name for _, name, _ in seen] == ["stage_started", "preview"]
+    assert seen[1][2]["step"] >= 39
+
+
+def test_fault46_a_full_queue(slow: Serving):
+    jobs = [slow.client.start(num=4, settings=LONG)["id"] for _ in range(2)]
+    answer = slow.client.post("/v1/jobs", json={"prompts": ["x"]})
+    assert answer.status_code == 429
+    assert slow.client.error(answer) == "queue_full"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert slow.client.get("/readyz").status_code == 200
+    assert len(slow.client.get("/v1/jobs").json()["jobs"]) == 2  # nothing is left of the refused one
+    for job in jobs:
+        slow.client.delete(f"/v1/jobs/{job}")
+        assert slow.client.finish(job) == "cancelled"
+    assert slow.client.post("/v1/jobs", json={"prompts": ["x"]}).status_code == 202
+
+
+def test_fault46_open_jobs_of_one_key(serve):
+    serving = serve(cascade=slowed(load(), CALL_S), limits=Limits(open_jobs=2))
+    for _ in range(2):
+        serving.client.start(settings=LONG)
+    answer = serving.client.post("/v1/jobs", json={"prompts": ["x"]})
+    assert (answer.status_code, serving.client.error(answer)) == (429, "too_many_jobs")
+
+
+def test_fault46_streams_are_bounded(serve):
+    serving = serve(cascade=slowed(load(), CALL_S), limits=Limits(streams=1))
+    job = serving.client.start(settings=LONG)["id"]
+    with streaming(serving.client, job) as events:
+        next(events)
+        answer = serving.client.get(f"/v1/jobs/{job}/events")
+        assert (answer.status_code, serving.client.error(answer)) == (429, "too_many_streams")
+
+
+def test_fault50_cancel_while_finishing(serving: Serving):
+    """At every moment of a job's life; afterwards nothing waits and the engine still serves."""
+    client = serving.client
+    for k in range(12):
+        job = client.start()
+        time.sleep(0.01 * k)
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _, url=job["url"]: client.delete(url).status_code, range(4)))
+        assert answers == [204] * 4
+        assert client.finish(job["id"]) in ("cancelled", "finished")
+        last = client.events(job["id"])[-1]
+        assert last[1] == client.get(job["url"]).json()["state"]
+    until(lambda: serving.engine.waiting == 0)
+    assert client.run()["state"] == "finished"
+
+
+def test_fault50_foreign_and_unknown_jobs(client: Client):
+    for method, path in (("DELETE", ""), ("GET", ""), ("GET", "/events"), ("POST", "/refine")):
+        answer = client.request(method, f"/v1/jobs/unknown{path}", json={} if method == "POST" else None)
+        assert (answer.status_code, client.error(answer)) == (404, "not_found")
+
+
+def test_cancel_frees_its_place_within_one_call(slow: Serving):
+    job = slow.client.start(num=8, settings=LONG)
+    until(lambda: slow.engine.stages["base_16"].calls >= 2)
+    calls = slow.engine.stages["base_16"].calls
+    slow.client.delete(job["url"])
+    until(lambda: slow.engine.waiting == 0)
+    assert slow.engine.stages["base_16"].calls <= calls + 2
+
+
+def test_fault51_out_of_memory(serve):
+    """The request fails, the next works; three in a row make the server not ready, one that works makes it ready."""
+    is_full = threading.Event()
+
+    def fail(found: torch.Tensor, sigma: torch.Tensor) -> None:
+        if is_full.is_set():
+            raise MemoryError("cannot allocate memory")
+
+    serving = serve(cascade=around(load(), fail))
+    is_full.set()
+    for k in range(3):
+        assert serving.client.get("/readyz").status_code == 200, k
+        job = serving.client.run()
+        assert (job["state"], job["error"]["code"]) == ("failed", "out_of_memory")
+    assert serving.client.get("/readyz").status_code == 503
+    assert serving.client.get("/healthz").status_code == 200
+    answer = serving.client.post("/v1/images/generations", json={"prompt": "red heart"})
+    assert (answer.status_code, serving.client.error(answer)) == (503, "out_of_memory")
+    is_full.clear()
+    assert serving.client.run()["state"] == "finished"
+    assert serving.client.get("/readyz").status_code == 200
+
+
+def test_fault52_nan_in_a_network(serve):
+    """That request fails, with stage and call; those in the same calls finish."""
+    serving = serve(cascade=poisoned(load(), 70.0))
+    bad = {"base_16": {"num_steps": 10, "sigma_max": 70.0}, "sr_64": {"num_steps": 2}}
+    good = [serving.client.start(settings=LONG)["id"] for _ in range(3)]
+    job = serving.client.start(settings=bad)["id"]
+    name, said = serving.client.events(job)[-1][1:]
+    assert name == "failed"
+    assert said["stage"] == "base_16"
+    assert "NaN" in said["message"]
+    assert "call 1 of 10" in said["message"]
+    assert [serving.client.finish(each) for each in good] == ["finished"] * 3
+    assert not serving.client.get(f"/v1/jobs/{job}").json()["stages"][0]["urls"]
+
+
+@pytest.mark.parametrize("how", ["says no", "raises"])
+def test_fault53_a_filter_fails_closed(serve, how: str):
+    def check(images: torch.Tensor) -> bool:
+        if how == "raises":
+            raise RuntimeError("the filter is broken")
+        return False
+
+    serving = serve(check=check)
+    job = serving.client.start(num=2)["id"]
+    events = serving.client.events(job)
+    assert (events[-1][1], events[-1][2]["code"]) == ("failed", "refused_content")
+    assert not [data for _, name, data in events if data.get("pictures")]
+    assert not list(serving.store.pictures_dir.iterdir())
+    answer = serving.client.post("/v1/images/generations", json={"prompt": "x", "stream": True, "partial_images": 3})
+    assert "b64_json" not in answer.text
+    assert "refused_content" in answer.text
+
+
+def test_fault53_what_is_flagged_only_in_a_preview_is_not_shown_either(serve):
+    """Dark previews are refused; the job ends before its picture is done."""
+    seen: list[float] = []
+
+    def check(images: torch.Tensor) -> bool:
+        seen.append(float(images.float().mean()))
+        return images.shape[-1] != 64
+
+    serving = serve(cascade=slowed(load(), 0.02), check=check)
+    job = serving.client.start(settings={"base_16": {"num_steps": 4}, "sr_64": {"num_steps": 40}})["id"]
+    events = serving.client.events(job)
+    assert events[-1][2]["code"] == "refused_content"
+    assert not [d for _, name, d in events if name == "preview" and d["stage"] == "sr_64"]
+    assert serving.engine.stages["sr_64"].images == 0
+
+
+def routes(source: Path) -> list[ast.AsyncFunctionDef]:
+    return [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.AsyncFunctionDef)]
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "cascade" / "serve").glob("*.py")), ids=lambda path: path.name)
+def test_fault55_nothing_async_without_await(source: Path):
+    """It would hold the event loop; what has nothing to wait for is a plain function and runs in a worker thread."""
+    for function in routes(source):
+        waits = [n for n in ast.walk(function) if isinstance(n, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.Yield)]
+        assert waits, f"{source.name}:{function.lineno} {function.name}"
+
+
+def test_fault55_the_search_finds_routes():
+    assert {"events", "generate"} <= {each.name for each in routes(ROOT / "cascade" / "serve" / "app.py")}
+
+
+def test_fault55_the_event_loop_is_not_blocked(serve):
+    """/healthz while the engine works and pictures are encoded and written."""
+    serving = serve()
+    jobs = [serving.client.start(num=8, settings=MANY)["id"] for _ in range(4)]
+    spent = []
+    with streaming(serving.client, jobs[0]) as events:
+        next(events)
+        with Client(base_url=serving.url) as other:
+            other.get("/healthz")
+            for _ in range(40):
+                began = time.perf_counter()
+                assert other.get("/healthz").status_code == 200
+                spent.append(time.perf_counter() - began)
+                time.sleep(0.02)
+        assert serving.engine.waiting > 0
+    assert sorted(spent)[len(spent) // 2] < 0.05, spent
+    for job in jobs:
+        serving.client.delete(f"/v1/jobs/{job}")
+
+
+def test_reconnect_gives_what_came_after_and_the_newest_preview(slow: Serving):
+    job = slow.client.start(settings={"base_16": {"num_steps": 30}, "sr_64": {"num_steps": 4}})["id"]
+    with streaming(slow.client, job) as events:
+        seen = [next(events) for _ in range(3)]
+    rest = slow.client.events(job, seen[-1][0])
+    numbers = [number for number, _, _ in (*seen, *rest)]
+    assert numbers == sorted(set(numbers))
+    names = [name for _, name, _ in (*seen, *rest) if name != "preview"]
+    assert names == ["stage_started", "stage_finished"] * 2 + ["finished"]
+    last = rest[-1][0]
+    answer = slow.client.get(f"/v1/jobs/{job}/events", headers={"last-event-id": str(last)})
+    assert answer.status_code == 204  # an EventSource does not come again
+
+
+def test_many_watchers_of_one_job_see_the_same(slow: Serving):
+    job = slow.client.start()["id"]
+    with ThreadPoolExecutor(6) as pool:
+        seen = list(pool.map(lambda _: slow.client.events(job), range(6)))
+    milestones = [[event for event in each if event[1] != "preview"] for each in seen]
+    assert all(each == milestones[0] for each in milestones)
+
+
+def test_a_silent_stream_has_a_heartbeat(serve):
+    serving = serve(cascade=slowed(load(), 1.0), limits=Limits(heartbeat_s=0.2))
+    job = serving.client.start()["id"]
+    with serving.client.stream("GET", f"/v1/jobs/{job}/events") as answer:
+        lines = answer.iter_lines()
+        assert any(line.startswith(":") for _, line in zip(range(20), lines, strict=False))
+
+
+def test_two_picks_at_once_are_two_jobs(client: Client):
+    held = client.run(num=4, until="base_16")
+    body = {"from": "base_16", "pick": [2]}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: client.post(f"/v1/jobs/{held['id']}/refine", json=body), range(4)))
+    jobs = [answer.json()["id"] for answer in answers]
+    assert len(set(jobs)) == 4
+    urls = []
+    for job in jobs:
+        assert client.finish(job) == "finished"
+        urls.append(client.get(f"/v1/jobs/{job}").json()["stages"][0]["urls"][0])
+    contents = {client.get(url).content for url in urls}
+    assert len(contents) == 1
+
+
+def test_an_expired_hold(serve):
+    """The oldest goes where the bytes do not suffice: 410, not a wrong picture; the newest stay."""
+    serving = serve(max_bytes=50_000)
+    held = serving.client.run(until="base_16")
+    url = held["stages"][0]["urls"][0]
+    assert serving.client.get(url).status_code == 200
+    for _ in range(6):
+        newest = serving.client.run(num=2)
+    assert serving.store.bytes <= 50_000
+    for method, path in (("GET", held["url"]), ("GET", url), ("GET", held["events"]), ("DELETE", held["url"])):
+        answer = serving.client.request(method, path)
+        assert (answer.status_code, serving.client.error(answer)) == (410, "expired")
+    answer = serving.client.post(f"{held['url']}/refine", json={"from": "base_16"})
+    assert answer.status_code == 410
+    assert serving.client.get(newest["stages"][1]["urls"][0]).status_code == 200
+    on_disk = sum(path.stat().st_size for path in serving.store.pictures_dir.iterdir())
+    assert on_disk == serving.store.bytes
+    listed = [job["id"] for job in serving.client.get("/v1/jobs").json()["jobs"]]
+    assert newest["id"] in listed
+    assert held["id"] not in listed
+
+
+def test_a_picture_that_was_removed_from_the_disk(client: Client, serving: Serving):
+    job = client.run()
+    for picture in serving.store.pictures(job["id"]):
+        (serving.store.pictures_dir / picture.file).unlink()
+    assert client.get(job["stages"][0]["urls"][0]).status_code == 410
+    assert client.post(f"{job['url']}/refine", json={"from": "base_16"}).status_code == 410
+
+
+def test_a_thousand_short_jobs_leave_nothing_behind(serving: Serving):
+    """60 of them with random cancels; the soak of 1,000 is tests/bench/bench_serve.py."""
+    client = serving.client
+    before = threading.active_count()
+    with ThreadPoolExecutor(4) as pool:
+        jobs = list(pool.map(lambda k: client.start(seed=k, settings=FEW), range(60)))
+        for job in jobs[::3]:
+            client.delete(job["url"])
+        states = [client.finish(job["id"]) for job in jobs]
+    assert set(states) <= {"finished", "cancelled"}
+    until(lambda: serving.engine.waiting == 0)
+    assert not serving.service._open
+    assert threading.active_count() <= before + 45  # worker threads of the event loop, at most 40
