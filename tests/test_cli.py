@@ -149,6 +149,12 @@ def test_the_same_command_again_has_nothing_to_do(trained, small, shards, capsys
     assert before == [path.stat().st_mtime_ns for path in sorted((trained / "base_8" / "bundle").iterdir())]
 
 
+@pytest.mark.parametrize("flag", ["--local_rank", "--local-rank"])
+def test_fault23_what_launchers_add_is_accepted(trained, small, shards, capsys, flag):
+    assert call(train.main, small, "base_8", "--data", shards, "--out", trained, flag, "0") == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
 def test_pictures_from_the_command_line(trained, tmp_path, capsys):
     arguments = (
         "--cascade",
