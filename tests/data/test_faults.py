@@ -164,6 +164,7 @@ def wait_for(what, limit_s: float = 100.0) -> bool:
     return bool(found)
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_fault39_a_packer_killed_with_9_leaves_no_data_set_and_the_next_run_the_same_bytes(tmp_path):
     src = tmp_path / "src"
@@ -210,6 +211,7 @@ def test_fault38_the_end_of_a_loader_is_told_where_a_batch_is_waited_for(packed)
         next(batches)
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_fault38_a_killed_loader_ends_a_training_run_which_resumes_exactly(tmp_path):

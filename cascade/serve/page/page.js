@@ -1,0 +1,627 @@
+// The page: asks for pictures, shows them sharpen stage by stage, lets some be picked and refined.
+//
+// Nouns are those of the API: a job has stages; picture k of a job is the same in every stage and in the jobs refined from it.
+// What a user or the server says enters the page by textContent only.
+
+const $ = (id) => document.getElementById(id);
+const copyOf = (id) => $(id).content.firstElementChild.cloneNode(true);
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+const OVER = ["held", "finished", "failed", "cancelled"];
+const TINY = 48; // px: pictures up to here are shown as the squares that they are
+const SILENT_MS = 60_000; // nothing for so long, not even a heartbeat: the connection is dead
+
+// ---------------------------------------------------------------- the server
+
+class ApiError extends Error {
+  constructor(status, message, retryAfter) {
+    super(message);
+    Object.assign(this, { status, retryAfter });
+  }
+}
+
+async function call(path, { headers, ...options } = {}) {
+  const key = sessionStorage.getItem("key");
+  const response = await fetch(path, { ...options, headers: { ...(key && { Authorization: `Bearer ${key}` }), ...headers } });
+  if (response.ok) return response;
+  const said = await response.json().catch(() => ({}));
+  if (response.status === 401) askForKey();
+  throw new ApiError(response.status, said.error?.message ?? `The server answers ${response.status}`, Number(response.headers.get("Retry-After")));
+}
+
+const getJson = async (path) => (await call(path)).json();
+const postJson = async (path, body) =>
+  (await call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
+
+// An <img> sends no key: with one, pictures are fetched and shown from memory.
+const blobs = new Map();
+function pictureUrl(url) {
+  if (!sessionStorage.getItem("key") || url.startsWith("data:")) return url;
+  if (!blobs.has(url)) blobs.set(url, call(url).then((answer) => answer.blob()).then(URL.createObjectURL));
+  return blobs.get(url);
+}
+
+// Server-sent events, https://html.spec.whatwg.org/multipage/server-sent-events.html; EventSource could not send the key.
+async function* parseEvents(body, heard) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let event = { type: "message", data: [] };
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    heard();
+    const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
+    rest = lines.pop();
+    for (const line of lines) {
+      const [, field, text] = /^([^:]*)(?::[ ]?(.*))?$/s.exec(line);
+      if (!line) {
+        if (event.data.length) yield { ...event, data: JSON.parse(event.data.join("\n")) };
+        event = { type: "message", data: [] };
+      } else if (field === "event") event.type = text;
+      else if (field === "id") event.id = text;
+      else if (field === "data") event.data.push(text ?? "");
+    }
+  }
+}
+
+// The events of a job until it is over, over as many connections as it takes. A hidden tab keeps listening: the server ends jobs
+// that nobody watches any more.
+async function* follow(url, signal, lost) {
+  let last = "";
+  let wait = 500;
+  while (!signal.aborted) {
+    const one = new AbortController();
+    const stop = () => one.abort();
+    let silence = setTimeout(stop, SILENT_MS);
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(stop, SILENT_MS);
+    };
+    signal.addEventListener("abort", stop);
+    try {
+      const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
+      const response = await call(url, { headers, signal: one.signal, cache: "no-store" });
+      if (response.status === 204) return; // over, and everything was told
+      for await (const event of parseEvents(response.body, heard)) {
+        last = event.id ?? last;
+        wait = 500;
+        lost(false);
+        yield event;
+        if (OVER.includes(event.type)) return;
+      }
+    } catch (error) {
+      const final = error instanceof ApiError && error.status < 500 && error.status !== 429;
+      if (final) throw error;
+    } finally {
+      clearTimeout(silence);
+      signal.removeEventListener("abort", stop);
+    }
+    if (signal.aborted) return;
+    lost(true);
+    await sleep(wait * (0.5 + Math.random()));
+    wait = Math.min(wait * 2, 15_000);
+  }
+}
+
+// ---------------------------------------------------------------- messages
+
+function showError(error) {
+  $("error").firstElementChild.textContent = error.message.replace(/\s+/g, " ");
+  $("error").hidden = false;
+}
+
+const clearError = () => ($("error").hidden = true);
+
+// Runs what a user asked for; what goes wrong is said in the one line for it.
+const guarded = (work) => async (event) => {
+  event?.preventDefault?.();
+  clearError();
+  try {
+    await work(event);
+  } catch (error) {
+    showError(error);
+  }
+};
+
+function askForKey() {
+  sessionStorage.removeItem("key");
+  $("key-form").hidden = false;
+  $("key").focus();
+}
+
+// ---------------------------------------------------------------- settings
+
+const KNOBS = {
+  guidance_scale: ["Guidance", "1 is off; more holds to the prompt"],
+  aug_sigma: ["Freedom (aug_sigma)", "0 keeps to the small picture; more invents detail"],
+  num_steps: ["Steps", "more is slower and finer"],
+};
+
+// Sliders for these stages, as `said` before; returns a function that gives what was moved since, as the API's `settings`.
+function buildSettings(place, stages, said = {}) {
+  const read = [];
+  place.replaceChildren();
+  for (const stage of stages) {
+    const group = document.createElement("fieldset");
+    group.append(Object.assign(document.createElement("legend"), { textContent: `${stage.name} · ${stage.side} px` }));
+    for (const [key, [title, hint]] of Object.entries(KNOBS)) {
+      const range = stage.ranges[key];
+      if (!range || range[0] >= range[1]) continue;
+      const usual = stage.settings[key];
+      const slider = copyOf("t-slider");
+      const [label, output, input] = slider.children;
+      input.id = `${place.id}-${stage.name}-${key}`;
+      label.htmlFor = input.id;
+      label.textContent = title;
+      slider.title = hint;
+      const whole = key === "num_steps";
+      const top = clamp({ num_steps: 64, guidance_scale: 12 }[key] ?? range[1], usual, range[1]);
+      Object.assign(input, { min: range[0], max: top, step: whole ? 1 : top > 2 ? 0.1 : 0.01 });
+      input.value = said[stage.name]?.[key] ?? usual;
+      const before = Number(input.value);
+      const show = () => (output.textContent = input.value);
+      input.addEventListener("input", show);
+      show();
+      read.push(() => Number(input.value) !== before && [stage.name, key, Number(input.value)]);
+      group.append(slider);
+    }
+    if (group.childElementCount > 1) place.append(group);
+  }
+  return () => {
+    const settings = {};
+    for (const [stage, key, value] of read.map((each) => each()).filter(Boolean)) (settings[stage] ??= {})[key] = value;
+    return settings;
+  };
+}
+
+// ---------------------------------------------------------------- asking
+
+let model; // {id, conditioning: "text" | "class" | "none", classes, stages: [{name, side, settings, ranges}], limits}
+let askedSettings;
+let upload; // {name, base64}
+
+async function loadModel() {
+  const { data } = await getJson("/v1/models");
+  const { id, cascade } = data[0];
+  model = { id, ...cascade };
+  document.title = id;
+  $("name").textContent = id;
+  $("chain").textContent = `${model.stages.map((stage) => stage.side).join(" → ")} px`;
+  $("text-field").hidden = model.conditioning !== "text";
+  $("class-field").hidden = model.conditioning !== "class";
+  $("classes").replaceChildren(...model.classes.map((name) => new Option(name, name)));
+  $("num").max = model.limits.images;
+  $("hold-field").hidden = model.stages.length < 2;
+  $("drop").hidden = model.stages.length < 2;
+  askedSettings = buildSettings($("settings"), model.stages);
+  $("ask").hidden = false;
+}
+
+function asked() {
+  const body = { num: Number($("num").value), seed: Number($("seed").value), settings: askedSettings() };
+  const said = $("class").value.trim();
+  if (model.conditioning === "text") body.prompts = $("prompt").value.split("\n").map((line) => line.trim()).filter(Boolean);
+  if (model.conditioning === "class" && said) body.labels = [/^\d+$/.test(said) && !model.classes.includes(said) ? Number(said) : said];
+  if (upload) body.image = upload.base64;
+  else if ($("hold").checked && model.stages.length > 1) body.until = model.stages[0].name;
+  return body;
+}
+
+function rollSeed() {
+  $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
+}
+
+function takeFile(file) {
+  if (!file) return;
+  clearError();
+  const reader = new FileReader();
+  reader.onload = () => {
+    upload = { name: file.name, base64: reader.result.slice(reader.result.indexOf(",") + 1) };
+    $("file-name").textContent = file.name;
+    showUpload();
+  };
+  reader.onerror = () => showError(new Error(`${file.name} cannot be read`));
+  reader.readAsDataURL(file);
+}
+
+function dropFile() {
+  upload = undefined;
+  $("file").value = "";
+  $("file-name").textContent = "Drop a picture to upscale, or choose one";
+  showUpload();
+}
+
+function showUpload() {
+  $("unfile").hidden = !upload;
+  $("hold").disabled = Boolean(upload);
+  $("go").textContent = upload ? "Upscale" : "Paint";
+}
+
+async function submit() {
+  $("go").disabled = true;
+  try {
+    const { id } = await postJson("/v1/jobs", asked());
+    await open(id, { scroll: true });
+  } finally {
+    $("go").disabled = false;
+  }
+}
+
+// ---------------------------------------------------------------- one job
+
+let view; // the job that is shown
+
+class View {
+  constructor(job, parent) {
+    this.job = job;
+    this.parent = parent;
+    this.names = job.stages.map((stage) => stage.name);
+    this.tiles = new Map(job.images.map((k) => [k, this.tile(k)]));
+    this.picked = new Set();
+    this.stop = new AbortController();
+    $("grid").replaceChildren(...[...this.tiles.values()].map((tile) => tile.node));
+    $("grid").dataset.few = job.images.length <= 4;
+    this.buildHead();
+    for (const { name, pictures } of [...(parent?.stages ?? []), ...job.stages])
+      for (const { k, url } of pictures) if (this.tiles.has(k)) this.show(k, name, url, true);
+    this.focus(job.images[0], false);
+    this.setState(job.state);
+  }
+
+  buildHead() {
+    const { job } = this;
+    $("title").textContent = titleOf(job);
+    $("meta").firstElementChild.textContent = `seed ${job.seed} · ${count(job.images.length, "picture")}`;
+    $("parent").hidden = !job.parent;
+    $("parent").href = `#${job.parent ?? ""}`;
+    this.rail = job.stages.map((stage) => {
+      const item = document.createElement("li");
+      const bar = Object.assign(document.createElement("progress"), { max: 1, value: 0 });
+      const label = Object.assign(document.createElement("span"), { textContent: `${stage.side} px` });
+      bar.setAttribute("aria-label", `${stage.name}, ${stage.side} px`);
+      item.append(label, bar);
+      return { item, bar };
+    });
+    $("rail").replaceChildren(...this.rail.map(({ item }) => item));
+    $("eta").textContent = "";
+  }
+
+  tile(k) {
+    const node = copyOf("t-tile");
+    const pick = node.querySelector(".pick");
+    pick.addEventListener("click", () => this.toggle(k));
+    pick.addEventListener("focus", () => this.focus(k, false));
+    pick.addEventListener("keydown", (event) => this.key(event, k));
+    const large = node.querySelector(".open");
+    large.setAttribute("aria-label", `Enlarge picture ${k}`);
+    large.addEventListener("click", () => openLarge(this, k));
+    node.querySelector(".save").setAttribute("aria-label", `Download picture ${k}`);
+    const caption = node.querySelector(".caption");
+    caption.textContent = this.captionOf(k);
+    caption.hidden = saidOf(this.job).length < 2;
+    node.dataset.k = k;
+    return { node, pick, img: node.querySelector("img"), stage: -1, part: 0, urls: {} };
+  }
+
+  captionOf(k) {
+    return saidOf(this.job)[Math.floor(k / this.job.num)] ?? titleOf(this.job);
+  }
+
+  // A picture of a stage takes the place of the one before; `whole` ones are kept under their address.
+  async show(k, name, source, whole) {
+    const tile = this.tiles.get(k);
+    const order = (tile.order = (tile.order ?? 0) + 1);
+    if (whole) tile.urls[name] = source;
+    const src = await pictureUrl(source);
+    if (order !== tile.order) return; // a newer one overtook it
+    tile.img.src = src;
+    tile.img.hidden = false;
+    tile.img.alt = `${this.captionOf(k)}, picture ${k}, ${sideOf(name)} px`;
+    tile.img.classList.toggle("pixels", sideOf(name) <= TINY);
+    tile.node.querySelector(".side").textContent = `${sideOf(name)} px`;
+    tile.node.classList.toggle("rough", !whole);
+    tile.pick.setAttribute("aria-label", `Picture ${k}, ${sideOf(name)} px`);
+    const at = this.names.indexOf(name);
+    if (whole && at >= 0) this.advance(k, at, 1);
+    if (whole) setLink(tile.node.querySelector(".save"), src, fileName(this, k, name));
+  }
+
+  advance(k, stage, part) {
+    const tile = this.tiles.get(k);
+    if (stage < tile.stage) return;
+    Object.assign(tile, { stage, part });
+    tile.node.querySelector(".bar").style.setProperty("--part", (stage + part) / this.names.length);
+    this.rail.forEach(({ item, bar }, i) => {
+      const parts = [...this.tiles.values()].map((each) => (each.stage > i ? 1 : each.stage === i ? each.part : 0));
+      bar.value = parts.reduce((a, b) => a + b, 0) / parts.length;
+      item.classList.toggle("done", bar.value === 1);
+    });
+  }
+
+  // ---- events
+
+  async watch() {
+    const lost = (gone) => gone && this.say("Connection lost; trying again");
+    try {
+      for await (const { type, data } of follow(`/v1/jobs/${this.job.id}/events`, this.stop.signal, lost)) this.on(type, data);
+    } catch (error) {
+      if (!this.stop.signal.aborted) showError(error);
+    }
+  }
+
+  on(type, data) {
+    if (type === "stage_started") {
+      this.setState("running");
+      this.say(`${sideOf(data.stage)} px begins`);
+    } else if (type === "preview") {
+      for (const { k, data: picture } of data.pictures) {
+        if (!this.tiles.has(k) || this.tiles.get(k).urls[data.stage]) continue;
+        this.show(k, data.stage, picture, false);
+        this.advance(k, this.names.indexOf(data.stage), data.step / data.nfe);
+      }
+      this.say(`${sideOf(data.stage)} px, step ${data.step} of ${data.nfe}`, false);
+      $("eta").textContent = data.eta_s > 0 ? `· ${duration(data.eta_s)} left` : "";
+    } else if (type === "stage_finished") {
+      for (const { k, url } of data.pictures) if (this.tiles.has(k)) this.show(k, data.stage, url, true);
+      this.say(`${sideOf(data.stage)} px is there`);
+    } else if (OVER.includes(type)) {
+      this.setState(type, data.message);
+      refreshHistory();
+      tell();
+    }
+  }
+
+  // Each step is shown, but only milestones are spoken.
+  say(text, spoken = true) {
+    $("status").setAttribute("aria-live", spoken ? "polite" : "off");
+    $("status").textContent = text;
+  }
+
+  setState(state, message = this.job.error?.message) {
+    this.job.state = state;
+    const over = OVER.includes(state);
+    $("job").dataset.state = state;
+    $("cancel").hidden = over;
+    if (over) $("eta").textContent = "";
+    const words = {
+      queued: "Waiting for a place",
+      held: "Pick the ones worth sharpening",
+      finished: "Done",
+      failed: "Failed",
+      cancelled: "Cancelled",
+    };
+    if (words[state]) this.say(words[state]);
+    if (state === "failed") showError(new Error(message ?? "The job failed"));
+    this.offerNext();
+  }
+
+  // ---- picking
+
+  toggle(k) {
+    if (!this.picked.delete(k)) this.picked.add(k);
+    this.showPicked();
+  }
+
+  showPicked() {
+    for (const [k, { pick }] of this.tiles) pick.setAttribute("aria-pressed", this.picked.has(k));
+    const some = this.picked.size > 0;
+    const redo = this.job.state === "finished";
+    $("refine").textContent = redo ? (some ? `Redo ${this.picked.size} picked` : "Redo all") : some ? `Refine ${this.picked.size} picked` : "Refine picked";
+    $("refine").disabled = !some && !redo;
+    $("all").textContent = this.picked.size === this.tiles.size ? "Pick none" : "Pick all";
+  }
+
+  key(event, k) {
+    const order = [...this.tiles.keys()];
+    const at = order.indexOf(k);
+    const columns = getComputedStyle($("grid")).gridTemplateColumns.split(" ").length;
+    const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: order.length - 1 - at }[event.key];
+    if (move !== undefined) {
+      event.preventDefault();
+      if (order[at + move] !== undefined) this.focus(order[at + move]);
+    } else if (event.key === "Enter" && this.picked.size && !$("next").hidden) {
+      event.preventDefault();
+      $("refine").click();
+    }
+  }
+
+  // One tab stop for the whole grid; arrows move it.
+  focus(k, really = true) {
+    for (const [each, { node }] of this.tiles)
+      for (const control of node.querySelectorAll("button, a")) control.tabIndex = each === k ? 0 : -1;
+    if (really) this.tiles.get(k).pick.focus();
+  }
+
+  // ---- refining: what a held job still lacks, or the top of a finished one again
+
+  offerNext() {
+    const { state } = this.job;
+    const choices = ["held", "finished"].includes(state) ? this.whole() : [];
+    $("next").hidden = $("hint").hidden = !choices.length;
+    if (!choices.length) return;
+    $("from").replaceChildren(...choices.map((name) => new Option(`${sideOf(name)} px`, name)));
+    $("from").value = choices.at(-1);
+    $("from-field").hidden = choices.length < 2;
+    this.offerSettings();
+    $("again").open = false;
+    this.showPicked();
+  }
+
+  // Stages below the top that every tile has a picture of.
+  whole() {
+    const tiles = [...this.tiles.values()];
+    return model.stages.slice(0, -1).map((stage) => stage.name).filter((name) => tiles.every((tile) => tile.urls[name]));
+  }
+
+  offerSettings() {
+    const above = model.stages.slice(model.stages.findIndex((stage) => stage.name === $("from").value) + 1);
+    this.nextSettings = buildSettings($("next-settings"), above, this.job.settings);
+    $("again").firstElementChild.textContent = `Settings for ${above.map((stage) => `${stage.side} px`).join(", ")}`;
+  }
+
+  async refine() {
+    const from = $("from").value;
+    const pick = [...(this.picked.size ? this.picked : this.tiles.keys())].sort((a, b) => a - b);
+    // a job's pictures of a stage below its own are its parent's
+    const owner = this.names.includes(from) ? this.job.id : this.job.parent;
+    const { id } = await postJson(`/v1/jobs/${owner}/refine`, { from, pick, settings: this.nextSettings() });
+    await open(id, { scroll: true });
+  }
+}
+
+const sideOf = (name) => model.stages.find((stage) => stage.name === name)?.side ?? 0;
+const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+const saidOf = (job) => [...job.prompts, ...job.labels.map((label) => model.classes[label] ?? `class ${label}`)];
+const isUpload = (job) => !job.parent && job.stages[0].name !== model.stages[0].name;
+const titleOf = (job) => saidOf(job).join(", ") || (isUpload(job) ? "Upscaled picture" : "Pictures");
+const duration = (s) => (s < 60 ? `${Math.ceil(s)} s` : `${Math.ceil(s / 60)} min`);
+
+function setLink(link, href, name) {
+  link.href = href;
+  link.download = name;
+}
+
+function fileName(view, k, stage) {
+  const words = view.captionOf(k).toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 40);
+  return `${words || "picture"}-${view.job.seed}-${k}-${sideOf(stage)}px.png`;
+}
+
+async function loadJob(id) {
+  return readJob(await getJson(`/v1/jobs/${encodeURIComponent(id)}`));
+}
+
+// The server's job, with its pictures by stage.
+function readJob(job) {
+  for (const stage of job.stages) stage.pictures = stage.done.map((k, i) => ({ k, url: stage.urls[i] }));
+  return job;
+}
+
+async function open(id, { scroll = false } = {}) {
+  const job = await loadJob(id);
+  const parent = job.parent ? await loadJob(job.parent).catch(() => undefined) : undefined;
+  view?.stop.abort();
+  $("empty").hidden = true;
+  $("job").hidden = false;
+  view = new View(job, parent);
+  if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
+  if (!OVER.includes(job.state)) view.watch();
+  if (scroll && $("job").getBoundingClientRect().top > innerHeight / 2) $("job").scrollIntoView({ behavior: "smooth" });
+  refreshHistory();
+  tell();
+}
+
+// ---------------------------------------------------------------- large view
+
+async function openLarge(view, k) {
+  const { urls, img } = view.tiles.get(k);
+  const names = model.stages.map((stage) => stage.name).filter((name) => urls[name]);
+  $("large-title").textContent = `${view.captionOf(k)} · ${k}`;
+  const buttons = names.map((name) => Object.assign(document.createElement("button"), { type: "button", textContent: `${sideOf(name)} px` }));
+  const choose = async (i) => {
+    const src = i < 0 ? img.src : await pictureUrl(urls[names[i]]);
+    $("large-picture").src = src;
+    $("large-picture").alt = img.alt;
+    $("large-picture").classList.toggle("pixels", i < 0 || sideOf(names[i]) <= TINY);
+    buttons.forEach((button, j) => button.setAttribute("aria-pressed", i === j));
+    $("large-save").hidden = i < 0;
+    if (i >= 0) setLink($("large-save"), src, fileName(view, k, names[i]));
+  };
+  buttons.forEach((button, i) => button.addEventListener("click", () => choose(i)));
+  $("large-stages").replaceChildren(...buttons);
+  await choose(names.length - 1);
+  $("large").showModal();
+}
+
+// ---------------------------------------------------------------- history
+
+const tabs = new BroadcastChannel("jobs");
+const tell = () => tabs.postMessage("changed");
+let again;
+
+async function refreshHistory() {
+  clearTimeout(again);
+  if (document.hidden) return;
+  const answer = await getJson("/v1/jobs").catch(() => undefined);
+  if (!answer) return;
+  const jobs = answer.jobs.map(readJob);
+  $("past").hidden = jobs.length === 0;
+  $("history").replaceChildren(...(await Promise.all(jobs.map(card))));
+  if (jobs.some((job) => !OVER.includes(job.state))) again = setTimeout(refreshHistory, 3000);
+}
+
+async function card(job) {
+  const item = copyOf("t-card");
+  const [stack, what, when] = item.firstElementChild.children;
+  item.firstElementChild.href = `#${job.id}`;
+  if (job.id === view?.job.id) item.firstElementChild.setAttribute("aria-current", "true");
+  const best = job.stages.findLast((stage) => stage.pictures.length);
+  for (const { url } of best?.pictures.slice(0, 4) ?? []) {
+    const img = Object.assign(document.createElement("img"), { alt: "", loading: "lazy", src: await pictureUrl(url) });
+    img.classList.toggle("pixels", best.side <= TINY);
+    stack.append(img);
+  }
+  what.textContent = titleOf(job);
+  when.textContent = [job.state === "finished" ? "" : job.state, ago(job.created)].filter(Boolean).join(" · ");
+  return item;
+}
+
+function ago(seconds) {
+  const past = Math.max(0, Date.now() / 1000 - seconds);
+  const words = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
+  for (const [unit, size] of [["day", 86400], ["hour", 3600], ["minute", 60]]) if (past >= size) return words.format(-Math.floor(past / size), unit);
+  return "just now";
+}
+
+// ---------------------------------------------------------------- start
+
+async function start() {
+  await loadModel();
+  const id = location.hash.slice(1);
+  await refreshHistory();
+  if (id) await open(id);
+}
+
+$("ask").addEventListener("submit", guarded(submit));
+$("prompt").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("ask").requestSubmit();
+});
+$("dice").addEventListener("click", rollSeed);
+$("cancel").addEventListener("click", guarded(() => call(`/v1/jobs/${view.job.id}`, { method: "DELETE" })));
+$("refine").addEventListener("click", guarded(() => view.refine()));
+$("all").addEventListener("click", () => {
+  view.picked = new Set(view.picked.size === view.tiles.size ? [] : view.tiles.keys());
+  view.showPicked();
+});
+$("from").addEventListener("change", () => view.offerSettings());
+$("error").lastElementChild.addEventListener("click", clearError);
+$("large-close").addEventListener("click", () => $("large").close());
+$("file").addEventListener("change", () => takeFile($("file").files[0]));
+$("unfile").addEventListener("click", dropFile);
+$("key-form").addEventListener("submit", guarded(async () => {
+  sessionStorage.setItem("key", $("key").value);
+  $("key-form").hidden = true;
+  await start();
+}));
+
+const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
+addEventListener("dragover", (event) => {
+  if (!carriesFile(event)) return;
+  event.preventDefault();
+  $("veil").hidden = false;
+});
+addEventListener("dragleave", (event) => !event.relatedTarget && ($("veil").hidden = true));
+addEventListener("drop", (event) => {
+  if (!carriesFile(event)) return;
+  event.preventDefault();
+  $("veil").hidden = true;
+  takeFile(event.dataTransfer.files[0]);
+});
+addEventListener("hashchange", guarded(() => location.hash.length > 1 && location.hash !== `#${view?.job.id}` && open(location.hash.slice(1))));
+document.addEventListener("visibilitychange", () => refreshHistory());
+tabs.addEventListener("message", () => refreshHistory());
+
+rollSeed();
+guarded(start)();
