@@ -30,6 +30,7 @@ def main(
     port: Annotated[int, typer.Option(help="0: any that is free", min=0, max=65535)] = 8000,
     store: Annotated[Path, typer.Option(help="folder of finished pictures and held stages")] = Path("served"),
     store_mb: Annotated[int, typer.Option(help="the oldest pictures go where these MB do not suffice", min=1)] = 2048,
+    free_mb: Annotated[int, typer.Option(help="no new jobs where the disk has fewer MB left", min=0)] = 32,
     keep_h: Annotated[float, typer.Option(help="hours that pictures are kept", min=0.0)] = 168.0,
     keys: Annotated[Path | None, typer.Option(help="file of API keys, lines NAME: KEY")] = None,
     no_keys: Annotated[bool, typer.Option("--no-keys", help="anyone who reaches the address may use it")] = False,
@@ -59,7 +60,14 @@ def main(
     if not is_loopback(host) and keys is None and not no_keys:
         raise ValueError(f"--host {host} is open to others; give --keys FILE, or --no-keys if everyone may use it")
 
-    import torch
+    from .limits import Keys, Limits
+    from .server import Server, listen
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    known = Keys.read(keys) if keys else None
+    socket = listen(host, port)
+
+    import torch  # what can be refused without it was
 
     from cascade.engine import Engine
     from cascade.manifest import read_manifest
@@ -67,14 +75,9 @@ def main(
     from cascade.request import Request
 
     from .app import create_app
-    from .limits import Keys, Limits
-    from .server import Server, listen
     from .service import Service
     from .store import Store
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    known = Keys.read(keys) if keys else None
-    socket = listen(host, port)
     torch.set_flush_denormal(True)
     name = read_manifest(cascade).name
     model = Cascade.load(cascade, device=choose_device(device), precision=precision, download=download)
@@ -86,6 +89,7 @@ def main(
         open_jobs=open_jobs,
         jobs_per_min=jobs_per_min,
         abandon_s=abandon_s,
+        free_bytes=free_mb << 20,
     )
     if model.conditions.text:
         model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits

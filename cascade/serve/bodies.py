@@ -194,10 +194,11 @@ def fitted(pixels: Tensor, link: Link, cascade: Cascade) -> Tensor:
     return to_uint8(downsample(to_float(cut_to_aspect(pixels, h / w)), (h, w)))
 
 
-def as_stored(request: Request, settings: Settings) -> dict[str, Any]:
+def as_stored(request: Request, settings: Settings, links: Sequence[Link]) -> dict[str, Any]:
     """A request as JSON values, without pictures; settings: all that was said, for a refinement too."""
     return {
         "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,
         "size": list(request.size or ()), "settings": settings,
         "first": request.first, "last": request.last, "index": list(request.index),
+        "stages": {link.name: link.contract.resolution for link in links},
     }  # fmt: skip

@@ -3,9 +3,10 @@
 import itertools
 import logging
 import secrets
+import sqlite3
 import threading
 import time
-from typing import Any
+from contextlib import suppress
 
 from torch import Tensor
 
@@ -21,7 +22,8 @@ from .metrics import Metrics
 from .previews import Eta, preview_data
 from .refine import refined, settings_over
 from .store import EXPIRED, JobRow, PictureRow, Store
-from .writer import Check, Writer, picture_url
+from .views import job_data
+from .writer import Check, Writer
 
 log = logging.getLogger("cascade.serve")
 KEEPER_S = 0.25
@@ -75,7 +77,7 @@ class Service:
         marks = tuple(dict.fromkeys(nfe * (k + 1) // (partials + 1) for k in range(partials)))
         row = JobRow(
             id=secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,
-            request=as_stored(request, settings),
+            request=as_stored(request, settings, links),
         )  # fmt: skip
         job = Job(row, request=request, marks=marks, write=self.writer.put)
         with self._lock:
@@ -87,9 +89,15 @@ class Service:
         except BaseException as error:
             with self._lock:
                 self._open.pop(job.id, None)
-            self.store.forget(job.id)
+            with suppress(sqlite3.Error):
+                self.store.forget(job.id)
             if isinstance(error, QueueFullError):
                 raise self._full(error) from None
+            if isinstance(error, sqlite3.Error):
+                log.error("the index of the store: %s", error)
+                raise Refused(
+                    507, "storage_full", "the job cannot be recorded; try again later", retry_after=60
+                ) from None
             raise
         if self.log_prompts:
             log.info("job %s: %r", job.id, request.prompts)
@@ -166,31 +174,12 @@ class Service:
         return [self.describe(row) for row in self.store.jobs(owner, limit)]
 
     def describe(self, row: JobRow) -> Data:
-        asked = row.request
-        made: dict[str, list[int]] = {}
-        for picture in self.store.pictures(row.id):
-            made.setdefault(picture.stage, []).append(picture.k)
-        stages = [
-            {
-                "name": name,
-                "side": self.cascade.links[self.cascade.names.index(name)].contract.resolution,
-                "done": sorted(made.get(name, [])),
-                "urls": [picture_url(row.id, name, k) for k in sorted(made.get(name, []))],
-            }
-            for name in cut(self.cascade.names, asked["first"], asked["last"], "request")
-        ]
         with self._lock:
             job = self._open.get(row.id)
-        said: dict[str, Any] = {
-            "id": row.id, "state": job.state if job else row.state, "created": row.created, "parent": row.parent or None,
-            "prompts": asked["prompts"], "labels": asked["labels"], "num": asked["num"], "seed": asked["seed"],
-            "settings": asked["settings"], "size": asked["size"] or None, "images": asked["index"], "stages": stages,
-            "until": asked["last"], "url": f"/v1/jobs/{row.id}", "events": f"/v1/jobs/{row.id}/events",
-        }  # fmt: skip
+        said = job_data(row, job.state if job else row.state, self.store.pictures(row.id))
         if said["state"] == "failed":
-            said["error"] = next(
-                (data for _, name, data in reversed(self.store.events(row.id)) if name == "failed"), None
-            )
+            events = reversed(self.store.events(row.id))
+            said["error"] = next((data for _, name, data in events if name == "failed"), None)
         return said
 
     def allowed(self, job: Job, event: Preview) -> Tensor | None:

@@ -116,6 +116,7 @@ class Serving:
         self.client = Client(base_url=self.url, timeout=WAIT_S)
 
     def close(self) -> None:
+        """Once or more."""
         self.client.close()
         self.server.told.append(2)
         self.thread.join(WAIT_S)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cascade.events import StageFinished
 from cascade.request import Request
+from tests.cascade.chains import tiny
 from tests.serve.serving import FEW, Client, Serving, b64
 
 
@@ -176,3 +177,15 @@ def test_other_sites_and_names_are_refused(client: Client):
     plain = client.post("/v1/jobs", content='{"prompts": ["x"]}', headers={"content-type": "text/plain"})
     assert plain.status_code == 422
     assert client.get("/v1/jobs", headers={"origin": "http://evil.test"}).status_code == 200
+
+
+def test_a_store_with_jobs_of_another_cascade(serve, tmp_path):
+    """They are listed and shown; going on from them is refused."""
+    first = serve(cascade=tiny(8, 16))
+    old = first.client.run(prompts=[], settings={})
+    first.close()
+    client = serve().client
+    assert [job["id"] for job in client.get("/v1/jobs").json()["jobs"]] == [old["id"]]
+    assert client.get(old["stages"][1]["urls"][0]).status_code == 200
+    answer = client.post(f"/v1/jobs/{old['id']}/refine", json={"from": "base_8"})
+    assert (answer.status_code, client.error(answer)) == (422, "invalid_request")

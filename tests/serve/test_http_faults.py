@@ -301,6 +301,17 @@ def test_fault55_the_event_loop_is_not_blocked(serve):
         serving.client.delete(f"/v1/jobs/{job}")
 
 
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head(client: Client):
+    """Head and body are two writes; with Nagle's delay each answer takes 40 ms."""
+    client.get("/healthz")
+    spent = []
+    for _ in range(20):
+        began = time.perf_counter()
+        client.get("/healthz")
+        spent.append(time.perf_counter() - began)
+    assert sorted(spent)[10] < 0.025, spent
+
+
 def test_reconnect_gives_what_came_after_and_the_newest_preview(slow: Serving):
     job = slow.client.start(settings={"base_16": {"num_steps": 30}, "sr_64": {"num_steps": 4}})["id"]
     with streaming(slow.client, job) as events:
@@ -376,8 +387,8 @@ def test_a_picture_that_was_removed_from_the_disk(client: Client, serving: Servi
     assert client.post(f"{job['url']}/refine", json={"from": "base_16"}).status_code == 410
 
 
-def test_a_thousand_short_jobs_leave_nothing_behind(serving: Serving):
-    """60 of them with random cancels; the soak of 1,000 is tests/bench/bench_serve.py."""
+def test_sixty_short_jobs_leave_nothing_behind(serving: Serving):
+    """From four clients at once, a third cancelled."""
     client = serving.client
     before = threading.active_count()
     with ThreadPoolExecutor(4) as pool:

@@ -253,17 +253,22 @@ async function submit() {
 let view; // the job that is shown
 
 class View {
-  constructor(job, parent) {
-    this.job = job;
-    this.parent = parent;
-    this.names = job.stages.map((stage) => stage.name);
+  // line: the job, the one that it refines, the one which that refines, ...
+  constructor(line) {
+    const [job, parent] = line;
+    Object.assign(this, { line, job, parent });
+    const below = line.slice(1).flatMap((each) => each.stages.filter(({ name }) => !job.stages.some((own) => own.name === name)));
+    const made = [...below.reverse(), ...job.stages];
+    const at = model.stages.findIndex(({ name }) => name === job.stages.at(-1).name);
+    this.chain = [...made, ...(at < 0 ? [] : model.stages.slice(at + 1))]; // a job may do a part of it
+    this.names = this.chain.map(({ name }) => name);
+    this.sides = Object.fromEntries(this.chain.map(({ name, side }) => [name, side]));
     this.tiles = new Map(job.images.map((k) => [k, this.tile(k)]));
     this.picked = new Set();
     this.stop = new AbortController();
     $("grid").replaceChildren(...[...this.tiles.values()].map((tile) => tile.node));
-    $("grid").dataset.few = job.images.length <= 4;
     this.buildHead();
-    for (const { name, pictures } of [...(parent?.stages ?? []), ...job.stages])
+    for (const { name, pictures } of made)
       for (const { k, url } of pictures) if (this.tiles.has(k)) this.show(k, name, url, true);
     this.focus(job.images[0], false);
     this.setState(job.state);
@@ -273,9 +278,10 @@ class View {
     const { job } = this;
     $("title").textContent = titleOf(job);
     $("meta").firstElementChild.textContent = `seed ${job.seed} · ${count(job.images.length, "picture")}`;
-    $("parent").hidden = !job.parent;
+    $("parent").hidden = !this.parent;
     $("parent").href = `#${job.parent ?? ""}`;
-    this.rail = job.stages.map((stage) => {
+    $("parent").textContent = this.parent ? `← all ${this.parent.images.length}` : "";
+    this.rail = this.chain.map((stage) => {
       const item = document.createElement("li");
       const bar = Object.assign(document.createElement("progress"), { max: 1, value: 0 });
       const label = Object.assign(document.createElement("span"), { textContent: `${stage.side} px` });
@@ -317,11 +323,11 @@ class View {
     if (order !== tile.order) return; // a newer one overtook it
     tile.img.src = src;
     tile.img.hidden = false;
-    tile.img.alt = `${this.captionOf(k)}, picture ${k}, ${sideOf(name)} px`;
-    tile.img.classList.toggle("pixels", sideOf(name) <= TINY);
-    tile.node.querySelector(".side").textContent = `${sideOf(name)} px`;
+    tile.img.alt = `${this.captionOf(k)}, picture ${k}, ${this.sides[name]} px`;
+    tile.img.classList.toggle("pixels", this.sides[name] <= TINY);
+    tile.node.querySelector(".side").textContent = `${this.sides[name]} px`;
     tile.node.classList.toggle("rough", !whole);
-    tile.pick.setAttribute("aria-label", `Picture ${k}, ${sideOf(name)} px`);
+    tile.pick.setAttribute("aria-label", `Picture ${k}, ${this.sides[name]} px`);
     const at = this.names.indexOf(name);
     if (whole && at >= 0) this.advance(k, at, 1);
     if (whole) setLink(tile.node.querySelector(".save"), src, fileName(this, k, name));
@@ -331,7 +337,7 @@ class View {
     const tile = this.tiles.get(k);
     if (stage < tile.stage) return;
     Object.assign(tile, { stage, part });
-    tile.node.querySelector(".bar").style.setProperty("--part", (stage + part) / this.names.length);
+    tile.node.querySelector(".bar").style.setProperty("--part", (stage + part) / (this.names.indexOf(this.job.stages.at(-1).name) + 1));
     this.rail.forEach(({ item, bar }, i) => {
       const parts = [...this.tiles.values()].map((each) => (each.stage > i ? 1 : each.stage === i ? each.part : 0));
       bar.value = parts.reduce((a, b) => a + b, 0) / parts.length;
@@ -353,18 +359,18 @@ class View {
   on(type, data) {
     if (type === "stage_started") {
       this.setState("running");
-      this.say(`${sideOf(data.stage)} px begins`);
+      this.say(`${this.sides[data.stage]} px begins`);
     } else if (type === "preview") {
       for (const { k, data: picture } of data.pictures) {
         if (!this.tiles.has(k) || this.tiles.get(k).urls[data.stage]) continue;
         this.show(k, data.stage, picture, false);
         this.advance(k, this.names.indexOf(data.stage), data.step / data.nfe);
       }
-      this.say(`${sideOf(data.stage)} px, step ${data.step} of ${data.nfe}`, false);
+      this.say(`${this.sides[data.stage]} px, step ${data.step} of ${data.nfe}`, false);
       $("eta").textContent = data.eta_s > 0 ? `· ${duration(data.eta_s)} left` : "";
     } else if (type === "stage_finished") {
       for (const { k, url } of data.pictures) if (this.tiles.has(k)) this.show(k, data.stage, url, true);
-      this.say(`${sideOf(data.stage)} px is there`);
+      this.say(`${this.sides[data.stage]} px is there`);
     } else if (OVER.includes(type)) {
       this.setState(type, data.message);
       refreshHistory();
@@ -407,7 +413,9 @@ class View {
     for (const [k, { pick }] of this.tiles) pick.setAttribute("aria-pressed", this.picked.has(k));
     const some = this.picked.size > 0;
     const redo = this.job.state === "finished";
-    $("refine").textContent = redo ? (some ? `Redo ${this.picked.size} picked` : "Redo all") : some ? `Refine ${this.picked.size} picked` : "Refine picked";
+    const which = some ? `${this.picked.size} picked` : redo ? "all" : "picked";
+    $("refine").textContent = `${redo ? "Redo" : "Refine"} ${which}`;
+    if (redo && some) $("again").open = true;
     $("refine").disabled = !some && !redo;
     $("all").textContent = this.picked.size === this.tiles.size ? "Pick none" : "Pick all";
   }
@@ -438,9 +446,10 @@ class View {
   offerNext() {
     const { state } = this.job;
     const choices = ["held", "finished"].includes(state) ? this.whole() : [];
-    $("next").hidden = $("hint").hidden = !choices.length;
+    $("next").hidden = !choices.length;
+    $("hint").hidden = state !== "held" || !choices.length;
     if (!choices.length) return;
-    $("from").replaceChildren(...choices.map((name) => new Option(`${sideOf(name)} px`, name)));
+    $("from").replaceChildren(...choices.map((name) => new Option(`${this.sides[name]} px`, name)));
     $("from").value = choices.at(-1);
     $("from-field").hidden = choices.length < 2;
     this.offerSettings();
@@ -457,20 +466,19 @@ class View {
   offerSettings() {
     const above = model.stages.slice(model.stages.findIndex((stage) => stage.name === $("from").value) + 1);
     this.nextSettings = buildSettings($("next-settings"), above, this.job.settings);
-    $("again").firstElementChild.textContent = `Settings for ${above.map((stage) => `${stage.side} px`).join(", ")}`;
+    const sides = above.map((stage) => `${stage.side} px`).join(", ");
+    $("again").firstElementChild.textContent = this.job.state === "held" ? `Settings for ${sides}` : `Redo ${sides} with other settings`;
   }
 
   async refine() {
     const from = $("from").value;
     const pick = [...(this.picked.size ? this.picked : this.tiles.keys())].sort((a, b) => a - b);
-    // a job's pictures of a stage below its own are its parent's
-    const owner = this.names.includes(from) ? this.job.id : this.job.parent;
-    const { id } = await postJson(`/v1/jobs/${owner}/refine`, { from, pick, settings: this.nextSettings() });
+    const owner = this.line.find((each) => each.stages.some((stage) => stage.name === from));
+    const { id } = await postJson(`/v1/jobs/${owner.id}/refine`, { from, pick, settings: this.nextSettings() });
     await open(id, { scroll: true });
   }
 }
 
-const sideOf = (name) => model.stages.find((stage) => stage.name === name)?.side ?? 0;
 const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const saidOf = (job) => [...job.prompts, ...job.labels.map((label) => model.classes[label] ?? `class ${label}`)];
 const isUpload = (job) => !job.parent && job.stages[0].name !== model.stages[0].name;
@@ -484,7 +492,7 @@ function setLink(link, href, name) {
 
 function fileName(view, k, stage) {
   const words = view.captionOf(k).toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 40);
-  return `${words || "picture"}-${view.job.seed}-${k}-${sideOf(stage)}px.png`;
+  return `${words || "picture"}-${view.job.seed}-${k}-${view.sides[stage]}px.png`;
 }
 
 async function loadJob(id) {
@@ -498,12 +506,13 @@ function readJob(job) {
 }
 
 async function open(id, { scroll = false } = {}) {
-  const job = await loadJob(id);
-  const parent = job.parent ? await loadJob(job.parent).catch(() => undefined) : undefined;
+  const line = [await loadJob(id)];
+  const [job] = line;
+  while (line.at(-1)?.parent) line.push(await loadJob(line.at(-1).parent).catch(() => undefined)); // which may have expired
   view?.stop.abort();
   $("empty").hidden = true;
   $("job").hidden = false;
-  view = new View(job, parent);
+  view = new View(line.filter(Boolean));
   if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
   if (!OVER.includes(job.state)) view.watch();
   if (scroll && $("job").getBoundingClientRect().top > innerHeight / 2) $("job").scrollIntoView({ behavior: "smooth" });
@@ -515,14 +524,14 @@ async function open(id, { scroll = false } = {}) {
 
 async function openLarge(view, k) {
   const { urls, img } = view.tiles.get(k);
-  const names = model.stages.map((stage) => stage.name).filter((name) => urls[name]);
+  const names = view.names.filter((name) => urls[name]);
   $("large-title").textContent = `${view.captionOf(k)} · ${k}`;
-  const buttons = names.map((name) => Object.assign(document.createElement("button"), { type: "button", textContent: `${sideOf(name)} px` }));
+  const buttons = names.map((name) => Object.assign(document.createElement("button"), { type: "button", textContent: `${view.sides[name]} px` }));
   const choose = async (i) => {
     const src = i < 0 ? img.src : await pictureUrl(urls[names[i]]);
     $("large-picture").src = src;
     $("large-picture").alt = img.alt;
-    $("large-picture").classList.toggle("pixels", i < 0 || sideOf(names[i]) <= TINY);
+    $("large-picture").classList.toggle("pixels", i < 0 || view.sides[names[i]] <= TINY);
     buttons.forEach((button, j) => button.setAttribute("aria-pressed", i === j));
     $("large-save").hidden = i < 0;
     if (i >= 0) setLink($("large-save"), src, fileName(view, k, names[i]));
@@ -623,5 +632,6 @@ addEventListener("hashchange", guarded(() => location.hash.length > 1 && locatio
 document.addEventListener("visibilitychange", () => refreshHistory());
 tabs.addEventListener("message", () => refreshHistory());
 
+$("knobs").open = matchMedia("(min-width: 761px)").matches;
 rollSeed();
 guarded(start)();

@@ -1,0 +1,220 @@
+"""`python -m cascade.serve` as a process of its own: one command, exit codes, SIGTERM, kill -9, a full disk, memory."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serve.serving import FEW, MANY, ROOT, Child, until
+
+SLOW = {"base_16": {"num_steps": 100, "sampler": "heun"}, "sr_64": {"num_steps": 100, "sampler": "heun"}}
+
+
+def refused(*options: str) -> str:
+    """The one line with which the command ends with exit code 2."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cascade.serve", "--port", "0", *options],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.matrix
+def test_mistakes_on_the_command_line_are_one_line(tmp_path):
+    store = ("--store", str(tmp_path / "store"))
+    assert "no such folder" in refused("--cascade", str(tmp_path / "nowhere"), *store)
+    assert "allowed are auto" in refused("--device", "tpu", *store)
+    assert "No such file" in refused("--keys", str(tmp_path / "none"), *store)
+    (tmp_path / "file").write_text("")
+    assert "file" in refused("--store", str(tmp_path / "file"))
+    assert "not-an-address" in refused("--host", "not-an-address", "--no-keys", *store)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert "choose another" in refused("--port", port, *store)
+
+
+def test_fault56_beyond_loopback_needs_keys(tmp_path):
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        assert "--keys" in refused("--host", host, "--store", str(tmp_path / "store"))
+
+
+def test_without_the_extra_it_says_which_one(tmp_path):
+    """As on a machine where fastapi is not installed."""
+    code = (
+        "import sys, importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'fastapi' else find(name, *rest)\n"
+        "import runpy; sys.argv = ['serve']; runpy.run_module('cascade.serve', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: cascade.serve needs fastapi; pip install -e '.[serve]'\n"
+
+
+def test_fault54_sigterm_drains(child):
+    """Open jobs end, new ones are refused with 503, streams get their end, exit code 0."""
+    server: Child = child()
+    job = server.client.start(num=2, settings=MANY)["id"]
+    with server.client.stream("GET", f"/v1/jobs/{job}/events") as answer:
+        lines = answer.iter_lines()
+        assert any(line == "event: preview" for line in lines)
+        server.process.send_signal(signal.SIGTERM)
+        with httpx.Client(base_url=server.url) as other:
+            until(lambda: other.get("/readyz").status_code == 503)
+            late = other.post("/v1/jobs", json={"prompts": ["x"]})
+            assert (late.status_code, late.json()["error"]["code"]) == (503, "shutting_down")
+            assert "retry-after" in late.headers
+            assert other.get("/healthz").status_code == 200
+        rest = list(lines)
+    assert "event: finished" in rest
+    assert server.process.wait(30) == 0
+    assert "Traceback" not in server.log.read_text()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{server.url}/healthz")
+
+
+@pytest.mark.matrix
+def test_fault54_sigterm_cancels_what_takes_too_long(child):
+    server: Child = child("--drain-s", "0.5")
+    job = server.client.start(num=16, settings=SLOW)["id"]
+    with server.client.stream("GET", f"/v1/jobs/{job}/events") as answer:
+        lines = answer.iter_lines()
+        assert any(line == "event: preview" for line in lines)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert "event: cancelled" in list(lines)
+    assert server.process.wait(30) == 0
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.matrix
+def test_ctrl_c_is_130(child):
+    server: Child = child()
+    server.client.start(num=16, settings=SLOW)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(30) == 130
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_kill_9_and_restart(child):
+    """Held and finished pictures are there, byte for byte; the job that ran has failed and says why; nothing is left over."""
+    server: Child = child()
+    held = server.client.run(num=4, seed=3, until="base_16")
+    url = held["stages"][0]["urls"][2]
+    content = server.client.get(url).content
+    seen = server.client.events(held["id"])
+    running = server.client.start(num=16, settings=SLOW)["id"]
+    with server.client.stream("GET", f"/v1/jobs/{running}/events") as answer:
+        last = 0
+        for line in answer.iter_lines():
+            last = int(line[4:]) if line.startswith("id: ") else last
+            if line == "event: preview":
+                break
+    server.process.kill()
+    server.process.wait()
+    pictures = Path(server.log.with_suffix("")) / "pictures"
+    (pictures / "left-over.png").write_bytes(b"half a picture")
+    (pictures / ".left-over.png.1.part").write_bytes(b"half a picture")
+
+    again: Child = child()
+    assert again.client.get(url).content == content
+    events = again.client.events(held["id"])
+    assert events == [event for event in seen if event[1] != "preview"]
+    assert again.client.events(held["id"], after=events[-2][0]) == events[-1:]
+    job = again.client.get(f"/v1/jobs/{running}").json()
+    assert (job["state"], job["error"]["code"]) == ("failed", "server_restarted")
+    assert again.client.events(running, after=last)[-1][1] == "failed"
+    told = again.client.post(f"/v1/jobs/{held['id']}/refine", json={"from": "base_16", "pick": [2]}).json()
+    assert again.client.finish(told["id"]) == "finished"
+    with contextlib.closing(sqlite3.connect(f"file:{pictures.parent}/index.sqlite?mode=ro", uri=True)) as index:
+        known = {row[0] for row in index.execute("select file from pictures")}
+    assert {path.name for path in pictures.iterdir()} == known
+
+
+@pytest.mark.matrix
+def test_kill_9_at_any_moment(child):
+    """Four times while jobs run: every picture that the index names is whole, and the server starts."""
+    urls: list[str] = []
+    for k in range(4):
+        server: Child = child()
+        for url in urls:
+            assert server.client.get(url).content.endswith(b"IEND\xaeB`\x82")
+        jobs = [server.client.start(num=4, seed=j)["id"] for j in range(6)]
+        time.sleep(0.05 + 0.15 * k)
+        urls = [
+            url
+            for job in jobs
+            for stage in server.client.get(f"/v1/jobs/{job}").json()["stages"]
+            for url in stage["urls"]
+        ]
+        server.process.kill()
+        server.process.wait()
+        server.close()
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "-Urm", "true"], check=False).returncode != 0,
+    reason="a small disk needs a mount namespace",
+)
+@pytest.mark.matrix
+@pytest.mark.parametrize("free_mb", [32, 0])
+def test_a_full_disk(child, tmp_path, free_mb: int):
+    """A real small file system. New jobs are refused with 507 while 32 MB are left; with nothing left, a job that runs ends in
+    `storage_full`. The server lives on and holds no half picture."""
+    store = tmp_path / "small"
+    store.mkdir()
+    script = f'mount -t tmpfs -o size={free_mb + 2}m none "{store}" && exec "$@"'
+    server: Child = child("--free-mb", str(free_mb), store=store, before=("unshare", "-Urm", "sh", "-c", script, "sh"))
+    codes: set[str] = set()
+    for k in range(60):
+        answer = server.client.post("/v1/jobs", json={"prompts": ["x"], "num": 32, "settings": FEW, "seed": k})
+        if answer.status_code != 202:
+            assert answer.status_code == 507
+            codes.add(server.client.error(answer))
+            break
+        said = server.client.events(answer.json()["id"])[-1]
+        codes |= {said[2]["code"]} if said[1] == "failed" else set()
+    assert codes == {"storage_full"}
+    assert server.client.get("/healthz").text == "ok"
+    for path in Path(f"/proc/{server.process.pid}/root{store}/pictures").iterdir():
+        assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
+
+
+@pytest.mark.matrix
+def test_fault44_rss_stays_flat(child):
+    """200 jobs, 100 of them after the measurement began, with readers that leave."""
+    server: Child = child("--abandon-s", "600", "--store-mb", "4")
+
+    def run(num: int) -> None:
+        jobs = [server.client.start(seed=k)["id"] for k in range(num)]
+        for job in jobs[::5]:
+            with server.client.stream("GET", f"/v1/jobs/{job}/events") as answer:
+                next(answer.iter_lines())
+        for job in jobs:
+            assert server.client.finish(job) == "finished"
+
+    for _ in range(2):
+        run(50)
+    before = server.rss_mb()
+    files = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+    for _ in range(2):
+        run(50)
+    assert server.rss_mb() - before < 40
+    assert len(os.listdir(f"/proc/{server.process.pid}/fd")) <= files + 5
