@@ -35,7 +35,7 @@ def main(
     sampler: Annotated[list[str] | None, typer.Option(help="euler, heun, dpmpp_2m: heun, or base_16=heun")] = None,
     stages_out: Annotated[bool, typer.Option(help="write every stage's picture, not only the last's")] = False,
     batch: Annotated[int, typer.Option(help="images computed together")] = 16,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
     download: Annotated[bool, typer.Option("--download", help="let a missing text encoder be fetched")] = False,
 ) -> None:
@@ -43,6 +43,7 @@ def main(
     import torch
 
     from cascade.cli import choose_start, class_numbers, parse_size, settings_of, show
+    from cascade.devices import choose_device
     from cascade.output import output_for
     from cascade.pictures import user_picture
     from cascade.pipeline import Cascade
@@ -51,12 +52,7 @@ def main(
     target = output_for(out, stages=stages_out)  # first of all: nothing is computed for a folder we cannot write
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device {device}: allowed are auto, cpu and cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: no GPU is visible to torch; use --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device)
     torch.set_flush_denormal(True)
 
     if image is not None:

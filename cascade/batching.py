@@ -5,7 +5,7 @@ and from some size on a larger batch only makes everybody wait.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -15,38 +15,45 @@ from stages.sampling import Ask, Given, answer
 from stages.super_res import SuperResStage
 
 from .link import Link
-from .pipeline import Cascade
 
 SIZES = (1, 2, 4, 8, 16, 32)
 GAIN = 1.05  # a batch twice as large must be so much faster an image
 TRIES = 3
 
 
-def compile_networks(cascade: Cascade) -> None:
-    """In place. On a GPU each shape becomes a CUDA graph; calls then come in sizes of powers of two (Engine's buckets)."""
-    for link in cascade.links:
+def measured(links: Sequence[Link]) -> dict[str, int]:
+    """Rows of a call by stage: the size that is fastest an image, where larger ones are not faster by GAIN; where memory ends, the
+    size before."""
+    return {link.name: best_batch(link) for link in links}
+
+
+def compiled(links: Sequence[Link]) -> dict[str, int]:
+    """Compiles the networks in place, meets every size once, and says the same as `measured`. Shapes that come later (pictures of
+    another size) run as they are: compiling them would hold everybody up.
+
+    On a GPU each size becomes a CUDA graph, in memory of the thread that calls this: it must be the one that will sample, and its
+    calls must come in powers of two (`Engine`'s buckets).
+    """
+    for link in links:
         graphs = torch.device(link.device).type == "cuda"
         link.stage.net.compile(mode="reduce-overhead" if graphs else None, dynamic=not graphs)
+    found = measured(links)
+    torch.compiler.set_stance("eager_on_recompile")
+    return found
 
 
-def measured_batches(cascade: Cascade, largest: int = SIZES[-1]) -> dict[str, int]:
-    """Rows of a call by stage: doubled for as long as that brings GAIN; where memory ends, the size before. Also meets every shape
-    once, so that compiled networks are ready."""
-    return {link.name: best_batch(link, largest) for link in cascade.links}
-
-
-def best_batch(link: Link, largest: int) -> int:
+def best_batch(link: Link) -> int:
     best, best_rate = 1, 0.0
-    for rows, seconds in timed(link, largest):
+    for rows, seconds in timed(link):
         if rows / seconds > best_rate * GAIN:
             best, best_rate = rows, rows / seconds
     return best
 
 
 @torch.inference_mode()
-def timed(link: Link, largest: int) -> Iterator[tuple[int, float]]:
+def timed(link: Link) -> Iterator[tuple[int, float]]:
     """(rows, seconds of a call) for each size; seconds are the least of a few, after one that warms up."""
-    for rows in (size for size in SIZES if size <= largest):
+    for rows in SIZES:
         seconds = []
         one = random_ask(link, rows)
         try:

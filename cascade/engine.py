@@ -8,7 +8,7 @@ Whose turn it is, `schedule` says. A call that does not fit the memory halves th
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import torch
@@ -17,6 +17,7 @@ from stages.sampling import answer
 
 from .chunk import Plan
 from .events import Cancelled, Event, Failed
+from .link import Link
 from .pipeline import Cascade
 from .request import Request
 from .schedule import Running, Schedule, StageStats, Ticket
@@ -37,8 +38,9 @@ class QueueFullError(Exception):
 class Engine:
     """Holds the running requests of one cascade. `tick` does one call; `start` ticks in a thread until `stop`.
 
-    batch: rows of a call by stage (`cascade.batching` measures them). replicas: the same cascade on other devices; each device of
-    each has a thread of its own. buckets: fill calls up to powers of two, for compiled networks.
+    batch: rows of a call by stage. replicas: the same cascade on other devices; each device of each has a thread of its own.
+    prepare: called in that thread with the device's links before the first tick; gives the batch of each (`cascade.batching`).
+    buckets: fill calls up to powers of two, for compiled networks.
     """
 
     def __init__(
@@ -46,11 +48,12 @@ class Engine:
         cascade: Cascade,
         *replicas: Cascade,
         batch: Mapping[str, int] | None = None,
+        prepare: Callable[[Sequence[Link]], Mapping[str, int]] | None = None,
         max_waiting: int = 512,
         max_running: int = 64,
         buckets: bool = False,
     ):
-        self.cascade, self.max_waiting, self.buckets = cascade, max_waiting, buckets
+        self.cascade, self.max_waiting, self.prepare, self.buckets = cascade, max_waiting, prepare, buckets
         self.stages = {name: StageStats(batch=(batch or {}).get(name, BATCH)) for name in cascade.names}
         self.workers = [
             {link.name: link for link in each.links if str(link.device) == device}
@@ -61,6 +64,7 @@ class Engine:
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = self._stopping = False
+        self._prepared: list[Mapping[str, int] | Exception] = []
         self._began = time.monotonic()
 
     @property
@@ -143,19 +147,39 @@ class Engine:
             self._changed.notify_all()
 
     def start(self) -> Self:
-        """Ticks in background threads, one a device."""
+        """Ticks in background threads, one a device; comes back when all are prepared. Raises what one of them raised."""
         for worker in range(len(self.workers)):
             thread = threading.Thread(target=self._run, args=(worker,), daemon=True, name=f"engine-{worker}")
             self._threads.append(thread)
             thread.start()
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._prepared) == len(self.workers))
+        failed = [each for each in self._prepared if isinstance(each, Exception)]
+        if failed:
+            self.stop()
+            raise failed[0]
         return self
 
     def _run(self, worker: int) -> None:
+        try:
+            self._is_prepared(self.prepare(list(self.workers[worker].values())) if self.prepare else {})
+        except Exception as error:
+            self._is_prepared(error)
+            return
         while not self._stopping:
             if not self.tick(worker):
                 with self._changed:
                     if not (self._stopping or self._schedule.has_work(self.workers[worker])):
                         self._changed.wait(IDLE_S)
+
+    def _is_prepared(self, found: Mapping[str, int] | Exception) -> None:
+        """Where several devices have a stage, the smallest batch counts."""
+        with self._changed:
+            self._prepared.append(found)
+            batches = [each for each in self._prepared if not isinstance(each, Exception)]
+            for name, stage in self.stages.items():
+                stage.batch = min((each[name] for each in batches if name in each), default=stage.batch)
+            self._changed.notify_all()
 
     def stop(self, *, drain_s: float = 0.0) -> None:
         """Accepts nothing more, waits up to drain_s for what runs, cancels the rest, ends the threads."""

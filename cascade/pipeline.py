@@ -5,7 +5,7 @@ finished pictures come early. The noise of image k in stage s is a function of (
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -23,18 +23,23 @@ from .request import Request
 
 
 class Cascade:
-    """Stages in a chain, ready to sample. `links` may start with a super-resolution stage: then pictures must be given."""
+    """Stages in a chain, ready to sample. `links` may start with a super-resolution stage: then pictures must be given.
+
+    device: of the networks, place: of single stages, by name.
+    """
 
     def __init__(
         self,
         links: list[Link],
         *,
         device: torch.device | str = "cpu",
+        place: Mapping[str, torch.device | str] | None = None,
         precision: str = "fp32",
         download: bool = False,
     ):
         check_chain({link.name: link.contract for link in links})
-        self.links, self.device, self.precision = [replace(link, device=device) for link in links], device, precision
+        self.links = [replace(link, device=(place or {}).get(link.name, device)) for link in links]
+        self.device, self.precision = device, precision
         self.conditions = Conditions(links, download=download)
 
     @classmethod
@@ -45,6 +50,7 @@ class Cascade:
         first: str = "",
         last: str = "",
         device: torch.device | str = "cpu",
+        place: Mapping[str, torch.device | str] | None = None,
         precision: str = "fp32",
         download: bool = False,
     ) -> Self:
@@ -56,6 +62,10 @@ class Cascade:
         folder = Path(folder)
         manifest = read_manifest(folder)
         names = cut(list(manifest.stages), first, last, str(folder))
+        place = place or {}
+        for name in place:
+            if name not in names:
+                raise ValueError(f"cascade {folder}: no stage {name!r} to place, it has {', '.join(names)}")
         sidecars = {}
         for name in names:
             bundle = find_bundle(folder / manifest.stages[name].bundle)
@@ -72,13 +82,13 @@ class Cascade:
         links = [
             Link(
                 name=name,
-                stage=load_bundle(folder / manifest.stages[name].bundle, device, precision),
+                stage=load_bundle(folder / manifest.stages[name].bundle, place.get(name, device), precision),
                 sidecar=sidecar,
                 settings=manifest.stages[name].sample,
             )
             for name, sidecar in sidecars.items()
         ]
-        return cls(links, device=device, precision=precision, download=download)
+        return cls(links, device=device, place=place, precision=precision, download=download)
 
     @property
     def names(self) -> list[str]:

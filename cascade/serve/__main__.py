@@ -47,7 +47,12 @@ def main(
         float, typer.Option(help="seconds until a job that nobody watches any more ends", min=0.0)
     ] = 60.0,
     drain_s: Annotated[float, typer.Option(help="seconds that open jobs get after SIGTERM", min=0.0)] = 30.0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda:0, or several by commas; auto: every GPU, else cpu")] = "auto",
+    place: Annotated[list[str] | None, typer.Option(help="a stage elsewhere: sr_256=cuda:1; may be repeated")] = None,
+    compile_: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="torch.compile; takes minutes on a CPU", show_default="on GPUs"),
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
     download: Annotated[bool, typer.Option("--download", help="let a missing text encoder be fetched")] = False,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="write prompts to the log")] = False,
@@ -69,6 +74,8 @@ def main(
 
     import torch  # what can be refused without it was
 
+    from cascade import batching
+    from cascade.devices import choose_devices, parse_place
     from cascade.engine import Engine
     from cascade.manifest import read_manifest
     from cascade.pipeline import Cascade
@@ -80,7 +87,14 @@ def main(
 
     torch.set_flush_denormal(True)
     name = read_manifest(cascade).name
-    model = Cascade.load(cascade, device=choose_device(device), precision=precision, download=download)
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
+    devices, placed = choose_devices(device), parse_place(place or [])
+    model, *replicas = (
+        Cascade.load(cascade, device=each, place=placed, precision=precision, download=download) for each in devices
+    )
+    on_gpu = any(each.startswith("cuda") for each in (*devices, *placed.values()))
+    compiles = on_gpu if compile_ is None else compile_
     limits = Limits(
         body_bytes=body_mb << 20,
         bodies_bytes=max(body_mb << 20, 128 << 20),
@@ -94,7 +108,9 @@ def main(
     if model.conditions.text:
         model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
     disk = Store(store, max_bytes=store_mb << 20, keep_s=keep_h * 3600)
-    with Engine(model, max_waiting=max_waiting).start() as engine:
+    prepare = batching.compiled if compiles else batching.measured
+    engine = Engine(model, *replicas, prepare=prepare, buckets=compiles and on_gpu, max_waiting=max_waiting)
+    with engine.start():
         service = Service(engine, disk, name=name, limits=limits, log_prompts=log_prompts)
         address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}/"
         hosts = frozenset((*LOOPBACK, host, *(allow_host or ()))) if is_loopback(host) or allow_host else None
@@ -112,17 +128,6 @@ def main(
             disk.close()
     if signal.SIGINT in server.told:
         raise KeyboardInterrupt
-
-
-def choose_device(device: str) -> str:
-    """Raises ValueError for one that is not here."""
-    import torch
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device {device}: allowed are auto, cpu and cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: no GPU is visible to torch; use --device cpu")
-    return "cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
 def is_loopback(host: str) -> bool:

@@ -8,8 +8,10 @@ from collections import Counter
 import pytest
 import torch
 
+from cascade import batching
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Cancelled, Failed, Finished, Preview, StageFinished, StageStarted
+from cascade.pipeline import Cascade
 from cascade.request import Request
 from stages.stage import Stage
 
@@ -303,6 +305,34 @@ class TestThreads:
         assert all(isinstance(events[-1], Finished) for events in told)
         for k in (0, 23):
             assert levels_apart(finished(told[k]), finished(networks.sample(Request(seed=k)))) <= 1
+
+    def test_stages_on_devices_of_their_own(self, networks):
+        """`cpu:0` is the CPU by another name: each stage has a thread, a chunk goes from one to the next."""
+        apart = Cascade(networks.links, place={"sr_16": "cpu:0"})
+        engine, events = Engine(apart), []
+        assert [set(links) for links in engine.workers] == [{"base_8", "sr_32"}, {"sr_16"}]
+        with engine.start():
+            engine.submit(Request(num=2), events.append)
+            engine.stop(drain_s=60)
+        assert torch.equal(finished(events), finished(networks.sample(Request(num=2))))
+
+    def test_prepared_in_the_threads_that_tick(self, networks):
+        """The smallest batch that a device found counts; what one raises, `start` raises, and nothing goes on."""
+        seen = []
+
+        def prepare(links):
+            seen.append((threading.current_thread().name, [link.name for link in links]))
+            return dict.fromkeys(networks.names, 3 + len(seen))
+
+        with Engine(networks, Cascade(networks.links), prepare=prepare).start() as engine:
+            assert {stage.batch for stage in engine.stages.values()} == {4}
+        assert sorted(seen) == [("engine-0", networks.names), ("engine-1", networks.names)]
+        with pytest.raises(ZeroDivisionError):
+            Engine(networks, prepare=lambda links: 1 // 0).start()
+
+    def test_batches_are_measured_at_the_start(self, networks):
+        with Engine(networks, prepare=batching.measured).start() as engine:
+            assert all(stage.batch in batching.SIZES for stage in engine.stages.values())
 
     def test_stop_drains_then_refuses(self, networks):
         engine, events = Engine(networks).start(), []

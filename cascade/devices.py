@@ -1,0 +1,42 @@
+"""Where networks compute: what users say (`auto`, `cpu`, `cuda`, `cuda:1`) against what is here."""
+
+import torch
+
+
+def choose_device(said: str) -> str:
+    """One device; auto is the first GPU, else the CPU. Raises ValueError for one that is not here."""
+    return choose_devices(said)[0] if said != "cuda" else known("cuda")
+
+
+def choose_devices(said: str) -> list[str]:
+    """Devices by commas, in order and each once; auto and cuda are all GPUs, auto the CPU where there are none."""
+    num = torch.cuda.device_count()
+    if said == "auto":
+        return [f"cuda:{k}" for k in range(num)] or ["cpu"]
+    if said == "cuda":
+        known(said)
+        return [f"cuda:{k}" for k in range(num)]
+    return list(dict.fromkeys(known(part.strip()) for part in said.split(",")))
+
+
+def known(device: str) -> str:
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or not (device == kind or (kind == "cuda" and number.isdecimal())):
+        raise ValueError(f"--device {device}: allowed are auto, cpu, cuda and cuda:NUMBER")
+    num = torch.cuda.device_count()
+    if kind == "cuda" and not num:
+        raise ValueError(f"--device {device}: no GPU is visible to torch; use --device cpu")
+    if kind == "cuda" and int(number or 0) >= num:
+        raise ValueError(f"--device {device}: there are {num} GPUs, cuda:0 to cuda:{num - 1}")
+    return device
+
+
+def parse_place(said: list[str]) -> dict[str, str]:
+    """["sr_256=cuda:1"] to {"sr_256": "cuda:1"}; which stages there are, `Cascade.load` knows."""
+    place = {}
+    for text in said:
+        stage, _, device = text.partition("=")
+        if not (stage and device):
+            raise ValueError(f"--place {text}: write STAGE=DEVICE, for instance sr_256=cuda:1")
+        place[stage] = known(device)
+    return place
