@@ -3,18 +3,22 @@
     python tests/bench/bench_serve.py [--cascade FOLDER] [--seconds 30] [-- --precision bf16]
 
 Clients ask for one picture each and follow its events to the end, again and again; alone, then 16 at once; for the whole chain and
-for the base stage alone. What comes after -- goes to the server. Prints throughput, its ratio, and when first previews came.
+for the base stage alone; then 16 at once where each job has two watchers more that never read. What comes after -- goes to the
+server. Prints throughput, its ratio, and when first previews came.
 """
 
 import argparse
+import contextlib
 import json
 import re
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -23,12 +27,14 @@ ROOT = Path(__file__).parents[2]
 PROMPTS = ("red heart", "blue square", "grinning face", "green apple")
 
 
-def one_picture(client: httpx.Client, number: int, until: str) -> tuple[float, float]:
-    """(seconds to the first preview, seconds in all) of one job."""
+def one_picture(client: httpx.Client, number: int, until: str, stalled: int = 0) -> tuple[float, float]:
+    """(seconds to the first preview, seconds in all) of one job. stalled: watchers besides who never read."""
     began, first = time.perf_counter(), 0.0
     body = {"prompts": [PROMPTS[number % len(PROMPTS)]], "num": 1, "seed": number} | ({"until": until} if until else {})
     job = client.post("/v1/jobs", json=body).raise_for_status().json()
-    with client.stream("GET", job["events"]) as stream:
+    with contextlib.ExitStack() as left, client.stream("GET", job["events"]) as stream:
+        for _ in range(stalled):
+            left.enter_context(never_reads(client.base_url, job["events"]))
         for line in stream.iter_lines():
             if line == "event: preview" and not first:
                 first = time.perf_counter() - began
@@ -39,18 +45,27 @@ def one_picture(client: httpx.Client, number: int, until: str) -> tuple[float, f
     raise RuntimeError(f"job {job['id']}: the stream ended early")
 
 
-def load(address: str, clients: int, seconds: float, until: str) -> dict[str, float]:
+@contextlib.contextmanager
+def never_reads(url: httpx.URL, path: str) -> Iterator[None]:
+    """A connection that asks for a stream and leaves it in the kernel's smallest buffer."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        connection.connect((url.host, url.port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {url.host}\r\n\r\n".encode())
+        yield
+
+
+def load(address: str, clients: int, seconds: float, until: str, stalled: int = 0) -> dict[str, float]:
     """What `clients` see that ask for `seconds`; the first second is not counted."""
     seen: list[tuple[float, float, float]] = []
     begin = time.perf_counter()
 
     def ask(number: int) -> None:
         with httpx.Client(base_url=address, timeout=120, trust_env=False) as client:
-            while (now := time.perf_counter()) < begin + 1 + seconds:
-                first, total = one_picture(client, number, until)
+            while time.perf_counter() < begin + 1 + seconds:
+                first, total = one_picture(client, number, until, stalled)
                 seen.append((time.perf_counter(), first, total))
                 number += clients
-            del now
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -89,7 +104,12 @@ def main() -> None:
                 for name, each in (("alone", alone), (f"{given.clients} clients", many)):
                     share = each["first_s"] / each["total_s"]
                     print(f"  {name}: first preview {each['first_s']:.3f} s, all {each['total_s']:.3f} s, {share:.0%}")
-                print(json.dumps({"what": what, "alone": alone, "many": many}))
+                print(json.dumps({"what": what, "alone": alone, "many": many}), flush=True)
+            many, stalled = (load(address, given.clients, given.seconds, "", k) for k in (0, 2))
+            print(
+                f"two watchers a job that never read: {stalled['per_s']:.2f} img/s against {many['per_s']:.2f} without, "
+                f"ratio {stalled['per_s'] / many['per_s']:.2f}"
+            )
         finally:
             server.terminate()
             server.wait(60)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import time
 
 import numpy as np
 import pytest
@@ -189,3 +190,17 @@ def test_a_store_with_jobs_of_another_cascade(serve, tmp_path):
     assert client.get(old["stages"][1]["urls"][0]).status_code == 200
     answer = client.post(f"/v1/jobs/{old['id']}/refine", json={"from": "base_8"})
     assert (answer.status_code, client.error(answer)) == (422, "invalid_request")
+
+
+def test_fault60_the_time_left_is_unknown_at_first_and_never_negative(serve, monkeypatch):
+    """Clocks may jump: only the steady one is asked."""
+    client = serve().client
+    first = [data["eta_s"] for _, name, data in client.events(client.start()["id"]) if name == "preview"]
+    assert first[0] is None
+    for jump in (-86400.0, 86400.0):
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda now=now, jump=jump: now() + jump)
+        told = [data["eta_s"] for _, name, data in client.events(client.start()["id"]) if name == "preview"]
+        assert told
+        assert all(0 <= eta < 60 for eta in told)
+        monkeypatch.undo()
