@@ -1,0 +1,231 @@
+"""The page in a real browser against a real server: what a person does, and that nothing is said in the console meanwhile."""
+
+import io
+import re
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+from PIL import Image
+
+from cascade.serve.limits import Keys
+from tests.serve.serving import ROOT, Serving, load, slowed, until
+
+api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+
+SHOWN = "#grid img:not([hidden])"
+WAIT_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    with api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """Errors, warnings and dialogs of all pages of a test; what a test expects it clears."""
+    return []
+
+
+@pytest.fixture
+def visit(browser, said: list[str]) -> Iterator[Callable]:
+    """visit(url) is a page in a context of its own, when the form is there."""
+    contexts = []
+
+    def open_(url: str, *, ready: str = "#ask:not([hidden])", **options):
+        contexts.append(browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
+        page.goto(url)
+        page.wait_for_selector(ready)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def ask(page, prompt: str = "red heart", num: int = 2, *, hold: bool = False) -> None:
+    page.fill("#prompt", prompt)
+    page.fill("#num", str(num))
+    if hold:
+        page.check("#hold")
+    page.click("#go")
+
+
+def ends(page, state: str) -> None:
+    page.wait_for_selector(f"#job[data-state={state}]")
+
+
+def sides(page) -> list[int]:
+    """Natural widths of the pictures that are shown."""
+    return page.eval_on_selector_all(SHOWN, "all => all.map(img => img.naturalWidth)")
+
+
+def test_pictures_begin_small_and_sharpen(serve, visit):
+    page = visit(serve(cascade=slowed(load(), 0.02)).url)
+    ask(page, num=3)
+    page.wait_for_selector(SHOWN)
+    assert page.locator("#job").get_attribute("data-state") not in ("finished", "failed")
+    assert max(sides(page)) == 16
+    ends(page, "finished")
+    page.wait_for_function(f"[...document.querySelectorAll('{SHOWN}')].every(img => img.naturalWidth === 64)")
+    assert sides(page) == [64, 64, 64]
+
+
+def test_hold_pick_two_refine_only_these(serving: Serving, visit):
+    page = visit(serving.url)
+    ask(page, num=4, hold=True)
+    ends(page, "held")
+    for k in (1, 3):
+        page.click(f".tile[data-k='{k}'] .pick")
+    page.click("#refine")
+    ends(page, "finished")
+    assert page.eval_on_selector_all(".tile", "all => all.map(tile => tile.dataset.k)") == ["1", "3"]
+    newest, held = serving.client.get("/v1/jobs").json()["jobs"][:2]
+    assert newest["parent"] == held["id"]
+    assert newest["images"] == [1, 3]
+
+
+def test_with_the_keyboard_alone(serving: Serving, visit):
+    page = visit(serving.url)
+    page.check("#hold")
+    page.focus("#num")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("3")
+    page.keyboard.press("Enter")
+    ends(page, "held")
+    for _ in range(60):
+        if page.evaluate("document.activeElement.classList.contains('pick')"):
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    ends(page, "finished")
+    assert page.locator(".tile").count() == 2
+
+
+def test_cancel(serve, visit):
+    server = serve(cascade=slowed(load(), 0.2))
+    page = visit(server.url)
+    ask(page)
+    page.wait_for_selector(SHOWN)
+    page.click("#cancel")
+    ends(page, "cancelled")
+    until(lambda: server.engine.waiting == 0)
+
+
+@pytest.mark.parametrize("how", ["chosen", "dropped"])
+def test_a_picture_to_upscale(serving: Serving, visit, how: str):
+    page, path = visit(serving.url), ROOT / "data" / "emoji64" / "1f34e.png"
+    if how == "chosen":
+        page.set_input_files("#file", path)
+    else:
+        drop = """async bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "apple.png", {type: "image/png"}));
+            for (const name of ["dragenter", "dragover", "drop"])
+                document.body.dispatchEvent(new DragEvent(name, {dataTransfer: data, bubbles: true, cancelable: true}));
+        }"""
+        page.evaluate(drop, list(path.read_bytes()))
+    page.wait_for_selector("#unfile:not([hidden])")
+    ask(page, "red apple", 1)
+    ends(page, "finished")
+    job = serving.client.get("/v1/jobs").json()["jobs"][0]
+    assert [stage["name"] for stage in job["stages"]] == ["sr_64"]
+    picture = serving.client.get(job["stages"][0]["urls"][0]).content
+    assert Image.open(io.BytesIO(picture)).size == (64, 64)
+
+
+def test_sliders_reach_the_job(serving: Serving, visit):
+    page = visit(serving.url)
+    move = "(input, value) => { input.value = value; input.dispatchEvent(new Event('input', {bubbles: true})); }"
+    page.eval_on_selector("#settings-sr_64-aug_sigma", move, "0.3")
+    page.eval_on_selector("#settings-base_16-guidance_scale", move, "4")
+    ask(page, num=1)
+    ends(page, "finished")
+    settings = serving.client.get("/v1/jobs").json()["jobs"][0]["settings"]
+    assert settings == {"sr_64": {"aug_sigma": 0.3}, "base_16": {"guidance_scale": 4}}
+
+
+def test_history_outlives_a_reload(serving: Serving, visit):
+    page = visit(serving.url)
+    ask(page, "yellow star", 2)
+    ends(page, "finished")
+    page.reload()
+    page.click("#history a >> nth=0")
+    ends(page, "finished")
+    page.wait_for_function(f"document.querySelectorAll('{SHOWN}').length === 2")
+    assert "yellow star" in page.inner_text("#title")
+
+
+def test_two_tabs_at_once(serve, visit):
+    server = serve(cascade=slowed(load(), 0.02))
+    pages = [visit(server.url), visit(server.url)]
+    for page, (prompt, num) in zip(pages, (("red heart", 2), ("green apple", 3)), strict=True):
+        ask(page, prompt, num)
+    for page, (prompt, num) in zip(pages, (("red heart", 2), ("green apple", 3)), strict=True):
+        ends(page, "finished")
+        assert prompt in page.inner_text("#title")
+        assert page.locator(".tile").count() == num
+
+
+def test_phone_width_has_no_sideways_scroll(serving: Serving, visit):
+    page = visit(serving.url, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    ask(page, "a caption that is so long that it does not fit into one line of a phone\nred heart", 3)
+    ends(page, "finished")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_light_and_dark(serving: Serving, visit):
+    shade = {}
+    for scheme in ("light", "dark"):
+        page = visit(serving.url, color_scheme=scheme)
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        shade[scheme] = max(map(int, re.findall(r"\d+", colour)[:3]))
+    assert shade["dark"] < 64 < 192 < shade["light"]
+
+
+def test_fault57_html_in_a_prompt_stays_text(serving: Serving, visit):
+    page = visit(serving.url)
+    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    ask(page, evil, 1)
+    ends(page, "finished")
+    assert evil in page.inner_text("#title")
+    assert page.locator("#title *, .caption *, #history img[src=x]").count() == 0
+
+
+def test_a_refusal_is_one_line(serving: Serving, visit, said):
+    page = visit(serving.url)
+    ask(page, "x" * 3000)
+    page.wait_for_selector("#error:not([hidden])")
+    assert "2,000" in page.inner_text("#error") or "2000" in page.inner_text("#error")
+    page.click("#error button")
+    assert page.is_hidden("#error")
+    assert all("422" in line for line in said)  # the browser's own line about the answer
+    said.clear()
+
+
+def test_fault56_a_server_that_wants_a_key(serve, visit, said):
+    server = serve(keys=Keys({"someone": "k" * 20}))
+    page = visit(server.url, ready="#key-form:not([hidden])")
+    page.fill("#key", "k" * 20)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#ask:not([hidden])")
+    ask(page, num=1)
+    ends(page, "finished")
+    page.wait_for_function(f"[...document.querySelectorAll('{SHOWN}')].every(img => img.naturalWidth === 64)")
+    assert all("401" in line for line in said)
+    said.clear()
