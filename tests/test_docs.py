@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 import cascade.demo
 import cascade.launch
+import cascade.serve.__main__
 import data.pack
 import data.tally
 import sample
@@ -42,6 +43,7 @@ COMMANDS = {
     "data.index": data.tally.main,
     "cascade.demo": cascade.demo.main,
     "cascade.launch": cascade.launch.main,
+    "cascade.serve": cascade.serve.__main__.main,
     "stages.export": stages.export.main,
     "stages.measure": stages.measure.main,
     "stages.runs": stages.runs.main,

@@ -1,6 +1,6 @@
 """How much serving many at once brings: a real server, its clients in this other process, on loopback.
 
-    python tests/bench/bench_serve.py [--cascade FOLDER] [--seconds 30] [-- --precision bf16]
+    python tests/bench/bench_serve.py [--cascade FOLDER] [--seconds 20] [-- --precision bf16]
 
 Clients ask for one picture each and follow its events to the end, again and again; alone, then 16 at once; for the whole chain and
 for the base stage alone; then 16 at once where each job has two watchers more that never read. What comes after -- goes to the
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cascade", default=str(ROOT / "cascade" / "shipped" / "emoji_tiny"))
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("server", nargs="*")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as store:
