@@ -3,6 +3,7 @@
 python sample.py "red heart" "slice of pizza" --num 4 --out out.png
 python sample.py "red heart" --cascade runs/emoji --out pictures/
 python sample.py --image low.png --cascade runs/emoji --out sharp.png
+torchrun --nproc-per-node 8 -- sample.py --prompts-file prompts.txt --num 100 --shards 1000 --out shards/made
 """
 
 from pathlib import Path
@@ -33,6 +34,12 @@ def main(
     guidance: Annotated[list[str] | None, typer.Option(help="guidance scale, 1 is off: 3, or base_16=3")] = None,
     aug_sigma: Annotated[list[str] | None, typer.Option(help="conditioning augmentation: sr_64=0.1")] = None,
     sampler: Annotated[list[str] | None, typer.Option(help="euler, heun, dpmpp_2m: heun, or base_16=heun")] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help="a prompt a line, besides those of the command line")
+    ] = None,
+    shards: Annotated[
+        int, typer.Option(help="write webdataset shards of so many images into the folder --out; goes on where it was")
+    ] = 0,
     stages_out: Annotated[bool, typer.Option(help="write every stage's picture, not only the last's")] = False,
     batch: Annotated[int, typer.Option(help="images computed together")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto")] = "auto",
@@ -42,17 +49,22 @@ def main(
     """Sample a trained cascade."""
     import torch
 
-    from cascade.cli import choose_start, class_numbers, parse_size, settings_of, show
+    from cascade.bulk import generate, local_device, place
+    from cascade.cli import choose_start, class_numbers, lines_of, parse_size, settings_of, show
     from cascade.devices import choose_device
     from cascade.output import output_for
     from cascade.pictures import user_picture
     from cascade.pipeline import Cascade
     from cascade.request import Request
 
-    target = output_for(out, stages=stages_out)  # first of all: nothing is computed for a folder we cannot write
+    if place()[1] > 1 and not shards:
+        raise ValueError("several processes need --shards N: each writes shards of its own; or start one process")
+    target = output_for(
+        out if not shards else f"{out}/", stages=stages_out
+    )  # first of all: nothing is computed for a folder we cannot write
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
-    device = choose_device(device)
+    device = choose_device(local_device(device))
     torch.set_flush_denormal(True)
 
     if image is not None:
@@ -67,13 +79,17 @@ def main(
     request = Request(
         num=num,
         seed=seed,
-        prompts=tuple(prompts or ()),
+        prompts=(*(prompts or ()), *(lines_of(prompts_file) if prompts_file else ())),
         labels=class_numbers(model, label or []),
         low_res=low_res,
         size=parse_size(size),
         settings=settings_of(model, num_steps=steps, guidance_scale=guidance, aug_sigma=aug_sigma, sampler=sampler),
         batch=batch,
     )
+    if shards:
+        for path in generate(model, request, Path(out), shard_size=shards):
+            print(path, flush=True)
+        return
     if target.is_grid and request.total > MAX_GRID:
         raise ValueError(
             f"--num: {request.total} images in one grid; at most {MAX_GRID}, or write single files with --out folder/"

@@ -24,7 +24,7 @@ Chunk = Generator[tuple[Link, Ask], torch.Tensor, None]
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A request that was found good: its part of the chain, the size of each stage's pictures, its conditions (a row for each
-    prompt or label)."""
+    prompt or label that is wanted)."""
 
     request: Request
     links: list[Link]
@@ -53,8 +53,7 @@ class Plan:
 def paint(plan: Plan, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
     """The images `index` through all stages of the plan. Pictures go from stage to stage as uint8: what is shown, stored and picked
     from is what the next stage gets."""
-    places = torch.tensor([plan.request.place(image) for image in index])
-    conds = plan.conds[places % len(plan.conds)]
+    conds = plan.conds[torch.tensor([plan.request.cond_row(image) for image in index])]
     pictures = plan.request.given(index)
     rows = torch.tensor(index)
     for link, size in zip(plan.links, plan.sizes, strict=True):

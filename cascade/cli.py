@@ -56,6 +56,17 @@ def class_numbers(model: Cascade, labels: list[str]) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def lines_of(path: Path) -> list[str]:
+    """The prompts of a text file, one a line; empty lines are passed over. Raises ValueError where there is none, OSError."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError:
+        raise ValueError(f"--prompts-file {path}: not a text file in UTF-8") from None
+    if not any(lines):
+        raise ValueError(f"--prompts-file {path}: no prompt in it; write one a line")
+    return [line for line in lines if line]
+
+
 def parse_size(size: str) -> tuple[int, int] | None:
     """ "192x128" (width x height) to (128, 192)."""
     if not size:

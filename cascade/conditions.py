@@ -26,14 +26,14 @@ class Conditions:
         self.classes = class_names(links)
 
     def of(self, request: Request) -> Cond:
-        """One row for each prompt or label of the request; a single null row where there is neither."""
+        """A row for each of `request.wanted`, prompts or labels; a single null row where there is neither."""
         self._check(request)
-        keep = torch.ones(len(request.prompts) + len(request.labels), dtype=torch.bool)
+        keep = torch.ones(len(request.wanted), dtype=torch.bool)
         if request.prompts:
-            text, mask = self._encode(request.prompts)
+            text, mask = self._encode(tuple(request.prompts[row] for row in request.wanted))
             return Cond(keep=keep, text=text, text_mask=mask)
         if request.labels:
-            return Cond(keep=keep, label=torch.tensor(request.labels))
+            return Cond(keep=keep, label=torch.tensor([request.labels[row] for row in request.wanted]))
         return Cond.empty(1)
 
     def _check(self, request: Request) -> None:

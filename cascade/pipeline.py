@@ -101,6 +101,12 @@ class Cascade:
         assert low_res is not None
         return side_multiple(self.links, low_res)
 
+    def check(self, request: Request) -> None:
+        """Raises ValueError where `sample` would."""
+        from .engine import Engine
+
+        Engine(self).check(request)
+
     def sample(self, request: Request) -> Iterator[Event]:
         """The events of a request, a chunk of `request.batch` images after the other. Everything the user can have got wrong is
         told before the first one. Whoever stops listening stops the work. Raises RunError where a network gives no numbers."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -96,6 +97,16 @@ class Request:
     def index(self) -> tuple[int, ...]:
         """The numbers of the images that are wanted, in order."""
         return self.pick or tuple(range(self.total))
+
+    @cached_property
+    def wanted(self) -> tuple[int, ...]:
+        """The prompts or labels, by number, that the wanted images have."""
+        said = max(len(self.prompts), len(self.labels), 1)
+        return tuple(sorted({self.place(image) % said for image in self.index}))
+
+    def cond_row(self, image: int) -> int:
+        """Where in `wanted` the prompt or label of image k is."""
+        return self.wanted.index(self.place(image) % max(len(self.prompts), len(self.labels), 1))
 
     def given(self, images: tuple[int, ...]) -> Tensor | None:
         """The rows of low_res that belong to these images."""

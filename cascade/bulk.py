@@ -1,0 +1,122 @@
+"""Many pictures as webdataset shards, by as many processes as there are; the same command again goes on.
+
+The unit of work is a shard: `shard_size` images, a function of the request alone. Process r of w makes shards r, r + w, ...; each
+is written under another name and renamed when whole, one that is there is passed over. So the bytes do not depend on how many
+processes there are or how often they were killed, on the same kind of device. `request.json` says what was asked: another request
+into the same folder is refused.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from data.write import Shard
+
+from .events import StageFinished
+from .output import describe
+from .pipeline import Cascade
+from .request import Request
+
+ASKED = "request.json"
+
+
+def place() -> tuple[int, int]:
+    """(rank, world) as torchrun says; (0, 1) alone."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_device(device: str) -> str:
+    """The GPU of this process under torchrun; `device` as it is where the CPU, or one GPU by number, was asked for."""
+    import torch
+
+    if device not in ("auto", "cuda") or not torch.cuda.is_available() or "LOCAL_RANK" not in os.environ:
+        return device
+    return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+
+
+def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int) -> Iterator[Path]:
+    """This process's shards of the request, each yielded when whole: train-00000.tar, ...; members png, json and txt or cls.
+
+    Raises ValueError where the folder holds another request's shards, and for a picture to sharpen.
+    """
+    if request.low_res is not None:
+        raise ValueError("--shards: makes pictures from prompts or labels; leave --image out")
+    if not 1 <= shard_size <= 100_000:
+        raise ValueError(f"--shards {shard_size} is out of range; 1 to 100000 images a shard are allowed")
+    num = -(-request.total // shard_size)
+    if num > 100_000:
+        raise ValueError(f"--shards {shard_size}: {num} shards; at most 100000, take more images a shard")
+    model.check(replace(request, pick=(0,)))
+    folder.mkdir(parents=True, exist_ok=True)
+    check_asked(folder / ASKED, asked(model, request, shard_size))
+    rank, world = place()
+    for stale in folder.glob(f".{rank}-of-{world}.*.part"):
+        stale.unlink()
+    for number in range(rank, num, world):
+        path = folder / f"train-{number:05d}.tar"
+        if not path.exists():
+            images = range(number * shard_size, min((number + 1) * shard_size, request.total))
+            write(model, replace(request, pick=tuple(images)), folder, path, f".{rank}-of-{world}.{number}.part")
+            yield path
+
+
+def write(model: Cascade, request: Request, folder: Path, path: Path, part: str) -> None:
+    """One shard; nothing stays of it where something fails."""
+    try:
+        with Shard(folder, part, "train") as shard:
+            for event in model.sample(request):
+                if isinstance(event, StageFinished) and event.last:
+                    for image, k in zip(event.images, event.index, strict=True):
+                        shard.add(f"{k:09d}", members(image, describe(model, request, k)))
+            shard.close()
+        (folder / part).replace(path)
+    finally:
+        (folder / part).unlink(missing_ok=True)
+
+
+def members(image: Tensor, said: dict[str, Any]) -> dict[str, bytes]:
+    """uint8 (c, h, w) and what made it, as the members of a sample."""
+    out = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(out, format="PNG")
+    sample = {"png": out.getvalue(), "json": json.dumps(said).encode()}
+    if "prompts" in said:
+        sample["txt"] = said["prompts"][0].encode()
+    if "labels" in said:
+        sample["cls"] = str(said["labels"][0]).encode()
+    return sample
+
+
+def asked(model: Cascade, request: Request, shard_size: int) -> dict[str, Any]:
+    """What the bytes of all shards depend on; prompts and labels as a hash, there may be millions."""
+    said = describe(model, request) | {"shard_size": shard_size, "batch": request.batch}
+    for name in ("prompts", "labels"):
+        if name in said:
+            said[name] = hashlib.sha256(json.dumps(said[name]).encode()).hexdigest()
+    return said
+
+
+def check_asked(path: Path, said: dict[str, Any]) -> None:
+    """Writes it, or compares it with what is there. Raises ValueError."""
+    if not path.exists():
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(said, indent=1))
+        part.replace(path)
+        return
+    try:
+        there = json.loads(path.read_text())
+    except ValueError:
+        there = {}
+    said = json.loads(json.dumps(said))
+    for key in said.keys() | there.keys():
+        if said.get(key) != there.get(key):
+            raise ValueError(
+                f"--out {path.parent}: shards of a request with other {key} are there; choose another folder"
+            )

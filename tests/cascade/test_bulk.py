@@ -1,0 +1,131 @@
+"""Bulk generation by real processes: the bytes do not depend on how many there are or on who was killed."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+ASKED = ("red heart", "green apple", "--num", "5", "--shards", "3", "--steps", "1")
+
+
+def command(out: Path, *more: str, ranks: int = 1, asked: tuple[str, ...] = ASKED) -> subprocess.Popen:
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "--"] if ranks > 1 else []
+    )
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, *launcher, str(ROOT / "sample.py"), *asked, "--out", str(out), *more]
+    return subprocess.Popen(
+        arguments, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def done(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, err
+    return out, err
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """What one undisturbed process makes."""
+    folder = tmp_path_factory.mktemp("bulk") / "whole"
+    out, _ = done(command(folder))
+    assert out.split() == [str(folder / f"train-{number:05d}.tar") for number in range(4)]
+    return folder
+
+
+def test_members_of_each_picture(whole):
+    samples: dict[str, dict[str, bytes]] = {}
+    for path in sorted(whole.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, kind = member.name.partition(".")
+                samples.setdefault(key, {})[kind] = tar.extractfile(member).read()
+    assert list(samples) == [f"{k:09d}" for k in range(10)]
+    assert [sample["txt"] for sample in samples.values()] == [b"red heart"] * 5 + [b"green apple"] * 5
+    assert [json.loads(sample["json"])["image"] for sample in samples.values()] == list(range(10))
+    assert all(Image.open(io.BytesIO(sample["png"])).size == (64, 64) for sample in samples.values())
+
+
+def test_they_are_data_of_this_project(whole, tmp_path):
+    """`data.index` takes them as they are, with what else lies there."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in whole.glob("*.tar"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    told = subprocess.run(
+        [sys.executable, "-m", "data.index", str(copy)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert json.loads((copy / "index.json").read_text())["shards"][0]["num"] == 3
+
+
+@pytest.mark.matrix
+def test_two_processes_make_the_same_bytes(whole, tmp_path):
+    out, _ = done(command(tmp_path / "out", ranks=2))
+    assert len(out.split()) == 4
+    assert bytes_of(tmp_path / "out") == bytes_of(whole)
+
+
+@pytest.mark.matrix
+def test_killed_it_goes_on_with_any_number(whole, tmp_path):
+    """kill -9 with a shard half written; then one process ends the work of two and nothing else stays."""
+    folder = tmp_path / "out"
+    process = command(folder, ranks=2)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(".*.part")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(["pkill", "-9", "-f", str(folder)], check=False)  # workers have sessions of their own
+    process.communicate()
+    assert bytes_of(folder) != bytes_of(whole)
+    done(command(folder, ranks=2))
+    assert bytes_of(folder) == bytes_of(whole)
+    assert done(command(folder))[0] == ""  # nothing is left to do
+
+
+def test_another_request_is_refused(whole):
+    before = bytes_of(whole)
+    for more, key in ((("--seed", "1"), "seed"), (("--batch", "2"), "batch"), (("--guidance", "base_16=3"), "stages")):
+        _, err = done(command(whole, *more), 2)
+        assert err == f"error: --out {whole}: shards of a request with other {key} are there; choose another folder\n"
+    assert bytes_of(whole) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--shards", "0", "--prompts-file", "missing.txt"), "missing.txt: No such file"),
+        (("--shards", "-1"), "--shards -1 is out of range"),
+        (("--shards", "1", "--num", "1000000"), "at most 100000"),
+        (("--image", str(ROOT / "data/emoji64/1f34e.png"), "--from", "sr_64"), "leave --image out"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, more, says):
+    _, err = done(command(tmp_path / "out", *more), 2)
+    assert says in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out" / "request.json").exists()
+
+
+def test_prompts_of_a_file(tmp_path, whole):
+    (tmp_path / "prompts.txt").write_text("red heart\n\ngreen apple\n")
+    asked = ("--prompts-file", str(tmp_path / "prompts.txt"), *ASKED[2:])
+    done(command(tmp_path / "out", asked=asked))
+    assert bytes_of(tmp_path / "out") == bytes_of(whole)
