@@ -22,6 +22,7 @@ from pydantic import BaseModel
 import cascade.demo
 import cascade.launch
 import cascade.serve.__main__
+import cascade.serve.on_ray
 import data.pack
 import data.tally
 import sample
@@ -44,6 +45,7 @@ COMMANDS = {
     "cascade.demo": cascade.demo.main,
     "cascade.launch": cascade.launch.main,
     "cascade.serve": cascade.serve.__main__.main,
+    "cascade.serve.on_ray": cascade.serve.on_ray.main,
     "stages.export": stages.export.main,
     "stages.measure": stages.measure.main,
     "stages.runs": stages.runs.main,

@@ -59,9 +59,7 @@ def main(
     open_: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
 ) -> None:
     """Serve a cascade over HTTP, with a page."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"cascade.serve needs {', '.join(missing)}; pip install -e '.[serve]'")
+    check_needed(NEEDED, "serve")
     if not is_loopback(host) and keys is None and not no_keys:
         raise ValueError(f"--host {host} is open to others; give --keys FILE, or --no-keys if everyone may use it")
 
@@ -128,6 +126,12 @@ def main(
             disk.close()
     if signal.SIGINT in server.told:
         raise KeyboardInterrupt
+
+
+def check_needed(packages: tuple[str, ...], extra: str) -> None:
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"cascade.serve needs {', '.join(missing)}; pip install -e '.[{extra}]'")
 
 
 def is_loopback(host: str) -> bool:

@@ -27,13 +27,18 @@ CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 def create_app(service: Service, *, keys: Keys | None = None, hosts: frozenset[str] | None = None) -> Guard:
     """The application of one server; see `Guard` for keys and hosts."""
+    return Guard(routes(service), service.limits, service.metrics, keys=keys, hosts=hosts)
+
+
+def routes(service: Service) -> FastAPI:
+    """Without the guard: whoever calls must put the `owner` into the scope."""
     app = FastAPI(title=f"Cascade {service.name}", docs_url=None, redoc_url=None)
     app.state.service = service
     add_errors(app)
     add_jobs(app, service)
     add_openai(app, service)
     add_pages(app, service)
-    return Guard(app, service.limits, service.metrics, keys=keys, hosts=hosts)
+    return app
 
 
 def owner(request: Request) -> str:

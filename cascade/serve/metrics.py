@@ -12,9 +12,10 @@ SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """requests: by route's pattern, method and status. jobs: by how they ended; first_preview, total: seconds of a job."""
+    """requests: by route's pattern, method and status. jobs: by how they ended; first_preview, total: seconds of a job.
+    engine: None where others have it."""
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine | None):
         self.registry = CollectorRegistry()
         names = ("route", "method", "status")
         self.requests = Counter("cascade_http_requests", "HTTP requests", names, registry=self.registry)
@@ -31,7 +32,8 @@ class Metrics:
         self.open_jobs = Gauge("cascade_open_jobs", "Jobs queued or running", registry=self.registry)
         self.store_bytes = Gauge("cascade_store_bytes", "Pictures on disk", registry=self.registry)
         self.unsaved = Gauge("cascade_unsaved_images", "Pictures that wait for the disk", registry=self.registry)
-        self.registry.register(_EngineStats(engine))
+        if engine is not None:
+            self.registry.register(_EngineStats(engine))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -31,8 +31,8 @@ UNREADY_AFTER = 3  # failures for want of memory in a row
 
 
 class Service:
-    """name: of the cascade, the model of OpenAI's clients. check: a filter of pictures, asked about everything before anyone
-    sees it (`Writer`)."""
+    """name: of the cascade, the model of OpenAI's clients. prefix: of the ids of jobs. check: a filter of pictures, asked about
+    everything before anyone sees it (`Writer`)."""
 
     def __init__(
         self,
@@ -41,10 +41,11 @@ class Service:
         *,
         name: str,
         limits: Limits | None = None,
+        prefix: str = "",
         check: Check | None = None,
         log_prompts: bool = False,
     ):
-        self.name, self.log_prompts = name, log_prompts
+        self.name, self.prefix, self.log_prompts = name, prefix, log_prompts
         self.engine, self.cascade, self.store, self.limits = engine, engine.cascade, store, limits or Limits()
         self.metrics, self.eta = Metrics(engine), Eta()
         self.rate, self.streams = Rate(self.limits.jobs_per_min), Streams(self.limits.streams, self.metrics.streams.set)
@@ -76,7 +77,7 @@ class Service:
         nfe = sum(link.nfe for link in links) * -(-len(request.index) // request.batch)
         marks = tuple(dict.fromkeys(nfe * (k + 1) // (partials + 1) for k in range(partials)))
         row = JobRow(
-            id=secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,
+            id=self.prefix + secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,
             request=as_stored(request, settings, links),
         )  # fmt: skip
         job = Job(row, request=request, marks=marks, write=self.writer.put)

@@ -1,0 +1,81 @@
+"""A server without a socket: engine, store and routes, in a process that somebody else calls (`cascade.serve.on_ray`)."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from pathlib import Path
+
+from starlette.types import Message, Scope
+
+BUFFERED = 16  # ASGI messages between the app and the wire
+
+
+class Replica:
+    """Number `number` of the replicas: an engine, a store and the routes, in a process of its own."""
+
+    def __init__(self, number: int, cascade: str, store: str, precision: str, max_waiting: int):
+        import torch
+
+        from cascade import batching
+        from cascade.devices import choose_devices
+        from cascade.engine import Engine
+        from cascade.manifest import read_manifest
+        from cascade.pipeline import Cascade
+
+        from .app import routes
+        from .service import Service
+        from .store import Store
+
+        torch.set_flush_denormal(True)
+        device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
+        is_gpu = device != "cpu"
+        model = Cascade.load(cascade, device=device, precision=precision)
+        prepare = batching.compiled if is_gpu else batching.measured
+        self.engine = Engine(model, prepare=prepare, buckets=is_gpu, max_waiting=max_waiting).start()
+        disk = Store(Path(store) / f"replica-{number}")
+        self.service = Service(self.engine, disk, name=read_manifest(Path(cascade)).name, prefix=f"{number}-")
+        self.app = routes(self.service)
+
+    async def load(self) -> int:
+        """Images that wait. Raises RuntimeError where it takes no jobs."""
+        if self.service.why_not_ready:
+            raise RuntimeError(self.service.why_not_ready)
+        return self.engine.waiting
+
+    async def answer(self, scope: Scope, body: bytes) -> AsyncGenerator[Message, None]:
+        """The messages of an answer. Who stops listening has left: the app is told as if the connection had closed."""
+        messages: asyncio.Queue[Message | None] = asyncio.Queue(BUFFERED)
+        left = asyncio.Event()
+        bodies = [body]
+
+        async def receive() -> Message:
+            if bodies:
+                return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def work() -> None:
+            await self.app(scope, receive, messages.put)
+            await messages.put(None)
+
+        task = asyncio.create_task(work())
+        try:
+            while not task.done() or not messages.empty():
+                waiting = asyncio.create_task(messages.get())
+                await asyncio.wait((waiting, task), return_when=asyncio.FIRST_COMPLETED)
+                if not waiting.done():
+                    waiting.cancel()
+                    break
+                message = waiting.result()
+                if message is None:
+                    break
+                yield message
+        finally:
+            left.set()
+            with suppress(asyncio.TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await asyncio.gather(task, return_exceptions=True)
+            task.cancel()
+
+    async def close(self, drain_s: float) -> None:
+        await asyncio.to_thread(self.service.close, drain_s)

@@ -1,0 +1,163 @@
+"""Two replicas on Ray Serve: each job is found where it lives, a replica that dies takes its own jobs only."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serve.serving import ENDED, FEW, ROOT, Client, parsed, until
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(400)]
+LONG = {"base_16": {"num_steps": 100}, "sr_64": {"num_steps": 100}}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, str]]:
+    folder = tmp_path_factory.mktemp("ray")
+    command = [sys.executable, "-m", "cascade.serve.on_ray", "--replicas", "2", "--port", "0", "--drain-s", "5"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--store", str(folder / "store")],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=env,
+            cwd=ROOT,
+        )
+    assert process.stdout
+    line = process.stdout.readline()
+    assert line.startswith("cascade emoji_tiny on 2 replicas at http://127.0.0.1:"), (folder / "log").read_text()
+    yield process, line.split()[-1].rstrip("/")
+    process.terminate()
+    assert process.wait(60) == 0
+    process.stdout.close()
+    assert not pids("ServeReplica:cascade-")
+
+
+@pytest.fixture
+def client(server) -> Iterator[Client]:
+    with Client(base_url=server[1], timeout=60) as found:
+        yield found
+
+
+def pids(title: str) -> list[int]:
+    """Of processes whose command line has it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if f"ray::{title}" in path.read_text():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def waiting(client: Client, replica: int) -> int:
+    text = client.get(f"/metrics?replica={replica}").text
+    return int(float(re.search(r"^cascade_waiting_images (\S+)$", text, re.MULTILINE)[1]))
+
+
+def test_fault58_jobs_on_both_from_start_to_pictures(client):
+    jobs = [client.start(num=2, seed=seed, settings={"base_16": {"num_steps": 60}}) for seed in range(4)]
+    assert {job["id"][0] for job in jobs} == {"0", "1"}
+    for job in jobs:
+        told = client.events(job["id"])
+        assert told[-1][1] == "finished"
+        assert {name for _, name, _ in told} >= {"stage_started", "preview", "stage_finished"}
+        url = next(data for _, name, data in reversed(told) if name == "stage_finished")["pictures"][1]["url"]
+        assert client.get(url).content.startswith(b"\x89PNG")
+    assert [job["id"] for job in client.get("/v1/jobs").json()["jobs"]][:4] == [job["id"] for job in reversed(jobs)]
+    assert len(client.get("/v1/jobs?limit=2").json()["jobs"]) == 2
+
+
+def test_fault58_refining_finds_its_replica(client):
+    held = client.start(num=3, until="base_16")
+    assert client.events(held["id"])[-1][1] == "held"
+    answer = client.post(f"{held['url']}/refine", json={"pick": [2], "settings": FEW})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["id"][0] == held["id"][0]
+    assert client.finish(answer.json()["id"]) == "finished"
+
+
+def test_fault58_the_page_the_models_and_what_is_not_there(client):
+    assert "<title>" in client.get("/").text
+    assert client.get("/v1/models").json()["data"][0]["id"] == "emoji_tiny"
+    assert client.get("/readyz").text == "ready"
+    for path in ("/v1/jobs/0-nothing", "/v1/jobs/7-nothing", "/v1/jobs/x", "/v1/jobs/0-a/../../etc", "/nothing"):
+        assert client.get(path).status_code == 404, path
+    assert client.get("/v1/jobs?limit=x").status_code == 422
+    answer = client.post("/v1/jobs", json={"prompts": ["a"], "num": 10**9})
+    assert (answer.status_code, client.error(answer)) == (422, "invalid_request")
+    assert client.post("/v1/jobs", content=b"{").status_code == 422
+
+
+def test_fault43_cancelled_and_left_jobs_free_their_places(client):
+    job = client.start(num=4, settings=LONG)
+    assert client.delete(job["url"]).status_code == 204
+    assert client.finish(job["id"]) == "cancelled"
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/images/generations", json={"prompt": "red heart", "n": 10}, timeout=0.5)
+    with client.stream("POST", "/v1/images/generations", json={"prompt": "red heart", "n": 10, "stream": True}) as left:
+        assert left.status_code == 200
+    until(lambda: waiting(client, 0) + waiting(client, 1) == 0)
+
+
+def test_fault46_a_full_queue_is_told_before_the_stream(client):
+    jobs, refused = [], None
+    while refused is None and len(jobs) < 40:
+        answer = client.post("/v1/jobs", json={"prompts": ["a"], "num": 64, "settings": LONG})
+        jobs, refused = ([*jobs, answer.json()], None) if answer.status_code == 202 else (jobs, answer)
+    assert refused is not None
+    assert (refused.status_code, client.error(refused)) == (429, "queue_full")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert client.get("/readyz").status_code == 200
+    for job in jobs:
+        client.delete(job["url"])
+    until(lambda: waiting(client, 0) + waiting(client, 1) == 0)
+
+
+def test_fault58_a_replica_that_dies_takes_its_own_jobs_only(client):
+    """Its stream ends with one line, the other replica goes on, Ray starts it again and its stored pictures are there."""
+    kept = [client.start(seed=seed) for seed in range(2)]
+    assert all(client.finish(job["id"]) == "finished" for job in kept)
+    lost = client.start(num=8, settings=LONG)
+    number = lost["id"][0]
+    with client.stream("GET", lost["events"]) as answer:
+        lines = answer.iter_lines()
+        assert next(lines)
+        for pid in pids(f"ServeReplica:cascade-{number}"):
+            os.kill(pid, signal.SIGKILL)
+        told = [line for line in lines if line.startswith(("event:", "data:"))]
+    assert told[-2] == "event: failed"
+    assert "replica_lost" in told[-1]
+    other = client.start()
+    assert other["id"][0] != number
+    assert client.finish(other["id"]) == "finished"
+    deadline = time.monotonic() + 150
+    while (answer := client.get(lost["url"])).status_code != 200:
+        assert (answer.status_code, client.error(answer)) == (503, "replica_lost")
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert (answer.json()["state"], answer.json()["error"]["code"]) == ("failed", "server_restarted")
+    for job in kept:
+        stage = client.get(job["url"]).json()["stages"][-1]
+        assert client.get(stage["urls"][0]).content.startswith(b"\x89PNG")
+
+
+def test_events_are_numbered_and_come_once(client):
+    job = client.start(num=1)
+    with client.stream("GET", job["events"]) as answer:
+        first = next(parsed(answer.iter_lines()))
+    rest = client.events(job["id"], after=first[0])
+    numbers = [first[0], *(number for number, _, _ in rest)]
+    assert numbers == sorted(set(numbers))
+    assert rest[-1][1] in ENDED
