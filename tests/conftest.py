@@ -1,5 +1,5 @@
 """Which tests run. Those marked `matrix` start whole jobs of several processes and take minutes together: a plain `pytest` runs a
-third of them, chosen by the commit, so that a run can be had again and a few commits run them all; `--all`, or naming files,
+quarter of them, chosen by the commit, so that a run can be had again and a few commits run them all; `--all`, or naming files,
 runs every one."""
 
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PART = 3
+PART = 4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -355,7 +355,7 @@ def test_training_leaves_another_run_alone(refused, small, shards, folder):
         (("--aug-sigma", "2"), "stage sr_16: aug_sigma 2.0 is above 1.0, the largest it was trained on; choose less"),
         (("--until", "sr_61"), "no stage 'sr_61', it has base_8, sr_16; did you mean sr_16?"),
         (("--from", "sr_16"), "the chain starts with sr_16, a super-resolution stage; give a picture"),
-        (("--device", "tpu"), "--device tpu: allowed are auto, cpu and cuda"),
+        (("--device", "tpu"), "--device tpu: allowed are auto, cpu, cuda and cuda:NUMBER"),
         (("--precision", "fp8"), "--precision fp8: allowed are fp32 and bf16"),
         (("--image", "nowhere.png"), "nowhere.png: No such file or directory"),
         (

@@ -100,11 +100,12 @@ class Front:
             if passing.done():
                 passing.result()
         finally:
-            if not passing.done():
-                stream.cancel()
+            has_left = not passing.done()
             for task in (passing, leaving):
                 task.cancel()
             await asyncio.gather(passing, leaving, return_exceptions=True)
+            if has_left:
+                stream.cancel()
 
     async def _messages(self, stream: Any, number: int, send: Send) -> None:
         started: Message = {}

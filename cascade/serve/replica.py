@@ -36,7 +36,7 @@ class Replica:
         self.service = Service(self.engine, disk, name=read_manifest(Path(cascade)).name, prefix=f"{number}-")
         self.app = routes(self.service)
 
-    async def load(self) -> int:
+    def load(self) -> int:
         """Images that wait. Raises RuntimeError where it takes no jobs."""
         if self.service.why_not_ready:
             raise RuntimeError(self.service.why_not_ready)

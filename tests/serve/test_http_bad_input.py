@@ -192,6 +192,7 @@ def test_fault45_slowloris(serve):
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.matrix
 def test_fault45_a_head_that_never_ends(serve, monkeypatch):
     monkeypatch.setattr("cascade.serve.server.HEAD_S", 0.5)
     serving = serve()

@@ -105,6 +105,7 @@ def test_fault44_a_slow_reader_costs_others_nothing(serve):
     assert [name for _, name, _ in serving.client.events(job)].count("stage_finished") == 2
 
 
+@pytest.mark.matrix
 def test_fault44_a_stalled_stream_is_dropped(serve):
     """More previews than the buffers of both sides hold: the server stops making them, then closes."""
     serving = serve(cascade=slowed(load(), 0.03), limits=Limits(stall_s=1.0, abandon_s=600.0))

@@ -113,6 +113,7 @@ def test_ctrl_c_is_130(child):
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.matrix
 def test_kill_9_and_restart(child):
     """Held and finished pictures are there, byte for byte; the job that ran has failed and says why; nothing is left over."""
     server: Child = child()
