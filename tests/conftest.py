@@ -1,35 +1,43 @@
-"""Which tests run. Those marked `matrix` start whole jobs of several processes and take minutes together: a plain `pytest` runs a
-quarter of them, chosen by the commit, so that a run can be had again and a few commits run them all; `--all`, or naming files,
-runs every one."""
+"""Which tests run. Those marked `matrix` start whole jobs of several processes and take many minutes together: a plain `pytest` runs
+them last, in an order chosen by the commit, until MATRIX_S after its start, so that a few commits run them all; `--all`, or naming
+files, runs every one."""
 
 import subprocess
+import time
 import zlib
 from pathlib import Path
 
 import pytest
 
-PART = 4
+MATRIX_S = 700
+BEGAN = time.monotonic()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help=f"every test marked matrix, not one of {PART}")
+    parser.addoption("--all", action="store_true", help=f"every test marked matrix, also after {MATRIX_S} s")
+
+
+def runs_all(config: pytest.Config) -> bool:
+    return config.option.all or config.args_source == pytest.Config.ArgsSource.ARGS
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.option.all or config.args_source == pytest.Config.ArgsSource.ARGS:
-        return
-    seed = commit()
-    left = [item for item in items if item.get_closest_marker("matrix") and not is_chosen(item.nodeid, seed)]
-    config.hook.pytest_deselected(items=left)
-    items[:] = [item for item in items if item not in set(left)]
+    if not runs_all(config):
+        seed = commit()
+        items.sort(key=lambda item: zlib.crc32(f"{seed} {item.nodeid}".encode()) if is_matrix(item) else -1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if is_matrix(item) and not runs_all(item.config) and time.monotonic() - BEGAN > MATRIX_S:
+        pytest.skip("matrix: not with this commit, its time is over")
 
 
 def pytest_report_header() -> str:
-    return f"matrix: one test of {PART}, chosen by commit {commit()[:10]}; every one with --all"
+    return f"matrix: in the order of commit {commit()[:10]}, for {MATRIX_S} s; every one with --all"
 
 
-def is_chosen(nodeid: str, seed: str) -> bool:
-    return zlib.crc32(f"{seed} {nodeid}".encode()) % PART == 0
+def is_matrix(item: pytest.Item) -> bool:
+    return item.get_closest_marker("matrix") is not None
 
 
 def commit() -> str:
