@@ -1,6 +1,6 @@
-"""Which tests run. Those marked `matrix` start whole jobs of several processes and take many minutes together: a plain `pytest` runs
-them last, in an order chosen by the commit, until MATRIX_S after its start, so that a few commits run them all; `--all`, or naming
-files, runs every one."""
+"""Which tests run. Those marked `matrix` start whole jobs of several processes and take many minutes together: a plain `pytest`
+runs them last, in an order chosen by the commit, until MATRIX_S after its start, so that a few commits run them all; `--all`, or
+naming files, runs every one."""
 
 import subprocess
 import time
