@@ -9,15 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 
 import torch
 
-from stages.sampling import answer
-
 from .chunk import Plan
 from .events import Cancelled, Event, Failed
-from .link import Link
+from .link import Link, Remote
 from .pipeline import Cascade
 from .request import Request
 from .schedule import Running, Schedule, StageStats, Ticket
@@ -25,6 +24,7 @@ from .schedule import Running, Schedule, StageStats, Ticket
 log = logging.getLogger(__name__)
 BATCH = 16  # rows of a network call where nothing was measured
 IDLE_S = 0.5
+LOSSES = 3  # of a network elsewhere, in the midst of the same call, before its requests fail
 
 
 class QueueFullError(Exception):
@@ -39,7 +39,8 @@ class Engine:
     """Holds the running requests of one cascade. `tick` does one call; `start` ticks in a thread until `stop`.
 
     batch: rows of a call by stage. replicas: the same cascade on other devices; each device of each has a thread of its own.
-    prepare: called in that thread with the device's links before the first tick; gives the batch of each (`cascade.batching`).
+    elsewhere: networks in other processes, by stage; each has a thread of its own here, too.
+    prepare: called in a device's thread with its links before the first tick; gives the batch of each (`cascade.batching`).
     buckets: fill calls up to powers of two, for compiled networks.
     """
 
@@ -48,6 +49,7 @@ class Engine:
         cascade: Cascade,
         *replicas: Cascade,
         batch: Mapping[str, int] | None = None,
+        elsewhere: Mapping[str, Sequence[Remote]] | None = None,
         prepare: Callable[[Sequence[Link]], Mapping[str, int]] | None = None,
         max_waiting: int = 512,
         max_running: int = 64,
@@ -55,11 +57,14 @@ class Engine:
     ):
         self.cascade, self.max_waiting, self.prepare, self.buckets = cascade, max_waiting, prepare, buckets
         self.stages = {name: StageStats(batch=(batch or {}).get(name, BATCH)) for name in cascade.names}
+        here = [[link for link in each.links if link.name not in (elsewhere or {})] for each in (cascade, *replicas)]
         self.workers = [
-            {link.name: link for link in each.links if str(link.device) == device}
-            for each in (cascade, *replicas)
-            for device in dict.fromkeys(str(link.device) for link in each.links)
+            {link.name: link for link in links if str(link.device) == device}
+            for links in here
+            for device in dict.fromkeys(str(link.device) for link in links)
         ]
+        for link in cascade.links:
+            self.workers += [{link.name: replace(link, remote=each)} for each in (elsewhere or {}).get(link.name, ())]
         self._schedule = Schedule(self.stages, max_running=max_running)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -112,7 +117,7 @@ class Engine:
         stage, asks = self.stages[link.name], [one.ask for one in chosen]
         began = time.perf_counter()
         try:
-            answers = answer(link.stage, asks, batch=stage.batch, buckets=self.buckets, device=link.device)
+            answers = link.answer(asks, batch=stage.batch, buckets=self.buckets)
         except Exception as error:
             with self._changed:
                 self._not_answered(chosen, stage, error)
@@ -126,18 +131,27 @@ class Engine:
         return True
 
     def _not_answered(self, chosen: list[Running], stage: StageStats, error: Exception) -> None:
-        """Memory did not suffice: half the batch, and again; where one row does not fit, its request fails. Else it is a defect."""
-        name = chosen[0].link.name
+        """Memory did not suffice: half the batch, and again; where one row does not fit, its request fails. A network elsewhere was
+        lost: again, by another one. Else it is a defect."""
+        name, why = chosen[0].link.name, "an error in the network"
         for one in chosen:
             one.busy = False
-        is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
-        if is_memory and stage.batch > 1:
-            stage.batch //= 2
-            log.warning("stage %s: out of memory, its batch is now %d", name, stage.batch)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            return
-        why = "out of memory for a single image; ask for a smaller one" if is_memory else "an error in the network"
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+            if stage.batch > 1:
+                stage.batch //= 2
+                log.warning("stage %s: out of memory, its batch is now %d", name, stage.batch)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                return
+            why = "out of memory for a single image; ask for a smaller one"
+        elif isinstance(error, ConnectionError):
+            log.warning("stage %s: %s", name, error)
+            for one in chosen:
+                one.losses += 1
+            chosen = [one for one in chosen if one.losses == LOSSES]
+            if not chosen:
+                return
+            why = f"its network was lost {LOSSES} times; try again later"
         log.error("stage %s: %s", name, why, exc_info=error)
         for ticket in {one.ticket for one in chosen}:
             self._schedule.end(ticket, Failed(stage=name, message=f"stage {name}: {why}"))
@@ -162,7 +176,8 @@ class Engine:
 
     def _run(self, worker: int) -> None:
         try:
-            self._is_prepared(self.prepare(list(self.workers[worker].values())) if self.prepare else {})
+            links = [link for link in self.workers[worker].values() if not link.remote]
+            self._is_prepared(self.prepare(links) if self.prepare and links else {})
         except Exception as error:
             self._is_prepared(error)
             return

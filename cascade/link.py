@@ -4,7 +4,7 @@ Sizes are (height, width) in px; messages say width x height, as the command lin
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -15,21 +15,29 @@ from pydantic import ValidationError
 from stages.bundle import Contract, Sidecar, first_error
 from stages.config import SampleConfig
 from stages.diffusion.samplers import num_queries
+from stages.sampling import Ask, answer
 from stages.stage import Stage
 
 from .config import nearest
 from .request import MAX_SIDE, Request
 
+Remote = Callable[[list[Ask], int], list[torch.Tensor]]
+"""Answers asks in calls of at most so many rows, in another process. Raises ConnectionError where that process was lost."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """One stage of the chain: its network, what its bundle says, its sampling settings here, where it computes."""
+    """One stage of the chain: its network, what its bundle says, its sampling settings here, where it computes.
+
+    remote: who has the weights, where it is not this process; `stage` is then on the device meta.
+    """
 
     name: str
     stage: Stage
     sidecar: Sidecar
     settings: SampleConfig
     device: torch.device | str = "cpu"
+    remote: Remote | None = None
 
     def __post_init__(self) -> None:
         allowed = self.contract.max_aug_sigma  # another aug_sigma gives a picture, but a wrong one
@@ -42,6 +50,12 @@ class Link:
     @property
     def contract(self) -> Contract:
         return self.sidecar.contract
+
+    def answer(self, asks: list[Ask], *, batch: int, buckets: bool = False) -> list[torch.Tensor]:
+        """x0_hat of each ask, all of one make, by this stage's network."""
+        if self.remote:
+            return self.remote(asks, batch)
+        return answer(self.stage, asks, batch=batch, buckets=buckets, device=self.device)
 
     @property
     def nfe(self) -> int:

@@ -5,7 +5,7 @@ finished pictures come early. The noise of image k in stage s is a function of (
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -51,11 +51,13 @@ class Cascade:
         last: str = "",
         device: torch.device | str = "cpu",
         place: Mapping[str, torch.device | str] | None = None,
+        elsewhere: Collection[str] = (),
         precision: str = "fp32",
         download: bool = False,
     ) -> Self:
         """The cascade in a folder: the --out of train.py, or what ships with the project. first, last: names to cut the chain.
 
+        elsewhere: stages whose weights another process has; an `Engine` is told who. Their samplers run on the CPU.
         download: let a text encoder that is missing here be fetched from the hub; else nothing reaches for the network.
         Raises ValueError where a bundle is missing or damaged, or two do not fit.
         """
@@ -63,9 +65,10 @@ class Cascade:
         manifest = read_manifest(folder)
         names = cut(list(manifest.stages), first, last, str(folder))
         place = place or {}
-        for name in place:
+        for name in (*place, *elsewhere):
             if name not in names:
                 raise ValueError(f"cascade {folder}: no stage {name!r} to place, it has {', '.join(names)}")
+        place = {**place, **dict.fromkeys(elsewhere, "cpu")}
         sidecars = {}
         for name in names:
             bundle = find_bundle(folder / manifest.stages[name].bundle)
@@ -82,7 +85,11 @@ class Cascade:
         links = [
             Link(
                 name=name,
-                stage=load_bundle(folder / manifest.stages[name].bundle, place.get(name, device), precision),
+                stage=load_bundle(
+                    folder / manifest.stages[name].bundle,
+                    "meta" if name in elsewhere else place.get(name, device),
+                    precision,
+                ),
                 sidecar=sidecar,
                 settings=manifest.stages[name].sample,
             )

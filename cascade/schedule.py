@@ -48,7 +48,7 @@ class Ticket:
 
 @dataclass(eq=False)
 class Running:
-    """A chunk that has begun and waits at a stage, or is in a call (busy)."""
+    """A chunk that has begun and waits at a stage, or is in a call (busy). losses: of the network, in this call."""
 
     ticket: Ticket
     number: int
@@ -57,6 +57,7 @@ class Running:
     link: Link
     ask: Ask
     busy: bool = False
+    losses: int = 0
 
     @property
     def turn(self) -> tuple[bool, int]:
@@ -142,7 +143,7 @@ class Schedule:
 
     def go_on(self, one: Running, x0_hat: torch.Tensor) -> None:
         """A chunk gets its answer: a preview, perhaps pictures, perhaps the end of its request."""
-        one.busy = False
+        one.busy, one.losses = False, 0
         ticket, before = one.ticket, one.link
         if ticket.done:
             return

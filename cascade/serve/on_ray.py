@@ -2,17 +2,19 @@
 
     python -m cascade.serve.on_ray --replicas 2 --cpus 1
     python -m cascade.serve.on_ray --replicas 8 --gpus 1 --address auto --cascade /shared/emoji --store /shared/served
+    python -m cascade.serve.on_ray --stage base_64=1 --stage sr_256=2 --stage sr_1024=5 --gpus 1 --address auto
 
 This process has the socket, the keys and the limits of bodies and connections (`front`). Each replica, wherever Ray puts it, is the
-rest of a server (`replica`). A replica that dies is started again by Ray; its jobs that ran have failed, its stored pictures are
-there if its store is on a disk that all machines see.
+rest of a server (`replica`); networks of single stages can be replicas of their own, which the engines of all servers share
+(`stage_replica`). Whatever dies is started again by Ray. A server's jobs that ran have failed then, its stored pictures are there
+if its store is on a disk that all machines see; a stage that dies fails nothing, its calls are made again.
 """
 
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,80 +23,136 @@ import typer
 
 from data.cli import run
 
-from .__main__ import LOOPBACK, NEEDED, SHIPPED, check_needed, is_loopback
+from . import options
+from .options import SHIPPED
 
 
-def deploy(replicas: int, options: dict[str, Any], *, cpus: float, gpus: float) -> list[Any]:
-    """A handle of each replica, when it is ready. Each is an application of its own, so that a job can be sent where it is."""
+def deploy(apps: Mapping[str, tuple[type, tuple, dict[str, Any], int]], *, cpus: float, gpus: float) -> list[Any]:
+    """A handle of each application, when all are ready. apps: by name the class, its arguments, how many."""
     from ray import serve
 
-    from .replica import Replica
-
     actor = {"num_cpus": cpus, "num_gpus": gpus}
-    made = serve.deployment(num_replicas=1, max_ongoing_requests=1000, ray_actor_options=actor)(Replica)
-    targets = [
-        serve.RunTarget(target=made.bind(number, **options), name=f"cascade-{number}", route_prefix=None)
-        for number in range(replicas)
-    ]
-    return serve.run_many(targets)
+    targets = []
+    for name, (kind, args, kwargs, num) in apps.items():
+        made = serve.deployment(num_replicas=num, max_ongoing_requests=1000, ray_actor_options=actor)(kind)
+        targets.append(serve.RunTarget(target=made.bind(*args, **kwargs), name=name, route_prefix=None))
+    return serve.run_many(targets) if targets else []
+
+
+def deploy_all(
+    replicas: int, stages: dict[str, int], settings: dict[str, Any], *, cpus: float, gpus: float, own: bool
+) -> list[Any]:
+    """A handle of each server. Each is an application of its own, so that a job can be sent where it is. own: a server has networks
+    of its own, too."""
+    from .replica import Replica
+    from .stage_replica import StageReplica
+
+    how = {name: settings[name] for name in ("cascade", "precision", "compile_")}
+    networks = {f"stage-{name}": (StageReplica, (name,), how, num) for name, num in stages.items()}
+    found = deploy(networks, cpus=cpus, gpus=gpus)
+    handles = dict(zip(stages, found, strict=True))
+    rows = {name: handle.rows.remote().result() for name, handle in handles.items()}
+    shared = {name: (handle, stages[name]) for name, handle in handles.items()}
+    servers = {f"cascade-{k}": (Replica, (k, shared), settings | {"rows": rows}, 1) for k in range(replicas)}
+    return deploy(servers, cpus=cpus, gpus=gpus if own else 0)
+
+
+def parse_stages(said: list[str], names: list[str]) -> dict[str, int]:
+    """["sr_64=4"] to {"sr_64": 4}. Raises ValueError for a stage that the cascade lacks."""
+    found = {}
+    for text in said:
+        name, _, num = text.partition("=")
+        if not (num.isascii() and num.isdecimal() and 0 < int(num) <= 1000):
+            raise ValueError(
+                f"--stage {text}: write STAGE=REPLICAS with 1 to 1000 replicas, for instance {names[-1]}=4"
+            )
+        if name not in names:
+            raise ValueError(f"--stage {text}: no stage {name!r}, the cascade has {', '.join(names)}")
+        if name in found:
+            raise ValueError(f"--stage {text}: {name} was named before; once is enough")
+        found[name] = int(num)
+    return found
 
 
 def main(
     cascade: Annotated[
         Path, typer.Option(help="the --out of train.py, where every machine sees it", show_default="the one that ships")
     ] = SHIPPED,
-    replicas: Annotated[int, typer.Option(help="engines", min=1, max=1000)] = 1,
-    cpus: Annotated[float, typer.Option(help="cores of each", min=0.0)] = 1.0,
-    gpus: Annotated[float, typer.Option(help="GPUs of each", min=0.0)] = 0.0,
+    replicas: Annotated[int, typer.Option(help="servers: engines with stores", min=1, max=1000)] = 1,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="STAGE=N: N networks of this stage, shared by all servers; may be repeated"),
+    ] = None,
+    cpus: Annotated[float, typer.Option(help="cores of each server and each stage", min=0.0)] = 1.0,
+    gpus: Annotated[float, typer.Option(help="GPUs of each that has a network", min=0.0)] = 0.0,
     address: Annotated[
         str, typer.Option(help="of the Ray cluster, auto: the one here", show_default="a Ray of its own")
     ] = "",
-    host: Annotated[str, typer.Option(help="address to listen on; beyond loopback --keys is needed")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free", min=0, max=65535)] = 8000,
-    store: Annotated[Path, typer.Option(help="folder of pictures, a folder in it for each replica")] = Path("served"),
-    keys: Annotated[Path | None, typer.Option(help="file of API keys, lines NAME: KEY")] = None,
-    no_keys: Annotated[bool, typer.Option("--no-keys", help="anyone who reaches the address may use it")] = False,
-    max_waiting: Annotated[int, typer.Option(help="images that a replica accepts and has not finished", min=1)] = 512,
-    drain_s: Annotated[float, typer.Option(help="seconds that open jobs get after SIGTERM", min=0.0)] = 30.0,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8000,
+    store: Annotated[Path, typer.Option(help="folder of pictures, a folder in it for each server")] = Path("served"),
+    store_mb: options.StoreMB = 2048,
+    free_mb: options.FreeMB = 32,
+    keep_h: options.KeepH = 168.0,
+    keys: options.KeysFile = None,
+    no_keys: options.NoKeys = False,
+    allow_host: options.AllowHost = None,
+    jobs_per_min: options.JobsPerMin = 600,
+    open_jobs: options.OpenJobs = 64,
+    max_images: options.MaxImages = 64,
+    max_steps: options.MaxSteps = 100,
+    max_waiting: options.MaxWaiting = 512,
+    body_mb: options.BodyMB = 16,
+    abandon_s: options.AbandonS = 60.0,
+    drain_s: options.DrainS = 30.0,
+    compile_: options.Compile = None,
+    precision: options.Precision = "fp32",
+    download: options.Download = False,
+    log_prompts: options.LogPrompts = False,
 ) -> None:
-    """Serve a cascade from several processes or machines, on Ray Serve."""
-    check_needed((*NEEDED, "ray"), "serve,ray")
-    if not is_loopback(host) and keys is None and not no_keys:
-        raise ValueError(f"--host {host} is open to others; give --keys FILE, or --no-keys if everyone may use it")
-    if precision not in ("fp32", "bf16"):
-        raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
+    """Serve a cascade from several processes or machines, on Ray Serve. Limits of jobs, images and the store are those of each
+    server."""
+    options.check_needed((*options.NEEDED, "ray"), "serve,ray")
+    options.check_open(host, keys, no_keys)
+    options.check_precision(precision)
     from cascade.manifest import read_manifest
 
     from .front import Front
     from .guard import Guard
-    from .limits import Keys, Limits
+    from .limits import Keys
     from .metrics import Metrics
     from .server import Server, listen
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     known = Keys.read(keys) if keys else None
-    name = read_manifest(cascade).name
+    manifest = read_manifest(cascade)
+    stages = parse_stages(stage or [], list(manifest.stages))
+    limits = options.limits_of(
+        body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
+        abandon_s=abandon_s, free_mb=free_mb,
+    )  # fmt: skip
     socket = listen(host, port)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray import serve
 
-    own: dict[str, Any] = {}
+    here: dict[str, Any] = {}
     if not address:
-        own = {"num_cpus": max(os.cpu_count() or 1, int(replicas * cpus) + 1), "include_dashboard": False}
-    ray.init(address=address or "local", log_to_driver=False, **own)
+        needed = int((replicas + sum(stages.values())) * cpus) + 1
+        here = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
+    ray.init(address=address or "local", log_to_driver=False, **here)
     try:
         serve.start(proxy_location="Disabled")
-        options = {
-            "cascade": str(cascade.resolve()), "store": str(store.resolve()), "precision": precision,
-            "max_waiting": max_waiting,
+        settings = {
+            "cascade": str(cascade.resolve()), "store": str(store.resolve()), "limits": limits, "store_mb": store_mb,
+            "keep_h": keep_h, "max_waiting": max_waiting, "precision": precision, "compile_": compile_,
+            "download": download, "log_prompts": log_prompts,
         }  # fmt: skip
-        handles = deploy(replicas, options, cpus=cpus, gpus=gpus)
+        own = len(stages) < len(manifest.stages)
+        handles = deploy_all(replicas, stages, settings, cpus=cpus, gpus=gpus, own=own)
         metrics = Metrics(None)
-        hosts = frozenset((*LOOPBACK, host)) if is_loopback(host) else None
-        app = Guard(Front(handles, metrics), Limits(), metrics, keys=known, hosts=hosts)
-        line = f"cascade {name} on {replicas} replicas at http://{host}:{socket.getsockname()[1]}/"
+        app = Guard(Front(handles, metrics), limits, metrics, keys=known, hosts=options.hosts_of(host, allow_host))
+        line = f"cascade {manifest.name} on {replicas} replicas at http://{host}:{socket.getsockname()[1]}/"
         server = Server(app, close=closing(handles), drain_s=drain_s, ready=lambda: print(line, flush=True))
         server.run(sockets=[socket])
     finally:

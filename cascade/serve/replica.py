@@ -4,16 +4,36 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from starlette.types import Message, Scope
+
+from .limits import Limits
 
 BUFFERED = 16  # ASGI messages between the app and the wire
 
 
 class Replica:
-    """Number `number` of the replicas: an engine, a store and the routes, in a process of its own."""
+    """Number `number` of the replicas: an engine, a store and the routes, in a process of its own. stages: which networks are
+    elsewhere: by name, who answers and how many of them there are; rows: of their calls."""
 
-    def __init__(self, number: int, cascade: str, store: str, precision: str, max_waiting: int):
+    def __init__(
+        self,
+        number: int,
+        stages: dict[str, Any],
+        *,
+        cascade: str,
+        store: str,
+        limits: Limits,
+        store_mb: int,
+        keep_h: float,
+        max_waiting: int,
+        precision: str,
+        compile_: bool | None,
+        download: bool,
+        log_prompts: bool,
+        rows: dict[str, int],
+    ):
         import torch
 
         from cascade import batching
@@ -21,19 +41,31 @@ class Replica:
         from cascade.engine import Engine
         from cascade.manifest import read_manifest
         from cascade.pipeline import Cascade
+        from cascade.request import Request
 
         from .app import routes
+        from .options import prepared_by
         from .service import Service
+        from .stage_replica import RemoteStage
         from .store import Store
 
         torch.set_flush_denormal(True)
         device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
-        is_gpu = device != "cpu"
-        model = Cascade.load(cascade, device=device, precision=precision)
-        prepare = batching.compiled if is_gpu else batching.measured
-        self.engine = Engine(model, prepare=prepare, buckets=is_gpu, max_waiting=max_waiting).start()
-        disk = Store(Path(store) / f"replica-{number}")
-        self.service = Service(self.engine, disk, name=read_manifest(Path(cascade)).name, prefix=f"{number}-")
+        model = Cascade.load(cascade, device=device, elsewhere=stages, precision=precision, download=download)
+        if model.conditions.text:
+            model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
+        prepare = prepared_by(compile_, on_gpu=device != "cpu")
+        self.engine = Engine(
+            model,
+            batch=rows,
+            elsewhere={name: [RemoteStage(handle)] * num for name, (handle, num) in stages.items()},
+            prepare=prepare,
+            buckets=device != "cpu" and prepare is batching.compiled,
+            max_waiting=max_waiting,
+        ).start()
+        disk = Store(Path(store) / f"replica-{number}", max_bytes=store_mb << 20, keep_s=keep_h * 3600)
+        name, prefix = read_manifest(Path(cascade)).name, f"{number}-"
+        self.service = Service(self.engine, disk, name=name, prefix=prefix, limits=limits, log_prompts=log_prompts)
         self.app = routes(self.service)
 
     def load(self) -> int:

@@ -1,9 +1,11 @@
 """What the engine promises: pictures that do not depend on company, fair turns, bounded queues, and faults that stay with their
 request."""
 
+import copy
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -315,6 +317,45 @@ class TestThreads:
             engine.submit(Request(num=2), events.append)
             engine.stop(drain_s=60)
         assert torch.equal(finished(events), finished(networks.sample(Request(num=2))))
+
+    def test_networks_in_other_processes(self, networks):
+        """Each has a thread, a call that is lost is made again, by whoever is free; here without a weight nothing is missed."""
+        link, calls = networks.links[1], Counter()
+
+        def remote(number):
+            def answered(asks, batch):
+                calls[number] += 1
+                if number == 0 and calls[0] % 2:
+                    raise ConnectionError("gone")
+                return torch.inference_mode()(link.answer)(asks, batch=batch)
+
+            return answered
+
+        bare = Cascade([replace(link, stage=copy.deepcopy(link.stage).to("meta")) for link in networks.links[:2]])
+        bare.links[0] = networks.links[0]
+        told: list[list] = [[] for _ in range(12)]
+        with Engine(bare, elsewhere={"sr_16": [remote(0), remote(1)]}, batch={"sr_16": 2}).start() as engine:
+            assert [set(links) for links in engine.workers] == [{"base_8"}, {"sr_16"}, {"sr_16"}]
+            for k, events in enumerate(told):
+                engine.submit(Request(seed=k), events.append)
+            engine.stop(drain_s=60)
+        assert all(isinstance(events[-1], Finished) for events in told)
+        assert min(calls[0], calls[1]) > 2
+        for k in (0, 11):
+            alone = finished(networks.sample(Request(seed=k, last="sr_16")))
+            assert levels_apart(finished(told[k]), alone) <= 1
+
+    def test_a_network_that_is_always_lost_fails_its_requests(self, networks):
+        def gone(asks, batch):
+            raise ConnectionError("gone")
+
+        engine, events, short = Engine(networks, elsewhere={"sr_16": [gone]}), [], []
+        with engine.start():
+            engine.submit(Request(), events.append)
+            engine.submit(Request(last="base_8"), short.append)
+            engine.stop(drain_s=60)
+        assert events[-1] == Failed(stage="sr_16", message="stage sr_16: its network was lost 3 times; try again later")
+        assert isinstance(short[-1], Finished)
 
     def test_prepared_in_the_threads_that_tick(self, networks):
         """The smallest batch that a device found counts; what one raises, `start` raises, and nothing goes on."""

@@ -1,5 +1,7 @@
-"""Two replicas on Ray Serve: each job is found where it lives, a replica that dies takes its own jobs only."""
+"""Servers on Ray: of two, each job is found where it lives, and one that dies takes its own jobs only; stages of their own."""
 
+import contextlib
+import io
 import os
 import re
 import signal
@@ -8,21 +10,30 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import httpx
 import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
-from tests.serve.serving import ENDED, FEW, ROOT, Client, parsed, until
+from cascade.events import StageFinished
+from cascade.pipeline import Cascade
+from cascade.request import Request
+from cascade.serve import on_ray
+from data.cli import run
+from tests.serve.serving import ENDED, FEW, ROOT, SHIPPED, Client, parsed, until
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(400)]
 LONG = {"base_16": {"num_steps": 100}, "sr_64": {"num_steps": 100}}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, str]]:
-    folder = tmp_path_factory.mktemp("ray")
-    command = [sys.executable, "-m", "cascade.serve.on_ray", "--replicas", "2", "--port", "0", "--drain-s", "5"]
+@contextlib.contextmanager
+def serving(folder: Path, *options: str) -> Iterator[str]:
+    """The address of a server on a Ray of its own."""
+    command = [sys.executable, "-m", "cascade.serve.on_ray", *options, "--port", "0", "--drain-s", "5"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
@@ -35,18 +46,32 @@ def server(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, str]]:
         )
     assert process.stdout
     line = process.stdout.readline()
-    assert line.startswith("cascade emoji_tiny on 2 replicas at http://127.0.0.1:"), (folder / "log").read_text()
-    yield process, line.split()[-1].rstrip("/")
-    process.terminate()
-    assert process.wait(60) == 0
-    process.stdout.close()
-    assert not pids("ServeReplica:cascade-")
+    assert line.startswith("cascade emoji_tiny on "), (folder / "log").read_text()
+    try:
+        yield line.split()[-1].rstrip("/")
+    finally:
+        process.terminate()
+        process.stdout.close()
+        code = process.wait(60)
+    assert code == 0
+    assert not pids("ServeReplica:")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("ray"), "--replicas", "2", "--max-steps", "150") as address:
+        yield address
 
 
 @pytest.fixture
 def client(server) -> Iterator[Client]:
-    with Client(base_url=server[1], timeout=60) as found:
+    with Client(base_url=server, timeout=60) as found:
         yield found
+
+
+def decoded(png: bytes) -> torch.Tensor:
+    """RGB uint8 of (3, height, width)."""
+    return pil_to_tensor(Image.open(io.BytesIO(png)))
 
 
 def pids(title: str) -> list[int]:
@@ -162,3 +187,48 @@ def test_events_are_numbered_and_come_once(client):
     numbers = [first[0], *(number for number, _, _ in rest)]
     assert numbers == sorted(set(numbers))
     assert rest[-1][1] in ENDED
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["--stage", "sr_64"], "write STAGE=REPLICAS"),
+        (["--stage", "sr_64=0"], "1 to 1000 replicas"),
+        (["--stage", "sr_128=2"], "no stage 'sr_128', the cascade has base_16, sr_64"),
+        (["--stage", "sr_64=1", "--stage", "sr_64=2"], "named before"),
+        (["--host", "0.0.0.0"], "--keys"),
+        (["--cascade", "nowhere"], "no such folder"),
+        (["--precision", "fp8"], "allowed are fp32 and bf16"),
+    ],
+)
+def test_mistakes_on_the_command_line(said, told, capsys):
+    with pytest.raises(SystemExit) as ended, mock.patch("sys.argv", ["on_ray", *said]):
+        run(on_ray.main)
+    error = capsys.readouterr().err.strip()
+    assert (ended.value.code, error.count("\n")) == (2, 0)
+    assert told in error
+
+
+def test_stages_with_replicas_of_their_own(tmp_path):
+    """One server without a weight, a base network and two of the second stage: the pictures of one process, and a network that is
+    killed in the midst of a job costs it nothing."""
+    said = ("--stage", "base_16=1", "--stage", "sr_64=2")
+    with serving(tmp_path, *said) as address, Client(base_url=address, timeout=60) as client:
+        assert len(pids("ServeReplica:stage-sr_64")) == 2
+        held = client.start(num=3, seed=5, until="base_16")
+        assert client.events(held["id"])[-1][1] == "held"
+        job = client.post(f"{held['url']}/refine", json={"pick": [0, 2], "settings": FEW}).json()
+        told = client.events(job["id"])
+        assert [told[-1][1], told[0][1]] == ["finished", "stage_started"]
+        got = [decoded(client.get(url).content) for url in client.get(job["url"]).json()["stages"][-1]["urls"]]
+        request = Request(prompts=("red heart",), num=3, seed=5, settings=FEW)
+        alone = next(e.images for e in Cascade.load(SHIPPED).sample(request) if isinstance(e, StageFinished) and e.last)
+        assert (torch.stack(got).int() - alone[[0, 2]].int()).abs().max() <= 1
+
+        job = client.start(num=8, settings={"base_16": {"num_steps": 2}, "sr_64": {"num_steps": 100}})
+        with client.stream("GET", job["events"]) as answer:
+            names = (name for _, name, data in parsed(answer.iter_lines()) if data.get("stage") == "sr_64")
+            assert [next(names), next(names)] == ["stage_started", "preview"]
+            os.kill(pids("ServeReplica:stage-sr_64")[0], signal.SIGKILL)
+        assert client.finish(job["id"]) == "finished"
+        until(lambda: len(pids("ServeReplica:stage-sr_64")) == 2, 60)

@@ -1,0 +1,91 @@
+"""Options that `python -m cascade.serve` and `python -m cascade.serve.on_ray` share."""
+
+import ipaddress
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .limits import Limits
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+SHIPPED = Path(__file__).parents[1] / "shipped" / "emoji_tiny"
+NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+
+Host = Annotated[str, typer.Option(help="address to listen on; beyond loopback --keys is needed")]
+Port = Annotated[int, typer.Option(help="0: any that is free", min=0, max=65535)]
+StoreMB = Annotated[int, typer.Option(help="the oldest pictures go where these MB do not suffice", min=1)]
+FreeMB = Annotated[int, typer.Option(help="no new jobs where the disk has fewer MB left", min=0)]
+KeepH = Annotated[float, typer.Option(help="hours that pictures are kept", min=0.0)]
+KeysFile = Annotated[Path | None, typer.Option("--keys", help="file of API keys, lines NAME: KEY")]
+NoKeys = Annotated[bool, typer.Option("--no-keys", help="anyone who reaches the address may use it")]
+AllowHost = Annotated[
+    list[str] | None, typer.Option(help="a name by which a proxy asks, besides the loopback ones; may be repeated")
+]
+JobsPerMin = Annotated[int, typer.Option(help="jobs a minute of one key", min=1)]
+OpenJobs = Annotated[int, typer.Option(help="jobs of one key at once", min=1)]
+MaxImages = Annotated[int, typer.Option(help="images of one job", min=1)]
+MaxSteps = Annotated[int, typer.Option(help="sampler steps of a stage", min=1, max=1000)]
+MaxWaiting = Annotated[int, typer.Option(help="images that are accepted and not finished", min=1)]
+BodyMB = Annotated[int, typer.Option(help="MB of a request's body", min=1)]
+AbandonS = Annotated[float, typer.Option(help="seconds until a job that nobody watches any more ends", min=0.0)]
+DrainS = Annotated[float, typer.Option(help="seconds that open jobs get after SIGTERM", min=0.0)]
+Compile = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="torch.compile; takes minutes on a CPU", show_default="on GPUs"),
+]
+Precision = Annotated[str, typer.Option(help="fp32 or bf16")]
+Download = Annotated[bool, typer.Option("--download", help="let a missing text encoder be fetched")]
+LogPrompts = Annotated[bool, typer.Option("--log-prompts", help="write prompts to the log")]
+
+
+def check_needed(packages: tuple[str, ...], extra: str) -> None:
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"cascade.serve needs {', '.join(missing)}; pip install -e '.[{extra}]'")
+
+
+def check_open(host: str, keys: Path | None, no_keys: bool) -> None:
+    if not is_loopback(host) and keys is None and not no_keys:
+        raise ValueError(f"--host {host} is open to others; give --keys FILE, or --no-keys if everyone may use it")
+
+
+def check_precision(precision: str) -> None:
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def hosts_of(host: str, allowed: list[str] | None) -> frozenset[str] | None:
+    """Names by which clients may ask; None: any."""
+    return frozenset((*LOOPBACK, host, *(allowed or ()))) if is_loopback(host) or allowed else None
+
+
+def limits_of(
+    *, body_mb: int, max_images: int, max_steps: int, open_jobs: int, jobs_per_min: int, abandon_s: float, free_mb: int
+) -> Limits:
+    return Limits(
+        body_bytes=body_mb << 20,
+        bodies_bytes=max(body_mb << 20, 128 << 20),
+        images=max_images,
+        steps=max_steps,
+        open_jobs=open_jobs,
+        jobs_per_min=jobs_per_min,
+        abandon_s=abandon_s,
+        free_bytes=free_mb << 20,
+    )
+
+
+def prepared_by(compile_: bool | None, *, on_gpu: bool) -> Callable[..., Any]:
+    """What makes networks ready and measures them: compiled where it was said, or on GPUs."""
+    from cascade import batching
+
+    return batching.compiled if (on_gpu if compile_ is None else compile_) else batching.measured

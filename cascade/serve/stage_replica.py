@@ -1,0 +1,61 @@
+"""One stage's network in a process of its own, for the engines of others: `python -m cascade.serve.on_ray --stage sr_64=4`."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from torch import Tensor
+
+from stages.sampling import Ask
+
+LOST_S = 60.0  # without an answer
+
+
+class StageReplica:
+    """Loads and measures one stage, in the thread that will answer: CUDA graphs belong to a thread."""
+
+    def __init__(self, stage: str, *, cascade: str, precision: str, compile_: bool | None):
+        import torch
+
+        from cascade.devices import choose_devices
+        from cascade.pipeline import Cascade
+
+        from .options import prepared_by
+
+        torch.set_flush_denormal(True)
+        device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
+        self.buckets = device != "cpu"
+        self.link = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).links[0]
+        self._thread = ThreadPoolExecutor(1)
+        prepare = prepared_by(compile_, on_gpu=self.buckets)
+        self._rows = self._thread.submit(prepare, [self.link]).result()[stage]
+
+    def rows(self) -> int:
+        """Of a call, as measured."""
+        return self._rows
+
+    async def answer(self, asks: list[Ask], batch: int) -> list[Tensor]:
+        """x0_hat of each ask, on the CPU."""
+        return await asyncio.wrap_future(self._thread.submit(self._answer, asks, batch))
+
+    def _answer(self, asks: list[Ask], batch: int) -> list[Tensor]:
+        import torch
+
+        with torch.inference_mode():
+            return self.link.answer(asks, batch=batch, buckets=self.buckets)
+
+
+class RemoteStage:
+    """A `link.Remote`: asks whichever replica of a stage is free."""
+
+    def __init__(self, handle: Any):
+        self.handle = handle
+
+    def __call__(self, asks: list[Ask], batch: int) -> list[Tensor]:
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            return self.handle.answer.remote(asks, batch).result(timeout_s=LOST_S)
+        except (RayActorError, RayServeException, TimeoutError) as error:
+            raise ConnectionError(f"a replica was lost: {type(error).__name__}") from error
