@@ -41,8 +41,8 @@ def concerns(key: str, link: Link) -> bool:
     return bool(wanted.get(key, True))
 
 
-def class_numbers(model: Cascade, labels: list[str]) -> tuple[int, ...]:
-    """Class names or numbers to numbers; which numbers there are, `Conditions` knows."""
+def class_numbers(model: Cascade, labels: list[str], what: str = "--label") -> tuple[int, ...]:
+    """Class names or numbers to numbers; which numbers there are, `Conditions` knows. what: in messages."""
     names = model.conditions.classes
     numbers = []
     for label in labels:
@@ -52,7 +52,7 @@ def class_numbers(model: Cascade, labels: list[str]) -> tuple[int, ...]:
             numbers.append(int(label))
         else:
             known = f"one of the {len(names)} classes of the data" if names else "a name that the bundles know"
-            raise ValueError(f"--label {label}: neither a number nor {known}{nearest(label, names)}")
+            raise ValueError(f"{what} {label[:60]}: neither a number nor {known}{nearest(label, names)}")
     return tuple(numbers)
 
 

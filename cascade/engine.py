@@ -181,11 +181,18 @@ class Engine:
         except Exception as error:
             self._is_prepared(error)
             return
-        while not self._stopping:
-            if not self.tick(worker):
-                with self._changed:
-                    if not (self._stopping or self._schedule.has_work(self.workers[worker])):
-                        self._changed.wait(IDLE_S)
+        try:
+            while not self._stopping:
+                if not self.tick(worker):
+                    with self._changed:
+                        if not (self._stopping or self._schedule.has_work(self.workers[worker])):
+                            self._changed.wait(IDLE_S)
+        except BaseException:  # a defect of ours: nobody shall wait for what never comes
+            with self._changed:
+                self._closed = True
+                for ticket in list(self._schedule.tickets):
+                    self._schedule.end(ticket, Failed(stage="", message="the engine has failed; see its log"))
+            raise
 
     def _is_prepared(self, found: Mapping[str, int] | Exception) -> None:
         """Where several devices have a stage, the smallest batch counts."""

@@ -136,7 +136,11 @@ class Schedule:
             while ticket.todo and (images < self.max_running or not (ticket.has_preview or ticket.num_running)):
                 number, index = ticket.todo.popleft()
                 steps = paint(ticket.plan, index, lambda event, ticket=ticket: self.tell(ticket, event))  # type: ignore[misc]
-                link, ask = next(steps)
+                try:
+                    link, ask = next(steps)
+                except Exception as error:
+                    self.fail(ticket, ticket.plan.links[0].name, error)
+                    break
                 ticket.num_running += 1
                 images += len(index)
                 self.running.append(Running(ticket, number, index, steps, link, ask))
@@ -157,11 +161,19 @@ class Schedule:
             self.waiting -= len(one.index)
             if not ticket.left:
                 self.end(ticket, Finished(num=len(ticket.plan.request.index), nfe=ticket.plan.nfe))
-        except RunError as error:
-            self.end(ticket, Failed(stage=before.name, message=str(error)))
+        except Exception as error:
+            self.fail(ticket, before.name, error)
         else:
             if one.link is not before:
                 self.stages[before.name].images += len(one.index)
+
+    def fail(self, ticket: Ticket, stage: str, error: Exception) -> None:
+        """A request whose sampler cannot go on; others do."""
+        message = str(error)
+        if not isinstance(error, RunError):
+            log.error("stage %s: a sampler failed", stage, exc_info=error)
+            message = f"stage {stage}: an error while sampling"
+        self.end(ticket, Failed(stage=stage, message=message))
 
     def end(self, ticket: Ticket, event: Event) -> None:
         """The last event of a request; what it held is free."""

@@ -12,7 +12,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 50_000_000  # 150 MB as RGB; a bomb of a few KB can claim more
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -31,10 +32,7 @@ def decode_image(
     shrink_to > 0 allows a JPEG to be decoded at a smaller scale whose sides are at least twice that long: it will be
     shrunk anyway.
     """
-    try:
-        image = Image.open(io.BytesIO(content), formats=formats)
-    except Exception as error:  # whatever a decoder raises about foreign bytes is one kind of fault
-        raise ValueError(f"no {', '.join(formats)} picture: {_short(error)}") from error
+    image = _opened(content, formats)
     _check_pixels(image)
     try:
         if shrink_to and image.format == "JPEG":
@@ -58,13 +56,21 @@ def load_image(path: str | Path, background: Color = WHITE) -> Image.Image:
 
 def image_size(content: bytes) -> tuple[int, int]:
     """(height, width) when upright, from the header alone."""
-    try:
-        image = Image.open(io.BytesIO(content), formats=PACK_FORMATS)
-        sideways = image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    except Exception as error:
-        raise ValueError(f"no picture: {_short(error)}") from error
+    image = _opened(content, PACK_FORMATS)
     _check_pixels(image)
-    return (image.width, image.height) if sideways else (image.height, image.width)
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation) if image.info else None
+    except Exception as error:
+        raise ValueError(f"broken {image.format} picture: {_short(error)}") from error
+    return (image.width, image.height) if turned in (5, 6, 7, 8) else (image.height, image.width)
+
+
+def _opened(content: bytes, formats: tuple[str, ...]) -> ImageFile:
+    try:
+        return Image.open(io.BytesIO(content), formats=formats)
+    except Exception as error:  # whatever a decoder raises about foreign bytes is one kind of fault
+        why = "" if isinstance(error, UnidentifiedImageError) else f": {_short(error)}"
+        raise ValueError(f"no {', '.join(formats)} picture{why}") from error
 
 
 def _check_pixels(image: Image.Image) -> None:

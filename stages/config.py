@@ -3,9 +3,12 @@
 Levels of sigma and aug_sigma are noise std in units of pictures in [-1, 1]; amounts of training are counted in images.
 """
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Strict(BaseModel):
@@ -92,7 +95,15 @@ class SampleConfig(Strict):
     def _ordered(self) -> Self:
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
+        _ = self.sigmas
         return self
+
+    @property
+    def sigmas(self) -> "Tensor":
+        """(num_steps + 1,), see `power_grid`."""
+        from .diffusion.noise import power_grid  # configs are read where torch is not loaded yet
+
+        return power_grid(self.num_steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
 
 
 class TrainConfig(Strict):

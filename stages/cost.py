@@ -14,7 +14,6 @@ from .build import build_stage
 from .config import SampleConfig, StageConfig, SuperResConfig
 from .counting import count_pass
 from .diffusion.guidance import is_guided
-from .diffusion.noise import power_grid
 from .diffusion.samplers import SAMPLERS, drive
 
 BACKWARD = 3  # a training pass costs three forward passes: one forward, and as much again for each operand's gradient
@@ -180,8 +179,5 @@ def network_rows(settings: SampleConfig) -> list[int]:
         rows.append(2 if is_guided(settings.guidance_scale, sigma.item(), settings.guidance_interval) else 1)
         return x
 
-    sigmas = power_grid(
-        settings.num_steps, sigma_min=settings.sigma_min, sigma_max=settings.sigma_max, rho=settings.rho
-    )
-    drive(SAMPLERS[settings.sampler](torch.zeros(1, 1, 1, 1), sigmas), ask)
+    drive(SAMPLERS[settings.sampler](torch.zeros(1, 1, 1, 1), settings.sigmas), ask)
     return rows

@@ -12,7 +12,6 @@ from data.batch import Cond
 from .config import SampleConfig
 from .diffusion.corrupt import augment, normals
 from .diffusion.guidance import guide, is_guided
-from .diffusion.noise import power_grid
 from .diffusion.samplers import SAMPLERS, Denoiser, Query, Sampler, drive
 from .randomness import generators
 from .stage import Stage
@@ -48,11 +47,8 @@ def start(settings: SampleConfig, noise: Tensor, given: Given) -> Sampler:
     (relay diffusion, Teng et al. 2023), else 0. The stand-in's error is what sigma_max must drown: 0.2 for an upsampled picture, 1
     for none, so super-resolution can start an order of magnitude lower.
     """
-    sigmas = power_grid(
-        settings.num_steps, sigma_min=settings.sigma_min, sigma_max=settings.sigma_max, rho=settings.rho
-    )
     x = noise * settings.sigma_max
-    return SAMPLERS[settings.sampler](x if given.low_res is None else x + given.low_res, sigmas)
+    return SAMPLERS[settings.sampler](x if given.low_res is None else x + given.low_res, settings.sigmas)
 
 
 @dataclass(frozen=True, kw_only=True)

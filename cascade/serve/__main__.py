@@ -9,6 +9,7 @@ Prints one line when it is ready. Exit codes: 0 after SIGTERM, 2 a mistake that 
 import logging
 import signal
 import sys
+import warnings
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -56,6 +57,7 @@ def main(
     from .limits import Keys
     from .server import Server, listen
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # odd pictures of clients are no news for the log
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     known = Keys.read(keys) if keys else None
     socket = listen(host, port)

@@ -24,8 +24,8 @@ from data.resize import downsample
 
 from .limits import Limits, Refused
 
-Settings = dict[str, dict[str, int | float | str | list[float]]]
-
+Name = Annotated[str, Field(max_length=200)]
+Settings = dict[Name, dict[Name, int | float | Name | list[float]]]
 
 CHUNK = 4
 
@@ -38,10 +38,10 @@ class JobBody(Body):
     """`num` pictures of each of `prompts` or `labels` (neither: unconditional), or of `image`. until: hold after this stage."""
 
     prompts: Annotated[list[str], Field(max_length=10_000)] = []
-    labels: Annotated[list[int | str], Field(max_length=10_000)] = []
+    labels: Annotated[list[int | Name], Field(max_length=10_000)] = []
     num: Annotated[int, Field(ge=1, le=10_000)] = 1
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
-    until: str = ""
+    until: Name = ""
     settings: Settings = {}
     size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     image: str | None = None
@@ -51,9 +51,9 @@ class RefineBody(Body):
     """The pictures `pick` that stage `from` gave go on from there; none are all."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
-    stage: Annotated[str, Field(alias="from")] = ""
+    stage: Annotated[Name, Field(alias="from")] = ""
     pick: Annotated[list[int], Field(max_length=10_000)] = []
-    until: str = ""
+    until: Name = ""
     settings: Settings = {}
 
 
@@ -62,7 +62,7 @@ class ImagesBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
     prompt: str
-    model: str | None = None
+    model: Name | None = None
     n: Annotated[int, Field(ge=1, le=10)] | None = None
     size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")] | None = None
     response_format: Literal["b64_json"] | None = None
@@ -82,7 +82,7 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Request:
         first, low_res = upload(body.image, cascade, limits)
     request = Request(
         prompts=tuple(body.prompts),
-        labels=class_numbers(cascade, [str(label) for label in body.labels]),
+        labels=class_numbers(cascade, [str(label) for label in body.labels], "labels:"),
         num=body.num,
         seed=seed_of(body.seed),
         low_res=low_res,

@@ -77,6 +77,7 @@ class Guard:
             held = len(body)
             await self.app(scope, _replay(body, receive), answer)
         except Refused as error:
+            self.metrics.refused.labels(error.code).inc()
             await refuse(error, answer)
         finally:
             self._reading -= held

@@ -71,7 +71,11 @@ class Keys:
     def read(cls, path: Path) -> Self:
         """Lines `name: key` or `key`; # begins a comment. Raises ValueError, OSError."""
         keys: dict[str, str] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: not a text file in UTF-8; write keys one a line") from None
+        for number, line in enumerate(lines, 1):
             text = line.partition("#")[0].strip()
             if not text:
                 continue
@@ -81,6 +85,8 @@ class Keys:
             name = name or _digest(key).hex()[:8]
             if name in keys:
                 raise ValueError(f"{path}:{number}: a second key of {name!r}; give it another name")
+            if key in keys.values():
+                raise ValueError(f"{path}:{number}: the key of {name!r} is another's, too; give each its own")
             keys[name] = key
         if not keys:
             raise ValueError(f"{path}: no key in it; write one a line, at least {MIN_KEY} characters")

@@ -29,6 +29,8 @@ def refined(
     names = cascade.names
     made = {picture.stage for picture in held}
     stage = body.stage or next((name for name in reversed(names[:-1]) if name in made), "")
+    if not stage:
+        raise ValueError("from: this job has no pictures of a stage to go on from; wait for one, or start a new job")
     if stage not in names[:-1]:
         raise ValueError(f"from: no stage {stage!r} to go on from; allowed are {', '.join(names[:-1])}")
     there = {picture.k: picture for picture in held if picture.stage == stage}

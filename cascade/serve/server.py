@@ -108,7 +108,8 @@ def listen(host: str, port: int) -> socket.socket:
                 found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
         found.bind((host, port))
         found.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:
         found.close()
-        raise ValueError(f"--host {host} --port {port}: {error.strerror or error}; choose another") from None
+        why = getattr(error, "strerror", None) or "no address"
+        raise ValueError(f"--host {ascii(host)[1:-1]} --port {port}: {why}; choose another") from None
     return found

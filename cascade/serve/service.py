@@ -117,9 +117,9 @@ class Service:
             raise Refused(507, "storage_full", "no space is left for pictures; try again later", retry_after=60)
 
     def _full(self, error: QueueFullError) -> Refused:
-        status = 503 if self.is_draining else 429
-        code = "shutting_down" if self.is_draining else "queue_full"
-        return Refused(status, code, str(error), retry_after=error.retry_after)
+        if self.is_draining or not self.engine.is_alive:
+            return Refused(503, "shutting_down", str(error), retry_after=error.retry_after)
+        return Refused(429, "queue_full", str(error), retry_after=error.retry_after)
 
     def links_of(self, request: Request) -> list[Link]:
         names = cut(self.cascade.names, request.first, request.last, "request")

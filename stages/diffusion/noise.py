@@ -28,7 +28,8 @@ def sigma_from_alpha_bar(alpha_bar: Tensor) -> Tensor:
 def power_grid(num_steps: int, *, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
     """Sampling levels (num_steps + 1,) float64 from sigma_max down to sigma_min, then 0 (EDM, eq. 5).
 
-    Evenly spaced in sigma^(1/rho); one step is [sigma_max, 0].
+    Evenly spaced in sigma^(1/rho); one step is [sigma_max, 0]. Raises ValueError where two levels would be one in float32, in which
+    networks are told.
     """
     if num_steps < 1 or not 0 < sigma_min < sigma_max or rho <= 0:
         raise ValueError(
@@ -37,7 +38,13 @@ def power_grid(num_steps: int, *, sigma_min: float, sigma_max: float, rho: float
         )
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
-    return torch.cat([sigmas, sigmas.new_zeros(1)])
+    sigmas = torch.cat([sigmas, sigmas.new_zeros(1)])
+    if not (sigmas.float().diff() < 0).all():
+        raise ValueError(
+            f"{num_steps} steps from sigma_max={sigma_max} to sigma_min={sigma_min} with rho={rho} are not {num_steps} "
+            "different noise levels; choose a wider range, fewer steps or rho 7"
+        )
+    return sigmas
 
 
 def lognormal_sigma(u: Tensor, *, mean: float, std: float) -> Tensor:

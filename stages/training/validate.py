@@ -19,7 +19,6 @@ from data.shards import read_split
 
 from ..bundle import load_bundle, read_sidecar
 from ..config import StageConfig, SuperResConfig
-from ..diffusion.noise import power_grid
 from ..diffusion.samplers import SAMPLERS, drive
 from ..sampling import Given, give_low_res, guided, image_noise
 from ..stage import Stage
@@ -103,8 +102,5 @@ def paint_again(below: Stage, batch: Batch, size: int) -> Tensor:
         aug = image_noise("val", 0, batch.index, "aug", shape, device)
         given = give_low_res(below, batch.cond, low_res, settings.aug_sigma, aug)
     noise = image_noise("val", 0, batch.index, "start", shape, device)
-    sigmas = power_grid(
-        settings.num_steps, sigma_min=settings.sigma_min, sigma_max=settings.sigma_max, rho=settings.rho
-    )
-    sampler = SAMPLERS[settings.sampler](truth + settings.sigma_max * noise, sigmas)
+    sampler = SAMPLERS[settings.sampler](truth + settings.sigma_max * noise, settings.sigmas)
     return drive(sampler, guided(below, settings, given)).clamp(-1, 1)

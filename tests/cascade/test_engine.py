@@ -15,6 +15,7 @@ from cascade.engine import Engine, QueueFullError
 from cascade.events import Cancelled, Failed, Finished, Preview, StageFinished, StageStarted
 from cascade.pipeline import Cascade
 from cascade.request import Request
+from stages.diffusion.samplers import SAMPLERS, Query
 from stages.stage import Stage
 
 from .chains import finished, levels_apart, tiny
@@ -263,6 +264,19 @@ def test_picks_that_cannot_be(networks, options, says):
         Engine(networks).check(Request(**({"num": 6, "first": "sr_16", "low_res": low_res} | options)))
 
 
+@pytest.mark.parametrize("calls", [0, 2])
+def test_a_sampler_that_raises_fails_its_request_only(networks, monkeypatch, calls):
+    def broken(x, sigmas):
+        for _ in range(calls):
+            x = yield Query(x, torch.ones(len(x)))
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(SAMPLERS, "heun", broken)
+    wrong, right = run(Engine(networks), Request(num=5, settings={"base_8": {"sampler": "heun"}}), Request(num=2))
+    assert wrong[-1] == Failed(stage="base_8", message="stage base_8: an error while sampling")
+    assert isinstance(right[-1], Finished)
+
+
 class TestThreads:
     def test_many_clients_at_once(self, networks):
         """Submitted from eight threads while it ticks: none lost, none doubled, the same pictures as alone."""
@@ -294,6 +308,17 @@ class TestThreads:
         for k in (0, 13, 31):
             assert levels_apart(finished(got[k]), finished(networks.sample(Request(seed=k)))) <= 1
         assert not engine.is_alive
+
+    def test_a_thread_that_dies_leaves_nobody_waiting(self, networks, monkeypatch):
+        monkeypatch.setattr("threading.excepthook", lambda args: None)
+        engine, events = Engine(networks).start(), []
+        monkeypatch.setattr(Engine, "tick", lambda *_: 1 / 0)
+        engine.submit(Request(), events.append)
+        engine._threads[0].join(10)
+        assert isinstance(events[-1], Failed)
+        with pytest.raises(QueueFullError):
+            engine.submit(Request(), events.append)
+        engine.stop()
 
     def test_replicas_share_the_work(self, networks):
         """A second copy with a thread of its own: the same pictures, both ticked."""

@@ -76,6 +76,17 @@ def test_fault32_exif_turns_the_picture_upright(orientation):
     assert image_size(saved(turned, "JPEG", exif=exif)) == (16, 32)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"), [(2, b"up\0\0"), (7, b"\6\0\0\0"), (3, b"\0\143\0\0")], ids=["text", "bytes", "99"]
+)
+def test_an_orientation_that_is_none_turns_nothing(kind, value):
+    num = {2: 3, 7: 1, 3: 1}[kind]
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHI4sI", 8, 1, 0x0112, kind, num, value, 0)
+    content = saved(Image.new("RGB", (8, 4)), "JPEG", exif=exif)
+    assert image_size(content) == (4, 8)
+    assert decode_image(content).size == (8, 4)
+
+
 def swapped_profile() -> bytes:
     """A profile whose red and blue primaries are exchanged, made from the sRGB one by exchanging two tag names."""
     icc = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())

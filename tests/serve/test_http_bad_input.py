@@ -86,6 +86,10 @@ def test_fault45_malformed_json(client: Client, content: bytes):
         ({"settings": {"sr_64": {"num_steps": 0}}}, "num_steps"),
         ({"settings": {"sr_64": {"num_steps": "many"}}}, "num_steps"),
         ({"settings": {"sr_64": {"aug_sigma": 5.0}}}, "aug_sigma"),
+        ({"settings": {"base_16": {"sigma_min": 79.99999999999999}}}, "noise levels"),
+        ({"settings": {"sr_64": {"rho": 0.1}}}, "noise levels"),
+        ({"settings": {"x" * 300: {}}}, "settings"),
+        ({"until": "x" * 300}, "until"),
         ({"settings": {"sr_64": {"sampler": "magic"}}}, "sampler"),
         ({"settings": {"sr_64": {"stepps": 3}}}, "stepps"),
         ({"settings": {"sr_64": 3}}, "settings.sr_64"),
@@ -165,6 +169,7 @@ def test_fault45_a_body_of_50_mb(client: Client, serving: Serving):
     assert answer.status_code == 413
     assert client.error(answer) == "too_large"
     assert serving.app._reading == 0  # nothing of it is still counted
+    assert 'cascade_refused_total{code="too_large"} 1.0' in client.get("/metrics").text
 
 
 def test_fault45_a_body_of_50_mb_that_does_not_say_so(client: Client):
@@ -400,11 +405,20 @@ def test_fault56_the_rate_of_one_key_is_not_the_others(keyed: Serving):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# nothing", "short", "a: b c d e f g h i j k l m", "a: " + KEY + "\na: " + OTHER]
+    "text",
+    [
+        "",
+        "# nothing",
+        "short",
+        "a: b c d e f g h i j k l m",
+        "a: " + KEY + "\na: " + OTHER,
+        "a: " + KEY + "\nb: " + KEY,
+        "\xff" + KEY,
+    ],
 )
 def test_fault56_a_file_of_keys_that_is_none(tmp_path, text: str):
     path = tmp_path / "keys"
-    path.write_text(text)
+    path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match="keys"):
         Keys.read(path)
 

@@ -68,6 +68,14 @@ def test_power_grid_refuses(wrong):
         power_grid(**{"num_steps": 4, "sigma_min": 0.1, "sigma_max": 80.0, **wrong})
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"rho": 0.1}, {"sigma_min": 79.99999999999999}, {"num_steps": 3000, "sigma_min": 79.99}]
+)
+def test_power_grid_refuses_levels_that_are_one(wrong):
+    with pytest.raises(ValueError, match="different noise levels; choose"):
+        power_grid(**{"num_steps": 16, "sigma_min": 0.005, "sigma_max": 80.0, **wrong})
+
+
 @pytest.mark.parametrize(("mean", "std"), [(-1.2, 1.2), (0.4, 2.0)])
 def test_quartiles_of_training_sigma(mean, std, generator):
     """The quartiles of N(mean, std^2) are mean -+ 0.6744898 std; of 100,000 draws they are known to 0.3 % std."""
