@@ -2,6 +2,8 @@
 ones wait for events. What refuses is a `Refused` or a `ValueError`; both become one line of JSON.
 """
 
+import logging
+import sqlite3
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -21,6 +23,7 @@ from .models import models
 from .service import Service
 from .sse import EventStream, frames
 
+log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
@@ -53,6 +56,13 @@ def add_errors(app: FastAPI) -> None:
         service: Service = request.app.state.service
         service.metrics.refused.labels(error.code).inc()
         return JSONResponse(error_body(error.code, str(error)), error.status, error_headers(error))
+
+    @app.exception_handler(sqlite3.Error)
+    @app.exception_handler(OSError)
+    def unreadable(request: Request, error: Exception) -> JSONResponse:
+        log.error("the store: %s", error)
+        text = "the store cannot be read or written now; try again later"
+        return refused(request, Refused(503, "storage_failed", text, retry_after=5))
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

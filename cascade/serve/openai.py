@@ -7,6 +7,8 @@ connection cancels the work.
 import asyncio
 import base64
 import json
+import logging
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
@@ -28,7 +30,8 @@ from .refine import pixels
 from .service import Service
 from .sse import disconnected, follow
 
-STATUS = {"out_of_memory": 503, "storage_full": 507, "shutting_down": 503}
+log = logging.getLogger(__name__)
+STATUS = {"out_of_memory": 503, "storage_full": 507, "storage_failed": 503, "shutting_down": 503}
 
 
 def start(service: Service, owner: str, body: ImagesBody) -> Job:
@@ -64,7 +67,14 @@ async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> 
             elif name == "failed":
                 yield _frame("error", {"error": data})
             elif name == "finished":
-                for picture in await to_thread.run_sync(results, service, owner, job, body):
+                try:
+                    pictures = await to_thread.run_sync(results, service, owner, job, body)
+                except (Refused, OSError, sqlite3.Error) as error:
+                    log.error("job %s: its pictures cannot be read: %s", job.id, error)
+                    data = {"code": "storage_failed", "message": "the pictures cannot be read; try again later"}
+                    yield _frame("error", {"error": data})
+                    return
+                for picture in pictures:
                     yield _event("completed", picture, body, usage=_usage())
 
 

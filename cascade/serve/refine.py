@@ -11,6 +11,7 @@ from cascade.request import Request
 from data.decode import decode_image, to_array
 
 from .bodies import RefineBody, Settings, batch_of, settings_within
+from .limits import Refused
 from .store import PictureRow
 
 
@@ -61,4 +62,7 @@ def settings_over(before: Settings, now: Settings) -> Settings:
 
 def pixels(content: bytes) -> torch.Tensor:
     """uint8 (3, h, w) of a PNG of ours."""
-    return torch.tensor(to_array(decode_image(content)))
+    try:
+        return torch.tensor(to_array(decode_image(content)))
+    except ValueError:
+        raise Refused(410, "expired", "this picture is damaged on the disk; start the job again") from None

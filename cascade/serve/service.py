@@ -23,7 +23,7 @@ from .previews import Eta, preview_data
 from .refine import refined, settings_over
 from .store import EXPIRED, JobRow, PictureRow, Store
 from .views import job_data
-from .writer import Check, Writer
+from .writer import Check, Writer, told
 
 log = logging.getLogger("cascade.serve")
 KEEPER_S = 0.25
@@ -65,6 +65,8 @@ class Service:
             return "shutting down"
         if not (self.engine.is_alive and self.writer.is_alive):
             return "a thread has died"
+        if not self.store.is_there:
+            return "the store's folder is gone"
         if self._memory_failures >= UNREADY_AFTER:
             return "no memory for the last requests"
         return ""
@@ -94,8 +96,7 @@ class Service:
                 self.store.forget(job.id)
             if isinstance(error, QueueFullError):
                 raise self._full(error) from None
-            if isinstance(error, sqlite3.Error):
-                log.error("the index of the store: %s", error)
+            if isinstance(error, sqlite3.Error) and told(error)[0] == "storage_full":
                 raise Refused(
                     507, "storage_full", "the job cannot be recorded; try again later", retry_after=60
                 ) from None
@@ -180,7 +181,7 @@ class Service:
         said = job_data(row, job.state if job else row.state, self.store.pictures(row.id))
         if said["state"] == "failed":
             events = reversed(self.store.events(row.id))
-            said["error"] = next((data for _, name, data in events if name == "failed"), None)
+            said["error"] = next((data for _, name, data in events if name == "failed"), job and job.broken)
         return said
 
     def allowed(self, job: Job, event: Preview) -> Tensor | None:

@@ -123,6 +123,10 @@ class Store:
         """Of the disk."""
         return shutil.disk_usage(self.folder).free
 
+    @property
+    def is_there(self) -> bool:
+        return self.pictures_dir.is_dir()
+
     def add_job(self, job: JobRow) -> None:
         with self._change() as db:
             db.execute(

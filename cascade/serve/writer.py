@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from torch import Tensor
 
@@ -23,18 +23,20 @@ from .store import ENDED, Store
 
 log = logging.getLogger(__name__)
 Check = Callable[[Tensor], bool]  # uint8 (b, c, h, w): may these be shown?
+RETRY_S = 1.0
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Writer:
-    """ended: called with every job whose end can be read. check: a filter of pictures; what it refuses, or where it raises, is not
-    shown and not stored, and its job fails."""
+    """ended: called with every job whose end is recorded; where that fails the job has failed, and it is tried again. check: a
+    filter of pictures; what it refuses, or where it raises, is not shown and not stored, and its job fails."""
 
     def __init__(self, cascade: Cascade, store: Store, ended: Callable[[Job], None], check: Check | None = None):
         self.cascade, self.store, self.ended, self.check = cascade, store, ended, check
         self.unsaved = 0
         self._lock = threading.Lock()
         self._queue: SimpleQueue[tuple[Job, Entry, Event] | None] = SimpleQueue()
+        self._unrecorded: list[tuple[Job, Entry]] = []  # ends
         self._thread = threading.Thread(target=self._run, daemon=True, name="writer")
         self._thread.start()
 
@@ -55,12 +57,19 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while True:
+            try:
+                item = self._queue.get(timeout=RETRY_S if self._unrecorded else None)
+            except Empty:
+                self._record()
+                continue
+            if item is None:
+                return self._record()
             job, entry, event = item
             try:
                 entry.data = self._milestone(job, entry, event)
             except (OSError, sqlite3.Error) as error:
-                self._fail(job, entry, *_told(error))
+                self._fail(job, entry, *told(error))
             except Exception:
                 log.exception("job %s", job.id)
                 self._fail(job, entry, "internal", "a defect of the server; its log says more")
@@ -68,9 +77,23 @@ class Writer:
                 with self._lock:
                     self.unsaved -= len(event.index)
             if entry.name in ENDED:
-                self.ended(job)
+                if (job, entry) not in self._unrecorded:
+                    self.ended(job)
+                self._record()
                 self._make_room()
             job.wake()
+
+    def _record(self) -> None:
+        """The failures that are not recorded yet, from the first; until then these jobs count as open."""
+        while self._unrecorded:
+            job, entry = self._unrecorded[0]
+            try:
+                self.store.add_event(job.id, entry.id, entry.name, entry.data or {}, state=job.state)
+            except (OSError, sqlite3.Error) as error:
+                log.error("job %s: its end cannot be recorded, tried again in %.0f s: %s", job.id, RETRY_S, error)
+                return
+            self._unrecorded.pop(0)
+            self.ended(job)
 
     def _fail(self, job: Job, entry: Entry, code: str, message: str) -> None:
         """The job ends in `failed`, whatever the engine still says about it; this milestone is told empty."""
@@ -80,6 +103,7 @@ class Writer:
         entry.data = {}
         if entry.name in ENDED:
             entry.name, entry.data, job.state = "failed", job.broken, "failed"
+            self._unrecorded.append((job, entry))
 
     def _milestone(self, job: Job, entry: Entry, event: Event) -> Data:
         data: Data = {}
@@ -140,7 +164,8 @@ def picture_url(job: str, stage: str, k: int) -> str:
     return f"/v1/jobs/{job}/stages/{stage}/{k}.png"
 
 
-def _told(error: OSError | sqlite3.Error) -> tuple[str, str]:
+def told(error: OSError | sqlite3.Error) -> tuple[str, str]:
+    """(code, message) for users."""
     is_full = "full" in str(error) if isinstance(error, sqlite3.Error) else error.errno in FULL
     if is_full:
         return "storage_full", "no space is left for pictures; remove some, or ask who runs this server"

@@ -5,6 +5,7 @@ import contextlib
 import os
 import resource
 import socket
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -386,6 +387,54 @@ def test_a_picture_that_was_removed_from_the_disk(client: Client, serving: Servi
         (serving.store.pictures_dir / picture.file).unlink()
     assert client.get(job["stages"][0]["urls"][0]).status_code == 410
     assert client.post(f"{job['url']}/refine", json={"from": "base_16"}).status_code == 410
+
+
+def test_an_index_that_another_process_locks(client: Client, serving: Serving):
+    """The job fails, new ones are refused; when the lock is gone its end is recorded and all is as before."""
+    store = serving.service.store
+    store._db.execute("pragma busy_timeout = 50")
+    job = client.start(settings=LONG)
+    with contextlib.closing(sqlite3.connect(store.folder / "index.sqlite", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        number, name, data = client.events(job["id"])[-1]
+        assert (name, data["code"]) == ("failed", "storage_failed")
+        said = client.get(job["url"]).json()
+        assert (said["state"], said["error"]["code"]) == ("failed", "storage_failed")
+        refused = client.post("/v1/jobs", json={"prompts": ["x"], "settings": FEW})
+        assert (refused.status_code, client.error(refused)) == (503, "storage_failed")
+        assert store.find(job["id"], "").state != "failed"
+        other.execute("rollback")
+    until(lambda: store.find(job["id"], "").state == "failed")
+    assert client.events(job["id"]) == [*client.events(job["id"])[:-1], (number, name, data)]
+    assert client.run()["state"] == "finished"
+    until(lambda: not serving.service._open)
+
+
+def test_pictures_that_cannot_be_read(client: Client, serving: Serving, caplog):
+    store = serving.service.store
+    held = client.run(num=2, until="base_16")
+    folder, damaged = (store.pictures_dir / picture.file for picture in store.pictures(held["id"]))
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    folder.unlink()
+    folder.mkdir()
+    answers = [
+        client.get(f"/v1/jobs/{held['id']}/stages/base_16/0.png"),
+        client.post(f"/v1/jobs/{held['id']}/refine", json={"pick": [0]}),
+        client.post(f"/v1/jobs/{held['id']}/refine", json={"pick": [1]}),
+    ]
+    assert [(answer.status_code, client.error(answer)) for answer in answers] == [
+        (503, "storage_failed"), (503, "storage_failed"), (410, "expired")
+    ]  # fmt: skip
+    folder.rmdir()
+    store.pictures_dir.rename(store.folder / "away")
+    assert client.get("/readyz").status_code == 503
+    assert client.run()["error"]["code"] == "storage_failed"
+    openai = client.post("/v1/images/generations", json={"prompt": "red heart"})
+    assert (openai.status_code, client.error(openai)) == (503, "storage_failed")
+    (store.folder / "away").rename(store.pictures_dir)
+    assert client.get("/readyz").status_code == 200
+    assert client.run()["state"] == "finished"
+    assert "Traceback" not in caplog.text
 
 
 def test_sixty_short_jobs_leave_nothing_behind(serving: Serving):
