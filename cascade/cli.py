@@ -36,8 +36,7 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
 
 def concerns(key: str, link: Link) -> bool:
     """aug_sigma is for super-resolution; guidance for stages with a condition, elsewhere it costs a call and changes nothing."""
-    cond = link.sidecar.config.cond
-    wanted = {"aug_sigma": link.contract.low_res, "guidance_scale": cond.text or cond.num_classes}
+    wanted = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_conditional}
     return bool(wanted.get(key, True))
 
 

@@ -51,6 +51,12 @@ class Link:
     def contract(self) -> Contract:
         return self.sidecar.contract
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether guidance does anything."""
+        cond = self.sidecar.config.cond
+        return bool(cond.text or cond.num_classes)
+
     def answer(self, asks: list[Ask], *, batch: int, buckets: bool = False) -> list[torch.Tensor]:
         """x0_hat of each ask, all of one make, by this stage's network."""
         if self.remote:
@@ -75,6 +81,10 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
             wanted = SampleConfig.model_validate(link.settings.model_dump() | dict(settings.get(link.name, {})))
         except ValidationError as error:
             raise ValueError(f"settings of stage {link.name}: {first_error(error)}") from None
+        if wanted.guidance_scale not in (1, link.settings.guidance_scale) and not link.is_conditional:
+            raise ValueError(
+                f"settings of stage {link.name}: guidance_scale: no prompt or class guides it; leave it out"
+            )
         changed.append(replace(link, settings=wanted))
     return changed
 

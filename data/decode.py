@@ -54,9 +54,9 @@ def load_image(path: str | Path, background: Color = WHITE) -> Image.Image:
         raise ValueError(f"{path}: {error}") from error
 
 
-def image_size(content: bytes) -> tuple[int, int]:
+def image_size(content: bytes, formats: tuple[str, ...] = PACK_FORMATS) -> tuple[int, int]:
     """(height, width) when upright, from the header alone."""
-    image = _opened(content, PACK_FORMATS)
+    image = _opened(content, formats)
     _check_pixels(image)
     try:
         turned = image.getexif().get(ExifTags.Base.Orientation) if image.info else None

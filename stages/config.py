@@ -95,6 +95,9 @@ class SampleConfig(Strict):
     def _ordered(self) -> Self:
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
+        low, high = self.guidance_interval
+        if low > high:
+            raise ValueError(f"guidance_interval ({low}, {high}) is empty; write the lower level first")
         _ = self.sigmas
         return self
 

@@ -13,6 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
+from cascade.config import nearest
+
 from . import openai
 from .bodies import ImagesBody, JobBody, RefineBody, job_request
 from .docs import docs_page
@@ -68,7 +70,12 @@ def add_errors(app: FastAPI) -> None:
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:])
-        return JSONResponse(error_body("invalid_request", f"{place or 'body'}: {first['msg']}"), 422)
+        why = first["msg"]
+        if first["type"] == "extra_forbidden":
+            why = f"no such field{nearest(str(first['loc'][-1]), {*JobBody.model_fields, 'from', 'pick'})}"
+        if not place and "json" not in request.headers.get("content-type", ""):
+            why = "send JSON, with the header Content-Type: application/json"
+        return JSONResponse(error_body("invalid_request", f"{place[:200] or 'body'}: {why}"), 422)
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -99,8 +106,9 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/jobs", status_code=202)
     def create(request: Request, body: JobBody) -> Data:
-        """Start a job. until: hold after this stage. settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}.
-        size: [width, height]. image: base64 of a PNG, JPEG or WebP to sharpen."""
+        """Start a job: num images of each of prompts or labels, or of image; with neither, of nothing in particular. How many are
+        allowed is in /v1/models, as are the names of stages. until: hold after this stage. size: [width, height].
+        settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image: base64 of a PNG, JPEG or WebP to sharpen."""
         with mistakes():
             wanted = job_request(body, service.cascade, service.limits)
             return accepted(service.create(owner(request), wanted, settings=body.settings))
@@ -157,6 +165,13 @@ def add_openai(app: FastAPI, service: Service) -> None:
         """The cascade that is served: stages, settings, ranges, limits."""
         return models(service)
 
+    @app.get("/v1/models/{model}")
+    def named(model: str) -> Data:
+        """The same of one."""
+        if model != service.name:
+            raise Refused(404, "model_not_found", f"model {model[:60]!r} is not here; there is {service.name!r}")
+        return cast(Data, models(service)["data"][0])
+
     @app.post("/v1/images/generations")
     async def generate(request: Request, body: ImagesBody) -> Any:
         """OpenAI's images.generate, with stream and partial_images."""
@@ -171,11 +186,13 @@ def add_openai(app: FastAPI, service: Service) -> None:
 def add_pages(app: FastAPI, service: Service) -> None:
     """The page, and what operators read."""
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", response_class=PlainTextResponse)
     def health() -> str:
         """The process answers."""
         return "ok"
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", response_class=PlainTextResponse)
     def ready() -> Response:
         """Whether new jobs are wanted; a full queue is not a reason."""
@@ -196,6 +213,7 @@ def add_pages(app: FastAPI, service: Service) -> None:
 
 
 def add_file(app: FastAPI, route: str, path: Path) -> None:
+    @app.head(route, include_in_schema=False)
     @app.get(route, include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(path, headers={"cache-control": "no-cache"})

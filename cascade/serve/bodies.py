@@ -19,7 +19,7 @@ from cascade.pictures import cut_to_aspect
 from cascade.pipeline import Cascade
 from cascade.request import MAX_SEED, Request
 from data.batch import to_float, to_uint8
-from data.decode import decode_image, image_size, to_array
+from data.decode import FORMATS, decode_image, image_size, to_array
 from data.resize import downsample
 
 from .limits import Limits, Refused
@@ -80,6 +80,9 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Request:
     check_count(max(len(body.prompts), len(body.labels), 1) * body.num, limits)
     if body.image is not None:
         first, low_res = upload(body.image, cascade, limits)
+        later = cascade.names[cascade.names.index(first) :]
+        if body.until and body.until in cascade.names and body.until not in later:
+            raise ValueError(f"until: the picture enters at stage {first}; allowed are {', '.join(later)}")
     request = Request(
         prompts=tuple(body.prompts),
         labels=class_numbers(cascade, [str(label) for label in body.labels], "labels:"),
@@ -105,6 +108,10 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Reques
 
 def settings_within(settings: Settings, cascade: Cascade, first: str, last: str) -> Settings:
     """Those of the stages in use. All are checked: what is said about later stages is for a refinement."""
+    for name, each in settings.items():
+        for key, value in each.items():
+            if isinstance(value, str) and key != "sampler":
+                raise ValueError(f"settings of stage {name}: {key}: {value!r} is a text; send a number")
     with_settings(cascade.links, settings)
     names = cut(cascade.names, first, last, "request")
     return {name: each for name, each in settings.items() if name in names}
@@ -159,7 +166,7 @@ def upload(text: str, cascade: Cascade, limits: Limits) -> tuple[str, Tensor]:
     """The stage that loses least of a picture in base64, and the picture (1, 3, h, w) uint8 as that stage takes it."""
     content = unpack(text)
     try:
-        h, w = image_size(content)
+        h, w = image_size(content, FORMATS)
         if h * w > limits.upload_pixels:
             raise Refused(413, "too_many_pixels", f"image: {w}x{h} px; at most {limits.upload_pixels:,} pixels")
         takes = {link.contract.low_res: link for link in cascade.links if link.contract.low_res}

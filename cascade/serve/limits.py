@@ -80,7 +80,7 @@ class Keys:
             if not text:
                 continue
             name, _, key = (part.strip() for part in text.rpartition(":"))
-            if len(key) < MIN_KEY or not key.isascii() or len(key.split()) > 1:
+            if len(key) < MIN_KEY or not (key.isascii() and key.isprintable()) or len(key.split()) > 1:
                 raise ValueError(f"{path}:{number}: a key has at least {MIN_KEY} ASCII characters and no spaces")
             name = name or _digest(key).hex()[:8]
             if name in keys:

@@ -41,12 +41,10 @@ def stage(link: Link, limits: Limits) -> Data:
 
 def ranges(link: Link, limits: Limits) -> Data:
     fields = SampleConfig.model_json_schema()["properties"]
-    cond = link.sidecar.config.cond
-    guided = bool(cond.text or cond.num_classes)
     return {
         "num_steps": [1, limits.steps],
         "guidance_scale": [fields["guidance_scale"]["minimum"], fields["guidance_scale"]["maximum"]]
-        if guided
+        if link.is_conditional
         else None,
         "aug_sigma": [0.0, link.contract.max_aug_sigma] if link.contract.low_res else None,
         "sampler": fields["sampler"]["enum"],

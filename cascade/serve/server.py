@@ -56,7 +56,8 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """close: called once, in a thread, with the seconds that open jobs may take. ready: called when requests are taken."""
+    """close: called in a thread with the seconds that open jobs may take; at a second signal again, with none. ready: called when
+    requests are taken."""
 
     def __init__(self, app: ASGIApp, *, close: Callable[[float], None], drain_s: float, ready: Callable[[], None]):
         config = uvicorn.Config(
@@ -87,6 +88,7 @@ class Server(uvicorn.Server):
             drain_s = self.drain_s if self.told[0] == signal.SIGTERM else 0.0
             self._closing = asyncio.create_task(asyncio.to_thread(self.close, drain_s))
         if len(self.told) > 1:
+            await asyncio.to_thread(self.close, 0.0)  # what still drains ends now
             self.force_exit = True
             return True
         return (self._closing is not None and self._closing.done()) or await super().on_tick(counter)

@@ -167,10 +167,11 @@ class Service:
     def picture(self, owner: str, number: str, stage: str, k: int) -> bytes:
         """PNG."""
         self.row(owner, number)
-        for picture in self.store.pictures(number):
-            if (picture.stage, picture.k) == (stage, k):
-                return self._read(picture)
-        raise Refused(404, "not_found", "no such picture")
+        there = {picture.k: picture for picture in self.store.pictures(number) if picture.stage == stage}
+        if k not in there:
+            has = ", ".join(map(str, sorted(there))) or "none"
+            raise Refused(404, "not_found", f"no such picture; of stage {stage[:60]!r} there are {has}")
+        return self._read(there[k])
 
     def jobs(self, owner: str, limit: int) -> list[Data]:
         return [self.describe(row) for row in self.store.jobs(owner, limit)]
@@ -231,7 +232,8 @@ class Service:
                 self.store.expire()
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Refuses new jobs, lets the open ones end for drain_s, then cancels them; what was finished is written. Once."""
+        """Refuses new jobs, lets the open ones end for drain_s, then cancels them; what was finished is written. A second call
+        hurries the first."""
         self.is_draining = True
         self.engine.stop(drain_s=drain_s)
         self.writer.close()

@@ -80,10 +80,11 @@ class Store:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = normal")
             self._db.executescript(SCHEMA)
+            self._recover()
+            self.bytes = self._sum()
         except sqlite3.Error as error:
+            self._hold.close()
             raise ValueError(f"--store {folder}: index.sqlite: {error}; choose another folder") from None
-        self._recover()
-        self.bytes = self._sum()
 
     def _recover(self) -> None:
         """After a crash: jobs that ran have failed, files that nobody knows are removed, rows without a file too."""

@@ -138,11 +138,14 @@ def test_models_tell_a_page_all_it_needs(client: Client):
     assert (base["side"], base["nfe"], top["low_res"], top["ranges"]["aug_sigma"]) == (16, 16, 16, [0.0, 0.5])
     assert model["cascade"]["conditioning"] == "text"
     assert model["cascade"]["limits"]["images"] == 64
+    assert client.get("/v1/models/emoji_tiny").json() == model
+    assert client.get("/v1/models/x").status_code == 404
 
 
 def test_health_readiness_metrics_and_docs(client: Client):
     client.run()
     assert client.get("/healthz").text == "ok"
+    assert [client.head(path).status_code for path in ("/", "/healthz", "/readyz")] == [200, 200, 200]
     assert client.get("/readyz").text == "ready"
     text = client.get("/metrics").text
     assert 'cascade_jobs_total{state="finished"}' in text

@@ -1,6 +1,7 @@
 """What clients get wrong or try on, FAULTS 45 to 49, 56 and 57: one line of JSON with the right status, before any work."""
 
 import io
+import json
 import socket
 import struct
 import time
@@ -85,6 +86,8 @@ def test_fault45_malformed_json(client: Client, content: bytes):
         ({"settings": {"sr_64": {"num_steps": 101}}}, "num_steps"),
         ({"settings": {"sr_64": {"num_steps": 0}}}, "num_steps"),
         ({"settings": {"sr_64": {"num_steps": "many"}}}, "num_steps"),
+        ({"settings": {"sr_64": {"num_steps": "2"}}}, "num_steps"),
+        ({"settings": {"base_16": {"guidance_interval": [5, 1]}}}, "guidance_interval"),
         ({"settings": {"sr_64": {"aug_sigma": 5.0}}}, "aug_sigma"),
         ({"settings": {"base_16": {"sigma_min": 79.99999999999999}}}, "noise levels"),
         ({"settings": {"sr_64": {"rho": 0.1}}}, "noise levels"),
@@ -101,6 +104,8 @@ def test_fault45_malformed_json(client: Client, content: bytes):
         ({"image": "not base64!"}, "image"),
         ({"image": b64(b"not a picture")}, "image"),
         ({"owner": "me"}, "owner"),
+        ({"prompt": "x"}, "prompt: no such field; did you mean prompts?"),
+        ({"settings": {"sr_64": {"guidance_scale": 3}}}, "no prompt or class guides it"),
         ({"first": "sr_64"}, "first"),
     ],
     ids=lambda value: str(value)[:40],
@@ -161,6 +166,20 @@ def test_fault45_a_prompt_for_classes_and_a_label_too_high(serve, tmp_path):
     openai = client.post("/v1/images/generations", json={"prompt": "red heart"})
     assert openai.status_code == 422
     assert client.run(prompts=[], labels=[3], settings={})["state"] == "finished"
+
+
+def test_fault45_json_that_does_not_say_so(client: Client):
+    answer = client.post(
+        "/v1/jobs", content=json.dumps(GOOD), headers={"content-type": "application/x-www-form-urlencoded"}
+    )
+    assert answer.status_code == 422
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
+def test_fault45_a_picture_that_enters_after_until(client: Client):
+    answer = client.post("/v1/jobs", json={"image": b64(tiny_png()), "until": "base_16"})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"] == "until: the picture enters at stage sr_64; allowed are sr_64"
 
 
 def test_fault45_a_body_of_50_mb(client: Client, serving: Serving):
@@ -234,6 +253,12 @@ def png(width: int, height: int, data: bytes, *extra: tuple[bytes, bytes]) -> by
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     rest = b"".join(chunk(*each) for each in (*extra, (b"IDAT", data), (b"IEND", b"")))
     return b"\x89PNG\r\n\x1a\n" + head + rest
+
+
+def tiny_png() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(content, "PNG")
+    return content.getvalue()
 
 
 def bombs() -> dict[str, tuple[bytes, int]]:
@@ -369,7 +394,11 @@ def test_fault56_keys(keyed: Serving):
             assert answer.status_code == 401, (headers, path)
             assert client.error(answer) == "invalid_api_key"
             assert answer.headers["www-authenticate"] == "Bearer"
-    for headers in ({"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}, {"cookie": f"a=b; {COOKIE}={KEY}"}):
+    for headers in (
+        {"authorization": f"Bearer {KEY}"},
+        {"x-api-key": KEY},
+        {"cookie": f'a=b; p={{"x":1}}; y=a b; {COOKIE}={KEY}'},
+    ):
         assert client.get("/v1/jobs", headers=headers).status_code == 200
     for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200

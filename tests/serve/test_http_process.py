@@ -105,6 +105,30 @@ def test_fault54_sigterm_cancels_what_takes_too_long(child):
 
 
 @pytest.mark.matrix
+def test_a_second_signal_hurries_the_first(child):
+    server: Child = child("--drain-s", "120")
+    job = server.client.start(num=16, settings=SLOW)
+    server.process.send_signal(signal.SIGTERM)
+    until(lambda: server.client.get("/readyz").status_code == 503)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(15) == 0
+    assert "Traceback" not in server.log.read_text()
+    assert child().client.get(job["url"]).json()["state"] == "cancelled"
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("how", ["other tables", "overwritten"])
+def test_an_index_that_is_none(child, tmp_path, how):
+    store = tmp_path / "store"
+    store.mkdir()
+    with contextlib.closing(sqlite3.connect(store / "index.sqlite")) as index:
+        index.executescript("create table pictures (a)")
+    if how == "overwritten":
+        (store / "index.sqlite").write_bytes(b"nothing" * 1000)
+    assert refused("--store", str(store)).startswith(f"error: --store {store}: index.sqlite:")
+
+
+@pytest.mark.matrix
 def test_ctrl_c_is_130(child):
     server: Child = child()
     server.client.start(num=16, settings=SLOW)
