@@ -3,9 +3,10 @@
 python sample.py "red heart" "slice of pizza" --num 4 --out out.png
 python sample.py "red heart" --cascade runs/emoji --out pictures/
 python sample.py --image low.png --cascade runs/emoji --out sharp.png
-torchrun --nproc-per-node 8 -- sample.py --prompts-file prompts.txt --num 100 --shards 1000 --out shards/made
+torchrun --nproc-per-node 8 -- sample.py --prompts-file prompts.txt --num 100 --shard-size 1000 --out shards/made
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,7 @@ def main(
     prompts_file: Annotated[
         Path | None, typer.Option(help="a prompt a line, besides those of the command line")
     ] = None,
-    shards: Annotated[
+    shard_size: Annotated[
         int, typer.Option(help="write webdataset shards of so many images into the folder --out; goes on where it was")
     ] = 0,
     stages_out: Annotated[bool, typer.Option(help="write every stage's picture, not only the last's")] = False,
@@ -57,10 +58,10 @@ def main(
     from cascade.pipeline import Cascade
     from cascade.request import Request
 
-    if place()[1] > 1 and not shards:
-        raise ValueError("several processes need --shards N: each writes shards of its own; or start one process")
+    if place()[1] > 1 and not shard_size:
+        raise ValueError("several processes need --shard-size N: each writes shards of its own; or start one process")
     target = output_for(
-        out if not shards else f"{out}/", stages=stages_out
+        out if not shard_size else f"{out}/", stages=stages_out
     )  # first of all: nothing is computed for a folder we cannot write
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
@@ -86,9 +87,12 @@ def main(
         settings=settings_of(model, num_steps=steps, guidance_scale=guidance, aug_sigma=aug_sigma, sampler=sampler),
         batch=batch,
     )
-    if shards:
-        for path in generate(model, request, Path(out), shard_size=shards):
+    if shard_size:
+        made = 0
+        for made, path in enumerate(generate(model, request, Path(out), shard_size=shard_size), 1):  # noqa: B007
             print(path, flush=True)
+        if not made:
+            print(f"nothing to do: all shards of this process are in {out}", file=sys.stderr)
         return
     if target.is_grid and request.total > MAX_GRID:
         raise ValueError(

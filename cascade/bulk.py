@@ -48,12 +48,12 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
     Raises ValueError where the folder holds another request's shards, and for a picture to sharpen.
     """
     if request.low_res is not None:
-        raise ValueError("--shards: makes pictures from prompts or labels; leave --image out")
+        raise ValueError("--shard-size: makes pictures from prompts or labels; leave --image out")
     if not 1 <= shard_size <= 100_000:
-        raise ValueError(f"--shards {shard_size} is out of range; 1 to 100000 images a shard are allowed")
+        raise ValueError(f"--shard-size {shard_size} is out of range; 1 to 100000 images a shard are allowed")
     num = -(-request.total // shard_size)
     if num > 100_000:
-        raise ValueError(f"--shards {shard_size}: {num} shards; at most 100000, take more images a shard")
+        raise ValueError(f"--shard-size {shard_size}: {num} shards; at most 100000, take more images a shard")
     model.check(replace(request, pick=(0,)))
     folder.mkdir(parents=True, exist_ok=True)
     check_asked(folder / ASKED, asked(model, request, shard_size))

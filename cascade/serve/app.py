@@ -57,7 +57,7 @@ def add_errors(app: FastAPI) -> None:
     def refused(request: Request, error: Refused) -> JSONResponse:
         service: Service = request.app.state.service
         service.metrics.refused.labels(error.code).inc()
-        return JSONResponse(error_body(error.code, str(error)), error.status, error_headers(error))
+        return JSONResponse(error_body(error.code, str(error), error.status), error.status, error_headers(error))
 
     @app.exception_handler(sqlite3.Error)
     @app.exception_handler(OSError)
@@ -84,7 +84,7 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def defect(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(error_body("internal", "a defect of the server; its log says more"), 500)
+        return JSONResponse(error_body("internal", "a defect of the server; its log says more", 500), 500)
 
 
 def add_jobs(app: FastAPI, service: Service) -> None:

@@ -155,7 +155,8 @@ def check_work(request: Request, cascade: Cascade, limits: Limits) -> None:
         low_res = cascade.links[cascade.names.index(names[0])].contract.low_res or side
         h, w = (part * side // low_res for part in request.low_res.shape[-2:])
     if max(h, w) > limits.scale * side:
-        raise ValueError(f"size: {w}x{h} px; at most {limits.scale * side} px a side are allowed")
+        what = "size" if request.low_res is None else "image: it would become"
+        raise ValueError(f"{what} {w}x{h} px; at most {limits.scale * side} px a side are allowed")
     if len(request.index) * h * w > limits.images * side * side:
         raise ValueError(
             f"size: {len(request.index)} images of {w}x{h} px; together they may have {limits.images * side * side:,} pixels"

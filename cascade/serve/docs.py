@@ -4,7 +4,8 @@ from html import escape
 from typing import Any
 
 HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title></head><body><h1>{title}</h1>
+<title>{title}</title>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="page.css"></head><body class="docs"><h1>{title}</h1>
 <p>The same for programs: <a href="/openapi.json">openapi.json</a>. The page: <a href="/">/</a>.</p>
 """
 
@@ -47,7 +48,7 @@ def _kind(field: dict[str, Any]) -> str:
     if "items" in field:
         kind += f" of {_kind(field['items'])}"
     if "minimum" in field or "maximum" in field:
-        kind += f", {field.get('minimum', '')} to {field.get('maximum', '')}"
+        kind += f", {field.get('minimum', '')} to {field.get('maximum', '')}".replace(".0", "")
     return kind
 
 

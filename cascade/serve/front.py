@@ -121,7 +121,7 @@ class Front:
             if not started:
                 raise lost from None
             if any(value.startswith(b"text/event-stream") for _, value in started.get("headers", ())):
-                said = json.dumps(error_body(lost.code, str(lost))["error"])
+                said = json.dumps(error_body(lost.code, str(lost), lost.status)["error"])
                 last = f"event: failed\ndata: {said}\n\n".encode()
                 await send({"type": "http.response.body", "body": last, "more_body": False})
 

@@ -32,10 +32,11 @@ SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.
 LINGER_S = 5.0  # a refused body is still read for so long: a client that is writing does not see the answer
 
 
-def error_body(code: str, message: str) -> dict[str, Any]:
+def error_body(code: str, message: str, status: int = 422) -> dict[str, Any]:
     """The one form of an error, which OpenAI's clients read too."""
+    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
     line = " ".join(message.split()).encode("utf-8", "replace").decode()  # JSON may carry halves of characters
-    return {"error": {"code": code, "message": line, "type": "invalid_request_error"}}
+    return {"error": {"code": code, "message": line, "type": kind}}
 
 
 def error_headers(error: Refused) -> dict[str, str]:
@@ -139,7 +140,7 @@ class Guard:
 
 async def refuse(error: Refused, send: Send) -> None:
     """Counts are kept by the caller."""
-    body = json.dumps(error_body(error.code, str(error))).encode()
+    body = json.dumps(error_body(error.code, str(error), error.status)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(error)}
     if error.status in (408, 413):
         headers["connection"] = "close"

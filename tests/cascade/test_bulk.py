@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-ASKED = ("red heart", "green apple", "--num", "5", "--shards", "3", "--steps", "1")
+ASKED = ("red heart", "green apple", "--num", "5", "--shard-size", "3", "--steps", "1")
 
 
 def command(out: Path, *more: str, ranks: int = 1, asked: tuple[str, ...] = ASKED) -> subprocess.Popen:
@@ -111,9 +111,9 @@ def test_another_request_is_refused(whole):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (("--shards", "0", "--prompts-file", "missing.txt"), "missing.txt: No such file"),
-        (("--shards", "-1"), "--shards -1 is out of range"),
-        (("--shards", "1", "--num", "1000000"), "at most 100000"),
+        (("--shard-size", "0", "--prompts-file", "missing.txt"), "missing.txt: No such file"),
+        (("--shard-size", "-1"), "--shard-size -1 is out of range"),
+        (("--shard-size", "1", "--num", "1000000"), "at most 100000"),
         (("--image", str(ROOT / "data/emoji64/1f34e.png"), "--from", "sr_64"), "leave --image out"),
     ],
 )

@@ -141,12 +141,22 @@ def test_a_picture_to_upscale(serving: Serving, visit, how: str):
         }"""
         page.evaluate(drop, list(path.read_bytes()))
     page.wait_for_selector("#unfile:not([hidden])")
+    assert page.inner_text("#file-name").endswith("px, made 16 px small and from there 64 px")
+    assert [page.is_visible(f"#settings-{name}-num_steps") for name in ("base_16", "sr_64")] == [False, True]
     ask(page, "red apple", 1)
     ends(page, "finished")
     job = serving.client.get("/v1/jobs").json()["jobs"][0]
     assert [stage["name"] for stage in job["stages"]] == ["sr_64"]
     picture = serving.client.get(job["stages"][0]["urls"][0]).content
     assert Image.open(io.BytesIO(picture)).size == (64, 64)
+
+
+def test_a_file_that_is_no_picture_is_refused_at_once(serving: Serving, visit):
+    page = visit(serving.url)
+    page.set_input_files("#file", ROOT / "README.md")
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error").startswith("README.md is no picture")
+    assert page.is_hidden("#unfile")
 
 
 def test_sliders_reach_the_job(serving: Serving, visit):
@@ -156,8 +166,18 @@ def test_sliders_reach_the_job(serving: Serving, visit):
     page.eval_on_selector("#settings-base_16-guidance_scale", move, "4")
     ask(page, num=1)
     ends(page, "finished")
-    settings = serving.client.get("/v1/jobs").json()["jobs"][0]["settings"]
-    assert settings == {"sr_64": {"aug_sigma": 0.3}, "base_16": {"guidance_scale": 4}}
+    job = serving.client.get("/v1/jobs").json()["jobs"][0]
+    assert job["settings"] == {"sr_64": {"aug_sigma": 0.3}, "base_16": {"guidance_scale": 4}}
+    page.reload()
+    ends(page, "finished")
+    page.click("#reuse")
+    page.click("#go")
+    until(lambda: serving.client.get("/v1/jobs").json()["jobs"][0]["id"] != job["id"])
+    again = serving.client.get("/v1/jobs").json()["jobs"][0]
+    assert [again[key] for key in ("prompts", "num", "seed", "settings")] == [
+        job[key] for key in ("prompts", "num", "seed", "settings")
+    ]
+    ends(page, "finished")
 
 
 def test_history_outlives_a_reload(serving: Serving, visit):
@@ -186,6 +206,23 @@ def test_phone_width_has_no_sideways_scroll(serving: Serving, visit):
     page = visit(serving.url, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     ask(page, "a caption that is so long that it does not fit into one line of a phone\nred heart", 3)
     ends(page, "finished")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    ask(page, "green apple", 40)
+    ends(page, "finished")
+    page.locator("#history a", has_text="a caption").first.click()
+    until(lambda: page.locator(".tile").count() == 6)
+    until(lambda: page.locator("#title").bounding_box()["y"] >= 0)
+
+
+def test_the_picked_of_a_long_grid_are_refined_without_scrolling(serving: Serving, visit):
+    page = visit(serving.url, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    ask(page, num=24, hold=True)
+    ends(page, "held")
+    page.locator(".tile .pick").first.tap()
+    box = page.locator("#refine").bounding_box()
+    assert box is not None
+    assert 0 <= box["y"] <= 844 - box["height"]
+    page.goto(f"{serving.url}/docs")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

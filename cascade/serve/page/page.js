@@ -23,10 +23,14 @@ class ApiError extends Error {
 
 async function call(path, { headers, ...options } = {}) {
   const key = sessionStorage.getItem("key");
-  const response = await fetch(path, { ...options, headers: { ...(key && { Authorization: `Bearer ${key}` }), ...headers } });
+  const send = (path, all) => fetch(path, all).catch((error) => { throw all.signal?.aborted ? error : new Error("The server cannot be reached"); });
+  const response = await send(path, { ...options, headers: { ...(key && { Authorization: `Bearer ${key}` }), ...headers } });
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
-  if (response.status === 401) askForKey();
+  if (response.status === 401) {
+    askForKey();
+    throw new ApiError(401, key ? "This key is not valid" : "This server wants an API key");
+  }
   throw new ApiError(response.status, said.error?.message ?? `The server answers ${response.status}`, Number(response.headers.get("Retry-After")));
 }
 
@@ -144,6 +148,7 @@ function buildSettings(place, stages, said = {}) {
   place.replaceChildren();
   for (const stage of stages) {
     const group = document.createElement("fieldset");
+    group.dataset.stage = stage.name;
     group.append(Object.assign(document.createElement("legend"), { textContent: `${stage.name} · ${stage.side} px` }));
     for (const [key, [title, hint]] of Object.entries(KNOBS)) {
       const range = stage.ranges[key];
@@ -179,7 +184,7 @@ function buildSettings(place, stages, said = {}) {
 
 let model; // {id, conditioning: "text" | "class" | "none", classes, stages: [{name, side, settings, ranges}], limits}
 let askedSettings;
-let upload; // {name, base64}
+let upload; // {entry: number of the stage, base64}
 
 async function loadModel() {
   const { data } = await getJson("/v1/models");
@@ -208,21 +213,46 @@ function asked() {
   return body;
 }
 
+// The form as it was for a job.
+function useAgain(job) {
+  dropFile();
+  $("prompt").value = job.prompts.join("\n");
+  $("class").value = job.labels.length ? (model.classes[job.labels[0]] ?? job.labels[0]) : "";
+  $("num").value = job.num;
+  $("seed").value = job.seed;
+  for (const { name, settings } of model.stages)
+    for (const key of Object.keys(KNOBS)) {
+      const slider = $(`settings-${name}-${key}`);
+      if (!slider) continue;
+      slider.value = job.settings[name]?.[key] ?? settings[key];
+      slider.dispatchEvent(new Event("input"));
+    }
+  $("ask").scrollIntoView({ block: "nearest" });
+  $("prompt").focus({ preventScroll: true });
+}
+
 function rollSeed() {
   $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
 }
 
-function takeFile(file) {
+// A picture enters at the stage that loses least of it, as small as that stage takes it.
+async function takeFile(file) {
   if (!file) return;
-  clearError();
-  const reader = new FileReader();
-  reader.onload = () => {
-    upload = { name: file.name, base64: reader.result.slice(reader.result.indexOf(",") + 1) };
-    $("file-name").textContent = file.name;
-    showUpload();
-  };
-  reader.onerror = () => showError(new Error(`${file.name} cannot be read`));
-  reader.readAsDataURL(file);
+  const bitmap = await createImageBitmap(file).catch(() => undefined);
+  if (!bitmap) throw new Error(`${file.name} is no picture that this browser can read; PNG, JPEG or WebP are wanted`);
+  const { width, height } = bitmap;
+  bitmap.close();
+  const able = model.stages.filter(({ low_res: side }) => side && side <= Math.min(width, height));
+  if (!able.length) throw new Error(`${file.name} has ${width}×${height} px; that is too small`);
+  const base64 = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(new Error(`${file.name} cannot be read`));
+    reader.readAsDataURL(file);
+  });
+  upload = { entry: model.stages.indexOf(able.at(-1)), base64 };
+  $("file-name").textContent = `${file.name}: ${width}×${height} px, made ${able.at(-1).low_res} px small and from there ${model.stages.at(-1).side} px`;
+  showUpload();
 }
 
 function dropFile() {
@@ -235,6 +265,10 @@ function dropFile() {
 function showUpload() {
   $("unfile").hidden = !upload;
   $("hold").disabled = Boolean(upload);
+  model.stages.forEach(({ name }, at) => {
+    const group = $("settings").querySelector(`[data-stage="${CSS.escape(name)}"]`);
+    if (group) group.hidden = at < (upload?.entry ?? 0);
+  });
   $("go").textContent = upload ? "Upscale" : "Paint";
 }
 
@@ -394,11 +428,11 @@ class View {
       queued: "Waiting for a place",
       held: "Pick the ones worth sharpening",
       finished: "Done",
-      failed: "Failed",
+      failed: `Failed: ${message ?? "the server does not say why"}`,
       cancelled: "Cancelled",
     };
     if (words[state]) this.say(words[state]);
-    if (state === "failed") showError(new Error(message ?? "The job failed"));
+    $("reuse").hidden = !over || isUpload(this.line.at(-1));
     this.offerNext();
   }
 
@@ -482,7 +516,7 @@ class View {
 const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const saidOf = (job) => [...job.prompts, ...job.labels.map((label) => model.classes[label] ?? `class ${label}`)];
 const isUpload = (job) => !job.parent && job.stages[0].name !== model.stages[0].name;
-const titleOf = (job) => saidOf(job).join(", ") || (isUpload(job) ? "Upscaled picture" : "Pictures");
+const titleOf = (job) => saidOf(job).join(", ") || (isUpload(job) ? "Upscaled picture" : "No prompt");
 const duration = (s) => (s < 60 ? `${Math.ceil(s)} s` : `${Math.ceil(s / 60)} min`);
 
 function setLink(link, href, name) {
@@ -515,7 +549,8 @@ async function open(id, { scroll = false } = {}) {
   view = new View(line.filter(Boolean));
   if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
   if (!OVER.includes(job.state)) view.watch();
-  if (scroll && $("job").getBoundingClientRect().top > innerHeight / 2) $("job").scrollIntoView({ behavior: "smooth" });
+  const { top } = $("job").getBoundingClientRect();
+  if (scroll && (top < 0 || top > innerHeight / 2)) $("job").scrollIntoView({ behavior: "smooth" });
   refreshHistory();
   tell();
 }
@@ -599,6 +634,7 @@ $("prompt").addEventListener("keydown", (event) => {
 });
 $("dice").addEventListener("click", rollSeed);
 $("cancel").addEventListener("click", guarded(() => call(`/v1/jobs/${view.job.id}`, { method: "DELETE" })));
+$("reuse").addEventListener("click", () => useAgain(view.job));
 $("refine").addEventListener("click", guarded(() => view.refine()));
 $("all").addEventListener("click", () => {
   view.picked = new Set(view.picked.size === view.tiles.size ? [] : view.tiles.keys());
@@ -607,7 +643,7 @@ $("all").addEventListener("click", () => {
 $("from").addEventListener("change", () => view.offerSettings());
 $("error").lastElementChild.addEventListener("click", clearError);
 $("large-close").addEventListener("click", () => $("large").close());
-$("file").addEventListener("change", () => takeFile($("file").files[0]));
+$("file").addEventListener("change", guarded(() => takeFile($("file").files[0])));
 $("unfile").addEventListener("click", dropFile);
 $("key-form").addEventListener("submit", guarded(async () => {
   sessionStorage.setItem("key", $("key").value);
@@ -626,9 +662,9 @@ addEventListener("drop", (event) => {
   if (!carriesFile(event)) return;
   event.preventDefault();
   $("veil").hidden = true;
-  takeFile(event.dataTransfer.files[0]);
+  guarded(() => takeFile(event.dataTransfer.files[0]))();
 });
-addEventListener("hashchange", guarded(() => location.hash.length > 1 && location.hash !== `#${view?.job.id}` && open(location.hash.slice(1))));
+addEventListener("hashchange", guarded(() => location.hash.length > 1 && location.hash !== `#${view?.job.id}` && open(location.hash.slice(1), { scroll: true })));
 document.addEventListener("visibilitychange", () => refreshHistory());
 tabs.addEventListener("message", () => refreshHistory());
 
