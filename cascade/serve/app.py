@@ -30,6 +30,16 @@ PAGE = Path(__file__).parent / "page"
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}},
+    204: {"description": "all was told"},
+}
+
+
+class PNG(Response):
+    media_type = "image/png"
+
+
 def create_app(service: Service, *, keys: Keys | None = None, hosts: frozenset[str] | None = None) -> Guard:
     """The application of one server; see `Guard` for keys and hosts."""
     return Guard(routes(service), service.limits, service.metrics, keys=keys, hosts=hosts)
@@ -71,6 +81,8 @@ def add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:])
         why = first["msg"]
+        if first["type"] == "json_invalid":
+            place, why = "body", f"not JSON at character {first['loc'][-1]}: {first['ctx']['error']}"
         if first["type"] == "extra_forbidden":
             why = f"no such field{nearest(str(first['loc'][-1]), {*JobBody.model_fields, 'from', 'pick'})}"
         if not place and "json" not in request.headers.get("content-type", ""):
@@ -123,7 +135,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         """State and pictures of a job."""
         return service.describe(service.row(owner(request), job))
 
-    @app.get("/v1/jobs/{job}/events")
+    @app.get("/v1/jobs/{job}/events", response_class=Response, responses=STREAM)
     async def events(
         request: Request, job: str, last_event_id: Annotated[str, Header()] = "", after: Annotated[str, Query()] = ""
     ) -> Response:
@@ -149,12 +161,12 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         with mistakes():
             return accepted(service.refine(owner(request), job, body))
 
-    @app.get("/v1/jobs/{job}/stages/{stage}/{k}.png")
+    @app.get("/v1/jobs/{job}/stages/{stage}/{k}.png", response_class=PNG)
     def picture(request: Request, job: str, stage: str, k: int) -> Response:
         """A stored picture."""
         content = service.picture(owner(request), job, stage, k)
         kept = {"cache-control": "private, max-age=31536000, immutable"}
-        return Response(content, media_type="image/png", headers=kept)
+        return PNG(content, headers=kept)
 
 
 def add_openai(app: FastAPI, service: Service) -> None:

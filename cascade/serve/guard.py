@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .limits import NOBODY, Keys, Limits, Refused
 from .metrics import Metrics
+from .paths import path_of
 
 log = logging.getLogger("cascade.serve")
 PUBLIC = ("/", "/page.js", "/page.css", "/healthz", "/readyz", "/docs", "/openapi.json")
@@ -81,7 +82,7 @@ class Guard:
             await refuse(error, answer)
         finally:
             self._reading -= held
-            route = getattr(scope.get("route"), "path", "-")
+            route = path_of(scope["path"])
             spent_s = time.perf_counter() - began
             self.metrics.requests.labels(route, _method(scope), status).inc()
             self.metrics.request_s.labels(route).observe(spent_s)

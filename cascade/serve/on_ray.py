@@ -26,6 +26,8 @@ from data.cli import run
 from . import options
 from .options import SHIPPED
 
+log = logging.getLogger("cascade.serve")
+
 
 def deploy(apps: Mapping[str, tuple[type, tuple, dict[str, Any], int]], *, cpus: float, gpus: float) -> list[Any]:
     """A handle of each application, when all are ready. apps: by name the class, its arguments, how many."""
@@ -72,6 +74,20 @@ def parse_stages(said: list[str], names: list[str]) -> dict[str, int]:
             raise ValueError(f"--stage {text}: {name} was named before; once is enough")
         found[name] = int(num)
     return found
+
+
+def check_resources(servers: int, networks: int, *, cpus: float, gpus: float, own: bool, local: bool) -> None:
+    """Raises ValueError where the machine lacks what is asked for; a cluster may grow, there it is only said."""
+    import ray
+
+    wanted = {"CPU": (servers + networks) * cpus, "GPU": (servers * own + networks) * gpus}
+    there = ray.cluster_resources()
+    for kind, num in wanted.items():
+        if num > there.get(kind, 0):
+            text = f"--{kind.lower()}s: {num:g} {kind}s are needed in all, there are {there.get(kind, 0):g}"
+            if local:
+                raise ValueError(f"{text}; take fewer")
+            log.warning("%s now; waiting for more", text)
 
 
 def main(
@@ -140,15 +156,17 @@ def main(
     if not address:
         needed = int((replicas + sum(stages.values())) * cpus) + 1
         here = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
-    ray.init(address=address or "local", log_to_driver=False, **here)
     try:
+        ray.init(address=address or "local", log_to_driver=False, **here)
+        own = len(stages) < len(manifest.stages)
+        check_resources(replicas, sum(stages.values()), cpus=cpus, gpus=gpus, own=own, local=not address)
         serve.start(proxy_location="Disabled")
         settings = {
             "cascade": str(cascade.resolve()), "store": str(store.resolve()), "limits": limits, "store_mb": store_mb,
             "keep_h": keep_h, "max_waiting": max_waiting, "precision": precision, "compile_": compile_,
             "download": download, "log_prompts": log_prompts,
         }  # fmt: skip
-        own = len(stages) < len(manifest.stages)
+        log.info("starting %d servers and %d networks of stages", replicas, sum(stages.values()))
         handles = deploy_all(replicas, stages, settings, cpus=cpus, gpus=gpus, own=own)
         metrics = Metrics(None)
         app = Guard(Front(handles, metrics), limits, metrics, keys=known, hosts=options.hosts_of(host, allow_host))
@@ -159,6 +177,7 @@ def main(
         with suppress(Exception):
             serve.shutdown()
         ray.shutdown()
+        socket.close()
     if signal.SIGINT in server.told:
         raise KeyboardInterrupt
 

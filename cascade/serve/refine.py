@@ -40,6 +40,12 @@ def refined(
     if missing or not pick:
         found = ", ".join(map(str, sorted(there))) or "none"
         raise ValueError(f"pick: stage {stage} has no picture {missing[0] if missing else 'at all'}; it has {found}")
+    later = names[names.index(stage) + 1 :]
+    if body.until and body.until in names and body.until not in later:
+        raise ValueError(f"until: {body.until} is not made from {stage}; allowed are {', '.join(later)}")
+    done = [name for name in body.settings if name in names and name not in later]
+    if done:
+        raise ValueError(f"settings: stage {done[0]} is done; allowed are {', '.join(later)}")
     rest = cut(names, names[names.index(stage) + 1], body.until, "request")
     return Request(
         prompts=tuple(asked["prompts"]),

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cascade.events import StageFinished
 from cascade.request import Request
+from cascade.serve.paths import PATHS, path_of
 from tests.cascade.chains import tiny
 from tests.serve.serving import FEW, Client, Serving, b64
 
@@ -140,6 +141,19 @@ def test_models_tell_a_page_all_it_needs(client: Client):
     assert model["cascade"]["limits"]["images"] == 64
     assert client.get("/v1/models/emoji_tiny").json() == model
     assert client.get("/v1/models/x").status_code == 404
+
+
+def test_every_route_has_a_name_in_the_log(serving: Serving):
+    found = {route.path for route in serving.app.app.routes}
+    assert found == set(PATHS)
+    assert [path_of(path) for path in ("/v1/jobs/x-1/stages/a/7.png", "/v1/jobs/", "/nothing")] == [
+        "/v1/jobs/{job}/stages/{stage}/{k}.png", "-", "-"
+    ]  # fmt: skip
+    described = serving.client.get("/openapi.json").json()["paths"]
+    assert set(described["/v1/jobs/{job}/events"]["get"]["responses"]["200"]["content"]) == {"text/event-stream"}
+    assert set(described["/v1/jobs/{job}/stages/{stage}/{k}.png"]["get"]["responses"]["200"]["content"]) == {
+        "image/png"
+    }
 
 
 def test_health_readiness_metrics_and_docs(client: Client):
