@@ -132,6 +132,10 @@ def test_the_cache_keeps_its_bound_and_gives_the_same(packed, access):
     small = Access(cache_dir=access.cache_dir, cache_bytes=bound, timeout_s=1.0, retries=1)
     with serving(packed) as server:
         assert first_keys(server.url, small, 20) == first_keys(packed, access, 20)
+    deadline = time.monotonic() + 20
+    while list(access.cache_dir.glob("*.part")):  # what was being fetched ahead when the reader was closed
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     kept = [path.stat().st_size for path in access.cache_dir.iterdir() if len(path.stem) == 64]
     assert kept
     assert sum(kept) <= bound
