@@ -5,7 +5,7 @@ and from some size on a larger batch only makes everybody wait.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -40,6 +40,12 @@ def compiled(links: Sequence[Link]) -> dict[str, int]:
     found = measured(links)
     torch.compiler.set_stance("eager_on_recompile")
     return found
+
+
+def preparing(compile_: bool | None, *, on_gpu: bool) -> tuple[Callable[[Sequence[Link]], dict[str, int]], bool]:
+    """What makes networks ready and measures them, and whether calls must then come in powers of two. compile_: None is on GPUs."""
+    compiles = on_gpu if compile_ is None else compile_
+    return (compiled if compiles else measured), compiles and on_gpu
 
 
 def best_batch(link: Link) -> int:

@@ -64,7 +64,7 @@ def main(
 
     import torch  # what can be refused without it was
 
-    from cascade import batching
+    from cascade.batching import preparing
     from cascade.devices import choose_devices, parse_place
     from cascade.engine import Engine
     from cascade.manifest import read_manifest
@@ -89,8 +89,7 @@ def main(
     if model.conditions.text:
         model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
     disk = Store(store, max_bytes=store_mb << 20, keep_s=keep_h * 3600)
-    prepare = options.prepared_by(compile_, on_gpu=on_gpu)
-    buckets = on_gpu and prepare is batching.compiled
+    prepare, buckets = preparing(compile_, on_gpu=on_gpu)
     engine = Engine(model, *replicas, prepare=prepare, buckets=buckets, max_waiting=max_waiting)
     with engine.start():
         service = Service(engine, disk, name=name, limits=limits, log_prompts=log_prompts)

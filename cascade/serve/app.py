@@ -104,7 +104,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
     def accepted(job: Job) -> Data:
         assert job.request is not None
-        names = [link.name for link in service.links_of(job.request)]
+        names = service.names_of(job.request)
         url = f"/v1/jobs/{job.id}"
         images = list(job.request.index)
         return {

@@ -48,8 +48,13 @@ def _kind(field: dict[str, Any]) -> str:
     if "items" in field:
         kind += f" of {_kind(field['items'])}"
     if "minimum" in field or "maximum" in field:
-        kind += f", {field.get('minimum', '')} to {field.get('maximum', '')}".replace(".0", "")
+        kind += f", {_number(field.get('minimum'))} to {_number(field.get('maximum'))}"
     return kind
+
+
+def _number(bound: float | None) -> str:
+    """Bounds of integers are told as floats."""
+    return "" if bound is None else str(int(bound) if bound == int(bound) else bound)
 
 
 def _table(rows: list[tuple[str, str, str]]) -> str:

@@ -1,10 +1,9 @@
 """Options that `python -m cascade.serve` and `python -m cascade.serve.on_ray` share."""
 
 import ipaddress
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -82,10 +81,3 @@ def limits_of(
         abandon_s=abandon_s,
         free_bytes=free_mb << 20,
     )
-
-
-def prepared_by(compile_: bool | None, *, on_gpu: bool) -> Callable[..., Any]:
-    """What makes networks ready and measures them: compiled where it was said, or on GPUs."""
-    from cascade import batching
-
-    return batching.compiled if (on_gpu if compile_ is None else compile_) else batching.measured

@@ -36,7 +36,7 @@ class Replica:
     ):
         import torch
 
-        from cascade import batching
+        from cascade.batching import preparing
         from cascade.devices import choose_devices
         from cascade.engine import Engine
         from cascade.manifest import read_manifest
@@ -44,7 +44,6 @@ class Replica:
         from cascade.request import Request
 
         from .app import routes
-        from .options import prepared_by
         from .service import Service
         from .stage_replica import RemoteStage
         from .store import Store
@@ -54,13 +53,13 @@ class Replica:
         model = Cascade.load(cascade, device=device, elsewhere=stages, precision=precision, download=download)
         if model.conditions.text:
             model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
-        prepare = prepared_by(compile_, on_gpu=device != "cpu")
+        prepare, buckets = preparing(compile_, on_gpu=device != "cpu")
         self.engine = Engine(
             model,
             batch=rows,
             elsewhere={name: [RemoteStage(handle)] * num for name, (handle, num) in stages.items()},
             prepare=prepare,
-            buckets=device != "cpu" and prepare is batching.compiled,
+            buckets=buckets,
             max_waiting=max_waiting,
         ).start()
         disk = Store(Path(store) / f"replica-{number}", max_bytes=store_mb << 20, keep_s=keep_h * 3600)

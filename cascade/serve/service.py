@@ -123,8 +123,12 @@ class Service:
         return Refused(429, "queue_full", str(error), retry_after=error.retry_after)
 
     def links_of(self, request: Request) -> list[Link]:
-        names = cut(self.cascade.names, request.first, request.last, "request")
+        names = self.names_of(request)
         return with_settings([link for link in self.cascade.links if link.name in names], request.settings)
+
+    def names_of(self, request: Request) -> list[str]:
+        """Of its stages."""
+        return cut(self.cascade.names, request.first, request.last, "request")
 
     def sizes_of(self, request: Request) -> list[tuple[int, int]]:
         """(height, width) of each stage's pictures. Raises ValueError where a stage cannot make them."""
@@ -198,8 +202,7 @@ class Service:
         """What a watcher gets of a preview."""
         images = self.allowed(job, event)
         assert job.request is not None
-        stages = [link.name for link in self.links_of(job.request)]
-        return {} if images is None else preview_data(event, images, self.eta.left_s(stages, event))
+        return {} if images is None else preview_data(event, images, self.eta.left_s(self.names_of(job.request), event))
 
     def _ended(self, job: Job) -> None:
         """In the writer's thread."""

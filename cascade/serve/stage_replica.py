@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stages.sampling import Ask
 
-LOST_S = 60.0  # without an answer
+LOST_S = 300.0  # without an answer: several servers may wait for one network, or for one that starts
 
 
 class StageReplica:
@@ -17,17 +17,15 @@ class StageReplica:
     def __init__(self, stage: str, *, cascade: str, precision: str, compile_: bool | None):
         import torch
 
+        from cascade.batching import preparing
         from cascade.devices import choose_devices
         from cascade.pipeline import Cascade
 
-        from .options import prepared_by
-
         torch.set_flush_denormal(True)
         device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
-        self.buckets = device != "cpu"
         self.link = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).links[0]
         self._thread = ThreadPoolExecutor(1)
-        prepare = prepared_by(compile_, on_gpu=self.buckets)
+        prepare, self.buckets = preparing(compile_, on_gpu=device != "cpu")
         self._rows = self._thread.submit(prepare, [self.link]).result()[stage]
 
     def rows(self) -> int:

@@ -1,6 +1,7 @@
 """Servers on Ray: of two, each job is found where it lives, and one that dies takes its own jobs only; stages of their own."""
 
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -21,6 +22,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from cascade.events import StageFinished
 from cascade.pipeline import Cascade
 from cascade.request import Request
+from cascade.serve import __main__ as serve_main
 from cascade.serve import on_ray
 from data.cli import run
 from tests.serve.serving import ENDED, FEW, ROOT, SHIPPED, Client, parsed, until
@@ -36,6 +38,7 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
     """The address of a server on a Ray of its own."""
     command = [sys.executable, "-m", "cascade.serve.on_ray", *options, "--port", "0", "--drain-s", "5"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    others = set(pids("ServeReplica:"))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--store", str(folder / "store")],
@@ -55,7 +58,7 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
         process.stdout.close()
         code = process.wait(60)
     assert code == 0
-    assert not pids("ServeReplica:")
+    assert set(pids("ServeReplica:")) <= others
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +222,13 @@ def test_gpus_that_are_not_there_are_not_waited_for(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().endswith("error: --gpus: 2 GPUs are needed in all, there are 0; take fewer")
     assert "Traceback" not in done.stderr
+
+
+def test_options_of_both_commands_have_the_same_defaults():
+    one, other = (inspect.signature(main).parameters for main in (serve_main.main, on_ray.main))
+    both = one.keys() & other.keys()
+    assert len(both) > 20
+    assert {name: one[name].default for name in both} == {name: other[name].default for name in both}
 
 
 def test_stages_with_replicas_of_their_own(tmp_path):

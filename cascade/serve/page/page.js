@@ -23,8 +23,9 @@ class ApiError extends Error {
 
 async function call(path, { headers, ...options } = {}) {
   const key = sessionStorage.getItem("key");
-  const send = (path, all) => fetch(path, all).catch((error) => { throw all.signal?.aborted ? error : new Error("The server cannot be reached"); });
-  const response = await send(path, { ...options, headers: { ...(key && { Authorization: `Bearer ${key}` }), ...headers } });
+  const response = await fetch(path, { ...options, headers: { ...(key && { Authorization: `Bearer ${key}` }), ...headers } }).catch((error) => {
+    throw options.signal?.aborted ? error : new Error("The server cannot be reached");
+  });
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
   if (response.status === 401) {
