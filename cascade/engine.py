@@ -14,6 +14,8 @@ from typing import Self
 
 import torch
 
+from stages.sampling import Ask
+
 from .chunk import Plan
 from .events import Cancelled, Event, Failed
 from .link import Link, Remote
@@ -110,9 +112,13 @@ class Engine:
         """One network call of one stage, on the device of `worker`. False where nothing waits."""
         links = self.workers[worker]
         with self._changed:
+            begun = self._schedule.begin(links, self._tell)
+        for one in begun:
+            self._step(one)
+        with self._changed:
             chosen = self._schedule.choose(links)
         if not chosen:
-            return False
+            return bool(begun)
         link = links[chosen[0].link.name]
         stage, asks = self.stages[link.name], [one.ask for one in chosen]
         began = time.perf_counter()
@@ -125,10 +131,27 @@ class Engine:
         spent = time.perf_counter() - began
         with self._changed:
             stage.count(sum(ask.rows for ask in asks), spent)
-            for one, x0_hat in zip(chosen, answers, strict=True):
-                self._schedule.go_on(one, x0_hat)
-            self._changed.notify_all()
+        for one, x0_hat in zip(chosen, answers, strict=True):
+            self._step(one, x0_hat)
         return True
+
+    def _step(self, one: Running, x0_hat: torch.Tensor | None = None) -> None:
+        """A chunk, which is busy and so nobody else's, goes on to its next question; None: to its first."""
+        asked: tuple[Link, Ask] | Exception | None = None
+        try:
+            if not one.ticket.done:
+                asked = next(one.steps) if x0_hat is None else one.steps.send(x0_hat)
+        except StopIteration:
+            pass
+        except Exception as error:
+            asked = error
+        with self._changed:
+            self._schedule.moved(one, asked)
+            self._changed.notify_all()
+
+    def _tell(self, ticket: Ticket, event: Event) -> None:
+        with self._changed:
+            self._schedule.tell(ticket, event)
 
     def _not_answered(self, chosen: list[Running], stage: StageStats, error: Exception) -> None:
         """Memory did not suffice: half the batch, and again; where one row does not fit, its request fails. A network elsewhere was

@@ -58,10 +58,14 @@ class Link:
         return bool(cond.text or cond.num_classes)
 
     def answer(self, asks: list[Ask], *, batch: int, buckets: bool = False) -> list[torch.Tensor]:
-        """x0_hat of each ask, all of one make, by this stage's network."""
+        """x0_hat of each ask, all of one make, by this stage's network. They are there when it comes back: its time and its
+        failures are the call's."""
         if self.remote:
             return self.remote(asks, batch)
-        return answer(self.stage, asks, batch=batch, buckets=buckets, device=self.device)
+        answers = answer(self.stage, asks, batch=batch, buckets=buckets, device=self.device)
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return answers
 
     @property
     def nfe(self) -> int:

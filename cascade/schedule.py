@@ -1,4 +1,5 @@
-"""Who is answered next, and what an answer leads to; no threads and no networks in here, an `Engine` holds the lock around it.
+"""Who is answered next, and what an answer leads to; no threads and no networks in here. An `Engine` holds the lock around each
+method, and none while a chunk steps: noise is drawn and previews are made on all devices at once.
 
 Which stage: the one that has had the least of the clock, as Linux shares a processor; so previews of newcomers and the last stage
 of others both go on. Who in it: newcomers without a preview, then by arrival, where the k-th chunk of a request counts as one that
@@ -12,8 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-
-import torch
+from functools import partial
 
 from data.cli import RunError
 from stages.sampling import Ask
@@ -40,6 +40,11 @@ class Ticket:
     done: bool = False
     is_cancelled: bool = False
 
+    @property
+    def is_new(self) -> bool:
+        """Nothing of it was begun or seen yet."""
+        return not (self.has_preview or self.num_running)
+
     def cancel(self) -> None:
         """From any thread, any number of times; the place is free at the next tick."""
         self.is_cancelled = True
@@ -48,15 +53,15 @@ class Ticket:
 
 @dataclass(eq=False)
 class Running:
-    """A chunk that has begun and waits at a stage, or is in a call (busy). losses: of the network, in this call."""
+    """A chunk that waits at a stage, or is busy: in a call, or on its way to the next. losses: of the network, in this call."""
 
     ticket: Ticket
     number: int
     index: tuple[int, ...]
     steps: Chunk
     link: Link
-    ask: Ask
-    busy: bool = False
+    ask: Ask = field(init=False)  # from its first step on
+    busy: bool = True
     losses: int = 0
 
     @property
@@ -101,16 +106,32 @@ class Schedule:
         return ticket
 
     def has_work(self, names: Collection[str]) -> bool:
-        """Whether `choose` would find or end something."""
-        return any(ticket.is_cancelled or (ticket.todo and not ticket.num_running) for ticket in self.tickets) or any(
-            not one.busy and one.link.name in names for one in self.running
-        )
+        """Whether `begin` or `choose` would find or end something."""
+        return any(
+            each.is_cancelled or (each.todo and not each.num_running and each.plan.links[0].name in names)
+            for each in self.tickets
+        ) or any(not one.busy and one.link.name in names for one in self.running)
+
+    def begin(self, names: Collection[str], tell: Callable[[Ticket, Event], None]) -> list[Running]:
+        """Ends what was cancelled; gives chunks, busy, whose first step is to be made: of newcomers to the named stages at once, of
+        others where there is room."""
+        for ticket in [each for each in self.tickets if each.is_cancelled]:
+            self.end(ticket, Cancelled())
+        begun: list[Running] = []
+        images = sum(len(one.index) for one in self.running)
+        for ticket in sorted(self.tickets, key=lambda each: (each.has_preview, each.number)):
+            first = ticket.plan.links[0]
+            while first.name in names and ticket.todo and (images < self.max_running or ticket.is_new):
+                number, index = ticket.todo.popleft()
+                steps = paint(ticket.plan, index, partial(tell, ticket))
+                begun.append(Running(ticket, number, index, steps, first))
+                ticket.num_running += 1
+                images += len(index)
+        self.running += begun
+        return begun
 
     def choose(self, names: Collection[str]) -> list[Running]:
         """Who is answered next, now busy: chunks of one of the named stages and of one make, up to its batch."""
-        for ticket in [each for each in self.tickets if each.is_cancelled]:
-            self.end(ticket, Cancelled())
-        self._begin()
         free = [one for one in self.running if not one.busy and one.link.name in names]
         if not free:
             return []
@@ -129,31 +150,15 @@ class Schedule:
                 one.busy = True
         return chosen
 
-    def _begin(self) -> None:
-        """Newcomers begin at once, further chunks where there is room."""
-        images = sum(len(one.index) for one in self.running)
-        for ticket in sorted(self.tickets, key=lambda each: (each.has_preview, each.number)):
-            while ticket.todo and (images < self.max_running or not (ticket.has_preview or ticket.num_running)):
-                number, index = ticket.todo.popleft()
-                steps = paint(ticket.plan, index, lambda event, ticket=ticket: self.tell(ticket, event))  # type: ignore[misc]
-                try:
-                    link, ask = next(steps)
-                except Exception as error:
-                    self.fail(ticket, ticket.plan.links[0].name, error)
-                    break
-                ticket.num_running += 1
-                images += len(index)
-                self.running.append(Running(ticket, number, index, steps, link, ask))
-
-    def go_on(self, one: Running, x0_hat: torch.Tensor) -> None:
-        """A chunk gets its answer: a preview, perhaps pictures, perhaps the end of its request."""
+    def moved(self, one: Running, asked: tuple[Link, Ask] | Exception | None) -> None:
+        """A chunk has made its step: to a question, to a defect, or (None) to the end of its images."""
         one.busy, one.losses = False, 0
         ticket, before = one.ticket, one.link
         if ticket.done:
-            return
-        try:
-            one.link, one.ask = one.steps.send(x0_hat)
-        except StopIteration:
+            one.steps.close()
+        elif isinstance(asked, Exception):
+            self.fail(ticket, before.name, asked)
+        elif asked is None:
             self.running.remove(one)
             self.stages[before.name].images += len(one.index)
             ticket.num_running -= 1
@@ -161,9 +166,8 @@ class Schedule:
             self.waiting -= len(one.index)
             if not ticket.left:
                 self.end(ticket, Finished(num=len(ticket.plan.request.index), nfe=ticket.plan.nfe))
-        except Exception as error:
-            self.fail(ticket, before.name, error)
         else:
+            one.link, one.ask = asked
             if one.link is not before:
                 self.stages[before.name].images += len(one.index)
 
@@ -184,10 +188,16 @@ class Schedule:
         self.tickets.remove(ticket)
         for one in [each for each in self.running if each.ticket is ticket]:
             self.running.remove(one)
-            one.steps.close()
-        self.tell(ticket, event)
+            if not one.busy:  # else `moved` closes it
+                one.steps.close()
+        self._tell(ticket, event)
 
     def tell(self, ticket: Ticket, event: Event) -> None:
+        """What a step has to say, unless its request has ended meanwhile."""
+        if not ticket.done:
+            self._tell(ticket, event)
+
+    def _tell(self, ticket: Ticket, event: Event) -> None:
         ticket.has_preview = ticket.has_preview or isinstance(event, Preview)
         try:
             ticket.listen(event)

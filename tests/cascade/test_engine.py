@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade import batching
+from cascade import batching, chunk
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Cancelled, Failed, Finished, Preview, StageFinished, StageStarted
 from cascade.pipeline import Cascade
@@ -332,6 +332,38 @@ class TestThreads:
         assert all(isinstance(events[-1], Finished) for events in told)
         for k in (0, 23):
             assert levels_apart(finished(told[k]), finished(networks.sample(Request(seed=k)))) <= 1
+
+    def test_noise_of_one_holds_nobody_up(self, networks, monkeypatch):
+        """While one device's thread draws noise, others are accepted, answered by the other and cancelled; what is cancelled
+        meanwhile says nothing more."""
+        drawing, goes_on, draw = threading.Event(), threading.Event(), chunk.image_noise
+
+        def slow(stage, seed, *more):
+            if seed == 7:
+                drawing.set()
+                assert goes_on.wait(60)
+            return draw(stage, seed, *more)
+
+        monkeypatch.setattr(chunk, "image_noise", slow)
+        held, other = [], []
+        told, ended = threading.Event(), threading.Event()
+
+        def listen(event):
+            other.append(event)
+            if isinstance(event, Finished):
+                ended.set()
+
+        with Engine(networks, Cascade(networks.links)).start() as engine:
+            ticket = engine.submit(Request(seed=7), lambda event: held.append(event) or told.set())
+            assert drawing.wait(60)
+            engine.submit(Request(seed=1), listen)
+            assert ended.wait(60)
+            ticket.cancel()
+            assert told.wait(60)
+            goes_on.set()
+            engine.stop(drain_s=60)
+        assert held == [Cancelled()]
+        assert levels_apart(finished(other), finished(networks.sample(Request(seed=1)))) <= 1
 
     def test_stages_on_devices_of_their_own(self, networks):
         """`cpu:0` is the CPU by another name: each stage has a thread, a chunk goes from one to the next."""
