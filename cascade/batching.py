@@ -4,6 +4,7 @@ Small stages are bound by the start of each operation and want large batches; la
 and from some size on a larger batch only makes everybody wait.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,32 +15,41 @@ from stages.diffusion.samplers import Query
 from stages.sampling import Ask, Given, answer
 from stages.super_res import SuperResStage
 
+from .devices import is_memory_error
 from .link import Link
 
 SIZES = (1, 2, 4, 8, 16, 32)
 GAIN = 1.05  # a batch twice as large must be so much faster an image
 TRIES = 3
+GRAPHS = 4096  # Dynamo counts those of all stages together, for their networks are one piece of code
+_ALONE = threading.RLock()  # one device after the other: whether something compiles is said for all threads at once
 
 
 def measured(links: Sequence[Link]) -> dict[str, int]:
     """Rows of a call by stage: the size that is fastest an image, where larger ones are not faster by GAIN; where memory ends, the
     size before."""
-    return {link.name: best_batch(link) for link in links}
+    with _ALONE:
+        return {link.name: best_batch(link) for link in links}
 
 
 def compiled(links: Sequence[Link]) -> dict[str, int]:
-    """Compiles the networks in place, meets every size once, and says the same as `measured`. Shapes that come later (pictures of
-    another size) run as they are: compiling them would hold everybody up.
+    """Compiles the networks in place, meets the sizes that may be best, and says the same as `measured`. Shapes that come later
+    (pictures of another size) run as they are: compiling them would hold everybody up.
 
     On a GPU each size becomes a CUDA graph, in memory of the thread that calls this: it must be the one that will sample, and its
     calls must come in powers of two (`Engine`'s buckets).
     """
-    for link in links:
-        graphs = torch.device(link.device).type == "cuda"
-        link.stage.net.compile(mode="reduce-overhead" if graphs else None, dynamic=not graphs)
-    found = measured(links)
-    torch.compiler.set_stance("eager_on_recompile")
-    return found
+    with _ALONE:
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = (
+            GRAPHS  # of this thread
+        )
+        torch.compiler.set_stance("default")
+        for link in links:
+            graphs = torch.device(link.device).type == "cuda"
+            link.stage.net.compile(mode="reduce-overhead" if graphs else None, dynamic=not graphs)
+        found = measured(links)
+        torch.compiler.set_stance("eager_on_recompile")
+        return found
 
 
 def preparing(compile_: bool | None, *, on_gpu: bool) -> tuple[Callable[[Sequence[Link]], dict[str, int]], bool]:
@@ -49,28 +59,38 @@ def preparing(compile_: bool | None, *, on_gpu: bool) -> tuple[Callable[[Sequenc
 
 
 def best_batch(link: Link) -> int:
-    best, best_rate = 1, 0.0
+    best, best_rate, worse = 1, 0.0, 0
     for rows, seconds in timed(link):
         if rows / seconds > best_rate * GAIN:
-            best, best_rate = rows, rows / seconds
+            best, best_rate, worse = rows, rows / seconds, 0
+        else:
+            worse += 1
+        if worse == 2:  # larger ones would only take memory: each size of a compiled network keeps its own
+            break
     return best
 
 
 @torch.inference_mode()
 def timed(link: Link) -> Iterator[tuple[int, float]]:
-    """(rows, seconds of a call) for each size; seconds are the least of a few, after one that warms up."""
+    """(rows, seconds of a call) for each size; seconds are the least of a few, after one that warms up. Ends where memory does."""
     for rows in SIZES:
-        seconds = []
-        one = random_ask(link, rows)
         try:
-            for _ in range(TRIES + 1):
-                began = time.perf_counter()
-                answer(link.stage, [one], device=link.device)[0].sum().item()
-                seconds.append(time.perf_counter() - began)
-        except (torch.OutOfMemoryError, MemoryError):
-            torch.cuda.empty_cache()
-            return
+            seconds = [call_s(link, rows) for _ in range(TRIES + 1)]
+        except Exception as error:
+            if not is_memory_error(error):
+                raise
+            break
         yield rows, min(seconds[1:])
+    else:
+        return
+    torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
+
+
+def call_s(link: Link, rows: int) -> float:
+    one = random_ask(link, rows)
+    began = time.perf_counter()
+    answer(link.stage, [one], device=link.device)[0].sum().item()
+    return time.perf_counter() - began
 
 
 def random_ask(link: Link, rows: int) -> Ask:

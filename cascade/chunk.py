@@ -15,7 +15,7 @@ from stages.super_res import SuperResStage
 
 from .conditions import Conditions, for_stage
 from .events import Event, Preview, StageFinished, StageStarted
-from .link import Link, cut, sizes, with_settings
+from .link import Link, chosen, sizes
 from .request import Request
 
 Chunk = Generator[tuple[Link, Ask], torch.Tensor, None]
@@ -34,8 +34,7 @@ class Plan:
     @classmethod
     def of(cls, request: Request, links: list[Link], conditions: Conditions) -> "Plan":
         """Raises ValueError for whatever the user can have got wrong."""
-        names = cut([link.name for link in links], request.first, request.last, "request")
-        used = with_settings([link for link in links if link.name in names], request.settings)
+        used = chosen(links, request)
         return cls(request=request, links=used, sizes=sizes(used, request), conds=conditions.of(request))
 
     @property
@@ -43,6 +42,12 @@ class Plan:
         """The images that are computed together."""
         index, batch = self.request.index, self.request.batch
         return [index[begin : begin + batch] for begin in range(0, len(index), batch)]
+
+    @property
+    def weight(self) -> int:
+        """As many images of the cascade's own size take the memory of one of these."""
+        (h, w), side = self.sizes[-1], self.links[-1].contract.resolution
+        return max(1, -(-h * w // side**2))
 
     @property
     def nfe(self) -> int:

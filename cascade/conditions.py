@@ -26,7 +26,8 @@ class Conditions:
         self.classes = class_names(links)
 
     def of(self, request: Request) -> Cond:
-        """A row for each of `request.wanted`, prompts or labels; a single null row where there is neither."""
+        """A row for each of `request.wanted`, prompts or labels; a single null row where there is neither. It is of the make of the
+        others, so that they share calls."""
         self._check(request)
         keep = torch.ones(len(request.wanted), dtype=torch.bool)
         if request.prompts:
@@ -34,7 +35,11 @@ class Conditions:
             return Cond(keep=keep, text=text, text_mask=mask)
         if request.labels:
             return Cond(keep=keep, label=torch.tensor([request.labels[row] for row in request.wanted]))
-        return Cond.empty(1)
+        null = Cond.empty(1)
+        if self.text:
+            shape = (1, self.tokens, self.text.dim)
+            return replace(null, text=torch.zeros(shape), text_mask=torch.zeros(shape[:2], dtype=torch.bool))
+        return replace(null, label=torch.zeros(1, dtype=torch.int64)) if self.num_classes else null
 
     def _check(self, request: Request) -> None:
         if request.prompts and not self.text:

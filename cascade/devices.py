@@ -19,16 +19,24 @@ def choose_devices(said: str) -> list[str]:
     return list(dict.fromkeys(known(part.strip()) for part in said.split(",")))
 
 
-def known(device: str) -> str:
+def known(device: str, option: str = "--device ") -> str:
+    """cpu, or cuda:NUMBER."""
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or not (device == kind or (kind == "cuda" and number.isdecimal())):
-        raise ValueError(f"--device {device}: allowed are auto, cpu, cuda and cuda:NUMBER")
+        raise ValueError(f"{option}{device}: allowed are auto, cpu, cuda and cuda:NUMBER")
     num = torch.cuda.device_count()
     if kind == "cuda" and not num:
-        raise ValueError(f"--device {device}: no GPU is visible to torch; use --device cpu")
+        raise ValueError(f"{option}{device}: no GPU is visible to torch; take cpu")
     if kind == "cuda" and int(number or 0) >= num:
-        raise ValueError(f"--device {device}: there are {num} GPUs, cuda:0 to cuda:{num - 1}")
-    return device
+        raise ValueError(f"{option}{device}: there are {num} GPUs, cuda:0 to cuda:{num - 1}")
+    return f"cuda:{int(number or 0)}" if kind == "cuda" else device
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether memory did not suffice, by any of the names that torch has for it."""
+    text = str(error)
+    told = ("out of memory", "allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in text for each in told)
 
 
 def parse_place(said: list[str]) -> dict[str, str]:
@@ -38,5 +46,5 @@ def parse_place(said: list[str]) -> dict[str, str]:
         stage, _, device = text.partition("=")
         if not (stage and device):
             raise ValueError(f"--place {text}: write STAGE=DEVICE, for instance sr_256=cuda:1")
-        place[stage] = known(device)
+        place[stage] = known(device, f"--place {stage}=")
     return place

@@ -2,7 +2,7 @@
 
 Each tick takes one stage, gathers what waits there - other requests, other noise levels, other guidance - into one call, and sends
 everyone its x0_hat. A new request joins at the next tick, a cancelled one is gone at the next tick, every answer is a preview.
-Whose turn it is, `schedule` says. A call that does not fit the memory halves the stage's batch and is tried again.
+Whose turn it is, `schedule` says. A call that does not fit the memory halves the stage's batch for its size and is tried again.
 """
 
 import logging
@@ -17,8 +17,9 @@ import torch
 from stages.sampling import Ask
 
 from .chunk import Plan
+from .devices import is_memory_error
 from .events import Cancelled, Event, Failed
-from .link import Link, Remote
+from .link import Link, Remote, chosen, sizes
 from .pipeline import Cascade
 from .request import Request
 from .schedule import Running, Schedule, StageStats, Ticket
@@ -40,7 +41,7 @@ class QueueFullError(Exception):
 class Engine:
     """Holds the running requests of one cascade. `tick` does one call; `start` ticks in a thread until `stop`.
 
-    batch: rows of a call by stage. replicas: the same cascade on other devices; each device of each has a thread of its own.
+    batch: rows of a call by stage. replicas: the same cascade on other devices; each device has a thread of its own.
     elsewhere: networks in other processes, by stage; each has a thread of its own here, too.
     prepare: called in a device's thread with its links before the first tick; gives the batch of each (`cascade.batching`).
     buckets: fill calls up to powers of two, for compiled networks.
@@ -59,12 +60,12 @@ class Engine:
     ):
         self.cascade, self.max_waiting, self.prepare, self.buckets = cascade, max_waiting, prepare, buckets
         self.stages = {name: StageStats(batch=(batch or {}).get(name, BATCH)) for name in cascade.names}
-        here = [[link for link in each.links if link.name not in (elsewhere or {})] for each in (cascade, *replicas)]
-        self.workers = [
-            {link.name: link for link in links if str(link.device) == device}
-            for links in here
-            for device in dict.fromkeys(str(link.device) for link in links)
-        ]
+        here: dict[str, dict[str, Link]] = {}
+        for link in (
+            link for each in (cascade, *replicas) for link in each.links if link.name not in (elsewhere or {})
+        ):
+            here.setdefault(str(link.device), {}).setdefault(link.name, link)
+        self.workers = list(here.values())
         for link in cascade.links:
             self.workers += [{link.name: replace(link, remote=each)} for each in (elsewhere or {}).get(link.name, ())]
         self._schedule = Schedule(self.stages, max_running=max_running)
@@ -72,7 +73,6 @@ class Engine:
         self._threads: list[threading.Thread] = []
         self._closed = self._stopping = False
         self._prepared: list[Mapping[str, int] | Exception] = []
-        self._began = time.monotonic()
 
     @property
     def waiting(self) -> int:
@@ -87,6 +87,15 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises ValueError where `submit` would."""
         Plan.of(request, self.cascade.links, self.cascade.conditions)
+
+    def fitted(self, request: Request) -> Request:
+        """The same in chunks that are one call of each stage: who comes or leaves waits for one call, not for several."""
+        links = chosen(self.cascade.links, request)
+        rooms = (
+            self.stages[link.name].most(link, size) // link.rows
+            for link, size in zip(links, sizes(links, request), strict=True)
+        )
+        return replace(request, batch=max(1, min(request.batch, *rooms)))
 
     def submit(self, request: Request, listen: Callable[[Event], None]) -> Ticket:
         """Accepts a request; `listen` is called in the engine's thread and must return at once. Raises ValueError for what the user
@@ -104,8 +113,8 @@ class Engine:
         return ticket
 
     def _retry_after(self, num: int) -> float:
-        last = self.stages[self.cascade.names[-1]]
-        return min(max(num * (time.monotonic() - self._began) / max(last.images, 1), 1.0), 60.0)
+        """The time in the networks that so many images took."""
+        return min(max(num * sum(stage.busy_s / max(stage.images, 1) for stage in self.stages.values()), 1.0), 60.0)
 
     @torch.inference_mode()
     def tick(self, worker: int = 0) -> bool:
@@ -123,10 +132,14 @@ class Engine:
         stage, asks = self.stages[link.name], [one.ask for one in chosen]
         began = time.perf_counter()
         try:
-            answers = link.answer(asks, batch=stage.batch, buckets=self.buckets)
+            answers = link.answer(asks, batch=stage.most(link, asks[0].size), buckets=self.buckets)
         except Exception as error:
+            answers = []
             with self._changed:
                 self._not_answered(chosen, stage, error)
+        if not answers:
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
             return True
         spent = time.perf_counter() - began
         with self._changed:
@@ -159,12 +172,13 @@ class Engine:
         name, why = chosen[0].link.name, "an error in the network"
         for one in chosen:
             one.busy = False
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
-            if stage.batch > 1:
-                stage.batch //= 2
-                log.warning("stage %s: out of memory, its batch is now %d", name, stage.batch)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+        if is_memory_error(error):
+            link, size = chosen[0].link, chosen[0].ask.size
+            if stage.most(link, size) > 1:
+                stage.halve(link, size)
+                log.warning(
+                    "stage %s: out of memory at %dx%d px, now %d rows a call", name, *size[::-1], stage.most(link, size)
+                )
                 return
             why = "out of memory for a single image; ask for a smaller one"
         elif isinstance(error, ConnectionError):

@@ -68,6 +68,11 @@ class Link:
         return answers
 
     @property
+    def rows(self) -> int:
+        """Of the network's batch for an image: guidance takes two."""
+        return 2 if self.is_conditional and self.settings.guidance_scale != 1 else 1
+
+    @property
     def nfe(self) -> int:
         """Network calls; a guided call counts once, for its two halves share a batch."""
         return num_queries(self.settings.sampler, self.settings.num_steps)
@@ -87,10 +92,16 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
             raise ValueError(f"settings of stage {link.name}: {first_error(error)}") from None
         if wanted.guidance_scale not in (1, link.settings.guidance_scale) and not link.is_conditional:
             raise ValueError(
-                f"settings of stage {link.name}: guidance_scale: no prompt or class guides it; leave it out"
+                f"settings of stage {link.name}: guidance_scale: this stage was trained without text or classes; leave it out"
             )
         changed.append(replace(link, settings=wanted))
     return changed
+
+
+def chosen(links: list[Link], request: Request) -> list[Link]:
+    """The part of the chain that a request uses, with its settings. Raises ValueError for what cannot be."""
+    names = cut([link.name for link in links], request.first, request.last, "request")
+    return with_settings([link for link in links if link.name in names], request.settings)
 
 
 def cut(names: list[str], first: str, last: str, where: str) -> list[str]:
@@ -117,7 +128,8 @@ def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
     if h % multiple or w % multiple:
         raise ValueError(
             f"request: {w}x{h} px does not suit stages {', '.join(link.name for link in links)}; "
-            f"choose sides that are multiples of {multiple}"
+            f"choose sides that are multiples of {multiple}, "
+            f"for instance {nearest_multiple(w, multiple)}x{nearest_multiple(h, multiple)}"
         )
     found = [(h * link.contract.resolution // resolution, w * link.contract.resolution // resolution) for link in links]
     if max(found[-1]) > MAX_SIDE:
@@ -125,6 +137,10 @@ def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
             f"request: the result would be {found[-1][1]}x{found[-1][0]} px; at most {MAX_SIDE} px a side are allowed"
         )
     return found
+
+
+def nearest_multiple(side: int, multiple: int) -> int:
+    return max(1, round(side / multiple)) * multiple
 
 
 def asked_size(links: list[Link], request: Request) -> tuple[tuple[int, int], int]:

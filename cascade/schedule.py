@@ -6,7 +6,7 @@ of others both go on. Who in it: newcomers without a preview, then by arrival, w
 came k requests later; so nobody starves and a large request delays a small one by one chunk.
 
 Memory: at most `max_waiting` images are accepted, and of these at most `max_running`, plus one chunk a newcomer, hold their noise
-and x, about 6 float32 pictures an image.
+and x, about 6 float32 pictures an image; images larger than the cascade's own count as several.
 """
 
 import logging
@@ -19,6 +19,7 @@ from data.cli import RunError
 from stages.sampling import Ask
 
 from .chunk import Chunk, Plan, paint
+from .devices import is_memory_error
 from .events import Cancelled, Event, Failed, Finished, Preview
 from .link import Link
 
@@ -71,14 +72,29 @@ class Running:
 
 @dataclass(kw_only=True)
 class StageStats:
-    """Of one stage since the start. batch: most rows of a call. busy_s: in the network. clock: its share of time, as reckoned."""
+    """Of one stage since the start. batch: most rows of a call at the stage's own size. fits: fewer, by (height, width), where
+    memory did not suffice. busy_s: in the network. clock: its share of time, as reckoned."""
 
     batch: int
+    fits: dict[tuple[int, int], int] = field(default_factory=dict)
     calls: int = 0
     rows: int = 0
     images: int = 0
     busy_s: float = 0.0
     clock: float = 0.0
+
+    def most(self, link: Link, size: tuple[int, int]) -> int:
+        """Rows of a call for pictures of (height, width): time and memory go with the area."""
+        rows = max(1, min(self.batch, self.batch * link.contract.resolution**2 // (size[0] * size[1])))
+        return min(rows, self.fits.get(size, rows))
+
+    def halve(self, link: Link, size: tuple[int, int]) -> None:
+        """Of this size alone: one request for a large picture costs others nothing."""
+        rows = self.most(link, size) // 2
+        if size == (link.contract.resolution,) * 2:
+            self.batch = rows
+        else:
+            self.fits[size] = rows
 
     def count(self, rows: int, seconds: float) -> None:
         self.calls += 1
@@ -107,10 +123,19 @@ class Schedule:
 
     def has_work(self, names: Collection[str]) -> bool:
         """Whether `begin` or `choose` would find or end something."""
-        return any(
-            each.is_cancelled or (each.todo and not each.num_running and each.plan.links[0].name in names)
-            for each in self.tickets
-        ) or any(not one.busy and one.link.name in names for one in self.running)
+        return (
+            any(each.is_cancelled or self._may_begin(each, names) for each in self.tickets)
+            or any(not one.busy and one.link.name in names for one in self.running)
+        )  # fmt: skip
+
+    @property
+    def _images(self) -> int:
+        """That hold their noise and x; larger ones count as several."""
+        return sum(len(one.index) * one.ticket.plan.weight for one in self.running)
+
+    def _may_begin(self, ticket: Ticket, names: Collection[str]) -> bool:
+        is_here = bool(ticket.todo) and ticket.plan.links[0].name in names
+        return is_here and (ticket.is_new or self._images < self.max_running)
 
     def begin(self, names: Collection[str], tell: Callable[[Ticket, Event], None]) -> list[Running]:
         """Ends what was cancelled; gives chunks, busy, whose first step is to be made: of newcomers to the named stages at once, of
@@ -118,16 +143,13 @@ class Schedule:
         for ticket in [each for each in self.tickets if each.is_cancelled]:
             self.end(ticket, Cancelled())
         begun: list[Running] = []
-        images = sum(len(one.index) for one in self.running)
         for ticket in sorted(self.tickets, key=lambda each: (each.has_preview, each.number)):
-            first = ticket.plan.links[0]
-            while first.name in names and ticket.todo and (images < self.max_running or ticket.is_new):
+            while self._may_begin(ticket, names):
                 number, index = ticket.todo.popleft()
                 steps = paint(ticket.plan, index, partial(tell, ticket))
-                begun.append(Running(ticket, number, index, steps, first))
+                begun.append(Running(ticket, number, index, steps, ticket.plan.links[0]))
                 ticket.num_running += 1
-                images += len(index)
-        self.running += begun
+                self.running.append(begun[-1])
         return begun
 
     def choose(self, names: Collection[str]) -> list[Running]:
@@ -142,9 +164,10 @@ class Schedule:
                 stats.clock = max(stats.clock, floor)
         name = min((one.link.name for one in free), key=lambda each: self.stages[each].clock)
         chosen: list[Running] = []
-        rows = 0
+        rows = most = 0
         for one in sorted((one for one in free if one.link.name == name), key=lambda one: one.turn):
-            if not chosen or (one.ask.make == chosen[0].ask.make and rows + one.ask.rows <= self.stages[name].batch):
+            if not chosen or (one.ask.make == chosen[0].ask.make and rows + one.ask.rows <= most):
+                most = most or self.stages[name].most(one.link, one.ask.size)
                 chosen.append(one)
                 rows += one.ask.rows
                 one.busy = True
@@ -176,7 +199,12 @@ class Schedule:
         message = str(error)
         if not isinstance(error, RunError):
             log.error("stage %s: a sampler failed", stage, exc_info=error)
-            message = f"stage {stage}: an error while sampling"
+            why = (
+                "out of memory; ask for fewer or smaller images"
+                if is_memory_error(error)
+                else "an error while sampling"
+            )
+            message = f"stage {stage}: {why}"
         self.end(ticket, Failed(stage=stage, message=message))
 
     def end(self, ticket: Ticket, event: Event) -> None:

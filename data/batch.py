@@ -42,7 +42,7 @@ class Cond:
         return self._each(lambda t: t[rows])
 
     def to(self, device: torch.device | str) -> Self:
-        return self._each(lambda t: t.to(device, non_blocking=True))
+        return self._each(lambda t: sent(t, device))
 
     def pin(self) -> Self:
         return self._each(lambda t: t.pin_memory())
@@ -77,11 +77,16 @@ class Batch:
         return replace(self, image=self.image[rows], cond=self.cond[rows], index=self.index[rows], keys=self.keys[rows])
 
     def to(self, device: torch.device | str) -> Self:
-        return replace(self, image=self.image.to(device, non_blocking=True), cond=self.cond.to(device))
+        return replace(self, image=sent(self.image, device), cond=self.cond.to(device))
 
     def pin_memory(self) -> Self:
         """Called by torch's DataLoader when it pins."""
         return replace(self, image=self.image.pin_memory(), cond=self.cond.pin())
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """To a GPU without waiting; from one, what has not arrived must not be read."""
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 def to_float(image: Tensor) -> Tensor:

@@ -65,6 +65,12 @@ class Ask:
         return len(self.query.x) * (2 if self.scale != 1 else 1)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of its pictures."""
+        h, w = self.query.x.shape[-2:]
+        return h, w
+
+    @property
     def make(self) -> tuple:
         """Asks of the same make can share a batch."""
         cond = self.given.cond
@@ -116,7 +122,7 @@ def answer(
     for one, x0_hat in zip(asks, answers, strict=False):
         if one.scale != 1:
             x0_hat = guide(x0_hat, next(nulls), torch.full((len(x0_hat),), one.scale, device=device))
-        found.append(x0_hat.to(one.query.x.device))
+        found.append(x0_hat.to(one.query.x.device, copy=True))  # a part of the batch would keep all of it
     return found
 
 

@@ -9,6 +9,7 @@ from torch._dynamo.utils import counters
 from cascade import batching
 from cascade.engine import Engine
 from cascade.events import Finished
+from cascade.pipeline import Cascade
 from cascade.request import Request
 from stages.stage import Stage
 
@@ -41,6 +42,26 @@ def test_memory_that_ends_is_no_error(monkeypatch):
     monkeypatch.setattr(Stage, "denoise", small)
     chain = tiny(8, 16, classes=3)
     assert all(rows <= 4 for rows in batching.measured(chain.links).values())
+
+
+def test_every_stage_of_every_device_is_compiled(monkeypatch):
+    """Dynamo counts the graphs of all stages together, and whether it compiles is said for all threads at once. Shapes are fixed,
+    as on a GPU."""
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compile_(self, backend="eager", dynamic=False))
+    monkeypatch.setattr(batching, "GAIN", 0.0)  # each size is met
+    torch.compiler.reset()
+    chains = [
+        tiny(8, 16, 32),
+        Cascade(tiny(8, 16, 32, classes=3).links, device="cpu:0"),
+    ]  # else graphs of one serve the other
+    before = counters["stats"]["unique_graphs"]
+    try:
+        with Engine(*chains, prepare=batching.compiled).start():
+            assert counters["stats"]["unique_graphs"] - before == 2 * 3 * len(batching.SIZES)
+    finally:
+        torch.compiler.set_stance("default")
+        torch.compiler.reset()
 
 
 @pytest.mark.matrix

@@ -9,6 +9,7 @@ import pytest
 from cascade.conditions import Conditions, for_stage
 from cascade.pipeline import Cascade
 from cascade.request import Request
+from data.batch import Cond
 from data.text import TextEncoder
 from stages.config import CondConfig, TextConfig
 
@@ -83,7 +84,7 @@ def test_a_stage_gets_as_many_tokens_as_it_was_trained_on(loads):
 
 
 def test_a_stage_without_text_is_left_alone():
-    cond = Conditions(tiny(8, 16, text=TEXT).links).of(Request())
+    cond = Cond.empty(1)
     assert for_stage(cond, CondConfig(text=TEXT)) is cond
     assert for_stage(cond, CondConfig()) is cond
 

@@ -37,6 +37,11 @@ def run(engine: Engine, *requests: Request) -> list[list]:
     return told
 
 
+def elsewhere(cascade: Cascade) -> Cascade:
+    """The same networks on the CPU by another name, which has a thread of its own."""
+    return Cascade(cascade.links, device="cpu:0")
+
+
 def watched(monkeypatch) -> list[int]:
     """Rows of every network call from now on."""
     rows, denoise = [], Stage.denoise
@@ -203,10 +208,41 @@ def test_fault51_a_single_image_without_room_fails_alone(networks, monkeypatch):
         return denoise(self, x, *more)
 
     monkeypatch.setattr(Stage, "denoise", no_memory)
-    wide, usual = run(Engine(networks), Request(size=(32, 64)), Request())
+    engine = Engine(networks)
+    wide, usual = run(engine, Request(size=(32, 64)), Request())
     assert isinstance(wide[-1], Failed)
     assert "stage sr_32: out of memory for a single image" in wide[-1].message
     assert isinstance(usual[-1], Finished)
+    assert {stats.batch for stats in engine.stages.values()} == {16}  # who asks for usual sizes is served as before
+
+
+def test_fault51_out_of_memory_between_calls_fails_its_request_by_name(networks, monkeypatch):
+    def no_memory(stage, seed, *more):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(chunk, "image_noise", no_memory)
+    events = run(Engine(networks), Request())[0]
+    assert isinstance(events[-1], Failed)
+    assert "out of memory" in events[-1].message
+
+
+def test_rows_of_a_call_go_with_the_area(networks, monkeypatch):
+    rows = watched(monkeypatch)
+    engine = Engine(networks, batch=dict.fromkeys(networks.names, 8), max_running=16)
+    large = Request(num=12, size=(64, 64))
+    assert engine.fitted(replace(large, batch=4)).batch == 2
+    assert engine.fitted(Request(num=4, batch=4, settings={"base_8": {"guidance_scale": 3.0}})).batch == 4
+    assert engine.fitted(Request(num=12, batch=12, settings={"base_8": {"guidance_scale": 3.0}})).batch == 4
+    engine.submit(engine.fitted(large), lambda _: None)
+    while engine.tick():
+        assert sum(len(one.index) for one in engine._schedule.running) <= 4
+    assert max(rows) == 2
+
+
+def test_with_and_without_a_class_in_one_call(networks, monkeypatch):
+    rows = watched(monkeypatch)
+    run(Engine(networks), Request(num=1, labels=(1,)), Request(num=1))
+    assert rows == [2] * 12
 
 
 def test_fault52_nan_fails_its_request_and_no_other(networks, monkeypatch):
@@ -320,18 +356,49 @@ class TestThreads:
             engine.submit(Request(), events.append)
         engine.stop()
 
-    def test_replicas_share_the_work(self, networks):
-        """A second copy with a thread of its own: the same pictures, both ticked."""
+    def test_replicas_share_the_work(self, networks, monkeypatch):
+        """Another device with a thread of its own: the same pictures, both ticked, at the same time."""
+        ticks, denoise = Counter(), Stage.denoise
+        both = threading.Barrier(2)
+
+        def meet(self, *given):
+            name = threading.current_thread().name
+            ticks[name] += 1
+            if ticks[name] == 2:
+                both.wait(60)  # passes only where the other is in a call, too
+            return denoise(self, *given)
+
         told: list[list] = [[] for _ in range(24)]
-        engine = Engine(networks, tiny(8, 16, 32, classes=3, num_steps=4), batch=dict.fromkeys(networks.names, 2))
+        engine = Engine(networks, elsewhere(networks), batch=dict.fromkeys(networks.names, 2))
         assert len(engine.workers) == 2
+        monkeypatch.setattr(Stage, "denoise", meet)
         with engine.start():
             for k, events in enumerate(told):
                 engine.submit(Request(seed=k), events.append)
             engine.stop(drain_s=60)
+        monkeypatch.setattr(Stage, "denoise", denoise)
+        assert ticks.keys() == {"engine-0", "engine-1"}
         assert all(isinstance(events[-1], Finished) for events in told)
         for k in (0, 23):
             assert levels_apart(finished(told[k]), finished(networks.sample(Request(seed=k)))) <= 1
+
+    def test_a_device_has_one_thread(self, networks):
+        """However many replicas and placed stages meet on it."""
+        placed = {"sr_32": "cpu:0"}
+        engine = Engine(Cascade(networks.links, place=placed), Cascade(networks.links, device="cpu:0", place=placed))
+        assert [set(links) for links in engine.workers] == [{"base_8", "sr_16"}, {"sr_32", "base_8", "sr_16"}]
+
+    def test_who_has_nothing_to_do_waits(self, networks, monkeypatch):
+        """The first stage's thread, while the room is full of chunks that are elsewhere: it would take the lock from the other."""
+        ticks, tick = Counter(), Engine.tick
+        monkeypatch.setattr(Engine, "tick", lambda self, worker=0: ticks.update([worker]) or tick(self, worker))
+        denoise = Stage.denoise
+        monkeypatch.setattr(Stage, "denoise", lambda *given: time.sleep(0.01) or denoise(*given))
+        apart = Cascade(networks.links, place={"sr_16": "cpu:0", "sr_32": "cpu:0"})
+        with Engine(apart, max_running=4).start() as engine:
+            engine.submit(Request(num=16, batch=4), lambda _: None)
+            engine.stop(drain_s=60)
+        assert ticks[0] < 200
 
     def test_noise_of_one_holds_nobody_up(self, networks, monkeypatch):
         """While one device's thread draws noise, others are accepted, answered by the other and cancelled; what is cancelled
@@ -353,7 +420,7 @@ class TestThreads:
             if isinstance(event, Finished):
                 ended.set()
 
-        with Engine(networks, Cascade(networks.links)).start() as engine:
+        with Engine(networks, elsewhere(networks)).start() as engine:
             ticket = engine.submit(Request(seed=7), lambda event: held.append(event) or told.set())
             assert drawing.wait(60)
             engine.submit(Request(seed=1), listen)
@@ -422,7 +489,7 @@ class TestThreads:
             seen.append((threading.current_thread().name, [link.name for link in links]))
             return dict.fromkeys(networks.names, 3 + len(seen))
 
-        with Engine(networks, Cascade(networks.links), prepare=prepare).start() as engine:
+        with Engine(networks, elsewhere(networks), prepare=prepare).start() as engine:
             assert {stage.batch for stage in engine.stages.values()} == {4}
         assert sorted(seen) == [("engine-0", networks.names), ("engine-1", networks.names)]
         with pytest.raises(ZeroDivisionError):
