@@ -5,13 +5,13 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from .events import Event, StageFinished
-from .link import with_settings
+from .link import cut, with_settings
 from .pictures import columns_for, grid, save_png
 from .pipeline import Cascade
 from .request import Request
@@ -90,8 +90,10 @@ def describe(model: Cascade, request: Request, image: int | None = None) -> dict
     if request.size:
         said["size"] = list(request.size)
     if request.low_res is not None:
-        rows = request.low_res if image is None else request.low_res[request.place(image) % len(request.low_res)]
+        rows = request.low_res if image is None else cast(Tensor, request.given((image,)))[0]
         said["low_res"] = {"shape": list(rows.shape), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()}
+    # pictures of ours that go on have been through the stages before, a user's picture has not
+    names = cut(model.names, "" if request.pick else request.first, request.last, "request")
     said["stages"] = {
         link.name: {
             "bundle": link.sidecar.sha256,
@@ -99,5 +101,6 @@ def describe(model: Cascade, request: Request, image: int | None = None) -> dict
             "settings": link.settings.model_dump(mode="json"),
         }
         for link in with_settings(model.links, request.settings)
+        if link.name in names
     }
     return said

@@ -21,6 +21,8 @@ from data.cli import run
 from . import options
 from .options import SHIPPED
 
+log = logging.getLogger("cascade.serve")
+
 
 def main(
     cascade: Annotated[Path, typer.Option(help="the --out of train.py", show_default="the one that ships")] = SHIPPED,
@@ -60,6 +62,7 @@ def main(
     warnings.filterwarnings("ignore", module=r"PIL\.")  # odd pictures of clients are no news for the log
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     known = Keys.read(keys) if keys else None
+    hosts = options.hosts_of(host, allow_host)
     socket = listen(host, port)
 
     import torch  # what can be refused without it was
@@ -78,23 +81,25 @@ def main(
     torch.set_flush_denormal(True)
     name = read_manifest(cascade).name
     devices, placed = choose_devices(device), parse_place(place or [])
+    log.info("loading %s on %s", name, ", ".join(dict.fromkeys((*devices, *placed.values()))))
     model, *replicas = (
         Cascade.load(cascade, device=each, place=placed, precision=precision, download=download) for each in devices
     )
     on_gpu = any(each.startswith("cuda") for each in (*devices, *placed.values()))
     limits = options.limits_of(
         body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
-        abandon_s=abandon_s, free_mb=free_mb,
+        abandon_s=abandon_s, free_mb=free_mb, max_waiting=max_waiting,
     )  # fmt: skip
     if model.conditions.text:
         model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
     disk = Store(store, max_bytes=store_mb << 20, keep_s=keep_h * 3600)
     prepare, buckets = preparing(compile_, on_gpu=on_gpu)
+    log.info("measuring how many images a call should have")
     engine = Engine(model, *replicas, prepare=prepare, buckets=buckets, max_waiting=max_waiting)
     with engine.start():
         service = Service(engine, disk, name=name, limits=limits, log_prompts=log_prompts)
         address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}/"
-        app = create_app(service, keys=known, hosts=options.hosts_of(host, allow_host))
+        app = create_app(service, keys=known, hosts=hosts)
         server = Server(
             app,
             close=service.close,

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from cascade.config import nearest
 
 from . import openai
-from .bodies import ImagesBody, JobBody, RefineBody, job_request
+from .bodies import Accepted, ErrorBody, ImagesBody, JobBody, RefineBody, job_request
 from .docs import docs_page
 from .guard import Guard, error_body, error_headers
 from .jobs import Data, Job
@@ -27,6 +27,7 @@ from .sse import EventStream, frames
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
+UPLOADS = 2  # pictures that are decoded at once: one of 25 megapixels takes some 300 MB
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -47,7 +48,8 @@ def create_app(service: Service, *, keys: Keys | None = None, hosts: frozenset[s
 
 def routes(service: Service) -> FastAPI:
     """Without the guard: whoever calls must put the `owner` into the scope."""
-    app = FastAPI(title=f"Cascade {service.name}", docs_url=None, redoc_url=None)
+    said: dict[int | str, dict[str, Any]] = {422: {"model": ErrorBody, "description": "what was wrong, in one line"}}
+    app = FastAPI(title=f"Cascade {service.name}", docs_url=None, redoc_url=None, responses=said)
     app.state.service = service
     add_errors(app)
     add_jobs(app, service)
@@ -102,7 +104,9 @@ def add_errors(app: FastAPI) -> None:
 def add_jobs(app: FastAPI, service: Service) -> None:
     """The native API."""
 
-    def accepted(job: Job) -> Data:
+    uploads = CapacityLimiter(UPLOADS)
+
+    def accepted(job: Job) -> Accepted:
         assert job.request is not None
         names = service.names_of(job.request)
         url = f"/v1/jobs/{job.id}"
@@ -117,13 +121,18 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         }
 
     @app.post("/v1/jobs", status_code=202)
-    def create(request: Request, body: JobBody) -> Data:
+    async def create(request: Request, body: JobBody) -> Accepted:
         """Start a job: num images of each of prompts or labels, or of image; with neither, of nothing in particular. How many are
         allowed is in /v1/models, as are the names of stages. until: hold after this stage. size: [width, height].
         settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image: base64 of a PNG, JPEG or WebP to sharpen."""
-        with mistakes():
-            wanted = job_request(body, service.cascade, service.limits)
-            return accepted(service.create(owner(request), wanted, settings=body.settings))
+
+        def start() -> Accepted:
+            service.admit(owner(request))
+            with mistakes():
+                wanted = job_request(body, service.cascade, service.limits)
+                return accepted(service.create(owner(request), wanted, settings=body.settings))
+
+        return await to_thread.run_sync(start, limiter=uploads if body.image else None)
 
     @app.get("/v1/jobs")
     def listed(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Data:
@@ -156,11 +165,19 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         service.cancel(owner(request), job)
 
     @app.post("/v1/jobs/{job}/refine", status_code=202)
-    def refine(request: Request, job: str, body: RefineBody) -> Data:
-        """Go on with some pictures of a stage, as a new job."""
+    def refine(request: Request, job: str, body: RefineBody) -> Accepted:
+        """Go on with some pictures of a stage, as a new job. from: the stage, by default the highest that is there; pick: numbers,
+        by default all; until: hold after this stage; settings: of what follows, over those of the job."""
+        service.admit(owner(request))
         with mistakes():
             return accepted(service.refine(owner(request), job, body))
 
+    @app.delete("/v1/jobs/{job}/pictures", status_code=204)
+    def remove(request: Request, job: str) -> None:
+        """Remove an ended job with all its pictures, for good; the same again does nothing. 409 where it has not ended."""
+        service.remove(owner(request), job)
+
+    @app.head("/v1/jobs/{job}/stages/{stage}/{k}.png", include_in_schema=False)
     @app.get("/v1/jobs/{job}/stages/{stage}/{k}.png", response_class=PNG)
     def picture(request: Request, job: str, stage: str, k: int) -> Response:
         """A stored picture."""
@@ -187,6 +204,7 @@ def add_openai(app: FastAPI, service: Service) -> None:
     @app.post("/v1/images/generations")
     async def generate(request: Request, body: ImagesBody) -> Any:
         """OpenAI's images.generate, with stream and partial_images."""
+        service.admit(owner(request))
         with mistakes():
             job = await to_thread.run_sync(openai.start, service, owner(request), body)
         if body.stream:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from cascade.cli import class_numbers
-from cascade.link import Link, cut, side_multiple, with_settings
+from cascade.link import Link, chosen, cut, side_multiple, with_settings
 from cascade.pictures import cut_to_aspect
 from cascade.pipeline import Cascade
 from cascade.request import MAX_SEED, Request
@@ -30,8 +31,46 @@ Settings = dict[Name, dict[Name, int | float | Name | list[float]]]
 CHUNK = 4
 
 
+MANY = 64  # fields, stages, settings of a stage
+
+
+class Accepted(TypedDict):
+    """images: their numbers."""
+
+    id: str
+    images: list[int]
+    stages: list[str]
+    seed: int
+    events: str
+    url: str
+
+
+class Error(TypedDict):
+    code: str
+    message: str
+    type: str
+
+
+class ErrorBody(TypedDict):
+    error: Error
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        """What is wrong with each of a million values would take a minute to say."""
+        if isinstance(given, dict):
+            settings = given.get("settings")
+            stages = settings if isinstance(settings, dict) else {}
+            values = [value for each in stages.values() if isinstance(each, dict) for value in each.values()]
+            lists = [value for value in values if isinstance(value, list | dict)]
+            parts = [given, stages, *stages.values(), *lists]
+            if len(values) > 2 * MANY or any(isinstance(each, dict | list) and len(each) > MANY for each in parts):
+                raise ValueError(f"more than {MANY} fields or settings")
+        return given
 
 
 class JobBody(Body):
@@ -143,7 +182,7 @@ def check_count(num: int, limits: Limits) -> None:
 def check_work(request: Request, cascade: Cascade, limits: Limits) -> None:
     """Steps of every stage, sides and pixels of the result."""
     names = cut(cascade.names, request.first, request.last, "request")
-    for link in with_settings([link for link in cascade.links if link.name in names], request.settings):
+    for link in chosen(cascade.links, request):
         if link.settings.num_steps > limits.steps:
             raise ValueError(
                 f"settings of stage {link.name}: num_steps {link.settings.num_steps}; at most {limits.steps} are allowed"
@@ -175,6 +214,8 @@ def upload(text: str, cascade: Cascade, limits: Limits) -> tuple[str, Tensor]:
         if not fitting:
             raise ValueError(f"{w}x{h} px is too small; a side of at least {min(takes, default=0)} px is needed")
         link = takes[max(fitting)]
+        if max(h, w) > limits.scale * min(h, w):
+            raise ValueError(f"{w}x{h} px; at most {limits.scale} times as long as wide")
         pixels = torch.tensor(to_array(decode_image(content)))[None]
     except ValueError as error:
         raise ValueError(f"image: {error}") from None
@@ -199,7 +240,9 @@ def fitted(pixels: Tensor, link: Link, cascade: Cascade) -> Tensor:
     multiple = side_multiple(cascade.links[cascade.names.index(link.name) :], low_res)
     short = min(pixels.shape[-2:])
     h, w = (side * low_res // (short * multiple) * multiple for side in pixels.shape[-2:])
-    return to_uint8(downsample(to_float(cut_to_aspect(pixels, h / w)), (h, w)))
+    window = cut_to_aspect(pixels, h / w)
+    parts = [to_uint8(downsample(to_float(window[:, [c]]), (h, w))) for c in range(window.shape[1])]
+    return torch.cat(parts, 1)  # one by one: of a large picture each is 100 MB
 
 
 def as_stored(request: Request, settings: Settings, links: Sequence[Link]) -> dict[str, Any]:

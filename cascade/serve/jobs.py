@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,8 +92,8 @@ class Job:
         self._last_id = 0
         self._bells: set[Bell] = set()
         self._is_cancelled = False
-        self.stage_s: dict[str, float] = {}  # from a stage's start to its end, of the last chunk
-        self._started: dict[tuple[str, tuple[int, ...]], float] = {}
+        self.started: float | None = None  # when its first stage did
+        self.calls: Counter[str] = Counter()  # network calls that were answered, times their images, by stage
 
     @classmethod
     def replay(cls, row: JobRow, events: list[tuple[int, str, Data]]) -> "Job":
@@ -126,13 +127,13 @@ class Job:
             match event:
                 case Preview():
                     entry.preview = event
+                    self.calls[event.stage] += len(event.index)
                     self._slots[event.stage, event.index] = entry
                     self._keep(event)
                 case StageStarted():
-                    self._started[event.stage, event.index] = time.monotonic()
+                    self.started = self.started or time.monotonic()
                 case StageFinished():
                     self._slots.pop((event.stage, event.index), None)
-                    self.stage_s[event.stage] = time.monotonic() - self._started.pop((event.stage, event.index))
                 case Finished() | Failed() | Cancelled():
                     self._slots.clear()
             if not isinstance(event, Preview):

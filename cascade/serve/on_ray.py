@@ -145,7 +145,7 @@ def main(
     stages = parse_stages(stage or [], list(manifest.stages))
     limits = options.limits_of(
         body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
-        abandon_s=abandon_s, free_mb=free_mb,
+        abandon_s=abandon_s, free_mb=free_mb, max_waiting=max_waiting,
     )  # fmt: skip
     socket = listen(host, port)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -31,7 +31,7 @@ from .service import Service
 from .sse import disconnected, follow
 
 log = logging.getLogger(__name__)
-STATUS = {"out_of_memory": 503, "storage_full": 507, "storage_failed": 503, "shutting_down": 503}
+STATUS = {"cancelled": 409, "out_of_memory": 503, "storage_full": 507, "storage_failed": 503, "shutting_down": 503}
 
 
 def start(service: Service, owner: str, body: ImagesBody) -> Job:
@@ -64,8 +64,8 @@ async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> 
                 for picture in data.get("pictures", []):
                     yield _event("partial_image", picture, body, partial_image_index=shown)
                 shown += 1
-            elif name == "failed":
-                yield _frame("error", {"error": data})
+            elif name in ("failed", "cancelled"):
+                yield _frame("error", {"error": data or ended(service)})
             elif name == "finished":
                 try:
                     pictures = await to_thread.run_sync(results, service, owner, job, body)
@@ -97,8 +97,8 @@ async def whole(service: Service, owner: str, body: ImagesBody, job: Job) -> Dat
             last = each or last
     name, _, data = last
     if name != "finished":
-        code = data.get("code", "cancelled")
-        raise Refused(STATUS.get(code, 500), code, data.get("message", "the request was cancelled"))
+        data = data or ended(service)
+        raise Refused(STATUS.get(data["code"], 500), data["code"], data["message"])
     pictures = await to_thread.run_sync(results, service, owner, job, body)
     return {
         "created": int(time.time()),
@@ -107,6 +107,13 @@ async def whole(service: Service, owner: str, body: ImagesBody, job: Job) -> Dat
         "size": pictures[0]["size"],
         "usage": _usage(),
     }
+
+
+def ended(service: Service) -> Data:
+    """Why a job was cancelled."""
+    if service.is_draining:
+        return {"code": "shutting_down", "message": "the server is shutting down; try again later"}
+    return {"code": "cancelled", "message": "the job was cancelled"}
 
 
 def _nothing(job: Job, preview: Preview) -> Data:

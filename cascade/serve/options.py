@@ -4,6 +4,7 @@ import ipaddress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -65,12 +66,26 @@ def is_loopback(host: str) -> bool:
 
 def hosts_of(host: str, allowed: list[str] | None) -> frozenset[str] | None:
     """Names by which clients may ask; None: any."""
-    return frozenset((*LOOPBACK, host, *(allowed or ()))) if is_loopback(host) or allowed else None
+    names = [urlsplit(f"//{name}").hostname for name in allowed or ()]
+    if None in names:
+        raise ValueError(f"--allow-host {(allowed or [''])[names.index(None)]!r} is no name of a host")
+    return frozenset(filter(None, (*LOOPBACK, host, *names))) if is_loopback(host) or allowed else None
 
 
 def limits_of(
-    *, body_mb: int, max_images: int, max_steps: int, open_jobs: int, jobs_per_min: int, abandon_s: float, free_mb: int
+    *,
+    body_mb: int,
+    max_images: int,
+    max_steps: int,
+    max_waiting: int,
+    open_jobs: int,
+    jobs_per_min: int,
+    abandon_s: float,
+    free_mb: int,
 ) -> Limits:
+    """Raises ValueError where two of them do not go together."""
+    if max_images > max_waiting:
+        raise ValueError(f"--max-images {max_images}: such a job never fits --max-waiting {max_waiting}; choose fewer")
     return Limits(
         body_bytes=body_mb << 20,
         bodies_bytes=max(body_mb << 20, 128 << 20),

@@ -7,6 +7,7 @@ PATHS = (
     "/v1/jobs/{job}",
     "/v1/jobs/{job}/events",
     "/v1/jobs/{job}/refine",
+    "/v1/jobs/{job}/pictures",
     "/v1/jobs/{job}/stages/{stage}/{k}.png",
     "/v1/models",
     "/v1/models/{model}",

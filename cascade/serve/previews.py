@@ -2,7 +2,8 @@
 
 import base64
 import io
-import threading
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
@@ -51,23 +52,10 @@ def preview_data(event: Preview, images: Tensor, eta_s: float | None) -> dict[st
     }  # fmt: skip
 
 
-class Eta:
-    """How long a stage took lately from its start to its end, for a guess at what is left; None before anything is known."""
-
-    def __init__(self) -> None:
-        self._mean_s: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def tell(self, stage: str, spent_s: float) -> None:
-        with self._lock:
-            before = self._mean_s.get(stage, spent_s)
-            self._mean_s[stage] = before + 0.3 * (spent_s - before)
-
-    def left_s(self, stages: list[str], event: Preview) -> float | None:
-        """stages: of the job, in order."""
-        rest = stages[stages.index(event.stage) :]
-        with self._lock:
-            if any(stage not in self._mean_s for stage in rest):
-                return None
-            now, *later = (self._mean_s[stage] for stage in rest)
-        return round(max(0.0, now * (1 - event.step / event.nfe) + sum(later)), 2)
+def left_s(work: Mapping[str, float], done: Mapping[str, float], elapsed_s: float) -> float | None:
+    """Seconds until a job ends, by the pace it had, waiting and company included. work, done: by stage, in seconds of the networks;
+    None where a stage's cost is not known or nothing was done."""
+    total, so_far = sum(work.values()), sum(done.values())
+    if so_far <= 0 or not math.isfinite(total):
+        return None
+    return round(max(0.0, elapsed_s * (total - so_far) / so_far), 2)

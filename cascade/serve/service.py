@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import secrets
 import sqlite3
 import threading
@@ -12,14 +13,14 @@ from torch import Tensor
 
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Preview
-from cascade.link import Link, cut, sizes, with_settings
+from cascade.link import Link, chosen, cut, sizes
 from cascade.request import Request
 
 from .bodies import RefineBody, Settings, as_stored, check_count, check_work
 from .jobs import Data, Job
 from .limits import Limits, Rate, Refused, Streams
 from .metrics import Metrics
-from .previews import Eta, preview_data
+from .previews import left_s, preview_data
 from .refine import refined, settings_over
 from .store import EXPIRED, JobRow, PictureRow, Store
 from .views import job_data
@@ -27,7 +28,10 @@ from .writer import Check, Writer, told
 
 log = logging.getLogger("cascade.serve")
 KEEPER_S = 0.25
-UNREADY_AFTER = 3  # failures for want of memory in a row
+UNREADY_AFTER, UNREADY_S = (
+    3,
+    30.0,
+)  # failures for want of memory in a row, for so long: who gets no jobs cannot show that it is well
 
 
 class Service:
@@ -47,11 +51,11 @@ class Service:
     ):
         self.name, self.prefix, self.log_prompts = name, prefix, log_prompts
         self.engine, self.cascade, self.store, self.limits = engine, engine.cascade, store, limits or Limits()
-        self.metrics, self.eta = Metrics(engine), Eta()
+        self.metrics = Metrics(engine)
         self.rate, self.streams = Rate(self.limits.jobs_per_min), Streams(self.limits.streams, self.metrics.streams.set)
         self.writer = Writer(self.cascade, store, self._ended, check)
         self.is_draining = False
-        self._memory_failures = 0
+        self._memory_failures, self._memory_failed = 0, 0.0
         self._open: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -63,18 +67,18 @@ class Service:
         """ "" where it is."""
         if self.is_draining:
             return "shutting down"
-        if not (self.engine.is_alive and self.writer.is_alive):
+        if not (self.engine.is_alive and self.writer.is_alive and self._keeper.is_alive()):
             return "a thread has died"
         if not self.store.is_there:
             return "the store's folder is gone"
-        if self._memory_failures >= UNREADY_AFTER:
+        if self._memory_failures >= UNREADY_AFTER and time.monotonic() - self._memory_failed < UNREADY_S:
             return "no memory for the last requests"
         return ""
 
     def create(self, owner: str, request: Request, *, settings: Settings, parent: str = "", partials: int = 0) -> Job:
         """partials: so many previews, evenly over the work of each image, are milestones. settings: all that were
         said, also of stages that come later. Raises ValueError and Refused."""
-        self.sizes_of(request)
+        request = self.engine.fitted(request)
         links = self.links_of(request)
         nfe = sum(link.nfe for link in links) * -(-len(request.index) // request.batch)
         marks = tuple(dict.fromkeys(nfe * (k + 1) // (partials + 1) for k in range(partials)))
@@ -93,7 +97,7 @@ class Service:
             with self._lock:
                 self._open.pop(job.id, None)
             with suppress(sqlite3.Error):
-                self.store.forget(job.id)
+                self.store.forget(row)
             if isinstance(error, QueueFullError):
                 raise self._full(error) from None
             if isinstance(error, sqlite3.Error) and told(error)[0] == "storage_full":
@@ -105,10 +109,15 @@ class Service:
             log.info("job %s: %r", job.id, request.prompts)
         return job
 
-    def _check_room(self, owner: str) -> None:
+    def admit(self, owner: str) -> None:
+        """Before anything is done for a request that would make a job. Raises Refused."""
         if self.is_draining:
             raise Refused(503, "shutting_down", "the server is shutting down; try again later", retry_after=30)
         self.rate.take(owner)
+
+    def _check_room(self, owner: str) -> None:
+        if self.is_draining:
+            raise Refused(503, "shutting_down", "the server is shutting down; try again later", retry_after=30)
         if sum(job.row.owner == owner for job in self._open.values()) >= self.limits.open_jobs:
             message = f"{self.limits.open_jobs} jobs of this key are open; wait for one to end"
             raise Refused(429, "too_many_jobs", message, retry_after=2)
@@ -123,8 +132,7 @@ class Service:
         return Refused(429, "queue_full", str(error), retry_after=error.retry_after)
 
     def links_of(self, request: Request) -> list[Link]:
-        names = self.names_of(request)
-        return with_settings([link for link in self.cascade.links if link.name in names], request.settings)
+        return chosen(self.cascade.links, request)
 
     def names_of(self, request: Request) -> list[str]:
         """Of its stages."""
@@ -152,6 +160,17 @@ class Service:
 
     def cancel(self, owner: str, number: str) -> None:
         self.find(owner, number).cancel()
+
+    def remove(self, owner: str, number: str) -> None:
+        """What there is of an ended job; the same again does nothing."""
+        row = self.store.find(number, owner)
+        if row is None:
+            raise Refused(404, "not_found", "no such job")
+        with self._lock:
+            if number in self._open:
+                raise Refused(409, "job_is_open", "this job has not ended; cancel it first")
+        if row.state != EXPIRED:
+            self.store.drop(number)
 
     def refine(self, owner: str, number: str, body: RefineBody) -> Job:
         """A new job: some pictures of a stage go on from there, with the noise they would have had."""
@@ -202,7 +221,20 @@ class Service:
         """What a watcher gets of a preview."""
         images = self.allowed(job, event)
         assert job.request is not None
-        return {} if images is None else preview_data(event, images, self.eta.left_s(self.names_of(job.request), event))
+        return {} if images is None else preview_data(event, images, self.left_s(job))
+
+    def left_s(self, job: Job) -> float | None:
+        """Until the job ends; None where it cannot be told yet."""
+        assert job.request is not None
+        if job.started is None:
+            return None
+        work, done = {}, {}
+        for link in self.links_of(job.request):
+            stage = self.engine.stages[link.name]
+            cost = stage.busy_s / stage.calls if stage.calls else math.inf
+            work[link.name] = cost * link.nfe * len(job.request.index)
+            done[link.name] = cost * job.calls[link.name] if job.calls[link.name] else 0.0
+        return left_s(work, done, time.monotonic() - job.started)
 
     def _ended(self, job: Job) -> None:
         """In the writer's thread."""
@@ -210,12 +242,11 @@ class Service:
             self._open.pop(job.id, None)
         code = job.last_data.get("code")
         self._memory_failures = self._memory_failures + 1 if code == "out_of_memory" else 0
+        self._memory_failed = time.monotonic()
         self.metrics.jobs.labels(job.state).inc()
         self.metrics.total_s.observe(time.monotonic() - job.began)
         if job.first_preview_s is not None:
             self.metrics.first_preview_s.observe(job.first_preview_s)
-        for stage, spent_s in job.stage_s.items():
-            self.eta.tell(stage, spent_s)
 
     def _keep(self) -> None:
         """Jobs that were left by everyone end; old pictures expire."""
@@ -232,7 +263,7 @@ class Service:
             self.metrics.unsaved.set(self.writer.unsaved)
             self.metrics.store_bytes.set(self.store.bytes)
             if turn % 240 == 0:
-                self.store.expire()
+                self.writer.make_room()
 
     def close(self, drain_s: float = 0.0) -> None:
         """Refuses new jobs, lets the open ones end for drain_s, then cancels them; what was finished is written. A second call

@@ -6,7 +6,9 @@ are removed at the next start. The oldest ended jobs expire first, by age or whe
 """
 
 import fcntl
+import hashlib
 import json
+import re
 import secrets
 import shutil
 import sqlite3
@@ -35,6 +37,7 @@ create table if not exists events (
 ENDED = ("held", "finished", "failed", "cancelled")
 EXPIRED = "expired"
 TOMBSTONES = 10_000
+OURS = re.compile(r"\.?[\w-]{24}-[0-9a-f]{16}\.png|\.?[\w-]{24}\.png(\.\d+\.part)?")  # nothing else is removed
 AFTER_CRASH = 1_000_000  # added to the last id: a client may have seen previews, whose ids were not kept
 
 
@@ -95,7 +98,7 @@ class Store:
                 self._add_event(db, row["id"], last + AFTER_CRASH, "failed", said)
                 db.execute("update jobs set state = 'failed' where id = ?", (row["id"],))
             known = {row["file"] for row in db.execute("select file from pictures")}
-            there = {path.name for path in self.pictures_dir.iterdir()}
+            there = {path.name for path in self.pictures_dir.iterdir() if OURS.fullmatch(path.name) and path.is_file()}
             for name in there - known:
                 (self.pictures_dir / name).unlink(missing_ok=True)
             db.executemany("delete from pictures where file = ?", [(name,) for name in known - there])
@@ -117,7 +120,11 @@ class Store:
             return self._db.execute(query, values).fetchall()
 
     def _sum(self) -> int:
-        return self._rows("select coalesce(sum(bytes), 0) from pictures")[0][0]
+        """Of pictures and of what is written in the index: prompts can be long."""
+        return sum(
+            self._rows(f"select coalesce(sum({length}), 0) from {table}")[0][0]
+            for table, length in (("pictures", "bytes"), ("jobs", "length(request)"), ("events", "length(data)"))
+        )
 
     @property
     def free_bytes(self) -> int:
@@ -129,32 +136,45 @@ class Store:
         return self.pictures_dir.is_dir()
 
     def add_job(self, job: JobRow) -> None:
+        asked = json.dumps(job.request)
         with self._change() as db:
             db.execute(
                 "insert into jobs values (?, ?, ?, ?, ?, ?)",
-                (job.id, job.owner, job.state, job.created, job.parent, json.dumps(job.request)),
+                (job.id, job.owner, job.state, job.created, job.parent, asked),
             )
+        self._count(len(asked))
 
-    def forget(self, job: str) -> None:
+    def forget(self, job: JobRow) -> None:
         """A job that was not accepted after all."""
         with self._change() as db:
-            db.execute("delete from jobs where id = ?", (job,))
+            gone = db.execute("delete from jobs where id = ?", (job.id,)).rowcount
+        self._count(-gone * len(json.dumps(job.request)))
+
+    def _count(self, num_bytes: int) -> None:
+        with self._lock:
+            self.bytes += num_bytes
 
     def add_event(self, job: str, number: int, name: str, data: dict[str, Any], *, state: str) -> None:
         """A milestone, and the state that it brings."""
         with self._change() as db:
-            self._add_event(db, job, number, name, data)
+            length = self._add_event(db, job, number, name, data)
             db.execute("update jobs set state = ? where id = ?", (state, job))
+        self._count(length)
 
-    def _add_event(self, db: sqlite3.Connection, job: str, number: int, name: str, data: dict[str, Any]) -> None:
-        db.execute("insert or replace into events values (?, ?, ?, ?)", (job, number, name, json.dumps(data)))
+    def _add_event(self, db: sqlite3.Connection, job: str, number: int, name: str, data: dict[str, Any]) -> int:
+        said = json.dumps(data)
+        db.execute("insert or replace into events values (?, ?, ?, ?)", (job, number, name, said))
+        return len(said)
 
     def add_picture(self, job: str, stage: str, k: int, size: tuple[int, int], save: Callable[[Path], None]) -> None:
-        """`save` writes the file whole or not at all; size: (width, height). Raises OSError or sqlite3.Error on a full disk."""
+        """`save` writes the file whole or not at all; size: (width, height). The name of the file tells its hash. Raises OSError or
+        sqlite3.Error on a full disk."""
         path = self.pictures_dir / f"{secrets.token_urlsafe(18)}.png"
         try:
             save(path)
-            length = path.stat().st_size
+            content = path.read_bytes()
+            length = len(content)
+            path = path.rename(path.with_stem(f"{path.stem}-{_digest(content)}"))
             with self._change() as db:
                 db.execute(
                     "insert into pictures values (?, ?, ?, ?, ?, ?, ?)", (job, stage, k, path.name, length, *size)
@@ -162,8 +182,7 @@ class Store:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        with self._lock:
-            self.bytes += length
+        self._count(length)
 
     def find(self, job: str, owner: str) -> JobRow | None:
         rows = self._rows("select * from jobs where id = ? and owner = ?", job, owner)
@@ -188,20 +207,26 @@ class Store:
             content = (self.pictures_dir / picture.file).read_bytes()
         except FileNotFoundError:
             return None
-        return content if len(content) == picture.bytes else None
+        return content if picture.file == f"{picture.file[:24]}-{_digest(content)}.png" else None
 
     def expire(self) -> int:
         """Drops what is too old, and the oldest until the bytes suffice; how many jobs that were."""
         dropped = 0
-        for row in self._rows("select id, created from jobs where state in (?, ?, ?, ?) order by created", *ENDED):
-            if self.bytes <= self.max_bytes and row["created"] > time.time() - self.keep_s:
+        query = "select id, created from jobs where state in (?, ?, ?, ?) order by created limit 1"
+        while rows := self._rows(query, *ENDED):
+            if self.bytes <= self.max_bytes and rows[0]["created"] > time.time() - self.keep_s:
                 break
-            self._drop(row["id"])
+            self.drop(rows[0]["id"])
             dropped += 1
         return dropped
 
-    def _drop(self, job: str) -> None:
+    def drop(self, job: str) -> None:
+        """What there is of an ended job."""
         with self._change() as db:
+            length = db.execute("select length(request) - 2 from jobs where id = ?", (job,)).fetchone()[0]
+            length += db.execute("select coalesce(sum(length(data)), 0) from events where job = ?", (job,)).fetchone()[
+                0
+            ]
             gone = db.execute("select file, bytes from pictures where job = ?", (job,)).fetchall()
             db.execute("delete from pictures where job = ?", (job,))
             db.execute("delete from events where job = ?", (job,))
@@ -211,7 +236,7 @@ class Store:
                 "(select id from jobs where state = ? order by created desc limit ?)",
                 (EXPIRED, EXPIRED, TOMBSTONES),
             )
-            self.bytes -= sum(row["bytes"] for row in gone)
+        self._count(-length - sum(row["bytes"] for row in gone))
         for row in gone:
             (self.pictures_dir / row["file"]).unlink(missing_ok=True)
 
@@ -219,6 +244,10 @@ class Store:
         with self._lock:
             self._db.close()
             self._hold.close()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _job(row: sqlite3.Row) -> JobRow:

@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -80,7 +81,7 @@ class Writer:
                 if (job, entry) not in self._unrecorded:
                     self.ended(job)
                 self._record()
-                self._make_room()
+                self.make_room()
             job.wake()
 
     def _record(self) -> None:
@@ -143,17 +144,19 @@ class Writer:
 
     def _save(self, job: Job, event: StageFinished) -> list[Data]:
         assert job.request is not None
+        asked = replace(job.request, settings=job.row.request["settings"])  # of the stages before, too
         told = []
         for image, k in zip(event.images, event.index, strict=True):
             height, width = image.shape[-2:]
-            metadata = describe(self.cascade, job.request, k)
+            metadata = describe(self.cascade, asked, k)
             save = partial(save_png, image, metadata=metadata)
             self.store.add_picture(job.id, event.stage, k, (width, height), save)
             told.append({"k": k, "url": picture_url(job.id, event.stage, k), "width": width, "height": height})
-        self._make_room()
+        self.make_room()
         return told
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
+        """What is too old or too much goes."""
         try:
             self.store.expire()
         except (OSError, sqlite3.Error) as error:

@@ -1,7 +1,9 @@
 """The native API against a real server: what a user does, in order."""
 
 import base64
+import hashlib
 import io
+import statistics
 import time
 
 import numpy as np
@@ -10,10 +12,12 @@ import torch
 from PIL import Image
 
 from cascade.events import StageFinished
+from cascade.pictures import read_metadata
 from cascade.request import Request
 from cascade.serve.paths import PATHS, path_of
+from cascade.serve.refine import pixels
 from tests.cascade.chains import tiny
-from tests.serve.serving import FEW, Client, Serving, b64
+from tests.serve.serving import FEW, MANY, Client, Serving, b64, load, parsed, slowed
 
 
 def picture(client: Client, url: str) -> np.ndarray:
@@ -207,6 +211,55 @@ def test_a_store_with_jobs_of_another_cascade(serve, tmp_path):
     assert client.get(old["stages"][1]["urls"][0]).status_code == 200
     answer = client.post(f"/v1/jobs/{old['id']}/refine", json={"from": "base_8"})
     assert (answer.status_code, client.error(answer)) == (422, "invalid_request")
+
+
+def test_remove_a_job_for_good(client: Client):
+    """Not while it runs; once gone it stays gone, and again is no mistake."""
+    job = client.run()
+    urls = [url for stage in job["stages"] for url in stage["urls"]]
+    assert client.delete(f"{job['url']}/pictures").status_code == 204
+    assert client.delete(f"{job['url']}/pictures").status_code == 204
+    assert {client.get(url).status_code for url in (*urls, job["url"], job["events"])} == {410}
+    assert job["id"] not in [each["id"] for each in client.get("/v1/jobs").json()["jobs"]]
+    assert client.delete("/v1/jobs/nothing/pictures").status_code == 404
+    running = client.start(settings=MANY)
+    answer = client.delete(f"{running['url']}/pictures")
+    assert (answer.status_code, client.error(answer)) == (409, "job_is_open")
+    client.delete(running["url"])
+    client.finish(running["id"])
+
+
+def test_the_picture_says_what_made_it(client: Client, tmp_path):
+    """Also one that was held and refined: settings of all its stages, and the picture that it was made of."""
+    base = {"num_steps": 3, "sampler": "euler"}
+    held = client.run(num=4, until="base_16", settings={"base_16": base})
+    done = client.post(f"{held['url']}/refine", json={"pick": [3, 1], "settings": {"sr_64": {"num_steps": 2}}}).json()
+    assert client.finish(done["id"]) == "finished"
+    for k in (1, 3):
+        path = tmp_path / f"{k}.png"
+        path.write_bytes(client.get(f"{done['url']}/stages/sr_64/{k}.png").content)
+        said = read_metadata(path)
+        assert said["image"] == k
+        assert {key: said["stages"]["base_16"]["settings"][key] for key in base} == base
+        assert said["stages"]["sr_64"]["settings"]["num_steps"] == 2
+        low_res = pixels(client.get(held["stages"][0]["urls"][k]).content)
+        assert said["low_res"]["sha256"] == hashlib.sha256(low_res.numpy().tobytes()).hexdigest()
+
+
+def test_fault60_the_time_left_is_that_of_the_whole_job(serve):
+    """Of all its chunks and stages."""
+    serving = serve(cascade=slowed(load(), 0.03))
+    serving.client.run()  # what a call costs
+    job = serving.client.start(num=12, settings={"base_16": {"num_steps": 16}, "sr_64": {"num_steps": 8}})
+    told = []
+    with serving.client.stream("GET", job["events"]) as answer:
+        for _, name, data in parsed(answer.iter_lines()):
+            if name == "preview":
+                told.append((time.monotonic(), data["eta_s"]))
+    end = time.monotonic()
+    middle = [eta / (end - at) for at, eta in told[len(told) // 4 : len(told) * 3 // 4]]
+    assert len(middle) > 5
+    assert 0.5 < statistics.median(middle) < 2, middle
 
 
 def test_fault60_the_time_left_is_unknown_at_first_and_never_negative(serve, monkeypatch):

@@ -6,13 +6,16 @@ import socket
 import struct
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from cascade.serve import app, bodies
 from cascade.serve.guard import COOKIE
 from cascade.serve.limits import Keys, Limits
 from tests.cascade.chains import tiny
@@ -107,7 +110,7 @@ def test_fault45_malformed_json(client: Client, content: bytes):
         ({"image": b64(b"not a picture")}, "image"),
         ({"owner": "me"}, "owner"),
         ({"prompt": "x"}, "prompt: no such field; did you mean prompts?"),
-        ({"settings": {"sr_64": {"guidance_scale": 3}}}, "no prompt or class guides it"),
+        ({"settings": {"sr_64": {"guidance_scale": 3}}}, "trained without text or classes"),
         ({"first": "sr_64"}, "first"),
     ],
     ids=lambda value: str(value)[:40],
@@ -207,6 +210,43 @@ def test_fault45_a_length_that_is_none(serving: Serving, length: str):
     assert answer.split()[1] in (b"400", b"413")
 
 
+def many(num: int, fill: str) -> dict[str, bytes]:
+    """Bodies of `num` wrong values, each of which could cost an error of its own."""
+    pairs = ",".join(f'"k{k}":{fill}' for k in range(num))
+    return {
+        "settings of a stage": b'{"settings":{"base_16":{%s}}}' % pairs.encode(),
+        "stages": b'{"settings":{%s}}' % pairs.encode(),
+        "a list": b'{"settings":{"base_16":{"guidance_interval":[%s]}}}' % ",".join([fill] * num).encode(),
+        "fields": b"{%s}" % pairs.encode(),
+        "prompts": b'{"prompts":[%s]}' % ",".join([fill] * num).encode(),
+        "labels": b'{"labels":[%s]}' % ",".join([fill] * num).encode(),
+        "seeds": b'{"seed":[%s]}' % ",".join([fill] * num).encode(),
+    }
+
+
+@pytest.mark.parametrize("fill", ["null", "1", "{}"])
+@pytest.mark.parametrize(("num", "status"), [(40_000, 422), (800_000, 413)])
+def test_fault45_a_million_wrong_values(client: Client, num: int, status: int, fill: str):
+    """The event loop is not held up by saying what is wrong with each."""
+    for name, body in many(num, fill).items():
+        began = time.monotonic()
+        answer = client.post("/v1/jobs", content=body, headers=JSON)
+        assert answer.status_code == status, (name, answer.text)
+        client.error(answer)
+        assert time.monotonic() - began < 1.5, name
+
+
+def test_fault45_half_a_body_makes_no_job(client: Client, serving: Serving):
+    before = jobs(client)
+    body = json.dumps(GOOD).encode()
+    head = b"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", serving.port)) as connection:
+        connection.sendall(head + body)
+        time.sleep(0.2)
+    time.sleep(0.3)
+    assert jobs(client) == before
+
+
 def test_fault45_slowloris(serve):
     """A head or a body that does not come holds no place."""
     serving = serve(limits=Limits(body_s=0.5))
@@ -298,6 +338,45 @@ def test_fault47_upload_bombs(client: Client, content: bytes, status: int):
     client.error(answer)
     assert time.monotonic() - began < 5
     assert peak_rss() - before < 150
+
+
+def test_fault47_large_pictures_come_one_after_the_other(serve, monkeypatch):
+    """However many are sent at once: each is legal and takes some 100 MB. Others are answered meanwhile."""
+    at_once, most, decode = 0, 0, bodies.decode_image
+
+    def counted(content):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.1)
+        at_once -= 1
+        return decode(content)
+
+    monkeypatch.setattr(bodies, "decode_image", counted)
+    serving = serve(limits=Limits(jobs_per_min=200, open_jobs=200))
+    body = {"image": b64(tiny_png()), "settings": {"sr_64": {"num_steps": 1}}}
+    with ThreadPoolExecutor(60) as pool:
+        answers = [pool.submit(serving.client.post, "/v1/jobs", json=body) for _ in range(60)]
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert serving.client.get("/healthz").status_code == 200
+        assert time.monotonic() - began < 1
+        assert [answer.result().status_code for answer in answers] == [202] * 60
+    assert most == app.UPLOADS
+
+
+def test_fault47_the_rate_counts_before_a_picture_is_decoded(serve, monkeypatch):
+    monkeypatch.setattr(bodies, "decode_image", mock.Mock(side_effect=ValueError("no")))
+    client = serve(limits=Limits(jobs_per_min=3)).client
+    body = {"image": b64(tiny_png())}
+    assert [client.post("/v1/jobs", json=body).status_code for _ in range(5)] == [422] * 3 + [429] * 2
+    assert bodies.decode_image.call_count == 3
+
+
+def test_fault47_a_strip_is_refused_before_it_is_decoded(client: Client):
+    answer = client.post("/v1/jobs", json={"image": b64(png(24, 1_000_000, b""))})
+    assert (answer.status_code, client.error(answer)) == (422, "invalid_request")
+    assert "at most 4 times as long as wide" in answer.text
 
 
 def peak_rss() -> float:

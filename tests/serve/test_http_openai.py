@@ -3,6 +3,7 @@
 import base64
 import io
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openai
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cascade.serve.limits import Keys
-from tests.serve.serving import Serving, load, poisoned, slowed
+from tests.serve.serving import Serving, load, poisoned, slowed, until
 
 KEY = "alice-0123456789abcdef"
 
@@ -124,6 +125,28 @@ def test_a_full_queue_is_their_rate_limit(serve):
             official.images.generate(prompt="x")
         assert int(caught.value.response.headers["retry-after"]) >= 1
     serving.client.delete(job["url"])
+
+
+def test_a_job_that_somebody_cancels_is_an_error(serve):
+    serving = serve(cascade=slowed(load(), 0.05))
+
+    def cancel() -> None:
+        until(lambda: serving.engine.waiting)
+        serving.client.delete(serving.client.get("/v1/jobs").json()["jobs"][0]["url"])
+
+    with (
+        openai.OpenAI(base_url=f"{serving.url}/v1", api_key="x", max_retries=0) as official,
+        ThreadPoolExecutor() as pool,
+    ):
+        cancelling = pool.submit(cancel)
+        with pytest.raises(openai.APIError, match="cancelled"):
+            list(official.images.generate(prompt="x", stream=True, partial_images=1))
+        cancelling.result()
+        until(lambda: not serving.engine.waiting)
+        cancelling = pool.submit(cancel)
+        with pytest.raises(openai.ConflictError, match="cancelled"):
+            official.images.generate(prompt="x")
+        cancelling.result()
 
 
 def test_a_failure_in_mid_stream_is_an_error(serve):
