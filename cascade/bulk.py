@@ -26,11 +26,17 @@ from .pipeline import Cascade
 from .request import Request
 
 ASKED = "request.json"
+RECORD = 10_240  # bytes; a tar is made of these
 
 
 def place() -> tuple[int, int]:
-    """(rank, world) as torchrun says; (0, 1) alone."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """(rank, world) as torchrun says; (0, 1) alone. Raises ValueError where the environment says what cannot be."""
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise ValueError(
+            f"RANK={rank} WORLD_SIZE={world}: a rank from 0 to below the number of processes is allowed; unset both"
+        )
+    return int(rank), int(world)
 
 
 def local_device(device: str) -> str:
@@ -58,14 +64,29 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
     folder.mkdir(parents=True, exist_ok=True)
     check_asked(folder / ASKED, asked(model, request, shard_size))
     rank, world = place()
-    for stale in folder.glob(f".{rank}-of-{world}.*.part"):
-        stale.unlink()
+    for stale in folder.glob(".*-of-*.part"):
+        of = int(stale.name.split(".")[1].partition("-of-")[2])
+        if stale.name.startswith(f".{rank}-of-{world}.") or (
+            rank == 0 and of != world
+        ):  # of a run with other processes
+            stale.unlink(missing_ok=True)
     for number in range(rank, num, world):
         path = folder / f"train-{number:05d}.tar"
-        if not path.exists():
+        if not is_whole(path):
             images = range(number * shard_size, min((number + 1) * shard_size, request.total))
             write(model, replace(request, pick=tuple(images)), folder, path, f".{rank}-of-{world}.{number}.part")
             yield path
+
+
+def is_whole(path: Path) -> bool:
+    """A tar ends in zeros and at a whole record; a power cut may have kept less than was renamed."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(-min(size, 1024), os.SEEK_END)
+            return size > 0 and size % RECORD == 0 and not any(file.read())
+    except FileNotFoundError:
+        return False
 
 
 def write(model: Cascade, request: Request, folder: Path, path: Path, part: str) -> None:
@@ -106,14 +127,18 @@ def asked(model: Cascade, request: Request, shard_size: int) -> dict[str, Any]:
 def check_asked(path: Path, said: dict[str, Any]) -> None:
     """Writes it, or compares it with what is there. Raises ValueError."""
     if not path.exists():
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        if any(path.parent.glob("train-*.tar")):
+            raise ValueError(f"--out {path.parent}: shards without their {path.name} are there; choose another folder")
+        part = path.with_name(f".{path.name}.{place()[0]}.{os.getpid()}.part")
         part.write_text(json.dumps(said, indent=1))
         part.replace(path)
         return
     try:
         there = json.loads(path.read_text())
     except ValueError:
-        there = {}
+        there = None
+    if not isinstance(there, dict):
+        raise ValueError(f"{path}: damaged; remove the folder and start again, or choose another one")
     said = json.loads(json.dumps(said))
     for key in said.keys() | there.keys():
         if said.get(key) != there.get(key):

@@ -48,6 +48,8 @@ class Request:
                 raise ValueError(f"request: {name} {value} is out of range; {low} to {high} is allowed")
         if isinstance(self.prompts, str):
             raise ValueError(f"request: prompts is one string; write ({self.prompts[:40]!r},)")
+        if any("\ud800" <= char <= "\udfff" for prompt in self.prompts for char in prompt):
+            raise ValueError("request: prompts: half of a character (a lone surrogate) in it; send whole ones")
         if self.prompts and self.labels:
             raise ValueError("request: both prompts and labels; give one of them")
         if self.low_res is not None and self.size is not None:

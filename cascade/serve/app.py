@@ -235,8 +235,8 @@ def add_pages(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/docs", include_in_schema=False)
-    def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()))
+    def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi(), str(request.base_url)))
 
     for route, name in (("/", "index.html"), ("/page.js", "page.js"), ("/page.css", "page.css")):
         add_file(app, route, PAGE / name)

@@ -170,8 +170,6 @@ def check_prompts(prompts: Sequence[str], limits: Limits) -> None:
     for prompt in prompts:
         if len(prompt) > limits.prompt_chars:
             raise ValueError(f"prompts: {len(prompt)} characters; at most {limits.prompt_chars} are allowed")
-        if not prompt.isascii() and any("\ud800" <= char <= "\udfff" for char in prompt):
-            raise ValueError("prompts: half of a character (a lone surrogate) in it; send whole ones")
 
 
 def check_count(num: int, limits: Limits) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cascade import bulk
+
 ROOT = Path(__file__).parents[2]
 ASKED = ("red heart", "green apple", "--num", "5", "--shard-size", "3", "--steps", "1")
 
@@ -95,7 +97,7 @@ def test_killed_it_goes_on_with_any_number(whole, tmp_path):
     subprocess.run(["pkill", "-9", "-f", str(folder)], check=False)  # workers have sessions of their own
     process.communicate()
     assert bytes_of(folder) != bytes_of(whole)
-    done(command(folder, ranks=2))
+    done(command(folder))
     assert bytes_of(folder) == bytes_of(whole)
     assert done(command(folder))[0] == ""  # nothing is left to do
 
@@ -105,6 +107,39 @@ def test_another_request_is_refused(whole):
     _, err = done(command(whole, "--seed", "1"), 2)
     assert err == f"error: --out {whole}: shards of a request with other seed are there; choose another folder\n"
     assert bytes_of(whole) == before
+
+
+@pytest.mark.parametrize("said", ["[]", "null", "{", '"x"', ""])
+def test_a_damaged_record_of_the_request(tmp_path, said):
+    (tmp_path / "request.json").write_text(said)
+    with pytest.raises(ValueError, match=r"request\.json: damaged"):
+        bulk.check_asked(tmp_path / "request.json", {"seed": 0})
+
+
+def test_shards_of_an_unknown_request(tmp_path):
+    (tmp_path / "train-00000.tar").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"without their request\.json"):
+        bulk.check_asked(tmp_path / "request.json", {"seed": 0})
+    assert not (tmp_path / "request.json").exists()
+
+
+@pytest.mark.matrix
+def test_cut_shards_are_made_again(whole, tmp_path):
+    """As after a power cut; whole ones stay."""
+    for name, keep in (("train-00000.tar", 700), ("train-00001.tar", 0), ("train-00002.tar", None)):
+        (tmp_path / name).write_bytes((whole / name).read_bytes()[:keep])
+    assert [bulk.is_whole(tmp_path / f"train-{number:05d}.tar") for number in range(4)] == [False, False, True, False]
+    (tmp_path / "request.json").write_bytes((whole / "request.json").read_bytes())
+    done(command(tmp_path))
+    assert bytes_of(tmp_path) == bytes_of(whole)
+
+
+@pytest.mark.parametrize(("rank", "world"), [("x", "1"), ("0", "0"), ("5", "2"), ("-1", "2")])
+def test_an_environment_that_cannot_be(monkeypatch, rank, world):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(ValueError, match="a rank from 0"):
+        bulk.place()
 
 
 @pytest.mark.matrix
