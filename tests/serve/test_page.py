@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from PIL import Image
 
-from cascade.serve.limits import Keys
+from cascade.serve.limits import Keys, Limits
 from tests.serve.serving import ROOT, Serving, load, slowed, until
 
 api = pytest.importorskip("playwright.sync_api")
@@ -72,6 +72,11 @@ def sides(page) -> list[int]:
     return page.eval_on_selector_all(SHOWN, "all => all.map(img => img.naturalWidth)")
 
 
+def states(server: Serving) -> list[str]:
+    """Of all jobs, the newest first."""
+    return [job["state"] for job in server.client.get("/v1/jobs").json()["jobs"]]
+
+
 def test_pictures_begin_small_and_sharpen(serve, visit):
     page = visit(serve(cascade=slowed(load(), 0.02)).url)
     ask(page, num=3)
@@ -79,8 +84,7 @@ def test_pictures_begin_small_and_sharpen(serve, visit):
     assert page.locator("#job").get_attribute("data-state") not in ("finished", "failed")
     assert max(sides(page)) == 16
     ends(page, "finished")
-    page.wait_for_function(f"[...document.querySelectorAll('{SHOWN}')].every(img => img.naturalWidth === 64)")
-    assert sides(page) == [64, 64, 64]
+    until(lambda: sides(page) == [64, 64, 64])
 
 
 def test_hold_pick_two_refine_only_these(serving: Serving, visit):
@@ -105,16 +109,20 @@ def test_with_the_keyboard_alone(serving: Serving, visit):
     page.keyboard.type("3")
     page.keyboard.press("Enter")
     ends(page, "held")
-    for _ in range(60):
-        if page.evaluate("document.activeElement.classList.contains('pick')"):
-            break
-        page.keyboard.press("Tab")
+    assert focused(page) == "0"
     page.keyboard.press("Space")
     page.keyboard.press("ArrowRight")
+    page.keyboard.press("End")
     page.keyboard.press("Space")
     page.keyboard.press("Enter")
     ends(page, "finished")
-    assert page.locator(".tile").count() == 2
+    assert page.eval_on_selector_all(".tile", "all => all.map(tile => tile.dataset.k)") == ["0", "2"]
+    assert focused(page) == "0"
+
+
+def focused(page) -> str:
+    """The picture whose tile has the focus."""
+    return page.evaluate("document.activeElement.closest('.tile')?.dataset.k")
 
 
 def test_cancel(serve, visit):
@@ -125,6 +133,91 @@ def test_cancel(serve, visit):
     page.click("#cancel")
     ends(page, "cancelled")
     until(lambda: server.engine.waiting == 0)
+
+
+def test_a_cancelled_job_goes_on_from_a_stage_that_is_whole(serve, visit):
+    page = visit(serve(cascade=slowed(load(), 0.05)).url)
+    ask(page)
+    page.wait_for_selector("#rail li.done")
+    page.click("#cancel")
+    ends(page, "cancelled")
+    page.click(".tile[data-k='1'] .pick")
+    page.click("#refine")
+    ends(page, "finished")
+    assert page.locator(".tile").count() == 1
+
+
+def test_a_job_runs_on_while_another_is_shown(serve, visit):
+    server = serve(cascade=slowed(load(), 0.03), limits=Limits(abandon_s=0.3))
+    page = visit(server.url)
+    ask(page, "red heart", 3)
+    page.wait_for_selector(SHOWN)
+    ask(page, "blue circle", 1, hold=True)
+    until(lambda: page.locator(".tile").count() == 1)
+    page.locator("#history a", has_text="red heart").click()
+    until(lambda: page.locator(".tile").count() == 3)
+    assert page.locator("#job").get_attribute("data-state") == "running"
+    ends(page, "finished")
+    until(lambda: sides(page) == [64, 64, 64])
+    assert "red heart" in page.inner_text("#title")
+    assert page.inner_text("#status") == "Done"
+    assert states(server) == ["held", "finished"]
+    until(lambda: "held" in page.inner_text("#history"))
+    assert "running" not in page.inner_text("#history")
+
+
+def test_at_most_four_jobs_are_followed(serve, visit):
+    server = serve(cascade=slowed(load(), 0.2), limits=Limits(abandon_s=0.2))
+    page = visit(server.url)
+    for prompt in ("one", "two", "three", "four", "five"):
+        ask(page, prompt, 1)
+        until(lambda prompt=prompt: page.inner_text("#title") == prompt)
+    until(lambda: states(server) == ["running"] * 4 + ["cancelled"])
+    assert server.service.streams.num == 4
+
+
+def test_the_window_tells_how_far_a_job_is(serve, visit):
+    page = visit(serve(cascade=slowed(load(), 0.02)).url)
+    assert page.title() == "emoji_tiny"
+    ask(page, num=1)
+    until(lambda: re.fullmatch("[1-9][0-9]?% · emoji_tiny", page.title()))
+    ends(page, "finished")
+    assert page.title() == "emoji_tiny"
+
+
+def test_of_many_pictures_the_done_ones_are_counted(serve, visit):
+    page = visit(serve(cascade=slowed(load(), 0.01)).url)
+    page.evaluate("""() => {
+        window.heard = [];
+        new MutationObserver(() => heard.push(document.querySelector("#status").textContent))
+            .observe(document.querySelector("#status"), {childList: true});
+    }""")
+    ask(page, num=12)
+    ends(page, "finished")
+    heard = page.evaluate("heard")
+    assert "0 of 12 done" in heard
+    assert "12 of 12 done" in heard
+    assert not any("step" in line for line in heard)
+
+
+def test_without_a_connection_no_time_is_left(serve, visit):
+    page = visit(serve(cascade=slowed(load(), 0.1)).url)
+    preview = 'id: 1\nevent: preview\ndata: {"stage": "base_16", "step": 1, "nfe": 9, "eta_s": 30, "pictures": []}\n\n'
+    page.route("**/events", lambda route: route.fulfill(content_type="text/event-stream", body=preview))
+    ask(page, num=1)
+    until(lambda: page.inner_text("#status").startswith("Connection lost"))
+    assert page.inner_text("#eta") == ""
+
+
+def test_a_tile_without_a_picture_has_nothing_to_enlarge(serve, visit):
+    page = visit(serve(cascade=slowed(load(), 0.3)).url)
+    page.route("**/events", lambda route: route.fulfill(content_type="text/event-stream", body=""))
+    ask(page, num=1)
+    page.wait_for_selector(".tile")
+    assert page.is_hidden(".open")
+    page.unroute("**/events")
+    page.wait_for_selector(SHOWN)
+    assert page.is_visible(".open")
 
 
 @pytest.mark.parametrize("how", ["chosen", "dropped"])
@@ -187,7 +280,7 @@ def test_history_outlives_a_reload(serving: Serving, visit):
     page.reload()
     page.click("#history a >> nth=0")
     ends(page, "finished")
-    page.wait_for_function(f"document.querySelectorAll('{SHOWN}').length === 2")
+    until(lambda: len(sides(page)) == 2)
     assert "yellow star" in page.inner_text("#title")
 
 
@@ -263,6 +356,6 @@ def test_fault56_a_server_that_wants_a_key(serve, visit, said):
     page.wait_for_selector("#ask:not([hidden])")
     ask(page, num=1)
     ends(page, "finished")
-    page.wait_for_function(f"[...document.querySelectorAll('{SHOWN}')].every(img => img.naturalWidth === 64)")
+    until(lambda: sides(page) == [64])
     assert all("401" in line for line in said)
     said.clear()

@@ -10,6 +10,8 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 const OVER = ["held", "finished", "failed", "cancelled"];
 const TINY = 48; // px: pictures up to here are shown as the squares that they are
+const MANY = 4; // pictures: of more, the status says how many are done; their stages take turns
+const BEHIND = 3; // jobs that are followed but not shown: a browser has 6 connections for a server, over HTTP/1.1
 const SILENT_MS = 60_000; // nothing for so long, not even a heartbeat: the connection is dead
 
 // ---------------------------------------------------------------- the server
@@ -277,7 +279,7 @@ async function submit() {
   $("go").disabled = true;
   try {
     const { id } = await postJson("/v1/jobs", asked());
-    await open(id, { scroll: true });
+    await open(id, { scroll: true, focus: true });
   } finally {
     $("go").disabled = false;
   }
@@ -286,7 +288,9 @@ async function submit() {
 // ---------------------------------------------------------------- one job
 
 let view; // the job that is shown
+let behind = []; // Views of jobs that still run, the oldest first
 
+// A View lives on behind another one: what it does with the nodes outside its tiles and its rail waits until it is shown.
 class View {
   // line: the job, the one that it refines, the one which that refines, ...
   constructor(line) {
@@ -298,34 +302,40 @@ class View {
     this.chain = [...made, ...(at < 0 ? [] : model.stages.slice(at + 1))]; // a job may do a part of it
     this.names = this.chain.map(({ name }) => name);
     this.sides = Object.fromEntries(this.chain.map(({ name, side }) => [name, side]));
+    this.first = this.names.indexOf(job.stages[0].name);
+    this.last = this.names.indexOf(job.stages.at(-1).name);
     this.tiles = new Map(job.images.map((k) => [k, this.tile(k)]));
+    this.rail = this.chain.map(railItem);
     this.picked = new Set();
     this.stop = new AbortController();
-    $("grid").replaceChildren(...[...this.tiles.values()].map((tile) => tile.node));
-    this.buildHead();
+    this.said = { text: "", left: "" };
     for (const { name, pictures } of made)
       for (const { k, url } of pictures) if (this.tiles.has(k)) this.show(k, name, url, true);
     this.focus(job.images[0], false);
     this.setState(job.state);
   }
 
-  buildHead() {
+  get shown() {
+    return view === this;
+  }
+
+  mount() {
+    $("empty").hidden = true;
+    $("job").hidden = false;
+    $("grid").replaceChildren(...[...this.tiles.values()].map((tile) => tile.node));
+    $("rail").replaceChildren(...this.rail.map(({ item }) => item));
+    this.showHead();
+    this.showSaid(true);
+    this.showState();
+  }
+
+  showHead() {
     const { job } = this;
     $("title").textContent = titleOf(job);
     $("meta").firstElementChild.textContent = `seed ${job.seed} · ${count(job.images.length, "picture")}`;
     $("parent").hidden = !this.parent;
     $("parent").href = `#${job.parent ?? ""}`;
     $("parent").textContent = this.parent ? `← all ${this.parent.images.length}` : "";
-    this.rail = this.chain.map((stage) => {
-      const item = document.createElement("li");
-      const bar = Object.assign(document.createElement("progress"), { max: 1, value: 0 });
-      const label = Object.assign(document.createElement("span"), { textContent: `${stage.side} px` });
-      bar.setAttribute("aria-label", `${stage.name}, ${stage.side} px`);
-      item.append(label, bar);
-      return { item, bar };
-    });
-    $("rail").replaceChildren(...this.rail.map(({ item }) => item));
-    $("eta").textContent = "";
   }
 
   tile(k) {
@@ -342,7 +352,7 @@ class View {
     caption.textContent = this.captionOf(k);
     caption.hidden = saidOf(this.job).length < 2;
     node.dataset.k = k;
-    return { node, pick, img: node.querySelector("img"), stage: -1, part: 0, urls: {} };
+    return { node, pick, large, img: node.querySelector("img"), stage: -1, part: 0, urls: {} };
   }
 
   captionOf(k) {
@@ -357,7 +367,7 @@ class View {
     const src = await pictureUrl(source);
     if (order !== tile.order) return; // a newer one overtook it
     tile.img.src = src;
-    tile.img.hidden = false;
+    tile.img.hidden = tile.large.hidden = false;
     tile.img.alt = `${this.captionOf(k)}, picture ${k}, ${this.sides[name]} px`;
     tile.img.classList.toggle("pixels", this.sides[name] <= TINY);
     tile.node.querySelector(".side").textContent = `${this.sides[name]} px`;
@@ -372,40 +382,60 @@ class View {
     const tile = this.tiles.get(k);
     if (stage < tile.stage) return;
     Object.assign(tile, { stage, part });
-    tile.node.querySelector(".bar").style.setProperty("--part", (stage + part) / (this.names.indexOf(this.job.stages.at(-1).name) + 1));
+    tile.node.querySelector(".bar").style.setProperty("--part", (stage + part) / (this.last + 1));
     this.rail.forEach(({ item, bar }, i) => {
       const parts = [...this.tiles.values()].map((each) => (each.stage > i ? 1 : each.stage === i ? each.part : 0));
       bar.value = parts.reduce((a, b) => a + b, 0) / parts.length;
       item.classList.toggle("done", bar.value === 1);
     });
+    this.showPart();
+  }
+
+  // The title of the window tells how far the job is, for whoever looks at another one meanwhile.
+  showPart() {
+    if (!this.shown) return;
+    const parts = [...this.tiles.values()].map(({ stage, part }) => clamp((stage + part - this.first) / (this.last + 1 - this.first), 0, 1));
+    const percent = Math.floor((100 * parts.reduce((a, b) => a + b, 0)) / parts.length);
+    document.title = this.job.state === "running" ? `${percent}% · ${model.id}` : model.id;
   }
 
   // ---- events
 
   async watch() {
+    this.alive = true;
     const lost = (gone) => gone && this.say("Connection lost; trying again");
     try {
       for await (const { type, data } of follow(`/v1/jobs/${this.job.id}/events`, this.stop.signal, lost)) this.on(type, data);
     } catch (error) {
-      if (!this.stop.signal.aborted) showError(error);
+      if (this.shown && !this.stop.signal.aborted) showError(error);
+    } finally {
+      this.alive = false;
+      behind = behind.filter((each) => each !== this);
     }
+  }
+
+  // Another one is shown. The server ends a job that was watched and is no longer, so one that runs is followed on.
+  stepBack() {
+    if (!this.alive) return;
+    behind.push(this);
+    if (behind.length > BEHIND) behind.shift().stop.abort();
   }
 
   on(type, data) {
     if (type === "stage_started") {
       this.setState("running");
-      this.say(`${this.sides[data.stage]} px begins`);
+      this.say(this.done() ?? `${this.sides[data.stage]} px begins`);
     } else if (type === "preview") {
       for (const { k, data: picture } of data.pictures) {
         if (!this.tiles.has(k) || this.tiles.get(k).urls[data.stage]) continue;
         this.show(k, data.stage, picture, false);
         this.advance(k, this.names.indexOf(data.stage), data.step / data.nfe);
       }
-      this.say(`${this.sides[data.stage]} px, step ${data.step} of ${data.nfe}`, false);
-      $("eta").textContent = data.eta_s > 0 ? `· ${duration(data.eta_s)} left` : "";
+      const left = data.eta_s > 0 ? `· ${duration(data.eta_s)} left` : "";
+      this.say(this.done() ?? `${this.sides[data.stage]} px, step ${data.step} of ${data.nfe}`, { spoken: false, left });
     } else if (type === "stage_finished") {
       for (const { k, url } of data.pictures) if (this.tiles.has(k)) this.show(k, data.stage, url, true);
-      this.say(`${this.sides[data.stage]} px is there`);
+      this.say(this.done() ?? `${this.sides[data.stage]} px is there`, { left: this.said.left });
     } else if (OVER.includes(type)) {
       this.setState(type, data.message);
       refreshHistory();
@@ -413,18 +443,28 @@ class View {
     }
   }
 
-  // Each step is shown, but only milestones are spoken.
-  say(text, spoken = true) {
+  // Nothing where there are few pictures.
+  done() {
+    const tiles = [...this.tiles.values()];
+    if (tiles.length <= MANY) return undefined;
+    return `${tiles.filter(({ urls }) => urls[this.names[this.last]]).length} of ${tiles.length} done`;
+  }
+
+  // Each step is shown, but only milestones are spoken. left: the time until the end, where it is known.
+  say(text, { spoken = true, left = "" } = {}) {
+    this.said = { text, left };
+    this.showSaid(spoken);
+  }
+
+  showSaid(spoken) {
+    if (!this.shown) return;
     $("status").setAttribute("aria-live", spoken ? "polite" : "off");
-    $("status").textContent = text;
+    $("status").textContent = this.said.text;
+    $("eta").textContent = this.said.left;
   }
 
   setState(state, message = this.job.error?.message) {
     this.job.state = state;
-    const over = OVER.includes(state);
-    $("job").dataset.state = state;
-    $("cancel").hidden = over;
-    if (over) $("eta").textContent = "";
     const words = {
       queued: "Waiting for a place",
       held: "Pick the ones worth sharpening",
@@ -433,8 +473,17 @@ class View {
       cancelled: "Cancelled",
     };
     if (words[state]) this.say(words[state]);
+    this.showState();
+  }
+
+  showState() {
+    if (!this.shown) return;
+    const over = OVER.includes(this.job.state);
+    $("job").dataset.state = this.job.state;
+    $("cancel").hidden = over;
     $("reuse").hidden = !over || isUpload(this.line.at(-1));
     this.offerNext();
+    this.showPart();
   }
 
   // ---- picking
@@ -476,13 +525,12 @@ class View {
     if (really) this.tiles.get(k).pick.focus();
   }
 
-  // ---- refining: what a held job still lacks, or the top of a finished one again
+  // ---- refining: what a job lacks that was held, cancelled or failed, or the top of a finished one again
 
   offerNext() {
-    const { state } = this.job;
-    const choices = ["held", "finished"].includes(state) ? this.whole() : [];
+    const choices = OVER.includes(this.job.state) ? this.whole() : [];
     $("next").hidden = !choices.length;
-    $("hint").hidden = state !== "held" || !choices.length;
+    $("hint").hidden = this.job.state === "finished" || !choices.length;
     if (!choices.length) return;
     $("from").replaceChildren(...choices.map((name) => new Option(`${this.sides[name]} px`, name)));
     $("from").value = choices.at(-1);
@@ -502,7 +550,7 @@ class View {
     const above = model.stages.slice(model.stages.findIndex((stage) => stage.name === $("from").value) + 1);
     this.nextSettings = buildSettings($("next-settings"), above, this.job.settings);
     const sides = above.map((stage) => `${stage.side} px`).join(", ");
-    $("again").firstElementChild.textContent = this.job.state === "held" ? `Settings for ${sides}` : `Redo ${sides} with other settings`;
+    $("again").firstElementChild.textContent = this.job.state === "finished" ? `Redo ${sides} with other settings` : `Settings for ${sides}`;
   }
 
   async refine() {
@@ -510,8 +558,17 @@ class View {
     const pick = [...(this.picked.size ? this.picked : this.tiles.keys())].sort((a, b) => a - b);
     const owner = this.line.find((each) => each.stages.some((stage) => stage.name === from));
     const { id } = await postJson(`/v1/jobs/${owner.id}/refine`, { from, pick, settings: this.nextSettings() });
-    await open(id, { scroll: true });
+    await open(id, { scroll: true, focus: true });
   }
+}
+
+function railItem(stage) {
+  const item = document.createElement("li");
+  const bar = Object.assign(document.createElement("progress"), { max: 1, value: 0 });
+  const label = Object.assign(document.createElement("span"), { textContent: `${stage.side} px` });
+  bar.setAttribute("aria-label", `${stage.name}, ${stage.side} px`);
+  item.append(label, bar);
+  return { item, bar };
 }
 
 const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
@@ -540,20 +597,32 @@ function readJob(job) {
   return job;
 }
 
-async function open(id, { scroll = false } = {}) {
-  const line = [await loadJob(id)];
-  const [job] = line;
-  while (line.at(-1)?.parent) line.push(await loadJob(line.at(-1).parent).catch(() => undefined)); // which may have expired
-  view?.stop.abort();
-  $("empty").hidden = true;
-  $("job").hidden = false;
-  view = new View(line.filter(Boolean));
+let opened = 0;
+
+// focus: on the first tile, where what had it may be gone.
+async function open(id, { scroll = false, focus = false } = {}) {
+  const turn = ++opened;
+  const next = [view, ...behind].find((each) => each?.alive && each.job.id === id) ?? new View(await loadLine(id));
+  if (turn !== opened) return; // another one was asked for meanwhile
+  if (next !== view) {
+    behind = behind.filter((each) => each !== next);
+    view?.stepBack();
+    view = next;
+    view.mount();
+  }
   if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
-  if (!OVER.includes(job.state)) view.watch();
+  if (!view.alive && !OVER.includes(view.job.state)) view.watch();
+  if (focus) view.tiles.get(view.job.images[0]).pick.focus({ preventScroll: true });
   const { top } = $("job").getBoundingClientRect();
   if (scroll && (top < 0 || top > innerHeight / 2)) $("job").scrollIntoView({ behavior: "smooth" });
   refreshHistory();
   tell();
+}
+
+async function loadLine(id) {
+  const line = [await loadJob(id)];
+  while (line.at(-1)?.parent) line.push(await loadJob(line.at(-1).parent).catch(() => undefined)); // which may have expired
+  return line.filter(Boolean);
 }
 
 // ---------------------------------------------------------------- large view
