@@ -234,21 +234,38 @@ def test_a_picture_to_upscale(serving: Serving, visit, how: str):
         }"""
         page.evaluate(drop, list(path.read_bytes()))
     page.wait_for_selector("#unfile:not([hidden])")
-    assert page.inner_text("#file-name").endswith("px, made 16 px small and from there 64 px")
+    assert page.inner_text("#file-name").endswith("the result, 64 px, will not be larger than it was")
     assert [page.is_visible(f"#settings-{name}-num_steps") for name in ("base_16", "sr_64")] == [False, True]
     ask(page, "red apple", 1)
     ends(page, "finished")
+    assert page.inner_text("#title") == "Upscaled: red apple"
+    until(lambda: page.locator("#history a >> nth=0").inner_text().startswith("Upscaled: red apple"))
     job = serving.client.get("/v1/jobs").json()["jobs"][0]
     assert [stage["name"] for stage in job["stages"]] == ["sr_64"]
     picture = serving.client.get(job["stages"][0]["urls"][0]).content
     assert Image.open(io.BytesIO(picture)).size == (64, 64)
 
 
-def test_a_file_that_is_no_picture_is_refused_at_once(serving: Serving, visit):
+def picture(kind: str, side: int = 32) -> dict[str, object]:
+    """A file to choose."""
+    content = io.BytesIO()
+    Image.new("RGB", (side, side), "green").save(content, kind)
+    return {"name": f"leaf.{kind}", "mimeType": f"image/{kind}", "buffer": content.getvalue()}
+
+
+def test_a_small_picture_is_said_to_become_larger(serving: Serving, visit):
     page = visit(serving.url)
-    page.set_input_files("#file", ROOT / "README.md")
+    page.set_input_files("#file", picture("png"))
+    page.wait_for_selector("#unfile:not([hidden])")
+    assert page.inner_text("#file-name").endswith("32 px, made 16 px small and from there 64 px")
+
+
+@pytest.mark.parametrize("file", [ROOT / "README.md", picture("gif")], ids=["text", "gif"])
+def test_a_file_of_another_kind_is_refused_at_once(serving: Serving, visit, file):
+    page = visit(serving.url)
+    page.set_input_files("#file", file)
     page.wait_for_selector("#error:not([hidden])")
-    assert page.inner_text("#error").startswith("README.md is no picture")
+    assert re.match(r"(README.md|leaf.gif) is no picture of a kind that is taken", page.inner_text("#error"))
     assert page.is_hidden("#unfile")
 
 
@@ -261,6 +278,9 @@ def test_sliders_reach_the_job(serving: Serving, visit):
     ends(page, "finished")
     job = serving.client.get("/v1/jobs").json()["jobs"][0]
     assert job["settings"] == {"sr_64": {"aug_sigma": 0.3}, "base_16": {"guidance_scale": 4}}
+    told = "16 px: guidance_scale 4 · 64 px: aug_sigma 0.3"
+    assert page.inner_text("#meta").strip() == f"seed {job['seed']} · 1 picture · {told}"
+    until(lambda: told in page.inner_text("#history a >> nth=0"))
     page.reload()
     ends(page, "finished")
     page.click("#reuse")
@@ -271,6 +291,69 @@ def test_sliders_reach_the_job(serving: Serving, visit):
         job[key] for key in ("prompts", "num", "seed", "settings")
     ]
     ends(page, "finished")
+
+
+def test_used_again_it_is_held_as_it_was(serving: Serving, visit):
+    page = visit(serving.url)
+    for hold in (True, False):
+        page.set_checked("#hold", hold)
+        ask(page, num=1)
+        ends(page, "held" if hold else "finished")
+        page.set_checked("#hold", not hold)
+        page.click("#reuse")
+        assert page.is_checked("#hold") == hold
+
+
+def test_the_large_view_goes_to_the_next_picture(serving: Serving, visit):
+    page = visit(serving.url)
+    ask(page, num=3)
+    ends(page, "finished")
+    page.click(".tile[data-k='1'] .open")
+    for key, k in (("ArrowRight", 2), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0)):
+        page.click("#large-stages button >> nth=0")  # which goes with its picture
+        page.keyboard.press(key)
+        until(lambda k=k: page.inner_text("#large-title").startswith(f"{k} · "))
+    page.click("#large-picture")
+    assert page.is_visible("#large")
+    page.mouse.click(5, 5)
+    until(lambda: page.is_hidden("#large"))
+
+
+def test_the_history_is_long(serve, visit):
+    server = serve(limits=Limits(open_jobs=100))
+    for _ in range(60):
+        server.client.start(until="base_16", settings={"base_16": {"num_steps": 1}})
+    page = visit(server.url)
+    until(lambda: page.locator("#history li").count() == 60)
+
+
+def test_the_history_keeps_the_focus_when_jobs_come(serving: Serving, visit):
+    page = visit(serving.url)
+    ask(page, "red heart", 1, hold=True)
+    ends(page, "held")
+    page.focus("#history a")
+    serving.client.run(prompts=["blue circle"])
+    page.evaluate("() => { document.dispatchEvent(new Event('visibilitychange')) }")
+    until(lambda: "blue circle" in page.locator("#history a").first.inner_text())
+    assert "red heart" in page.evaluate("document.activeElement.innerText")
+
+
+def test_a_deleted_job_is_gone(serving: Serving, visit):
+    if "/v1/jobs/{job}/pictures" not in serving.client.get("/openapi.json").json()["paths"]:
+        pytest.skip("this server deletes no pictures")
+    page = visit(serving.url)
+    ask(page, "yellow star", 1)
+    page.wait_for_selector("#delete:not([hidden])")
+    job = page.url.partition("#")[2]
+    page.dblclick("#delete")
+    assert page.inner_text("#delete") == "Delete for good?"
+    assert serving.client.get(f"/v1/jobs/{job}").status_code == 200
+    page.click("#delete")
+    page.wait_for_selector("#empty:not([hidden])")
+    assert page.is_hidden("#job")
+    assert page.url.partition("#")[2] == ""
+    until(lambda: page.locator(f"#history a[href='#{job}']").count() == 0)
+    assert serving.client.get(f"/v1/jobs/{job}").status_code in (404, 410)
 
 
 def test_history_outlives_a_reload(serving: Serving, visit):
@@ -351,11 +434,42 @@ def test_a_refusal_is_one_line(serving: Serving, visit, said):
 def test_fault56_a_server_that_wants_a_key(serve, visit, said):
     server = serve(keys=Keys({"someone": "k" * 20}))
     page = visit(server.url, ready="#key-form:not([hidden])")
-    page.fill("#key", "k" * 20)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#ask:not([hidden])")
+    assert page.is_hidden("#error")  # nobody has done anything wrong yet
+    assert page.is_hidden("#sign-out")
+    for key in ("wrong", "k" * 20):
+        page.fill("#key", key)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#error:not([hidden])" if key == "wrong" else "#ask:not([hidden])")
+    assert page.is_hidden("#error")
+    until(lambda: page.evaluate("document.activeElement.id") == "prompt")
     ask(page, num=1)
     ends(page, "finished")
     until(lambda: sides(page) == [64])
+    other = page.context.new_page()
+    other.goto(server.url)
+    other.wait_for_selector("#ask:not([hidden])")
+    until(lambda: other.locator("#history img").count() == 1)
+    other.click("#sign-out")
+    for each in (other, page):
+        each.wait_for_selector("#key-form:not([hidden])")
+        assert each.is_hidden("#ask")
+        assert each.is_hidden("#job")
+        assert each.is_hidden("#sign-out")
     assert all("401" in line for line in said)
+    said.clear()
+
+
+def test_a_picture_that_did_not_come_is_asked_for_again(serve, visit, said):
+    server = serve(keys=Keys({"someone": "k" * 20}))
+    page = visit(server.url, ready="#key-form:not([hidden])")
+    page.fill("#key", "k" * 20)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#ask:not([hidden])")
+    page.route("**/*.png", lambda route: route.fulfill(status=503, body="{}"))
+    ask(page, num=1, hold=True)
+    ends(page, "held")
+    page.unroute("**/*.png")
+    page.click(".open")
+    until(lambda: page.eval_on_selector("#large-picture", "img => img.naturalWidth") == 16)
+    assert all("401" in line or "503" in line for line in said)
     said.clear()

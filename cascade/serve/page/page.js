@@ -12,6 +12,9 @@ const OVER = ["held", "finished", "failed", "cancelled"];
 const TINY = 48; // px: pictures up to here are shown as the squares that they are
 const MANY = 4; // pictures: of more, the status says how many are done; their stages take turns
 const BEHIND = 3; // jobs that are followed but not shown: a browser has 6 connections for a server, over HTTP/1.1
+const BLOBS = 400; // pictures in memory
+const SURE_MS = 4000; // for the second click that deletes
+const KINDS = ["image/png", "image/jpeg", "image/webp"];
 const SILENT_MS = 60_000; // nothing for so long, not even a heartbeat: the connection is dead
 
 // ---------------------------------------------------------------- the server
@@ -24,7 +27,7 @@ class ApiError extends Error {
 }
 
 async function call(path, { headers, ...options } = {}) {
-  const key = sessionStorage.getItem("key");
+  const key = localStorage.getItem("key");
   const response = await fetch(path, { ...options, headers: { ...(key && { Authorization: `Bearer ${key}` }), ...headers } }).catch((error) => {
     throw options.signal?.aborted ? error : new Error("The server cannot be reached");
   });
@@ -32,7 +35,7 @@ async function call(path, { headers, ...options } = {}) {
   const said = await response.json().catch(() => ({}));
   if (response.status === 401) {
     askForKey();
-    throw new ApiError(401, key ? "This key is not valid" : "This server wants an API key");
+    throw new ApiError(401, key ? "This key is not valid" : ""); // without one, the form for it says enough
   }
   throw new ApiError(response.status, said.error?.message ?? `The server answers ${response.status}`, Number(response.headers.get("Retry-After")));
 }
@@ -42,11 +45,21 @@ const postJson = async (path, body) =>
   (await call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
 
 // An <img> sends no key: with one, pictures are fetched and shown from memory.
-const blobs = new Map();
-function pictureUrl(url) {
-  if (!sessionStorage.getItem("key") || url.startsWith("data:")) return url;
-  if (!blobs.has(url)) blobs.set(url, call(url).then((answer) => answer.blob()).then(URL.createObjectURL));
-  return blobs.get(url);
+const blobs = new Map(); // the one that was not asked for longest is first
+async function pictureUrl(url) {
+  if (!localStorage.getItem("key") || url.startsWith("data:")) return url;
+  const found = blobs.get(url) ?? call(url).then((answer) => answer.blob()).then(URL.createObjectURL);
+  blobs.delete(url);
+  blobs.set(url, found);
+  found.catch(() => blobs.delete(url));
+  if (blobs.size > BLOBS) revokeOldest();
+  return found;
+}
+
+function revokeOldest() {
+  const [url, oldest] = blobs.entries().next().value;
+  blobs.delete(url);
+  oldest.then(URL.revokeObjectURL, () => {});
 }
 
 // Server-sent events, https://html.spec.whatwg.org/multipage/server-sent-events.html; EventSource could not send the key.
@@ -114,6 +127,7 @@ async function* follow(url, signal, lost) {
 // ---------------------------------------------------------------- messages
 
 function showError(error) {
+  if (!error.message) return;
   $("error").firstElementChild.textContent = error.message.replace(/\s+/g, " ");
   $("error").hidden = false;
 }
@@ -132,16 +146,32 @@ const guarded = (work) => async (event) => {
 };
 
 function askForKey() {
-  sessionStorage.removeItem("key");
+  localStorage.removeItem("key");
+  $("sign-out").hidden = true;
   $("key-form").hidden = false;
   $("key").focus();
+}
+
+async function takeKey() {
+  localStorage.setItem("key", $("key").value);
+  $("key-form").hidden = true;
+  await start();
+  $("key").value = "";
+  focusForm();
+}
+
+// The page begins anew: nothing of what the key gave stays in it.
+function signOut() {
+  localStorage.removeItem("key");
+  history.replaceState(null, "", location.pathname);
+  location.reload();
 }
 
 // ---------------------------------------------------------------- settings
 
 const KNOBS = {
   guidance_scale: ["Guidance", "1 is off; more holds to the prompt"],
-  aug_sigma: ["Freedom (aug_sigma)", "0 keeps to the small picture; more invents detail"],
+  aug_sigma: ["Freedom (aug_sigma)", "more invents detail"],
   num_steps: ["Steps", "more is slower and finer"],
 };
 
@@ -158,11 +188,13 @@ function buildSettings(place, stages, said = {}) {
       if (!range || range[0] >= range[1]) continue;
       const usual = stage.settings[key];
       const slider = copyOf("t-slider");
-      const [label, output, input] = slider.children;
+      const [label, output, explained, input] = slider.children;
       input.id = `${place.id}-${stage.name}-${key}`;
       label.htmlFor = input.id;
       label.textContent = title;
-      slider.title = hint;
+      explained.textContent = hint;
+      explained.id = `${input.id}-hint`;
+      input.setAttribute("aria-describedby", explained.id);
       const whole = key === "num_steps";
       const top = clamp({ num_steps: 64, guidance_scale: 12 }[key] ?? range[1], usual, range[1]);
       Object.assign(input, { min: range[0], max: top, step: whole ? 1 : top > 2 ? 0.1 : 0.01 });
@@ -223,6 +255,7 @@ function useAgain(job) {
   $("class").value = job.labels.length ? (model.classes[job.labels[0]] ?? job.labels[0]) : "";
   $("num").value = job.num;
   $("seed").value = job.seed;
+  $("hold").checked = model.stages.length > 1 && job.until === model.stages[0].name;
   for (const { name, settings } of model.stages)
     for (const key of Object.keys(KNOBS)) {
       const slider = $(`settings-${name}-${key}`);
@@ -231,7 +264,13 @@ function useAgain(job) {
       slider.dispatchEvent(new Event("input"));
     }
   $("ask").scrollIntoView({ block: "nearest" });
-  $("prompt").focus({ preventScroll: true });
+  focusForm();
+}
+
+// Whatever the model is asked by.
+function focusForm() {
+  const id = { text: "prompt", class: "class", none: "num" }[model.conditioning];
+  $(id).focus({ preventScroll: true });
 }
 
 function rollSeed() {
@@ -241,8 +280,9 @@ function rollSeed() {
 // A picture enters at the stage that loses least of it, as small as that stage takes it.
 async function takeFile(file) {
   if (!file) return;
+  if (!KINDS.includes(file.type)) throw new Error(`${file.name} is no picture of a kind that is taken: PNG, JPEG or WebP`);
   const bitmap = await createImageBitmap(file).catch(() => undefined);
-  if (!bitmap) throw new Error(`${file.name} is no picture that this browser can read; PNG, JPEG or WebP are wanted`);
+  if (!bitmap) throw new Error(`${file.name} is no picture that this browser can read`);
   const { width, height } = bitmap;
   bitmap.close();
   const able = model.stages.filter(({ low_res: side }) => side && side <= Math.min(width, height));
@@ -254,7 +294,9 @@ async function takeFile(file) {
     reader.readAsDataURL(file);
   });
   upload = { entry: model.stages.indexOf(able.at(-1)), base64 };
-  $("file-name").textContent = `${file.name}: ${width}×${height} px, made ${able.at(-1).low_res} px small and from there ${model.stages.at(-1).side} px`;
+  const { side } = model.stages.at(-1);
+  const result = side > Math.min(width, height) ? `and from there ${side} px` : `first; the result, ${side} px, will not be larger than it was`;
+  $("file-name").textContent = `${file.name}: ${width}×${height} px, made ${able.at(-1).low_res} px small ${result}`;
   showUpload();
 }
 
@@ -295,7 +337,7 @@ class View {
   // line: the job, the one that it refines, the one which that refines, ...
   constructor(line) {
     const [job, parent] = line;
-    Object.assign(this, { line, job, parent });
+    Object.assign(this, { line, job, parent, root: line.at(-1) });
     const below = line.slice(1).flatMap((each) => each.stages.filter(({ name }) => !job.stages.some((own) => own.name === name)));
     const made = [...below.reverse(), ...job.stages];
     const at = model.stages.findIndex(({ name }) => name === job.stages.at(-1).name);
@@ -331,8 +373,9 @@ class View {
 
   showHead() {
     const { job } = this;
-    $("title").textContent = titleOf(job);
-    $("meta").firstElementChild.textContent = `seed ${job.seed} · ${count(job.images.length, "picture")}`;
+    $("title").textContent = $("title").title = titleOf(job, this.root);
+    const meta = [`seed ${job.seed}`, count(job.images.length, "picture"), unusual(job, this.root)];
+    $("meta").firstElementChild.textContent = meta.filter(Boolean).join(" · ");
     $("parent").hidden = !this.parent;
     $("parent").href = `#${job.parent ?? ""}`;
     $("parent").textContent = this.parent ? `← all ${this.parent.images.length}` : "";
@@ -346,17 +389,17 @@ class View {
     pick.addEventListener("keydown", (event) => this.key(event, k));
     const large = node.querySelector(".open");
     large.setAttribute("aria-label", `Enlarge picture ${k}`);
-    large.addEventListener("click", () => openLarge(this, k));
+    large.addEventListener("click", guarded(() => openLarge(this, k)));
     node.querySelector(".save").setAttribute("aria-label", `Download picture ${k}`);
     const caption = node.querySelector(".caption");
-    caption.textContent = this.captionOf(k);
+    caption.textContent = caption.title = this.captionOf(k);
     caption.hidden = saidOf(this.job).length < 2;
     node.dataset.k = k;
     return { node, pick, large, img: node.querySelector("img"), stage: -1, part: 0, urls: {} };
   }
 
   captionOf(k) {
-    return saidOf(this.job)[Math.floor(k / this.job.num)] ?? titleOf(this.job);
+    return saidOf(this.job)[Math.floor(k / this.job.num)] ?? titleOf(this.job, this.root);
   }
 
   // A picture of a stage takes the place of the one before; `whole` ones are kept under their address.
@@ -364,8 +407,8 @@ class View {
     const tile = this.tiles.get(k);
     const order = (tile.order = (tile.order ?? 0) + 1);
     if (whole) tile.urls[name] = source;
-    const src = await pictureUrl(source);
-    if (order !== tile.order) return; // a newer one overtook it
+    const src = await pictureUrl(source).catch(() => undefined);
+    if (!src || order !== tile.order) return; // a newer one overtook it
     tile.img.src = src;
     tile.img.hidden = tile.large.hidden = false;
     tile.img.alt = `${this.captionOf(k)}, picture ${k}, ${this.sides[name]} px`;
@@ -481,7 +524,9 @@ class View {
     const over = OVER.includes(this.job.state);
     $("job").dataset.state = this.job.state;
     $("cancel").hidden = over;
-    $("reuse").hidden = !over || isUpload(this.line.at(-1));
+    $("reuse").hidden = !over || isUpload(this.root);
+    $("delete").hidden = !over;
+    $("delete").textContent = "Delete";
     this.offerNext();
     this.showPart();
   }
@@ -574,7 +619,26 @@ function railItem(stage) {
 const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const saidOf = (job) => [...job.prompts, ...job.labels.map((label) => model.classes[label] ?? `class ${label}`)];
 const isUpload = (job) => !job.parent && job.stages[0].name !== model.stages[0].name;
-const titleOf = (job) => saidOf(job).join(", ") || (isUpload(job) ? "Upscaled picture" : "No prompt");
+
+// root: what the job was refined from in the first place, or itself.
+function titleOf(job, root) {
+  const said = saidOf(job).join(", ");
+  if (isUpload(root)) return said ? `Upscaled: ${said}` : "Upscaled picture";
+  return said || "No prompt";
+}
+
+// The settings that differ from the model's usual ones, of the stages that were asked for.
+function unusual(job, root) {
+  const at = (name) => model.stages.findIndex((stage) => stage.name === name);
+  const end = job.until ? at(job.until) + 1 : model.stages.length;
+  const stages = model.stages.slice(isUpload(root) ? at(root.stages[0].name) : 0, end);
+  const said = stages.map(({ name, side, settings }) => {
+    const pairs = Object.entries(job.settings[name] ?? {}).filter(([key, value]) => String(value) !== String(settings[key]));
+    return pairs.length && `${side} px: ${pairs.map((pair) => pair.join(" ")).join(", ")}`;
+  });
+  return said.filter(Boolean).join(" · ");
+}
+
 const duration = (s) => (s < 60 ? `${Math.ceil(s)} s` : `${Math.ceil(s / 60)} min`);
 
 function setLink(link, href, name) {
@@ -619,6 +683,25 @@ async function open(id, { scroll = false, focus = false } = {}) {
   tell();
 }
 
+async function deleteJob() {
+  await call(`/v1/jobs/${view.job.id}/pictures`, { method: "DELETE" });
+  view = undefined;
+  $("job").hidden = true;
+  $("empty").hidden = false;
+  history.replaceState(null, "", location.pathname);
+  focusForm();
+  refreshHistory();
+  tell();
+}
+
+// The first click asks, the next one does it; the second of a double click does nothing.
+async function clickDelete({ detail }) {
+  const button = $("delete");
+  if (button.textContent !== "Delete") return detail < 2 && deleteJob();
+  button.textContent = "Delete for good?";
+  setTimeout(() => (button.textContent = "Delete"), SURE_MS);
+}
+
 async function loadLine(id) {
   const line = [await loadJob(id)];
   while (line.at(-1)?.parent) line.push(await loadJob(line.at(-1).parent).catch(() => undefined)); // which may have expired
@@ -627,57 +710,118 @@ async function loadLine(id) {
 
 // ---------------------------------------------------------------- large view
 
-async function openLarge(view, k) {
-  const { urls, img } = view.tiles.get(k);
-  const names = view.names.filter((name) => urls[name]);
-  $("large-title").textContent = `${view.captionOf(k)} · ${k}`;
-  const buttons = names.map((name) => Object.assign(document.createElement("button"), { type: "button", textContent: `${view.sides[name]} px` }));
+let enlarged; // {of: View, k}
+
+async function openLarge(of, k) {
+  enlarged = { of, k };
+  const { urls, img } = of.tiles.get(k);
+  const names = of.names.filter((name) => urls[name]);
+  $("large-title").textContent = `${k} · ${of.captionOf(k)}`;
+  const buttons = names.map((name) => Object.assign(document.createElement("button"), { type: "button", textContent: `${of.sides[name]} px` }));
   const choose = async (i) => {
     const src = i < 0 ? img.src : await pictureUrl(urls[names[i]]);
     $("large-picture").src = src;
     $("large-picture").alt = img.alt;
-    $("large-picture").classList.toggle("pixels", i < 0 || view.sides[names[i]] <= TINY);
+    $("large-picture").classList.toggle("pixels", i < 0 || of.sides[names[i]] <= TINY);
     buttons.forEach((button, j) => button.setAttribute("aria-pressed", i === j));
     $("large-save").hidden = i < 0;
-    if (i >= 0) setLink($("large-save"), src, fileName(view, k, names[i]));
+    if (i >= 0) setLink($("large-save"), src, fileName(of, k, names[i]));
   };
-  buttons.forEach((button, i) => button.addEventListener("click", () => choose(i)));
+  buttons.forEach((button, i) => button.addEventListener("click", guarded(() => choose(i))));
   $("large-stages").replaceChildren(...buttons);
   await choose(names.length - 1);
-  $("large").showModal();
+  if (!$("large").open) $("large").showModal();
+}
+
+// To the next picture before or behind that there is.
+async function stepLarge(by) {
+  const { of, k } = enlarged;
+  const there = [...of.tiles.keys()].filter((each) => !of.tiles.get(each).img.hidden);
+  const next = there[there.indexOf(k) + by];
+  if (next === undefined) return;
+  $("large-close").focus(); // the stage that had it may go
+  await openLarge(of, next);
 }
 
 // ---------------------------------------------------------------- history
 
 const tabs = new BroadcastChannel("jobs");
 const tell = () => tabs.postMessage("changed");
+const cards = new Map(); // by job; a card that stays where it is keeps the focus
 let again;
 
 async function refreshHistory() {
   clearTimeout(again);
   if (document.hidden) return;
-  const answer = await getJson("/v1/jobs").catch(() => undefined);
+  const answer = await getJson("/v1/jobs?limit=200").catch(() => undefined);
   if (!answer) return;
-  const jobs = answer.jobs.map(readJob);
-  $("past").hidden = jobs.length === 0;
-  $("history").replaceChildren(...(await Promise.all(jobs.map(card))));
-  if (jobs.some((job) => !OVER.includes(job.state))) again = setTimeout(refreshHistory, 3000);
+  clearTimeout(again); // of another call meanwhile
+  const jobs = new Map(answer.jobs.map((job) => [job.id, readJob(job)]));
+  $("past").hidden = jobs.size === 0;
+  for (const id of cards.keys()) if (!jobs.has(id)) dropCard(id);
+  [...jobs.values()].forEach((job, i) => {
+    const item = card(job, rootOf(job, jobs));
+    const there = $("history").children[i];
+    if (there !== item) $("history").insertBefore(item, there ?? null);
+  });
+  if (answer.jobs.some((job) => !OVER.includes(job.state))) again = setTimeout(refreshHistory, 3000);
 }
 
-async function card(job) {
-  const item = copyOf("t-card");
-  const [stack, what, when] = item.firstElementChild.children;
-  item.firstElementChild.href = `#${job.id}`;
-  if (job.id === view?.job.id) item.firstElementChild.setAttribute("aria-current", "true");
-  const best = job.stages.findLast((stage) => stage.pictures.length);
-  for (const { url } of best?.pictures.slice(0, 4) ?? []) {
-    const img = Object.assign(document.createElement("img"), { alt: "", loading: "lazy", src: await pictureUrl(url) });
-    img.classList.toggle("pixels", best.side <= TINY);
-    stack.append(img);
-  }
-  what.textContent = titleOf(job);
+function dropCard(id) {
+  cards.get(id).remove();
+  cards.delete(id);
+}
+
+function rootOf(job, jobs) {
+  while (jobs.has(job.parent)) job = jobs.get(job.parent);
+  return job;
+}
+
+function card(job, root) {
+  if (!cards.has(job.id)) cards.set(job.id, copyOf("t-card"));
+  const item = cards.get(job.id);
+  const [link] = item.children;
+  const [stack, what, how, when] = link.children;
+  link.href = `#${job.id}`;
+  link.ariaCurrent = job.id === view?.job.id ? "true" : null;
+  what.textContent = titleOf(job, root);
+  how.textContent = unusual(job, root);
   when.textContent = [job.state === "finished" ? "" : job.state, ago(job.created)].filter(Boolean).join(" · ");
+  link.title = [what, how].map((part) => part.textContent).filter(Boolean).join("\n");
+  const best = job.stages.findLast((stage) => stage.pictures.length);
+  const urls = best?.pictures.slice(0, 4).map(({ url }) => url) ?? [];
+  link.classList.toggle("bare", !urls.length);
+  if (stack.dataset.urls !== urls.join()) {
+    stack.dataset.urls = urls.join();
+    whenSeen(stack, () => fill(stack, urls, best?.side));
+  }
   return item;
+}
+
+async function fill(stack, urls, side) {
+  const found = (await Promise.all(urls.map((url) => pictureUrl(url).catch(() => "")))).filter(Boolean);
+  const images = found.map((src) => Object.assign(document.createElement("img"), { alt: "", src }));
+  for (const img of images) img.classList.toggle("pixels", side <= TINY);
+  if (stack.dataset.urls === urls.join()) stack.replaceChildren(...images);
+}
+
+// Pictures are asked for when they come into sight: there may be hundreds.
+const toDo = new WeakMap();
+const sight = new IntersectionObserver(
+  (entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      sight.unobserve(target);
+      toDo.get(target)();
+    }
+  },
+  { rootMargin: "300px" },
+);
+
+function whenSeen(node, act) {
+  toDo.set(node, act);
+  sight.unobserve(node); // or it would not be told that it is in sight already
+  sight.observe(node);
 }
 
 function ago(seconds) {
@@ -690,6 +834,7 @@ function ago(seconds) {
 // ---------------------------------------------------------------- start
 
 async function start() {
+  $("sign-out").hidden = !localStorage.getItem("key");
   await loadModel();
   const id = location.hash.slice(1);
   await refreshHistory();
@@ -704,6 +849,7 @@ $("prompt").addEventListener("keydown", (event) => {
 });
 $("dice").addEventListener("click", rollSeed);
 $("cancel").addEventListener("click", guarded(() => call(`/v1/jobs/${view.job.id}`, { method: "DELETE" })));
+$("delete").addEventListener("click", guarded(clickDelete));
 $("reuse").addEventListener("click", () => useAgain(view.job));
 $("refine").addEventListener("click", guarded(() => view.refine()));
 $("all").addEventListener("click", () => {
@@ -713,13 +859,16 @@ $("all").addEventListener("click", () => {
 $("from").addEventListener("change", () => view.offerSettings());
 $("error").lastElementChild.addEventListener("click", clearError);
 $("large-close").addEventListener("click", () => $("large").close());
+$("large").addEventListener("click", (event) => event.target === $("large") && $("large").close()); // all but the backdrop is in a div
+$("large").addEventListener("keydown", (event) => {
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (by) guarded(() => stepLarge(by))(event);
+});
 $("file").addEventListener("change", guarded(() => takeFile($("file").files[0])));
 $("unfile").addEventListener("click", dropFile);
-$("key-form").addEventListener("submit", guarded(async () => {
-  sessionStorage.setItem("key", $("key").value);
-  $("key-form").hidden = true;
-  await start();
-}));
+$("key-form").addEventListener("submit", guarded(takeKey));
+$("sign-out").addEventListener("click", signOut);
+addEventListener("storage", (event) => event.key === "key" && location.reload()); // another tab signed in or out
 
 const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
 addEventListener("dragover", (event) => {
