@@ -185,18 +185,18 @@ def test_the_window_tells_how_far_a_job_is(serve, visit):
     assert page.title() == "emoji_tiny"
 
 
-def test_of_many_pictures_the_done_ones_are_counted(serve, visit):
-    page = visit(serve(cascade=slowed(load(), 0.01)).url)
+def test_of_many_pictures_the_done_ones_are_counted(serving: Serving, visit):
+    page = visit(serving.url)
     page.evaluate("""() => {
         window.heard = [];
-        new MutationObserver(() => heard.push(document.querySelector("#status").textContent))
-            .observe(document.querySelector("#status"), {childList: true});
+        const status = document.querySelector("#status");
+        new MutationObserver(() => heard.push(status.textContent)).observe(status, {childList: true});
     }""")
-    ask(page, num=12)
+    ask(page, num=5)
     ends(page, "finished")
     heard = page.evaluate("heard")
-    assert "0 of 12 done" in heard
-    assert "12 of 12 done" in heard
+    assert "0 of 5 done" in heard
+    assert "5 of 5 done" in heard
     assert not any("step" in line for line in heard)
 
 
@@ -400,6 +400,27 @@ def test_the_picked_of_a_long_grid_are_refined_without_scrolling(serving: Servin
     assert 0 <= box["y"] <= 844 - box["height"]
     page.goto(f"{serving.url}/docs")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_with_three_stages_the_buttons_are_in_sight(serving: Serving, visit):
+    def three(route) -> None:
+        models = route.fetch().json()
+        stages = models["data"][0]["cascade"]["stages"]
+        stages.append(stages[1] | {"name": "sr_256", "side": 256, "low_res": 64})
+        route.fulfill(json=models)
+
+    page = visit(serving.url, viewport={"width": 1200, "height": 640})
+    page.route("**/v1/models", three)
+    page.reload()
+    page.wait_for_selector("#settings-sr_256-num_steps", state="attached")
+    ask(page, num=8, hold=True)
+    ends(page, "held")
+    page.click("#again summary")
+    page.click("#all")
+    for button in ("#go", "#refine"):
+        box = page.locator(button).bounding_box()
+        assert box["y"] + box["height"] <= 640
+    assert page.locator("#next").bounding_box()["height"] <= 0.46 * 640
 
 
 def test_light_and_dark(serving: Serving, visit):

@@ -526,7 +526,7 @@ class View {
     $("cancel").hidden = over;
     $("reuse").hidden = !over || isUpload(this.root);
     $("delete").hidden = !over;
-    $("delete").textContent = "Delete";
+    askDelete(false);
     this.offerNext();
     this.showPart();
   }
@@ -662,6 +662,7 @@ function readJob(job) {
 }
 
 let opened = 0;
+let unsure; // a timer: nobody said that a job is to be deleted for good
 
 // focus: on the first tile, where what had it may be gone.
 async function open(id, { scroll = false, focus = false } = {}) {
@@ -694,12 +695,17 @@ async function deleteJob() {
   tell();
 }
 
+function askDelete(sure) {
+  $("delete").textContent = sure ? "Delete for good?" : "Delete";
+  $("delete").classList.toggle("sure", sure);
+}
+
 // The first click asks, the next one does it; the second of a double click does nothing.
 async function clickDelete({ detail }) {
-  const button = $("delete");
-  if (button.textContent !== "Delete") return detail < 2 && deleteJob();
-  button.textContent = "Delete for good?";
-  setTimeout(() => (button.textContent = "Delete"), SURE_MS);
+  if ($("delete").classList.contains("sure")) return detail < 2 && deleteJob();
+  askDelete(true);
+  clearTimeout(unsure);
+  unsure = setTimeout(() => askDelete(false), SURE_MS);
 }
 
 async function loadLine(id) {
