@@ -1,24 +1,31 @@
 """The application of the process with the socket, where the engines are elsewhere: finds the replica, passes messages on.
 
 A job lives where it was made: its id begins with the number of its replica, so that its events, its cancel and its refinements find
-it; a new one goes where the fewest images wait. Answers stream through as ASGI messages.
+it; a new one goes where the fewest images wait; what any replica can say is asked of one that answered last. Nobody waits long for
+one that is lost: Ray keeps its calls until it has started it again. Answers stream through as ASGI messages.
 """
 
 import asyncio
 import json
 import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, suppress
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
+from pydantic import TypeAdapter
+from starlette.datastructures import QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
 from .guard import error_body, refuse
 from .limits import Refused
-from .metrics import Metrics
+from .metrics import HttpMetrics, merged
 from .sse import disconnected
 
 log = logging.getLogger("cascade.serve")
+T = TypeVar("T")
 SCOPE = [
     "type",
     "asgi",
@@ -32,8 +39,12 @@ SCOPE = [
     "headers",
     "owner",
 ]
-MAKES = ("/v1/jobs", "/v1/images/generations")
-ASK_S = 5.0  # a replica that does not say its load within is passed over
+IMAGES = "/v1/images/generations"
+MAKES = ("/v1/jobs", IMAGES)
+ASK_S = 5.0  # for the first answer, where all are asked; for one that was silent before
+PATIENCE_S = 1.0  # after the first answer, for the others
+BRIEF_S = 0.25  # after the first answer, for those that were silent before
+METRICS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 def carried(scope: Scope) -> Scope:
@@ -42,109 +53,168 @@ def carried(scope: Scope) -> Scope:
 
 
 class Front:
-    """The application of the process with the socket: finds the replica, passes messages on."""
+    """The application of the process with the socket. stall_s: a reader that takes nothing for so long is dropped, since what its
+    replica says meanwhile is kept here."""
 
-    def __init__(self, replicas: list[Any], metrics: Metrics):
-        self.replicas, self.metrics = replicas, metrics
-        self._turn = count()
+    def __init__(self, replicas: list[Any], metrics: HttpMetrics, *, stall_s: float):
+        self.replicas, self.metrics, self.stall_s = replicas, metrics, stall_s
+        self._there = set(range(len(replicas)))  # that answered when they were asked last
+        self._made, self._said = count(), count()  # turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
         path, method = scope["path"], scope["method"]
         try:
-            if path == "/v1/jobs" and method == "GET":
+            if path == "/healthz" and method in ("GET", "HEAD"):
+                await plain(send, 200, b"ok")
+            elif path == "/v1/jobs" and method == "GET":
                 await self._history(scope, send)
-            elif path == "/readyz":
-                await self._least_busy()
-                await self._pass_on(next(self._turn) % len(self.replicas), scope, body, receive, send)
-            elif path == "/metrics" and b"replica=" not in scope["query_string"]:
-                await plain(send, 200, self.metrics.text())
+            elif path == "/metrics" and method == "GET" and b"replica=" not in scope["query_string"]:
+                await self._metrics(scope, send)
+            elif path == "/readyz" or (path in MAKES and method == "POST"):
+                await self._pass_on(await self._least_busy(), scope, body, receive, send)
+            elif (number := self._number(scope)) is not None:
+                await self._pass_on(number, scope, body, receive, send)
             else:
-                await self._pass_on(await self._replica(scope), scope, body, receive, send)
+                await self._anywhere(scope, body, receive, send)
         except Refused as error:
             self.metrics.refused.labels(error.code).inc()
             await refuse(error, send)
 
-    async def _replica(self, scope: Scope) -> int:
-        """Raises Refused where none is there."""
+    def _number(self, scope: Scope) -> int | None:
+        """Of the one replica that can answer; None where any can."""
         path = scope["path"]
-        if path in MAKES and scope["method"] == "POST":
-            return await self._least_busy()
         number = path.removeprefix("/v1/jobs/").partition("-")[0] if path.startswith("/v1/jobs/") else ""
         if path == "/metrics":
             number = parse_qs(scope["query_string"].decode("latin-1")).get("replica", [""])[0]
         if number.isascii() and number.isdecimal() and len(number) < 6 and int(number) < len(self.replicas):
             return int(number)
-        return await self._least_busy()
+        return None
+
+    async def _asked(self, ask: Callable[[int], Coroutine[Any, Any, T]]) -> dict[int, T]:
+        """The answers of those that give one in time. Raises Refused where none does."""
+        tasks = {asyncio.create_task(ask(number)): number for number in range(len(self.replicas))}
+        found: dict[int, T] = {}
+        waiting, deadline = set(tasks), time.monotonic() + ASK_S
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                found |= {tasks[each]: each.result() for each in done if not each.cancelled() and not each.exception()}
+                if found:
+                    is_known = any(tasks[each] in self._there for each in waiting)
+                    deadline = min(deadline, time.monotonic() + (PATIENCE_S if is_known else BRIEF_S))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._there = set(found)
+        if not found:
+            raise Refused(503, "no_replica", "no replica is ready; try again later", retry_after=5)
+        return found
 
     async def _least_busy(self) -> int:
+        """Raises Refused where none takes jobs."""
+
         async def load(number: int) -> int:
-            async with asyncio.timeout(ASK_S):
-                return await self.replicas[number].load.remote()
+            return await self.replicas[number].load.remote()
 
-        turn = next(self._turn)
-        order = [(turn + k) % len(self.replicas) for k in range(len(self.replicas))]
-        loads = await asyncio.gather(*(load(number) for number in order), return_exceptions=True)
-        there = [(waiting, k) for k, waiting in enumerate(loads) if isinstance(waiting, int)]
-        if not there:
-            raise Refused(503, "no_replica", "no replica is ready; try again later", retry_after=5)
-        return order[min(there)[1]]
+        loads, turn = await self._asked(load), next(self._made)
+        return min(loads, key=lambda number: (loads[number], (number - turn) % len(self.replicas)))
 
-    async def _pass_on(self, number: int, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Raises Refused where the replica is lost before its first message; later its stream ends with `failed`."""
-        stream = self.replicas[number].options(stream=True).answer.remote(carried(scope), body)
-        passing = asyncio.create_task(self._messages(stream, number, send))
+    async def _anywhere(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """What changes nothing may be asked twice: where the first one is lost or silent, another answers."""
+        there = sorted(self._there) or range(len(self.replicas))
+        try:
+            number = there[next(self._said) % len(there)]
+            await self._pass_on(number, scope, body, receive, send, first_s=PATIENCE_S)
+        except Refused:
+            await self._pass_on(await self._least_busy(), scope, body, receive, send)
+
+    async def _pass_on(
+        self, number: int, scope: Scope, body: bytes, receive: Receive, send: Send, *, first_s: float | None = None
+    ) -> None:
+        """Raises Refused where the replica is lost, or silent for first_s, before its first message; later its stream ends with one
+        that says so."""
+        if first_s is None and number not in self._there:
+            first_s = ASK_S
+        passing = asyncio.create_task(self._messages(number, scope, body, send, first_s))
         leaving = asyncio.create_task(disconnected(receive))
         try:
             await asyncio.wait((passing, leaving), return_when=asyncio.FIRST_COMPLETED)
             if passing.done():
                 passing.result()
         finally:
-            has_left = not passing.done()
             for task in (passing, leaving):
                 task.cancel()
             await asyncio.gather(passing, leaving, return_exceptions=True)
-            if has_left:
-                stream.cancel()
 
-    async def _messages(self, stream: Any, number: int, send: Send) -> None:
+    async def _messages(self, number: int, scope: Scope, body: bytes, send: Send, first_s: float | None) -> None:
         started: Message = {}
         try:
-            async for message in stream:
-                started = started or message
-                await send(message)
-        except (OSError, asyncio.CancelledError):
-            raise
+            async with aclosing(self._told(number, scope, body)) as told, asyncio.timeout(first_s) as silence:
+                async for message in told:
+                    if not started:
+                        started = message
+                        self._there.add(number)
+                        silence.reschedule(None)
+                    try:
+                        async with asyncio.timeout(self.stall_s):
+                            await send(message)
+                    except OSError:  # it has left or takes nothing: unfinished, so the server closes the connection
+                        return
         except Exception as error:  # Ray has many
             log.error("replica %d: %s", number, type(error).__name__)
+            self._there.discard(number)
             lost = Refused(503, "replica_lost", "the replica of this job was lost; start the job again", retry_after=5)
             if not started:
                 raise lost from None
             if any(value.startswith(b"text/event-stream") for _, value in started.get("headers", ())):
-                said = json.dumps(error_body(lost.code, str(lost), lost.status)["error"])
-                last = f"event: failed\ndata: {said}\n\n".encode()
+                said = error_body(lost.code, str(lost), lost.status)
+                name, data = ("error", said) if scope["path"] == IMAGES else ("failed", said["error"])
+                last = f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
                 await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _told(self, number: int, scope: Scope, body: bytes) -> AsyncGenerator[Message, None]:
+        """The messages of an answer; who stops listening ends it."""
+        stream = self.replicas[number].options(stream=True).answer.remote(carried(scope), body)
+        try:
+            async for message in stream:
+                yield message
+        except (GeneratorExit, asyncio.CancelledError):
+            with suppress(Exception):  # what has failed already
+                stream.cancel()
+            raise
+
+    async def _whole(self, number: int, scope: Scope) -> tuple[int, bytes]:
+        """Status and body of an answer."""
+        async with aclosing(self._told(number, scope, b"")) as told:
+            messages = [message async for message in told]
+        return messages[0]["status"], b"".join(message.get("body", b"") for message in messages)
 
     async def _history(self, scope: Scope, send: Send) -> None:
         """The jobs of all replicas that are there, newest first."""
-
-        async def listed(replica: Any) -> tuple[int, bytes]:
-            async with asyncio.timeout(ASK_S):
-                messages = [
-                    message async for message in replica.options(stream=True).answer.remote(carried(scope), b"")
-                ]
-            return messages[0]["status"], b"".join(message.get("body", b"") for message in messages)
-
-        found = await asyncio.gather(*(listed(replica) for replica in self.replicas), return_exceptions=True)
-        answers = [each for each in found if isinstance(each, tuple)]
-        if not answers:
-            raise Refused(503, "no_replica", "no replica is ready; try again later", retry_after=5)
-        for status, body in answers:
+        answers = await self._asked(lambda number: self._whole(number, scope))
+        for status, body in answers.values():
             if status != 200:
                 return await plain(send, status, body, b"application/json")
-        jobs = sorted((job for _, body in answers for job in json.loads(body)["jobs"]), key=lambda job: -job["created"])
-        limit = int(parse_qs(scope["query_string"].decode("latin-1")).get("limit", ["50"])[0])
+        found = (job for _, body in answers.values() for job in json.loads(body)["jobs"])
+        jobs = sorted(found, key=lambda job: -job["created"])
+        # read as the replicas read it, who took it: "5.0" is 5 there
+        limit = TypeAdapter(int).validate_python(QueryParams(scope["query_string"]).get("limit", "50"))
         await plain(send, 200, json.dumps({"jobs": jobs[:limit]}).encode(), b"application/json")
+
+    async def _metrics(self, scope: Scope, send: Send) -> None:
+        """Of this process and of all replicas that are there."""
+        try:
+            answers = await self._asked(lambda number: self._whole(number, scope))
+        except Refused:
+            answers = {}
+        texts = {number: body.decode() for number, (status, body) in answers.items() if status == 200}
+        await plain(send, 200, merged(self.metrics.text().decode(), texts), METRICS)
 
 
 async def plain(send: Send, status: int, body: bytes, kind: bytes = b"text/plain; charset=utf-8") -> None:

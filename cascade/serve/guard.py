@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .limits import NOBODY, Keys, Limits, Refused
-from .metrics import Metrics
+from .metrics import HttpMetrics
 from .paths import path_of
 
 log = logging.getLogger("cascade.serve")
@@ -31,6 +31,7 @@ SECURITY = {
 }
 SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 VALUES = 50_000  # commas of a body: base64 has none, and reading more values than that holds everybody up
+LEFT = 499  # in log and metrics, as nginx has it: the client left before an answer
 LINGER_S = 5.0  # a refused body is still read for so long: a client that is writing does not see the answer
 
 
@@ -49,7 +50,13 @@ class Guard:
     """hosts: allowed in the Host header, for a server on loopback that no other site's page shall reach; None: any."""
 
     def __init__(
-        self, app: ASGIApp, limits: Limits, metrics: Metrics, *, keys: Keys | None, hosts: frozenset[str] | None = None
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        metrics: HttpMetrics,
+        *,
+        keys: Keys | None,
+        hosts: frozenset[str] | None = None,
     ):
         self.app, self.limits, self.metrics, self.keys, self.hosts = app, limits, metrics, keys, hosts
         self._reading = 0  # bytes of bodies
@@ -81,7 +88,11 @@ class Guard:
         except Refused as error:
             self.metrics.refused.labels(error.code).inc()
             await refuse(error, answer)
+        except Exception:
+            status = status or 500  # what uvicorn answers then
+            raise
         finally:
+            status = status or LEFT
             self._reading -= held
             route = path_of(scope["path"])
             spent_s = time.perf_counter() - began

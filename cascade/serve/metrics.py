@@ -1,9 +1,10 @@
 """Prometheus metrics of one server, in a registry of its own. No prompt, key or address is ever a label."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from cascade.engine import Engine
@@ -11,19 +12,28 @@ from cascade.engine import Engine
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 
-class Metrics:
-    """requests: by route's pattern, method and status. jobs: by how they ended; first_preview, total: seconds of a job.
-    engine: None where others have it."""
+class HttpMetrics:
+    """Of the process with the socket. requests: by route's pattern, method and status."""
 
-    def __init__(self, engine: Engine | None):
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         names = ("route", "method", "status")
         self.requests = Counter("cascade_http_requests", "HTTP requests", names, registry=self.registry)
         self.request_s = Histogram(
             "cascade_http_seconds", "Time to the end of an answer", ("route",), buckets=SECONDS, registry=self.registry
         )
-        self.jobs = Counter("cascade_jobs", "Jobs by how they ended", ("state",), registry=self.registry)
         self.refused = Counter("cascade_refused", "Requests refused, by code", ("code",), registry=self.registry)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class Metrics(HttpMetrics):
+    """And of the engine. jobs: by how they ended; first_preview, total: seconds of a job."""
+
+    def __init__(self, engine: Engine):
+        super().__init__()
+        self.jobs = Counter("cascade_jobs", "Jobs by how they ended", ("state",), registry=self.registry)
         self.first_preview_s = Histogram(
             "cascade_first_preview_seconds", "From a job's start", buckets=SECONDS, registry=self.registry
         )
@@ -32,11 +42,7 @@ class Metrics:
         self.open_jobs = Gauge("cascade_open_jobs", "Jobs queued or running", registry=self.registry)
         self.store_bytes = Gauge("cascade_store_bytes", "Pictures on disk", registry=self.registry)
         self.unsaved = Gauge("cascade_unsaved_images", "Pictures that wait for the disk", registry=self.registry)
-        if engine is not None:
-            self.registry.register(_EngineStats(engine))
-
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
+        self.registry.register(_EngineStats(engine))
 
 
 class _EngineStats(Collector):
@@ -64,3 +70,26 @@ class _EngineStats(Collector):
                 family.add_metric([name], getattr(stage, key))
         yield batch
         yield from counted.values()
+
+
+def merged(own: str, replicas: Mapping[int, str]) -> bytes:
+    """One text of several: what replica K says gets the label replica="K". A family without samples, as those of requests in a
+    process without a socket, is left out."""
+    families: dict[str, Metric] = {}
+    labelled = [({}, own), *(({"replica": str(number)}, text) for number, text in sorted(replicas.items()))]
+    for more, text in labelled:
+        for found in text_string_to_metric_families(text):
+            if found.samples:
+                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                family.samples += [sample._replace(labels=sample.labels | more) for sample in found.samples]
+    registry = CollectorRegistry()
+    registry.register(_Found(families))
+    return generate_latest(registry)
+
+
+class _Found(Collector):
+    def __init__(self, families: Mapping[str, Metric]):
+        self.families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self.families.values()

@@ -136,7 +136,7 @@ def main(
     from .front import Front
     from .guard import Guard
     from .limits import Keys
-    from .metrics import Metrics
+    from .metrics import HttpMetrics
     from .server import Server, listen
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
@@ -149,13 +149,17 @@ def main(
     )  # fmt: skip
     socket = listen(host, port)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each deployment tells that options are not applied again
+    here: dict[str, Any] = {}
+    if not address:
+        os.environ.setdefault(
+            "RAY_AUTH_MODE", "token"
+        )  # the default of a Ray of its own, which warns where it is not said
+        needed = int((replicas + sum(stages.values())) * cpus) + 1
+        here = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
     import ray
     from ray import serve
 
-    here: dict[str, Any] = {}
-    if not address:
-        needed = int((replicas + sum(stages.values())) * cpus) + 1
-        here = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
     try:
         ray.init(address=address or "local", log_to_driver=False, **here)
         own = len(stages) < len(manifest.stages)
@@ -168,8 +172,9 @@ def main(
         }  # fmt: skip
         log.info("starting %d servers and %d networks of stages", replicas, sum(stages.values()))
         handles = deploy_all(replicas, stages, settings, cpus=cpus, gpus=gpus, own=own)
-        metrics = Metrics(None)
-        app = Guard(Front(handles, metrics), limits, metrics, keys=known, hosts=options.hosts_of(host, allow_host))
+        metrics = HttpMetrics()
+        front = Front(handles, metrics, stall_s=limits.stall_s)
+        app = Guard(front, limits, metrics, keys=known, hosts=options.hosts_of(host, allow_host))
         line = f"cascade {manifest.name} on {replicas} replicas at http://{host}:{socket.getsockname()[1]}/"
         server = Server(app, close=closing(handles), drain_s=drain_s, ready=lambda: print(line, flush=True))
         server.run(sockets=[socket])
