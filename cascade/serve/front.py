@@ -126,13 +126,16 @@ class Front:
         return min(loads, key=lambda number: (loads[number], (number - turn) % len(self.replicas)))
 
     async def _anywhere(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """What changes nothing may be asked twice: where the first one is lost or silent, another answers."""
+        """What changes nothing may be asked again, of all: where one that answered last is lost or silent."""
         there = sorted(self._there) or range(len(self.replicas))
         try:
             number = there[next(self._said) % len(there)]
             await self._pass_on(number, scope, body, receive, send, first_s=PATIENCE_S)
         except Refused:
-            await self._pass_on(await self._least_busy(), scope, body, receive, send)
+            answers = await self._asked(lambda number: self._whole(number, scope, body))
+            start, content = answers[min(answers)]
+            await send(start)
+            await send({"type": "http.response.body", "body": content})
 
     async def _pass_on(
         self, number: int, scope: Scope, body: bytes, receive: Receive, send: Send, *, first_s: float | None = None
@@ -181,26 +184,29 @@ class Front:
     async def _told(self, number: int, scope: Scope, body: bytes) -> AsyncGenerator[Message, None]:
         """The messages of an answer; who stops listening ends it."""
         stream = self.replicas[number].options(stream=True).answer.remote(carried(scope), body)
+        is_last = False
         try:
             async for message in stream:
+                is_last = message["type"] == "http.response.body" and not message.get("more_body")
                 yield message
         except (GeneratorExit, asyncio.CancelledError):
-            with suppress(Exception):  # what has failed already
-                stream.cancel()
+            if not is_last:
+                with suppress(Exception):  # what has failed already
+                    stream.cancel()
             raise
 
-    async def _whole(self, number: int, scope: Scope) -> tuple[int, bytes]:
-        """Status and body of an answer."""
-        async with aclosing(self._told(number, scope, b"")) as told:
-            messages = [message async for message in told]
-        return messages[0]["status"], b"".join(message.get("body", b"") for message in messages)
+    async def _whole(self, number: int, scope: Scope, body: bytes = b"") -> tuple[Message, bytes]:
+        """How an answer starts, its body."""
+        async with aclosing(self._told(number, scope, body)) as told:
+            start, *rest = [message async for message in told]
+        return start, b"".join(message["body"] for message in rest)
 
     async def _history(self, scope: Scope, send: Send) -> None:
         """The jobs of all replicas that are there, newest first."""
         answers = await self._asked(lambda number: self._whole(number, scope))
-        for status, body in answers.values():
-            if status != 200:
-                return await plain(send, status, body, b"application/json")
+        for start, body in answers.values():
+            if start["status"] != 200:
+                return await plain(send, start["status"], body, b"application/json")
         found = (job for _, body in answers.values() for job in json.loads(body)["jobs"])
         jobs = sorted(found, key=lambda job: -job["created"])
         # read as the replicas read it, who took it: "5.0" is 5 there
@@ -213,7 +219,7 @@ class Front:
             answers = await self._asked(lambda number: self._whole(number, scope))
         except Refused:
             answers = {}
-        texts = {number: body.decode() for number, (status, body) in answers.items() if status == 200}
+        texts = {number: body.decode() for number, (start, body) in answers.items() if start["status"] == 200}
         await plain(send, 200, merged(self.metrics.text().decode(), texts), METRICS)
 
 

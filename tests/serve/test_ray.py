@@ -58,6 +58,8 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
         process.stdout.close()
         code = process.wait(60)
     assert code == 0
+    told = (folder / "log").read_text()
+    assert not any(noise in told for noise in ("will not be applied", "Token authentication")), told
     assert set(pids("ServeReplica:")) <= others
 
 
@@ -91,8 +93,12 @@ def pids(title: str) -> list[int]:
 
 
 def waiting(client: Client, replica: int) -> int:
-    text = client.get(f"/metrics?replica={replica}").text
-    return int(float(re.search(r"^cascade_waiting_images (\S+)$", text, re.MULTILINE)[1]))
+    return number(client.get(f"/metrics?replica={replica}").text, "cascade_waiting_images")
+
+
+def number(metrics: str, series: str) -> int:
+    """Now."""
+    return int(float(re.search(rf"^{re.escape(series)} (\S+)$", metrics, re.MULTILINE)[1]))
 
 
 def test_fault58_jobs_on_both_from_start_to_pictures(client):
@@ -107,6 +113,10 @@ def test_fault58_jobs_on_both_from_start_to_pictures(client):
         assert client.get(url).content.startswith(b"\x89PNG")
     assert [job["id"] for job in client.get("/v1/jobs").json()["jobs"]][:4] == [job["id"] for job in reversed(jobs)]
     assert len(client.get("/v1/jobs?limit=2").json()["jobs"]) == 2
+    told = client.get("/metrics").text
+    for series in ('cascade_job_seconds_count{replica="%d"}', 'cascade_stage_calls_total{replica="%d",stage="sr_64"}'):
+        assert all(number(told, series % replica) > 0 for replica in range(2)), told
+    assert 'cascade_http_requests_total{method="POST",route="/v1/jobs",status="202"}' in told
 
 
 def test_fault58_refining_finds_its_replica(client):
@@ -160,17 +170,21 @@ def test_fault58_a_replica_that_dies_takes_its_own_jobs_only(client):
     kept = [client.start(seed=seed) for seed in range(2)]
     assert all(client.finish(job["id"]) == "finished" for job in kept)
     lost = client.start(num=8, settings=LONG)
-    number = lost["id"][0]
+    place = lost["id"][0]
     with client.stream("GET", lost["events"]) as answer:
         lines = answer.iter_lines()
         assert next(lines)
-        for pid in pids(f"ServeReplica:cascade-{number}"):
+        for pid in pids(f"ServeReplica:cascade-{place}"):
             os.kill(pid, signal.SIGKILL)
         told = [line for line in lines if line.startswith(("event:", "data:"))]
     assert told[-2] == "event: failed"
     assert "replica_lost" in told[-1]
+    for path in ("/readyz", "/v1/models", "/v1/jobs", "/readyz", "/"):
+        began = time.monotonic()
+        assert client.get(path).status_code == 200, path
+        assert time.monotonic() - began < 2, path
     other = client.start()
-    assert other["id"][0] != number
+    assert other["id"][0] != place
     assert client.finish(other["id"]) == "finished"
     deadline = time.monotonic() + 150
     while (answer := client.get(lost["url"])).status_code != 200:
