@@ -164,11 +164,8 @@ class Front:
                         started = message
                         self._there.add(number)
                         silence.reschedule(None)
-                    try:
-                        async with asyncio.timeout(self.stall_s):
-                            await send(message)
-                    except OSError:  # it has left or takes nothing: unfinished, so the server closes the connection
-                        return
+                    if not await self._taken(message, send):
+                        return  # unfinished, so the server closes the connection
         except Exception as error:  # Ray has many
             log.error("replica %d: %s", number, type(error).__name__)
             self._there.discard(number)
@@ -179,7 +176,16 @@ class Front:
                 said = error_body(lost.code, str(lost), lost.status)
                 name, data = ("error", said) if scope["path"] == IMAGES else ("failed", said["error"])
                 last = f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
-                await send({"type": "http.response.body", "body": last, "more_body": False})
+                await self._taken({"type": "http.response.body", "body": last, "more_body": False}, send)
+
+    async def _taken(self, message: Message, send: Send) -> bool:
+        """False where the reader has left or takes nothing for stall_s."""
+        try:
+            async with asyncio.timeout(self.stall_s):
+                await send(message)
+        except OSError:
+            return False
+        return True
 
     async def _told(self, number: int, scope: Scope, body: bytes) -> AsyncGenerator[Message, None]:
         """The messages of an answer; who stops listening ends it."""
@@ -220,7 +226,8 @@ class Front:
         except Refused:
             answers = {}
         texts = {number: body.decode() for number, (start, body) in answers.items() if start["status"] == 200}
-        await plain(send, 200, merged(self.metrics.text().decode(), texts), METRICS)
+        text = await asyncio.to_thread(merged, self.metrics.text().decode(), texts)  # of many replicas it takes a while
+        await plain(send, 200, text, METRICS)
 
 
 async def plain(send: Send, status: int, body: bytes, kind: bytes = b"text/plain; charset=utf-8") -> None:

@@ -149,17 +149,15 @@ def main(
     )  # fmt: skip
     socket = listen(host, port)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each deployment tells that options are not applied again
     here: dict[str, Any] = {}
     if not address:
-        os.environ.setdefault(
-            "RAY_AUTH_MODE", "token"
-        )  # the default of a Ray of its own, which warns where it is not said
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # what a new Ray takes anyway, with a warning
         needed = int((replicas + sum(stages.values())) * cpus) + 1
         here = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
     import ray
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each deployment tells that options are not applied again
     try:
         ray.init(address=address or "local", log_to_driver=False, **here)
         own = len(stages) < len(manifest.stages)
