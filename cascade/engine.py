@@ -22,20 +22,13 @@ from .events import Cancelled, Event, Failed
 from .link import Link, Remote, chosen, sizes
 from .pipeline import Cascade
 from .request import Request
-from .schedule import Running, Schedule, StageStats, Ticket
+from .schedule import QueueFullError, Running, Schedule, Ticket
+from .stats import StageStats
 
 log = logging.getLogger(__name__)
 BATCH = 16  # rows of a network call where nothing was measured
 IDLE_S = 0.5
 LOSSES = 3  # of a network elsewhere, in the midst of the same call, before its requests fail
-
-
-class QueueFullError(Exception):
-    """No more images are accepted now. retry_after: seconds until there will be room, by what was served so far."""
-
-    def __init__(self, message: str, retry_after: float):
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class Engine:
@@ -58,7 +51,7 @@ class Engine:
         max_running: int = 64,
         buckets: bool = False,
     ):
-        self.cascade, self.max_waiting, self.prepare, self.buckets = cascade, max_waiting, prepare, buckets
+        self.cascade, self.prepare, self.buckets = cascade, prepare, buckets
         self.stages = {name: StageStats(batch=(batch or {}).get(name, BATCH)) for name in cascade.names}
         here: dict[str, dict[str, Link]] = {}
         for link in (
@@ -68,7 +61,7 @@ class Engine:
         self.workers = list(here.values())
         for link in cascade.links:
             self.workers += [{link.name: replace(link, remote=each)} for each in (elsewhere or {}).get(link.name, ())]
-        self._schedule = Schedule(self.stages, max_running=max_running)
+        self._schedule = Schedule(self.stages, max_waiting=max_waiting, max_running=max_running)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = self._stopping = False
@@ -101,20 +94,12 @@ class Engine:
         """Accepts a request; `listen` is called in the engine's thread and must return at once. Raises ValueError for what the user
         can mend, QueueFullError where there is no room."""
         plan = Plan.of(request, self.cascade.links, self.cascade.conditions)
-        num = len(request.index)
         with self._changed:
             if self._closed:
                 raise QueueFullError("no new requests are accepted, the engine stops", 60.0)
-            if self.waiting + num > self.max_waiting:
-                text = f"{self.waiting} images wait, {num} more are too many for a queue of {self.max_waiting}"
-                raise QueueFullError(text, self._retry_after(num))
             ticket = self._schedule.accept(plan, listen, self._wake)
             self._changed.notify_all()
         return ticket
-
-    def _retry_after(self, num: int) -> float:
-        """The time in the networks that so many images took."""
-        return min(max(num * sum(stage.busy_s / max(stage.images, 1) for stage in self.stages.values()), 1.0), 60.0)
 
     @torch.inference_mode()
     def tick(self, worker: int = 0) -> bool:

@@ -22,6 +22,7 @@ from .chunk import Chunk, Plan, paint
 from .devices import is_memory_error
 from .events import Cancelled, Event, Failed, Finished, Preview
 from .link import Link
+from .stats import StageStats
 
 log = logging.getLogger(__name__)
 
@@ -70,52 +71,32 @@ class Running:
         return self.ticket.has_preview, self.ticket.number + self.number
 
 
-@dataclass(kw_only=True)
-class StageStats:
-    """Of one stage since the start. batch: most rows of a call at the stage's own size. fits: fewer, by (height, width), where
-    memory did not suffice. busy_s: in the network. clock: its share of time, as reckoned."""
+class QueueFullError(Exception):
+    """No more images are accepted now. retry_after: seconds until there will be room, by what was served so far."""
 
-    batch: int
-    fits: dict[tuple[int, int], int] = field(default_factory=dict)
-    calls: int = 0
-    rows: int = 0
-    images: int = 0
-    busy_s: float = 0.0
-    clock: float = 0.0
-
-    def most(self, link: Link, size: tuple[int, int]) -> int:
-        """Rows of a call for pictures of (height, width): time and memory go with the area."""
-        rows = max(1, min(self.batch, self.batch * link.contract.resolution**2 // (size[0] * size[1])))
-        return min(rows, self.fits.get(size, rows))
-
-    def halve(self, link: Link, size: tuple[int, int]) -> None:
-        """Of this size alone: one request for a large picture costs others nothing."""
-        rows = self.most(link, size) // 2
-        if size == (link.contract.resolution,) * 2:
-            self.batch = rows
-        else:
-            self.fits[size] = rows
-
-    def count(self, rows: int, seconds: float) -> None:
-        self.calls += 1
-        self.rows += rows
-        self.busy_s += seconds
-        self.clock += seconds
+    def __init__(self, message: str, retry_after: float):
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Schedule:
     """The requests that were accepted and are not done."""
 
-    def __init__(self, stages: dict[str, StageStats], *, max_running: int):
-        self.stages, self.max_running = stages, max_running
+    def __init__(self, stages: dict[str, StageStats], *, max_waiting: int, max_running: int):
+        self.stages, self.max_waiting, self.max_running = stages, max_waiting, max_running
         self.tickets: list[Ticket] = []
         self.running: list[Running] = []
         self.accepted = 0
         self.waiting = 0  # images that are not finished
 
     def accept(self, plan: Plan, listen: Callable[[Event], None], wake: Callable[[], None]) -> Ticket:
-        self.accepted += 1
+        """Raises QueueFullError."""
         num = len(plan.request.index)
+        if self.waiting + num > self.max_waiting:
+            text = f"{self.waiting} images wait, {num} more are too many for a queue of {self.max_waiting}"
+            spent_s = sum(stage.busy_s / max(stage.images, 1) for stage in self.stages.values())  # of an image
+            raise QueueFullError(text, min(max(num * spent_s, 1.0), 60.0))
+        self.accepted += 1
         ticket = Ticket(plan, listen, self.accepted, deque(enumerate(plan.chunks)), num, wake)
         self.tickets.append(ticket)
         self.waiting += num

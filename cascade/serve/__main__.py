@@ -63,6 +63,10 @@ def main(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     known = Keys.read(keys) if keys else None
     hosts = options.hosts_of(host, allow_host)
+    limits = options.limits_of(
+        body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
+        abandon_s=abandon_s, free_mb=free_mb, max_waiting=max_waiting,
+    )  # fmt: skip
     socket = listen(host, port)
 
     import torch  # what can be refused without it was
@@ -81,21 +85,17 @@ def main(
     torch.set_flush_denormal(True)
     name = read_manifest(cascade).name
     devices, placed = choose_devices(device), parse_place(place or [])
-    log.info("loading %s on %s", name, ", ".join(dict.fromkeys((*devices, *placed.values()))))
     model, *replicas = (
         Cascade.load(cascade, device=each, place=placed, precision=precision, download=download) for each in devices
     )
     on_gpu = any(each.startswith("cuda") for each in (*devices, *placed.values()))
-    limits = options.limits_of(
-        body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
-        abandon_s=abandon_s, free_mb=free_mb, max_waiting=max_waiting,
-    )  # fmt: skip
     if model.conditions.text:
         model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
     disk = Store(store, max_bytes=store_mb << 20, keep_s=keep_h * 3600)
     prepare, buckets = preparing(compile_, on_gpu=on_gpu)
-    log.info("measuring how many images a call should have")
+    log.info("%s on %s: measuring how many images a call should have", name, ", ".join(devices))
     engine = Engine(model, *replicas, prepare=prepare, buckets=buckets, max_waiting=max_waiting)
+    replicas.clear()  # of a stage that is placed for all of them one copy is kept
     with engine.start():
         service = Service(engine, disk, name=name, limits=limits, log_prompts=log_prompts)
         address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}/"

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from cascade.config import nearest
 
 from . import openai
-from .bodies import Accepted, ErrorBody, ImagesBody, JobBody, RefineBody, job_request
+from .bodies import ImagesBody, JobBody, RefineBody, job_request
 from .docs import docs_page
 from .guard import Guard, error_body, error_headers
 from .jobs import Data, Job
@@ -24,6 +24,7 @@ from .limits import Keys, Refused, mistakes
 from .models import models
 from .service import Service
 from .sse import EventStream, frames
+from .views import Accepted, ErrorBody, accepted
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
@@ -106,19 +107,9 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
     uploads = CapacityLimiter(UPLOADS)
 
-    def accepted(job: Job) -> Accepted:
+    def made(job: Job) -> Accepted:
         assert job.request is not None
-        names = service.names_of(job.request)
-        url = f"/v1/jobs/{job.id}"
-        images = list(job.request.index)
-        return {
-            "id": job.id,
-            "images": images,
-            "stages": names,
-            "seed": job.request.seed,
-            "events": f"{url}/events",
-            "url": url,
-        }
+        return accepted(job, service.names_of(job.request))
 
     @app.post("/v1/jobs", status_code=202)
     async def create(request: Request, body: JobBody) -> Accepted:
@@ -130,7 +121,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
             service.admit(owner(request))
             with mistakes():
                 wanted = job_request(body, service.cascade, service.limits)
-                return accepted(service.create(owner(request), wanted, settings=body.settings))
+                return made(service.create(owner(request), wanted, settings=body.settings))
 
         return await to_thread.run_sync(start, limiter=uploads if body.image else None)
 
@@ -170,7 +161,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         by default all; until: hold after this stage; settings: of what follows, over those of the job."""
         service.admit(owner(request))
         with mistakes():
-            return accepted(service.refine(owner(request), job, body))
+            return made(service.refine(owner(request), job, body))
 
     @app.delete("/v1/jobs/{job}/pictures", status_code=204)
     def remove(request: Request, job: str) -> None:

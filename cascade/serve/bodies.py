@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
-from typing_extensions import TypedDict
 
 from cascade.cli import class_numbers
 from cascade.link import Link, chosen, cut, side_multiple, with_settings
@@ -32,27 +31,6 @@ CHUNK = 4
 
 
 MANY = 64  # fields, stages, settings of a stage
-
-
-class Accepted(TypedDict):
-    """images: their numbers."""
-
-    id: str
-    images: list[int]
-    stages: list[str]
-    seed: int
-    events: str
-    url: str
-
-
-class Error(TypedDict):
-    code: str
-    message: str
-    type: str
-
-
-class ErrorBody(TypedDict):
-    error: Error
 
 
 class Body(BaseModel):

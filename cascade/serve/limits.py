@@ -127,6 +127,22 @@ class Rate:
             self._left[owner] = (left - 1, now)
 
 
+class Memory:
+    """Whether requests fail for want of it: several in a row, lately. Who gets no jobs cannot show that it is well again."""
+
+    after, for_s = 3, 30.0
+
+    def __init__(self) -> None:
+        self._failures, self._told = 0, 0.0
+
+    def tell(self, *, failed: bool) -> None:
+        self._failures, self._told = (self._failures + 1 if failed else 0), time.monotonic()
+
+    @property
+    def is_short(self) -> bool:
+        return self._failures >= self.after and time.monotonic() - self._told < self.for_s
+
+
 class Streams:
     """How many event streams are open; `with` counts one. told: called with each new number."""
 

@@ -19,6 +19,7 @@ from starlette.types import Receive
 from torch import Tensor
 
 from cascade.events import Preview
+from cascade.link import sizes
 from data.batch import to_float, to_uint8
 from data.resize import upsample
 
@@ -136,7 +137,7 @@ def results(service: Service, owner: str, job: Job, body: ImagesBody) -> list[Da
 
 def final_size(service: Service, job: Job) -> tuple[int, int]:
     assert job.request is not None
-    return service.sizes_of(job.request)[-1]
+    return sizes(service.links_of(job.request), job.request)[-1]
 
 
 def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -2,16 +2,20 @@
 
 import base64
 import io
-import math
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from cascade.events import Preview
+from cascade.link import Link
+from cascade.stats import StageStats
 from data.batch import to_float, to_uint8
 from data.resize import downsample
+
+from .jobs import Job
 
 MAX_SIDE = 256
 QUALITY = 80
@@ -52,10 +56,15 @@ def preview_data(event: Preview, images: Tensor, eta_s: float | None) -> dict[st
     }  # fmt: skip
 
 
-def left_s(work: Mapping[str, float], done: Mapping[str, float], elapsed_s: float) -> float | None:
-    """Seconds until a job ends, by the pace it had, waiting and company included. work, done: by stage, in seconds of the networks;
-    None where a stage's cost is not known or nothing was done."""
-    total, so_far = sum(work.values()), sum(done.values())
-    if so_far <= 0 or not math.isfinite(total):
+def time_left(job: Job, links: Sequence[Link], stages: Mapping[str, StageStats]) -> float | None:
+    """Seconds until a job ends, by the pace it had, waiting and company included; None where nothing was done or what a stage costs
+    is not known. links: of the job."""
+    if job.started is None or not all(stages[link.name].calls for link in links):
         return None
-    return round(max(0.0, elapsed_s * (total - so_far) / so_far), 2)
+    total = done = 0.0
+    for link in links:
+        call_s = stages[link.name].busy_s / stages[link.name].calls
+        total += call_s * link.nfe * len(job.row.request["index"])
+        done += call_s * job.calls[link.name]
+    spent_s = time.monotonic() - job.started
+    return round(max(0.0, spent_s * (total - done) / done), 2) if done else None

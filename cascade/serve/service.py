@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import math
 import secrets
 import sqlite3
 import threading
@@ -13,14 +12,14 @@ from torch import Tensor
 
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Preview
-from cascade.link import Link, chosen, cut, sizes
+from cascade.link import Link, chosen, cut
 from cascade.request import Request
 
 from .bodies import RefineBody, Settings, as_stored, check_count, check_work
 from .jobs import Data, Job
-from .limits import Limits, Rate, Refused, Streams
+from .limits import Limits, Memory, Rate, Refused, Streams
 from .metrics import Metrics
-from .previews import left_s, preview_data
+from .previews import preview_data, time_left
 from .refine import refined, settings_over
 from .store import EXPIRED, JobRow, PictureRow, Store
 from .views import job_data
@@ -28,10 +27,6 @@ from .writer import Check, Writer, told
 
 log = logging.getLogger("cascade.serve")
 KEEPER_S = 0.25
-UNREADY_AFTER, UNREADY_S = (
-    3,
-    30.0,
-)  # failures for want of memory in a row, for so long: who gets no jobs cannot show that it is well
 
 
 class Service:
@@ -55,7 +50,7 @@ class Service:
         self.rate, self.streams = Rate(self.limits.jobs_per_min), Streams(self.limits.streams, self.metrics.streams.set)
         self.writer = Writer(self.cascade, store, self._ended, check)
         self.is_draining = False
-        self._memory_failures, self._memory_failed = 0, 0.0
+        self._memory = Memory()
         self._open: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -71,7 +66,7 @@ class Service:
             return "a thread has died"
         if not self.store.is_there:
             return "the store's folder is gone"
-        if self._memory_failures >= UNREADY_AFTER and time.monotonic() - self._memory_failed < UNREADY_S:
+        if self._memory.is_short:
             return "no memory for the last requests"
         return ""
 
@@ -116,8 +111,6 @@ class Service:
         self.rate.take(owner)
 
     def _check_room(self, owner: str) -> None:
-        if self.is_draining:
-            raise Refused(503, "shutting_down", "the server is shutting down; try again later", retry_after=30)
         if sum(job.row.owner == owner for job in self._open.values()) >= self.limits.open_jobs:
             message = f"{self.limits.open_jobs} jobs of this key are open; wait for one to end"
             raise Refused(429, "too_many_jobs", message, retry_after=2)
@@ -135,12 +128,7 @@ class Service:
         return chosen(self.cascade.links, request)
 
     def names_of(self, request: Request) -> list[str]:
-        """Of its stages."""
         return cut(self.cascade.names, request.first, request.last, "request")
-
-    def sizes_of(self, request: Request) -> list[tuple[int, int]]:
-        """(height, width) of each stage's pictures. Raises ValueError where a stage cannot make them."""
-        return sizes(self.links_of(request), request)
 
     def row(self, owner: str, number: str) -> JobRow:
         """404 where there is none or it is another's, 410 where it has expired."""
@@ -220,29 +208,16 @@ class Service:
     def preview(self, job: Job, event: Preview) -> Data:
         """What a watcher gets of a preview."""
         images = self.allowed(job, event)
+        if images is None:
+            return {}
         assert job.request is not None
-        return {} if images is None else preview_data(event, images, self.left_s(job))
-
-    def left_s(self, job: Job) -> float | None:
-        """Until the job ends; None where it cannot be told yet."""
-        assert job.request is not None
-        if job.started is None:
-            return None
-        work, done = {}, {}
-        for link in self.links_of(job.request):
-            stage = self.engine.stages[link.name]
-            cost = stage.busy_s / stage.calls if stage.calls else math.inf
-            work[link.name] = cost * link.nfe * len(job.request.index)
-            done[link.name] = cost * job.calls[link.name] if job.calls[link.name] else 0.0
-        return left_s(work, done, time.monotonic() - job.started)
+        return preview_data(event, images, time_left(job, self.links_of(job.request), self.engine.stages))
 
     def _ended(self, job: Job) -> None:
         """In the writer's thread."""
         with self._lock:
             self._open.pop(job.id, None)
-        code = job.last_data.get("code")
-        self._memory_failures = self._memory_failures + 1 if code == "out_of_memory" else 0
-        self._memory_failed = time.monotonic()
+        self._memory.tell(failed=job.last_data.get("code") == "out_of_memory")
         self.metrics.jobs.labels(job.state).inc()
         self.metrics.total_s.observe(time.monotonic() - job.began)
         if job.first_preview_s is not None:

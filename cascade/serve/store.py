@@ -121,10 +121,8 @@ class Store:
 
     def _sum(self) -> int:
         """Of pictures and of what is written in the index: prompts can be long."""
-        return sum(
-            self._rows(f"select coalesce(sum({length}), 0) from {table}")[0][0]
-            for table, length in (("pictures", "bytes"), ("jobs", "length(request)"), ("events", "length(data)"))
-        )
+        parts = ("bytes), 0) from pictures", "length(request)), 0) from jobs", "length(data)), 0) from events")
+        return sum(self._rows(f"select coalesce(sum({part}")[0][0] for part in parts)
 
     @property
     def free_bytes(self) -> int:
@@ -223,10 +221,8 @@ class Store:
     def drop(self, job: str) -> None:
         """What there is of an ended job."""
         with self._change() as db:
-            length = db.execute("select length(request) - 2 from jobs where id = ?", (job,)).fetchone()[0]
-            length += db.execute("select coalesce(sum(length(data)), 0) from events where job = ?", (job,)).fetchone()[
-                0
-            ]
+            parts = ("sum(length(request) - 2) from jobs where id = ?", "sum(length(data)) from events where job = ?")
+            length = sum(db.execute(f"select {part}", (job,)).fetchone()[0] or 0 for part in parts)
             gone = db.execute("select file, bytes from pictures where job = ?", (job,)).fetchall()
             db.execute("delete from pictures where job = ?", (job,))
             db.execute("delete from events where job = ?", (job,))

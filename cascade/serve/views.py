@@ -1,10 +1,42 @@
-"""A job as clients see it."""
+"""What clients get to read."""
 
 from collections.abc import Sequence
 
-from .jobs import Data
+from typing_extensions import TypedDict
+
+from .jobs import Data, Job
 from .store import JobRow, PictureRow
 from .writer import picture_url
+
+
+class Accepted(TypedDict):
+    """images: their numbers."""
+
+    id: str
+    images: list[int]
+    stages: list[str]
+    seed: int
+    events: str
+    url: str
+
+
+class Error(TypedDict):
+    code: str
+    message: str
+    type: str
+
+
+class ErrorBody(TypedDict):
+    error: Error
+
+
+def accepted(job: Job, stages: list[str]) -> Accepted:
+    assert job.request is not None
+    url = f"/v1/jobs/{job.id}"
+    return {
+        "id": job.id, "images": list(job.request.index), "stages": stages, "seed": job.request.seed,
+        "events": f"{url}/events", "url": url,
+    }  # fmt: skip
 
 
 def job_data(row: JobRow, state: str, pictures: Sequence[PictureRow]) -> Data:

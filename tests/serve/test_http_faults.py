@@ -17,7 +17,7 @@ import torch
 
 from cascade import chunk
 from cascade.serve import service
-from cascade.serve.limits import Limits
+from cascade.serve.limits import Limits, Memory
 from cascade.serve.store import Store
 from tests.serve.serving import FEW, MANY, ROOT, Client, Serving, around, load, parsed, poisoned, slowed, until
 
@@ -217,7 +217,7 @@ def test_fault51_out_of_memory(serve, monkeypatch):
     assert serving.client.get("/healthz").status_code == 200
     answer = serving.client.post("/v1/images/generations", json={"prompt": "red heart"})
     assert (answer.status_code, serving.client.error(answer)) == (503, "out_of_memory")
-    monkeypatch.setattr(service, "UNREADY_S", 0.1)
+    monkeypatch.setattr(Memory, "for_s", 0.1)
     time.sleep(0.1)
     assert serving.client.get("/readyz").status_code == 200  # else one that gets no jobs would never be ready again
     monkeypatch.undo()

@@ -1,0 +1,38 @@
+"""What the engine knows of a stage: how long it took, how many rows its calls may have."""
+
+from dataclasses import dataclass, field
+
+from .link import Link
+
+
+@dataclass(kw_only=True)
+class StageStats:
+    """Of one stage since the start. batch: most rows of a call at the stage's own size. fits: fewer, by (height, width), where
+    memory did not suffice. busy_s: in the network. clock: its share of time, as reckoned."""
+
+    batch: int
+    fits: dict[tuple[int, int], int] = field(default_factory=dict)
+    calls: int = 0
+    rows: int = 0
+    images: int = 0
+    busy_s: float = 0.0
+    clock: float = 0.0
+
+    def most(self, link: Link, size: tuple[int, int]) -> int:
+        """Rows of a call for pictures of (height, width): time and memory go with the area."""
+        rows = max(1, min(self.batch, self.batch * link.contract.resolution**2 // (size[0] * size[1])))
+        return min(rows, self.fits.get(size, rows))
+
+    def halve(self, link: Link, size: tuple[int, int]) -> None:
+        """Of this size alone: one request for a large picture costs others nothing."""
+        rows = self.most(link, size) // 2
+        if size == (link.contract.resolution,) * 2:
+            self.batch = rows
+        else:
+            self.fits[size] = rows
+
+    def count(self, rows: int, seconds: float) -> None:
+        self.calls += 1
+        self.rows += rows
+        self.busy_s += seconds
+        self.clock += seconds
