@@ -224,8 +224,9 @@ def many(num: int, fill: str) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("fill", ["null", "1", "{}"])
-@pytest.mark.parametrize(("num", "status"), [(40_000, 422), (800_000, 413)])
+@pytest.mark.parametrize(
+    ("num", "status", "fill"), [(40_000, 422, "null"), (40_000, 422, "1"), (40_000, 422, "{}"), (800_000, 413, "null")]
+)
 def test_fault45_a_million_wrong_values(client: Client, num: int, status: int, fill: str):
     """The event loop is not held up by saying what is wrong with each."""
     for name, body in many(num, fill).items():

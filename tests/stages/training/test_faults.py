@@ -6,12 +6,14 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 from data.cli import RunError
 from stages.bundle import load_bundle, read_sidecar
@@ -50,6 +52,9 @@ def test_fault2_kill_9_at_twenty_moments(run, shards, place, tmp_path):
         child = os.fork()
         if child == 0:
             os.close(2)
+            tqdm.set_lock(
+                threading.RLock()
+            )  # its own is shared with all forks: one that is killed with it holds it for ever
             train(config, name="base_8", data=shards, out=run.path, place=place)
             os._exit(0)
         deadline = time.monotonic() + 60
