@@ -3,13 +3,14 @@
 import io
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from PIL import Image
 
 from cascade.serve.limits import Keys, Limits
-from tests.serve.serving import ROOT, Serving, load, slowed, until
+from tests.serve.serving import ROOT, Serving, around, load, slowed, until
 
 api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -136,7 +137,8 @@ def test_cancel(serve, visit):
 
 
 def test_a_cancelled_job_goes_on_from_a_stage_that_is_whole(serve, visit):
-    page = visit(serve(cascade=slowed(load(), 0.05)).url)
+    slow = around(load(), lambda found, sigma: time.sleep(0.5 if found.shape[-1] == 64 else 0.0))
+    page = visit(serve(cascade=slow).url)
     ask(page)
     page.wait_for_selector("#rail li.done")
     page.click("#cancel")
