@@ -1,6 +1,10 @@
 """The start-up measurement: the choice it makes of known timings, memory that ends, and compiled networks in the engine."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +13,12 @@ from torch._dynamo.utils import counters
 from cascade import batching
 from cascade.engine import Engine
 from cascade.events import Finished
-from cascade.pipeline import Cascade
 from cascade.request import Request
 from stages.stage import Stage
 
 from .chains import finished, levels_apart, tiny
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -44,24 +49,33 @@ def test_memory_that_ends_is_no_error(monkeypatch):
     assert all(rows <= 4 for rows in batching.measured(chain.links).values())
 
 
-def test_every_stage_of_every_device_is_compiled(monkeypatch):
-    """Dynamo counts the graphs of all stages together, and whether it compiles is said for all threads at once. Shapes are fixed,
-    as on a GPU."""
-    compile_ = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compile_(self, backend="eager", dynamic=False))
-    monkeypatch.setattr(batching, "GAIN", 0.0)  # each size is met
-    torch.compiler.reset()
-    chains = [
-        tiny(8, 16, 32),
-        Cascade(tiny(8, 16, 32, classes=3).links, device="cpu:0"),
-    ]  # else graphs of one serve the other
-    before = counters["stats"]["unique_graphs"]
-    try:
-        with Engine(*chains, prepare=batching.compiled).start():
-            assert counters["stats"]["unique_graphs"] - before == 2 * 3 * len(batching.SIZES)
-    finally:
-        torch.compiler.set_stance("default")
-        torch.compiler.reset()
+EVERY = """
+import torch
+from torch._dynamo.utils import counters
+from cascade import batching
+from cascade.engine import Engine
+from cascade.pipeline import Cascade
+from tests.cascade.chains import tiny
+
+compile_ = torch.nn.Module.compile
+torch.nn.Module.compile = lambda self, **_: compile_(self, backend="eager", dynamic=False)  # shapes are fixed, as on a GPU
+batching.GAIN = 0.0  # each size is met
+chains = tiny(8, 16, 32), Cascade(tiny(8, 16, 32, classes=3).links, device="cpu:0")  # alike, one had the other's graphs
+with Engine(*chains, prepare=batching.compiled).start():
+    print(counters["stats"]["unique_graphs"], 2 * 3 * len(batching.SIZES))
+"""
+
+
+def test_every_stage_of_every_device_is_compiled():
+    """Dynamo counts the graphs of all stages together, and whether it compiles is said for all threads at once. In a process of its
+    own: who has compiled cannot fork."""
+    run = [sys.executable, "-c", EVERY]
+    done = subprocess.run(
+        run, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    made, wanted = done.stdout.split()[-2:]
+    assert made == wanted
 
 
 @pytest.mark.matrix

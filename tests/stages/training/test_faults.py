@@ -51,12 +51,14 @@ def test_fault2_kill_9_at_twenty_moments(run, shards, place, tmp_path):
     for kill in range(20):
         child = os.fork()
         if child == 0:
-            os.close(2)
-            tqdm.set_lock(
-                threading.RLock()
-            )  # its own is shared with all forks: one that is killed with it holds it for ever
-            train(config, name="base_8", data=shards, out=run.path, place=place)
-            os._exit(0)
+            try:
+                os.close(2)
+                tqdm.set_lock(
+                    threading.RLock()
+                )  # its own is shared with all forks: who is killed with it holds it for ever
+                train(config, name="base_8", data=shards, out=run.path, place=place)
+            finally:
+                os._exit(0)  # whatever happens, no other test goes on in here
         deadline = time.monotonic() + 60
         while (
             kill % 4 and newest_nimg(run) == seen[-1] and time.monotonic() < deadline
