@@ -40,9 +40,8 @@ def compiled(links: Sequence[Link]) -> dict[str, int]:
     calls must come in powers of two (`Engine`'s buckets).
     """
     with _ALONE:
-        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = (
-            GRAPHS  # of this thread
-        )
+        limits = torch._dynamo.config  # of this thread
+        limits.recompile_limit = limits.accumulated_recompile_limit = GRAPHS
         torch.compiler.set_stance("default")
         for link in links:
             graphs = torch.device(link.device).type == "cuda"
