@@ -20,7 +20,7 @@ from .link import Link
 
 SIZES = (1, 2, 4, 8, 16, 32)
 GAIN = 1.05  # a batch twice as large must be so much faster an image
-TRIES = 3
+TRIES = 5
 GRAPHS = 4096  # Dynamo counts those of all stages together, for their networks are one piece of code
 _ALONE = threading.RLock()  # one device after the other: whether something compiles is said for all threads at once
 
