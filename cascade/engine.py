@@ -53,14 +53,15 @@ class Engine:
     ):
         self.cascade, self.prepare, self.buckets = cascade, prepare, buckets
         self.stages = {name: StageStats(batch=(batch or {}).get(name, BATCH)) for name in cascade.names}
+        elsewhere = elsewhere or {}
         here: dict[str, dict[str, Link]] = {}
-        for link in (
-            link for each in (cascade, *replicas) for link in each.links if link.name not in (elsewhere or {})
-        ):
-            here.setdefault(str(link.device), {}).setdefault(link.name, link)
+        for each in (cascade, *replicas):
+            for link in each.links:
+                if link.name not in elsewhere:
+                    here.setdefault(str(link.device), {}).setdefault(link.name, link)
         self.workers = list(here.values())
         for link in cascade.links:
-            self.workers += [{link.name: replace(link, remote=each)} for each in (elsewhere or {}).get(link.name, ())]
+            self.workers += [{link.name: replace(link, remote=remote)} for remote in elsewhere.get(link.name, ())]
         self._schedule = Schedule(self.stages, max_waiting=max_waiting, max_running=max_running)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
