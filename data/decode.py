@@ -91,11 +91,6 @@ def decode_label(content: bytes) -> int:
     return int(text)
 
 
-def decode_text(content: bytes) -> str:
-    """The caption in a `.txt` member."""
-    return content.decode("utf-8", errors="replace")
-
-
 def decode_tokens(content: bytes, dim: int) -> np.ndarray:
     """(tokens, dim) float16 from a `.npy` member; header and length must agree, object arrays are refused."""
     length, shape = _npy_header(content[: min(len(content), 256)])

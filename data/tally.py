@@ -23,6 +23,7 @@ from data.index import (
     report,
     save,
 )
+from data.splits import split_of
 from data.tar import IMAGE_MEMBERS, Hashing, Sample, open_shard, stream
 
 
@@ -100,12 +101,6 @@ def find_tars(folder: Path) -> list[Path]:
     return sorted(
         p for p in folder.rglob("*.tar") if not any(part.endswith(".part") for part in p.relative_to(folder).parts)
     )
-
-
-def split_of(name: str) -> str:
-    """The split that a shard belongs to by its name or its folder: val and test are called so, the rest is train."""
-    first = name.lower().lstrip("./")
-    return next((split for split in ("val", "test") if first.startswith(split)), "train")
 
 
 def _scan(folder: Path, path: Path, tally: Tally) -> ShardInfo:

@@ -1,0 +1,38 @@
+"""Bytes that should be a caption -> text, the same for files beside pictures, members of tars and metadata.
+
+UTF-8 with or without its mark and UTF-16 by its mark are read. Anything else is a `ValueError`, whose part before the
+colon is the same for all captions with that fault: to guess a code page would train wrong words without a word.
+"""
+
+import codecs
+
+from data.tar import MEMBER_LIMITS
+
+MAX_BYTES = MEMBER_LIMITS["txt"]
+
+
+def decode_caption(content: bytes) -> str:
+    """The caption in the bytes of a file or member, without the white space around it."""
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"caption too long: {len(content):,} bytes, at most {MAX_BYTES:,}")
+    try:
+        text = content.decode(encoding_of(content))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"caption is neither UTF-8 nor UTF-16 with its mark: {error.reason} at byte {error.start}"
+        ) from error
+    return check_caption(text)
+
+
+def check_caption(text: str) -> str:
+    """A caption that is text already, without the white space around it; ValueError if no file could hold it."""
+    if "\0" in text:  # UTF-16 without its mark, UTF-32, or no text at all
+        raise ValueError("caption holds NUL characters: save it as UTF-8")
+    if (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_BYTES:
+        raise ValueError(f"caption too long: {size:,} bytes, at most {MAX_BYTES:,}")
+    return text.strip()
+
+
+def encoding_of(head: bytes) -> str:
+    """The encoding that the first bytes of a text announce: UTF-16 by its mark, else UTF-8, whose mark is dropped."""
+    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"

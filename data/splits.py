@@ -1,0 +1,31 @@
+"""Splits by the words that people use for them: in the names of shards and folders, in a column of metadata."""
+
+import re
+
+WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing"),
+}
+_SPLITS = {word: split for split, words in WORDS.items() for word in words}
+
+
+def split_of(path: str) -> str:
+    """The split of a shard by its path: the nearest part of it with such a word, standing alone; else train."""
+    for part in reversed(path.split("/")):
+        found = {_SPLITS[word] for word in _words(part) if word in _SPLITS}
+        if len(found) > 1:
+            raise ValueError(f"shard {path} names the splits {' and '.join(sorted(found))}; rename it to one of them")
+        if found:
+            return found.pop()
+    return "train"
+
+
+def split_named(name: str) -> str | None:
+    """The split that a folder or a value is called after, as a whole: val2017 is, "test drive" is not."""
+    words = [word for word in _words(name) if word]
+    return _SPLITS.get(words[0]) if len(words) == 1 else None
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[\W\d_]+", name.lower())
