@@ -1,8 +1,9 @@
 """One YAML describes a whole cascade: stages as a mapping by name, in chain order; the names are the handles everywhere."""
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
@@ -121,16 +122,25 @@ def nearest(name: str, allowed) -> str:
 
 
 def hint(error: ValidationError) -> str:
-    """The nearest allowed key for an unknown one."""
-    first = error.errors()[0]
-    if first["type"] != "extra_forbidden":
+    """Where an unknown key belongs, or else the nearest key that there is."""
+    where = next((each["loc"] for each in error.errors() if each["type"] == "extra_forbidden"), None)
+    if where is None:
         return ""
-    names = {field for model in config_models(CascadeConfig) for field in model.model_fields}
-    return nearest(str(first["loc"][-1]), names)
+    key, in_stage = str(where[-1]), len(where) > 2 and where[0] == "stages"
+    stage = f"stages.{where[1]}" if in_stage else "stages.STAGE"
+    kinds = [SuperResConfig] if not in_stage or where[2] == "super_res" else [BaseConfig]
+    places = [f"{stage}.{place}" for kind in kinds for name, place in keys_of(kind) if name == key]
+    if places:
+        return f"; write it as {' or '.join(sorted(places))}"
+    if in_stage and key in dict(keys_of(SuperResConfig)):
+        return f"; only super_res stages have {key}"
+    return nearest(key, {name for name, _ in keys_of(SuperResConfig)} | set(CascadeConfig.model_fields))
 
 
-def config_models(model: type) -> set[Any]:
-    """All config classes of the project."""
-    import stages.config as config
-
-    return {CascadeConfig} | {v for v in vars(config).values() if isinstance(v, type) and issubclass(v, Strict)}
+def keys_of(model: type[Strict], place: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of a config and of those in it, with its dotted place."""
+    for name, field in model.model_fields.items():
+        yield name, place + name
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, Strict):
+                yield from keys_of(inner, f"{place}{name}.")

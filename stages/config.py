@@ -144,6 +144,15 @@ class TrainConfig(Strict):
     keep: PositiveInt = 2
 
     @model_validator(mode="after")
+    def _falls_from(self) -> Self:
+        if self.schedule == "rsqrt" and not self.warmup:
+            raise ValueError(
+                "schedule rsqrt falls from the end of the warm-up on, and warmup is 0; "
+                f"set warmup to a tenth of the images, for instance {max(self.images // 10, 1)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.batch % self.streams:
             raise ValueError(

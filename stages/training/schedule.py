@@ -8,7 +8,7 @@ from ..config import TrainConfig
 def lr_at(config: TrainConfig, nimg: int) -> float:
     """Linear warm-up over `warmup` images, then constant, half a cosine down to 0 at `images`, or 1/sqrt past the warm-up.
 
-    rsqrt is EDM2's decay (Karras et al. 2024, eq. 67) with its reference at the end of the warm-up.
+    rsqrt is EDM2's decay (Karras et al. 2024, eq. 67) with its reference at the end of the warm-up, which it therefore needs.
     """
     if nimg < config.warmup:
         return config.lr * nimg / config.warmup
@@ -16,5 +16,5 @@ def lr_at(config: TrainConfig, nimg: int) -> float:
         done = (nimg - config.warmup) / max(config.images - config.warmup, 1)
         return config.lr * (1 + math.cos(math.pi * min(done, 1.0))) / 2
     if config.schedule == "rsqrt":
-        return config.lr * math.sqrt(max(config.warmup, 1) / max(nimg, 1))
+        return config.lr * math.sqrt(config.warmup / nimg)
     return config.lr
