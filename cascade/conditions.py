@@ -63,7 +63,9 @@ class Conditions:
         from data.text import TextEncoder
 
         assert self.text
-        encoder = TextEncoder.load(self.text.encoder, download=self.download)
+        encoder = TextEncoder.load(
+            self.text.encoder, max_tokens=self.text.packed_tokens, download=self.download
+        )  # check_chain: all stages' captions were cut alike
         wanted = next((link.contract.text_encoder for link in self.links if link.contract.text_encoder), None)
         if encoder.id != wanted:
             raise ValueError(

@@ -45,6 +45,14 @@ class CascadeConfig(Strict):
                 )
             if stage.channels != given.channels:
                 raise ValueError(f"stage {name} has {stage.channels} channels, but {before} gives {given.channels}")
+        texts = {name: stage.cond.text for name, stage in self.stages.items() if stage.cond.text}
+        for name, text in texts.items():
+            first = next(iter(texts))
+            if text.packed_tokens != texts[first].packed_tokens:
+                raise ValueError(
+                    f"stage {name} has cond.text.packed_tokens {text.packed_tokens}, {first} has {texts[first].packed_tokens}; "
+                    "a prompt is encoded once for all stages, give them the same"
+                )
         return self
 
 

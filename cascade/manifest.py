@@ -98,6 +98,11 @@ def check_chain(contracts: Mapping[str, Contract]) -> None:
                 f"stage {name} was trained with text encoder {contract.text_encoder}, "
                 f"stage {text[0]} with {text[1].text_encoder}; pack the shards of both with one encoder and train again"
             )
+        if text and contract.text_tokens and contract.text_tokens != text[1].text_tokens:
+            raise ValueError(
+                f"stage {name} was trained with captions cut to {contract.text_tokens} tokens, "
+                f"stage {text[0]} with {text[1].text_tokens}; pack the shards of both with one --text-tokens and train again"
+            )
         if classes and contract.num_classes and contract.num_classes != classes[1].num_classes:
             raise ValueError(
                 f"stage {name} knows {contract.num_classes} classes, but {classes[0]} {classes[1].num_classes}; "

@@ -17,6 +17,7 @@ from data.cli import run
 
 INDEX_VERSION = 1
 INDEX_NAME = "index.json"
+TEXT_TOKENS = 32  # to which captions are cut before they are encoded, unless --text-tokens says otherwise
 NAMES_KEPT = 20  # of each kind of skipped picture
 
 Count = Annotated[int, Field(ge=0)]
@@ -42,7 +43,7 @@ class ShardInfo(Strict):
 
 
 class TextInfo(Strict):
-    """Which frozen encoder made the `text.npy` members."""
+    """Which frozen encoder made the `text.npy` members, of captions cut to `max_tokens`."""
 
     id: str
     dim: Annotated[int, Field(gt=0)]

@@ -126,6 +126,11 @@ class Opened:
                     f"data {first.name} has text features of {_encoder(first.index)}, {other.name} of {_encoder(other.index)}; "
                     "pack both with one --text-encoder"
                 )
+            if text and _length(first.index) != _length(other.index):
+                raise ValueError(
+                    f"data {first.name} has captions cut to {_length(first.index)} tokens, {other.name} to "
+                    f"{_length(other.index)}; pack both with one --text-tokens"
+                )
 
     def shares(self, streams: int) -> list[int]:
         """How many of `streams` each data set gets: largest remainder; ValueError where that is far from the weights."""
@@ -189,15 +194,16 @@ def merged(indexes: Sequence[Index], weights: Sequence[float]) -> Index:
 
 
 def _common_encoder(indexes: Sequence[Index]) -> TextInfo | None:
-    encoders = [index.text_encoder for index in indexes]
-    if any(e is None or (e.id, e.dim) != _encoder(indexes[0]) for e in encoders):
-        return None
-    least = min(e.max_tokens for e in encoders if e)
-    return next(e for e in encoders if e and e.max_tokens == least)
+    first = indexes[0].text_encoder
+    return first if all(index.text_encoder == first for index in indexes) else None
 
 
 def _encoder(index: Index) -> tuple[str, int] | None:
     return (index.text_encoder.id, index.text_encoder.dim) if index.text_encoder else None
+
+
+def _length(index: Index) -> int | None:
+    return index.text_encoder.max_tokens if index.text_encoder else None
 
 
 def _fingerprint(indexes: Sequence[Index], weights: Sequence[float]) -> str:

@@ -3,7 +3,7 @@
 from PIL import ImageColor
 
 from data.encode import FORMATS, RESIZES, Encoding
-from data.index import Strict
+from data.index import TEXT_TOKENS, Strict
 from data.sources import KINDS
 
 
@@ -17,7 +17,7 @@ class Settings(Strict):
     format: str = "png"
     quality: int = 95
     text_encoder: str | None = None
-    text_tokens: int = 32
+    text_tokens: int = TEXT_TOKENS
     source: str | None = None
     text_column: str = "text"
     label_column: str | None = None

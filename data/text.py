@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_TOKENS = 32
 BATCH = 64
 WEIGHTS = ("*.safetensors",)
 TOKENIZER = (
@@ -45,12 +44,14 @@ class TextEncoder:
         cls,
         name: str = "minilm",
         device: torch.device | str = "cpu",
-        max_tokens: int = MAX_TOKENS,
         *,
+        max_tokens: int,
         download: bool = True,
     ) -> Self:
         """The encoder called `name`: "minilm", a local folder, or a hub id.
 
+        max_tokens: to which texts are cut, special tokens included. It changes the features of what is kept: those of a text
+        that was cut here are not those of a longer cut, cut again.
         download: whether a hub id that is not on this machine yet may be fetched; False where a file, not the user, names it.
         """
         try:

@@ -43,6 +43,7 @@ class Contract(Strict):
     value_range: tuple[float, float] = (-1.0, 1.0)
     resize: str = RESIZE_VERSION
     text_encoder: str | None
+    text_tokens: int | None = None  # to which captions are cut before they are encoded
     num_classes: int
     max_aug_sigma: float
     prediction: Literal["x0"] = "x0"
@@ -77,6 +78,7 @@ def make_contract(config: StageConfig, text_encoder: str | None) -> Contract:
         resolution=config.resolution,
         channels=config.channels,
         text_encoder=text_encoder,
+        text_tokens=config.cond.text.packed_tokens if config.cond.text else None,
         num_classes=config.cond.num_classes,
         max_aug_sigma=low_res.aug.max_sigma if low_res else 0.0,
     )
@@ -127,8 +129,11 @@ def read_sidecar(folder: Path) -> Sidecar:
     except ValidationError as error:
         raise BundleError(f"{path}: {first_error(error)}; the bundle is damaged or from another version") from None
     own = make_contract(sidecar.config, sidecar.contract.text_encoder)
+    if sidecar.contract.text_tokens is None:  # an older version's, or a stage without text
+        told = sidecar.contract.model_copy(update={"text_tokens": own.text_tokens})
+        sidecar = sidecar.model_copy(update={"contract": told})
     for key, promised in sidecar.contract.model_dump().items():
-        if key in ("resolution", "channels", "max_aug_sigma") and promised != getattr(own, key):
+        if key in ("resolution", "channels", "text_tokens", "max_aug_sigma") and promised != getattr(own, key):
             raise BundleError(
                 f"{path}: the contract says {key} {promised!r}, the config makes it {getattr(own, key)!r}; copy the bundle again"
             )

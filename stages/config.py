@@ -3,9 +3,11 @@
 Levels of sigma and aug_sigma are noise std in units of pictures in [-1, 1]; amounts of training are counted in images.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from data.index import TEXT_TOKENS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,11 +58,33 @@ class UNetConfig(Strict):
 
 
 class TextConfig(Strict):
-    """Frozen token features: `encoder` as given to data.pack, `dim` features of at most `tokens` tokens."""
+    """Frozen token features: `encoder` and `packed_tokens` as given to data.pack (--text-encoder, --text-tokens), `dim` numbers
+    each; the network reads the first `tokens` of them.
+
+    A token's features depend on all tokens that the encoder saw with it, so sampling encodes at `packed_tokens`, too.
+    """
 
     encoder: str
     dim: PositiveInt
     tokens: PositiveInt
+    packed_tokens: PositiveInt = TEXT_TOKENS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _packed_as_usual(cls, values: Any) -> Any:
+        """What texts of older versions leave out: the packer's default, or more where the network reads more."""
+        if isinstance(values, dict) and isinstance(tokens := values.get("tokens"), int):
+            return {"packed_tokens": max(TEXT_TOKENS, tokens)} | values
+        return values
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.tokens > self.packed_tokens:
+            raise ValueError(
+                f"tokens {self.tokens} is more than packed_tokens {self.packed_tokens}; "
+                f"pack with --text-tokens {self.tokens} and set packed_tokens to it"
+            )
+        return self
 
 
 class CondConfig(Strict):

@@ -6,7 +6,7 @@ from data.index import Index
 from data.mixture import Source
 from data.shards import Reader
 
-from ..config import StageConfig
+from ..config import StageConfig, TextConfig
 
 
 def make_reader(config: StageConfig, data: Source, *, rank: int, world: int) -> Reader:
@@ -34,6 +34,11 @@ def check_data(config: StageConfig, index: Index) -> None:
                 f"data: text features are {packed.id} with {packed.dim} numbers a token, cond.text asks for "
                 f"{text.encoder} with {text.dim}; change cond.text, or pack with --text-encoder {text.encoder}"
             )
+        if packed.max_tokens != text.packed_tokens:
+            raise ValueError(
+                f"data: captions were cut to {packed.max_tokens} tokens before they were encoded, cond.text.packed_tokens is "
+                f"{text.packed_tokens}; pack with --text-tokens {text.packed_tokens}, or {_packed_so(text, packed.max_tokens)}"
+            )
     if config.cond.num_classes and config.cond.num_classes != len(index.classes or ()):
         raise ValueError(
             f"data: {len(index.classes or ())} classes, cond.num_classes is {config.cond.num_classes}; "
@@ -43,6 +48,21 @@ def check_data(config: StageConfig, index: Index) -> None:
         raise ValueError(
             f"data: pictures have {index.channels} channels, channels is {config.channels}; set it to {index.channels}"
         )
+
+
+def _packed_so(text: TextConfig, tokens: int) -> str:
+    """What to set for data packed at `tokens`."""
+    less = f" and tokens to {tokens} or less" if tokens < text.tokens else ""
+    return f"set packed_tokens to {tokens}{less}"
+
+
+def check_held_out(config: StageConfig, index: Index, held: Index) -> None:
+    """Do held-out data describe their pictures as those of training do? Raises ValueError."""
+    check_data(config, held)
+    if (ours := text_encoder_id(config, index)) != (other := text_encoder_id(config, held)):
+        raise ValueError(f"--val-data: text features are {other}, --data has {ours}; pack both with one --text-encoder")
+    if config.cond.num_classes and index.classes != held.classes:
+        raise ValueError("--val-data numbers its classes otherwise than --data; pack both from one list of classes")
 
 
 def micro_batch(config: StageConfig, world: int) -> int:

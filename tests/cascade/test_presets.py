@@ -7,6 +7,7 @@ import pytest
 
 from cascade.config import PRESETS, load_config, parse_config
 from cascade.plan import StagePlan, plan_stage
+from data.index import TEXT_TOKENS
 from stages.config import BaseConfig, SuperResConfig
 from stages.training.checks import micro_batch
 
@@ -42,6 +43,17 @@ def test_the_header_says_command_hardware_and_what_was_measured(name):
     stages = load_config(name).stages
     for used in re.findall(rf"train\.py {name} (\w+)", header):
         assert used in stages
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_packs_captions_as_the_stages_want_them(name):
+    header = (PRESETS / f"{name}.yaml").read_text().replace("\\\n#", " ")
+    packing = [line for line in header.splitlines() if line.startswith("#") and "data.pack" in line]
+    texts = [stage.cond.text for stage in load_config(name).stages.values() if stage.cond.text]
+    for line in packing if texts else []:
+        tokens = re.search(r"--text-tokens (\d+)", line)
+        assert int(tokens[1] if tokens else TEXT_TOKENS) == texts[0].packed_tokens
+        assert texts[0].encoder == re.search(r"--text-encoder (\S+)", line)[1]
 
 
 @pytest.mark.parametrize("name", REFERENCE)
@@ -146,6 +158,14 @@ def test_a_wrong_cascade_is_refused_in_one_line(stages, told):
         (["stages.sr_64.max_sigma=1"], r"write it as stages\.sr_64\.aug\.max_sigma"),
         (["stages.base_16.train.lr=fast"], r"stages\.base_16\.train\.lr: .*'fast'"),
         (["stages.sr_64.low_res=32"], r"stage sr_64 expects low_res 32 px, but base_16 gives 16 px"),
+        (
+            ["stages.sr_64.cond.text={encoder: minilm, dim: 384, tokens: 16, packed_tokens: 49}"],
+            r"stage sr_64 has cond\.text\.packed_tokens 49, base_16 has 32; .* give them the same",
+        ),
+        (
+            ["stages.base_16.cond.text.packed_tokens=8"],
+            r"tokens 16 is more than packed_tokens 8; pack with --text-tokens",
+        ),
         (["stages.base_16.train.batch=60"], r"batch 60 is no multiple of streams 8"),
         (["train.lr"], r"override 'train\.lr': write it as dotted\.key=value"),
         (["--lr=3"], r"override '--lr=3'"),

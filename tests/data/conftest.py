@@ -3,6 +3,7 @@
 import io
 import tarfile
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder
 from data.tally import index_folder
+from data.text import TextEncoder
 
 SIDE = 24
 
@@ -25,16 +27,20 @@ def _one_thread():
 class StandInEncoder:
     """Token features that can be computed by hand: one token a word, filled with its length."""
 
-    id, dim, max_tokens = "stand-in-1", 4, 8
+    id, dim = "stand-in-1", 4
+
+    def __init__(self, max_tokens=8):
+        self.max_tokens = max_tokens
 
     def encode(self, texts):
         words = [text.split()[: self.max_tokens] or [""] for text in texts]
         return [np.array([[len(word)] * self.dim for word in row], np.float16) for row in words]
 
 
-@pytest.fixture(scope="session")
-def encoder():
-    return StandInEncoder()
+def stand_in(patch: pytest.MonkeyPatch) -> None:
+    """The stand-in is what `TextEncoder.load` gives; it can be called as the real one can, not otherwise."""
+    load = create_autospec(TextEncoder.load, side_effect=lambda *args, max_tokens, **how: StandInEncoder(max_tokens))
+    patch.setattr(TextEncoder, "load", load)
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +50,12 @@ def shapes(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def packed(shapes, encoder, tmp_path_factory):
+def packed(shapes, tmp_path_factory):
     """96 shapes at SIDE px in 8 shards, with labels and (stand-in) text features; not to be changed."""
     folder = tmp_path_factory.mktemp("packed") / "shards"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data.text.TextEncoder.load", lambda name, device, max_tokens: encoder)
-        pack(shapes, folder, Settings(size=SIDE, shards=8, text_encoder="stand-in"))
+        stand_in(patch)
+        pack(shapes, folder, Settings(size=SIDE, shards=8, text_encoder="stand-in", text_tokens=8))
     return folder
 
 

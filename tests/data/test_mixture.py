@@ -15,7 +15,7 @@ from data.packer import pack
 from data.settings import Settings
 from data.shards import Reader, read_split
 
-from .conftest import SIDE, make_tar, png, reindex
+from .conftest import SIDE, make_tar, png, reindex, stand_in
 
 
 def colored(folder, color, num_shards=8, num=4, size=(SIDE, SIDE), first="train"):
@@ -167,10 +167,10 @@ def test_facts_of_a_mixture_add_up(packed, red_and_blue):
 
 
 @pytest.fixture
-def two_packed(shapes, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr("data.text.TextEncoder.load", lambda name, device, max_tokens: encoder)
+def two_packed(shapes, tmp_path, monkeypatch):
+    stand_in(monkeypatch)
     for name in ("one", "two"):
-        pack(shapes, tmp_path / name, Settings(size=SIDE, shards=8, text_encoder="stand-in"))
+        pack(shapes, tmp_path / name, Settings(size=SIDE, shards=8, text_encoder="stand-in", text_tokens=8))
     return tmp_path / "one", tmp_path / "two"
 
 
@@ -192,13 +192,16 @@ def test_sets_that_do_not_agree_in_what_is_asked_are_both_named(two_packed):
         Reader(**how, text_tokens=3)
 
 
-def test_the_shortest_captions_of_a_mixture_bound_what_can_be_asked(two_packed):
+def test_captions_of_two_lengths_do_not_mix(two_packed):
     one, two = two_packed
     edited(two, text_encoder=TextInfo(id="stand-in-1", dim=4, max_tokens=5))
     source = [(one, 1), (two, 1)]
-    assert facts(source).text_encoder.max_tokens == 5
-    with pytest.raises(ValueError, match="two has captions cut to 5 tokens, 6 are asked for"):
-        Reader(source=source, batch=8, resolution=SIDE, text_tokens=6)
+    assert facts(source).text_encoder is None
+    with pytest.raises(
+        ValueError, match=r"one has captions cut to 8 tokens, .*two to 5; pack both with one --text-tokens"
+    ):
+        Reader(source=source, batch=8, resolution=SIDE, text_tokens=4)
+    assert len(next(Reader(source=source, batch=8, resolution=SIDE).batches())) == 8
 
 
 # validation

@@ -28,7 +28,7 @@ from data.shards import read_split
 from data.tar import stream
 from data.write import PART, Shard
 
-from .conftest import SIDE, png
+from .conftest import SIDE, png, stand_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,8 +148,8 @@ def test_index_tells_what_was_done(shapes, packed):
         assert (shard.bytes, shard.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
-def test_an_encoder_needs_captions(tmp_path, encoder, monkeypatch):
-    monkeypatch.setattr("data.text.TextEncoder.load", lambda name, device, max_tokens: encoder)
+def test_an_encoder_needs_captions(tmp_path, monkeypatch):
+    stand_in(monkeypatch)
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.png").write_bytes(png())
     with pytest.raises(

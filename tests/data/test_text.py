@@ -24,7 +24,7 @@ TEXTS = ["a red apple", "", "grinning face with big eyes", LONG, "ein Apfel äö
 
 @pytest.fixture(scope="module")
 def minilm():
-    return TextEncoder.load("minilm")
+    return TextEncoder.load("minilm", max_tokens=32)
 
 
 def test_features_are_those_of_a_plain_forward_pass(minilm):
@@ -113,12 +113,12 @@ def test_pad_text():
 def test_unknown_encoders_and_folders_without_safetensors(tmp_path):
     for name in ("minilmm", "/no/such/folder", "../owner/name", "~/x"):
         with pytest.raises(ValueError, match="is not 'minilm', not a folder and not a hub id"):
-            TextEncoder.load(name)
+            TextEncoder.load(name, max_tokens=32)
     copy = tmp_path / "copy"
     shutil.copytree(package.get_model_path(), copy)
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")  # a pickle by its name: never opened
     with pytest.raises(ValueError, match="holds no model with safetensors"):
-        TextEncoder.load(str(copy))
+        TextEncoder.load(str(copy), max_tokens=32)
 
 
 def test_without_transformers_the_message_says_what_to_install(monkeypatch):
@@ -131,4 +131,4 @@ def test_without_transformers_the_message_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ValueError, match=r"pip install -e '\.\[text\]'"):
-        TextEncoder.load("minilm")
+        TextEncoder.load("minilm", max_tokens=32)

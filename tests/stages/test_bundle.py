@@ -26,6 +26,7 @@ from stages.bundle import (
     read_sidecar,
     save_bundle,
 )
+from stages.config import CondConfig, TextConfig
 from tests.stages.killing import killed_everywhere
 from tests.stages.tiny import TEXT_DIM, base_config, sr_config, text_cond, text_config, unet_config, wake
 
@@ -92,6 +93,17 @@ class TestRoundTrip:
         assert (above.low_res, above.resolution, above.text_encoder, above.max_aug_sigma) == (8, 16, "encoder-1", 1.0)
         assert base.resize == RESIZE_VERSION
         assert base.value_range == (-1.0, 1.0)
+
+    @pytest.mark.parametrize(("tokens", "packed"), [(5, 32), (49, 49)])
+    def test_a_bundle_that_does_not_tell_the_length_of_captions_was_packed_as_usual(self, tokens, packed, tmp_path):
+        """Older ones: with the packer's default, or with more where the network reads more."""
+        text = TextConfig(encoder="stand-in", dim=TEXT_DIM, tokens=tokens)
+        save(tmp_path / "old", CONFIGS["text"].model_copy(update={"cond": CondConfig(text=text)}))
+        path = tmp_path / "old" / SIDECAR
+        values = json.loads(path.read_text())
+        assert values["contract"].pop("text_tokens") == values["config"]["cond"]["text"].pop("packed_tokens") == packed
+        path.write_text(json.dumps(values))
+        assert read_sidecar(tmp_path / "old").contract.text_tokens == packed
 
     def test_weights_are_the_unfolded_ones(self, bundle):
         """So that a bundle can be trained on."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.config import StageConfig
+from stages.config import CondConfig, StageConfig, TextConfig
 from stages.training.checkpoints import check_manifest, nimg_of, replace_text
 from stages.training.rundir import RunDir
 from tests.stages.killing import killed_everywhere
@@ -143,6 +143,21 @@ class TestResume:
         with pytest.raises(ValueError, match=said + ".*choose another --out"):
             self.reopen(run, config)
         assert (run.path / "config.json").read_text() == before
+
+    def test_a_run_of_an_older_version_goes_on(self, run):
+        """Its config.json lacks keys of today; they mean what that version did."""
+        text = CondConfig(text=TextConfig(encoder="minilm", dim=384, tokens=16))
+        config = base_config().model_copy(update={"cond": text})
+        path = run.path / "config.json"
+        RunDir(run.path).open(config, DATA)
+        values = json.loads(path.read_text())
+        assert values["config"]["cond"]["text"].pop("packed_tokens") == 32
+        path.write_text(json.dumps(values))
+        self.reopen(run, config)
+        path.write_text(json.dumps(values))
+        other = text.model_copy(update={"text": text.text.model_copy(update={"packed_tokens": 16})})
+        with pytest.raises(ValueError, match=r"cond\.text\.packed_tokens was 32, is 16"):
+            self.reopen(run, config.model_copy(update={"cond": other}))
 
     def test_other_data_are_refused(self, run):
         with pytest.raises(ValueError, match="data was 'fingerprint-1', is 'fingerprint-2'"):
