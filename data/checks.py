@@ -1,9 +1,11 @@
 """Is what is asked of data sets in them, and can it be shared out? Told in one line before anything starts."""
 
+import math
 from typing import TYPE_CHECKING
 
 from data.mixture import Opened
 from data.store import DataSet
+from data.streams import largest_divisor
 
 if TYPE_CHECKING:
     from data.shards import Reader
@@ -38,26 +40,28 @@ def _check_set(data: DataSet, split: str, resolution: int, label: bool, text_tok
 
 
 def check_shape(reader: "Reader") -> None:
-    """Can the streams be shared out evenly?"""
-    streams, owners = reader.streams, reader.world * max(reader.workers, 1)
+    """Can the batch be shared out evenly, by streams and by ranks?"""
+    streams, weights = reader.streams, reader.opened.weights
     for name in ("batch", "streams", "world", "block", "resolution"):
         if getattr(reader, name) < 1:
             raise ValueError(f"{name}={getattr(reader, name)} must be at least 1")
     if not 0 <= reader.rank < reader.world or reader.workers < 0:
         raise ValueError(f"rank {reader.rank} of {reader.world} with {reader.workers} workers; ranks count from 0")
-    if streams % owners:
+    if reader.batch % reader.world:
+        unit = math.lcm(reader.world, streams)
         raise ValueError(
-            f"streams={streams} cannot be shared by {reader.world} ranks with {max(reader.workers, 1)} workers each; "
-            f"set streams to a multiple of {owners}, or fewer workers"
+            f"batch={reader.batch} cannot be shared by {reader.world} ranks; set batch={unit * -(-reader.batch // unit)}, "
+            f"or start {largest_divisor(reader.batch, reader.world)} ranks"
         )
     if reader.batch % streams:
-        raise ValueError(f"batch={reader.batch} is not a multiple of streams={streams}; change one of them")
+        fix = reader.shape.fix(weights) or "change one of them"
+        raise ValueError(f"batch={reader.batch} is not a multiple of streams={streams}; {fix}")
     for number, own in enumerate(reader.owned):
         if (num := len(reader.shards(number))) < len(own):
-            fix = f"or set streams={num}" if len(reader.owned) == 1 else "or give it less weight"
+            fix = reader.shape.fix(weights) or "give it less weight"
             raise ValueError(
                 f"data {reader.opened.sets[number].name} has {num} {reader.split} shards, {len(own)} streams are asked for; "
-                f"pack again with --shards {len(own)} {fix}"
+                f"pack again with --shards {len(own)} or {fix}"
             )
 
 

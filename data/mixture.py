@@ -14,9 +14,7 @@ from pathlib import Path
 from data.index import Index, TextInfo
 from data.places import ACCESS, Access, open_place
 from data.store import DataSet
-
-TOLERANCE = 0.1  # how far, relatively, rounding to streams may take a weight
-MAX_STREAMS = 4096  # that an error message proposes
+from data.streams import MAX_STREAMS, TOLERANCE, Shape, fits, largest_remainder
 
 Weighted = tuple[str | Path, float]
 
@@ -132,41 +130,19 @@ class Opened:
                     f"{_length(other.index)}; pack both with one --text-tokens"
                 )
 
-    def shares(self, streams: int) -> list[int]:
+    def shares(self, streams: int, wanted: Shape | None = None) -> list[int]:
         """How many of `streams` each data set gets: largest remainder; ValueError where that is far from the weights."""
         counts = largest_remainder(self.weights, streams)
         if fits(self.weights, counts):
             return counts
-        better = next(
-            (n for n in range(streams, MAX_STREAMS) if fits(self.weights, largest_remainder(self.weights, n))), 0
-        )
         total, names = sum(self.weights), [data.name for data in self.sets]
         got = ", ".join(
             f"{n} {w / total:.3g} -> {c}/{streams}" for n, w, c in zip(names, self.weights, counts, strict=True)
         )
-        fix = (
-            f"set streams to {better}"
-            if better
-            else f"no number of streams up to {MAX_STREAMS} does; give weights that are closer"
+        fix = (wanted or Shape(streams=streams)).fix(self.weights) or (
+            f"no number of streams up to {MAX_STREAMS} does; give weights that are closer"
         )
         raise ValueError(f"{streams} streams cannot give these weights within {TOLERANCE:.0%}: {got}; {fix}")
-
-
-def largest_remainder(weights: Sequence[float], num: int) -> list[int]:
-    """Whole numbers with sum `num`, in proportion to the weights; exact, so that every machine finds the same."""
-    exact = [Fraction(weight) for weight in weights]
-    quotas = [weight * num / sum(exact) for weight in exact]
-    counts = [int(quota) for quota in quotas]
-    order = sorted(range(len(quotas)), key=lambda k: (counts[k] - quotas[k], k))
-    for k in order[: num - sum(counts)]:
-        counts[k] += 1
-    return counts
-
-
-def fits(weights: Sequence[float], counts: Sequence[int]) -> bool:
-    """Whether each share is within TOLERANCE of its weight."""
-    total, num = sum(weights), sum(counts)
-    return all(abs(c / num * total / w - 1) <= TOLERANCE + 1e-9 for w, c in zip(weights, counts, strict=True))
 
 
 def merged(indexes: Sequence[Index], weights: Sequence[float]) -> Index:

@@ -1,8 +1,9 @@
 """Samples of packed shards: streamed, checked against the index, decoded. What `data.shards` puts in order."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -36,6 +37,22 @@ class Part:
     places: list[int]
 
 
+class Arriving:
+    """The `num` samples of a shard that is kept, read by and by; given out when the whole shard was found right."""
+
+    def __init__(self, num: int, samples: Iterator[Keyed]):
+        self.num, self._samples, self._arrived = num, samples, list[Keyed]()
+
+    def read(self, num: int) -> None:
+        """Brings in what is missing of the first `num`."""
+        self._arrived += islice(self._samples, max(0, num - len(self._arrived)))
+
+    def whole(self) -> list[Keyed]:
+        """All of them; ValueError where the shard is not what the index says."""
+        self._arrived += self._samples
+        return self._arrived
+
+
 @dataclass(kw_only=True)
 class ShardReader:
     """Reads shards of one data set; remembers small splits and names each bad sample once."""
@@ -47,7 +64,7 @@ class ShardReader:
     text: bool
     max_bad: int
     bad: set[str] = field(default_factory=set)
-    _kept: dict[str, list[Keyed]] | None = None
+    _kept: dict[str, "Arriving"] | None = None
 
     def __post_init__(self):
         if sum(shard.bytes for shard in self.index.split(self.split)) <= KEEP_BYTES:
@@ -61,32 +78,41 @@ class ShardReader:
     def index(self) -> Index:
         return self.data.index
 
-    def samples(
-        self, shards: list[ShardInfo], skip: int = 0, then: Callable[[], ShardInfo] | None = None
-    ) -> Iterator[Keyed]:
+    def samples(self, shards: list[ShardInfo], skip: int = 0, then: ShardInfo | None = None) -> Iterator[Keyed]:
         """The samples of `shards` one after the other, without the first `skip`; shards before these are not opened.
 
-        While one is read, the store is told the next; `then` tells the shard that will be read after all of them.
+        `then` comes after all of them. While one is given out, the store is told the next; what will be kept is read in the
+        second half of that time, a little for each sample.
         """
-        for place, shard in enumerate(shards):
+        following = [*shards[1:], *([then] if then else [None])]
+        for shard, after in zip(shards, following, strict=True):
             if skip >= shard.num:
                 skip -= shard.num
                 continue
-            self._expect(shards[place + 1 : place + 2] or ([then()] if then else []))
+            coming = self._coming(after) if after else None
             for number, sample in enumerate(self._shard(shard)):
                 if number >= skip:
+                    if coming:
+                        coming.read(coming.num * max(0, 2 * (number + 1) - shard.num - skip) // (shard.num - skip))
                     yield sample
             skip = 0
 
-    def _expect(self, shards: list[ShardInfo]) -> None:
-        self.store.expect(shard for shard in shards if self._kept is None or shard.name not in self._kept)
+    def _coming(self, shard: ShardInfo) -> "Arriving | None":
+        """A shard that will be read soon: told to the store; if it will be kept, what may be read of it now."""
+        if self._kept is None:
+            self.store.expect([shard])
+            return None
+        if shard.name not in self._kept:
+            self.store.expect([shard])
+            self._kept[shard.name] = Arriving(shard.num, self._stream(shard))
+        return self._kept[shard.name]
 
     def _shard(self, shard: ShardInfo) -> Iterator[Keyed]:
         if self._kept is None:
             return self._stream(shard)
         if shard.name not in self._kept:
-            self._kept[shard.name] = list(self._stream(shard))
-        return iter(self._kept[shard.name])
+            self._kept[shard.name] = Arriving(shard.num, self._stream(shard))
+        return iter(self._kept[shard.name].whole())
 
     def _stream(self, shard: ShardInfo) -> Iterator[Keyed]:
         """The samples of a shard; ValueError at its end unless it was, to the byte, what the index says."""

@@ -3,25 +3,28 @@
 V virtual *streams* carry the shards. In epoch e the shard list is permuted by (seed, e) and stream v takes every V-th
 shard from v on; blocks of its samples are permuted by (seed, e, v, block). A global batch takes B/V consecutive
 samples of each stream, in the order of streams. So the sequence of global batches does not know ranks or workers, who
-merely share the streams out: worker w of W of rank r owns the streams congruent to r * W + w. A sample that does not
-decode is replaced by the next good one of its block. Of several data sets each has its own run of streams, in
-proportion to its weight, and these walk its shards as if they were all.
+merely share it out (`data.order.own_samples`), by whole streams where they divide and else by parts of them. While a block
+is given out the next one is read, a little for each sample. A sample that does not decode is replaced by the next good one
+of its block. Of several data sets each has its own run of streams, in proportion to its weight, and these walk its shards
+as if they were all.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, chain, islice, pairwise
 
 import numpy as np
 import torch
 
 from data.batch import Batch, Cond
+from data.blocks import Block, Slot, first_good
 from data.checks import check_content, check_shape
 from data.index import Index, ShardInfo
 from data.mixture import Opened, Source, as_sources, largest_remainder
 from data.order import find, permutation, shard_orders
-from data.read import BadDataError, Part, Row, ShardReader
+from data.read import BadDataError, Part, ShardReader
+from data.streams import Shape, own_samples
 from data.text import pad_text
 
 
@@ -66,8 +69,14 @@ class Reader:
     @cached_property
     def owned(self) -> list[range]:
         """The streams of each data set."""
-        ends = list(accumulate(self.opened.shares(self.streams), initial=0))
+        ends = list(accumulate(self.opened.shares(self.streams, self.shape), initial=0))
         return [range(first, end) for first, end in pairwise(ends)]
+
+    @property
+    def shape(self) -> Shape:
+        """What the streams have to fit."""
+        shards = tuple(len(self.shards(number)) for number in range(len(self.opened.sets)))
+        return Shape(streams=self.streams, batch=self.batch, world=self.world, shards=shards)
 
     def shards(self, number: int) -> list[ShardInfo]:
         """The shards of data set `number`, in order."""
@@ -84,36 +93,64 @@ class Reader:
     def _batches(self, nimg: int) -> Iterator[Batch]:
         from data.workers import merged
 
-        parts = merged(self, nimg) if self.workers else self._parts(nimg, self.rank, self.world)
+        parts = merged(self, nimg) if self.workers else self._parts(nimg, self.own())
         for part in parts:
             yield to_batch(part, self.text_tokens)
 
+    def own(self, worker: int = 0) -> dict[int, range]:
+        """What of each stream's samples a worker process of this rank makes."""
+        return own_samples(
+            batch=self.batch,
+            streams=self.streams,
+            rank=self.rank,
+            world=self.world,
+            worker=worker,
+            workers=max(self.workers, 1),
+        )
+
     def worker_parts(self, nimg: int, worker: int) -> Iterator[Part]:
         """What one worker process of this rank contributes to each global batch."""
-        return self._parts(nimg, self.rank * self.workers + worker, self.world * self.workers)
+        return self._parts(nimg, self.own(worker))
 
-    def _parts(self, nimg: int, owner: int, owners: int) -> Iterator[Part]:
+    def _parts(self, nimg: int, own: dict[int, range]) -> Iterator[Part]:
         readers = shard_readers(self.opened, self)
-        own = range(owner, self.streams, owners)
         share = self.batch // self.streams
-        rows = [self._stream(readers[self._set_of(stream)], stream, nimg // self.streams) for stream in own]
-        places = [stream * share + k for stream in own for k in range(share)]
+        slots = {stream: self._slots(readers[self._set_of(stream)], stream, nimg // self.streams) for stream in own}
+        places = [stream * share + k for stream, part in own.items() for k in part]
         while True:
-            taken = chain.from_iterable(islice(stream, share) for stream in rows)
-            yield Part(list(taken), [nimg + place for place in places])
+            rows = []
+            for stream, part in own.items():
+                rows += [slot() for slot in list(islice(slots[stream], share))[part.start : part.stop]]
+            yield Part(rows, [nimg + place for place in places])
             nimg += self.batch
 
     def _set_of(self, stream: int) -> int:
         return next(number for number, own in enumerate(self.owned) if stream in own)
 
-    def _stream(self, reader: ShardReader, stream: int, position: int) -> Iterator[Row]:
-        """The decoded samples of one stream from `position` on, for ever."""
+    def _slots(self, reader: ShardReader, stream: int, position: int) -> Iterator[Slot]:
+        """The samples of one stream from `position` on, for ever; each is decoded when it is called."""
         number = self._set_of(stream)
         own, counts = self.owned[number], [shard.num for shard in self.shards(number)]
         epoch, position = find(position, counts, self.seed, stream - own.start, len(own))
+        blocks = self._blocks(reader, stream, epoch, position // self.block)
+        block, skip = next(blocks), position % self.block
+        for following in blocks:
+            samples, places = block.read(), range(skip, block.num)
+            order = permutation(block.num, self.seed, block.epoch, stream, block.number)
+            for done, place in enumerate(places, 1):
+                following.read(following.num * done // len(places))
+                yield partial(first_good, reader, samples, order, place)
+            block, skip = following, 0
+
+    def _blocks(self, reader: ShardReader, stream: int, epoch: int, number: int) -> Iterator[Block]:
+        """The blocks of one stream from one on, for ever."""
         while True:
-            yield from self._epoch_rows(reader, stream, epoch, position)
-            epoch, position = epoch + 1, 0
+            shards, after = self.epoch(stream, epoch), self.epoch(stream, epoch + 1)
+            samples = reader.samples(shards, number * self.block, then=after[0])
+            for first in range(number * self.block, sum(shard.num for shard in shards), self.block):
+                num = min(self.block, sum(shard.num for shard in shards) - first)
+                yield Block(epoch=epoch, number=first // self.block, num=num, samples=samples)
+            epoch, number = epoch + 1, 0
 
     def epoch(self, stream: int, epoch: int) -> list[ShardInfo]:
         """The shards that a stream reads in an epoch, in order."""
@@ -121,17 +158,6 @@ class Reader:
         own, shards = self.owned[number], self.shards(number)
         order = shard_orders(len(shards), self.seed, epoch, 1)[0]
         return [shards[k] for k in order[stream - own.start :: len(own)]]
-
-    def _epoch_rows(self, reader: ShardReader, stream: int, epoch: int, position: int) -> Iterator[Row]:
-        number, skip = divmod(position, self.block)
-        samples = reader.samples(
-            self.epoch(stream, epoch), number * self.block, then=lambda: self.epoch(stream, epoch + 1)[0]
-        )
-        while block := list(islice(samples, self.block)):
-            order = permutation(len(block), self.seed, epoch, stream, number)
-            for place in range(skip, len(block)):
-                yield reader.first_good(block[order[(place + k) % len(block)]] for k in range(len(block)))
-            number, skip = number + 1, 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from data.index import TEXT_TOKENS
+from data.streams import default_streams, largest_divisor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,13 +137,14 @@ class SampleConfig(Strict):
 class TrainConfig(Strict):
     """How a stage trains. `batch` is the global one, over ranks and accumulation; `micro_batch` is one forward of one rank.
 
-    `streams` fixes the order of the data (data/README.md): it must divide `batch` and be a multiple of ranks x workers.
+    `streams` fixes the order of the data (data/README.md): it must divide `batch`; whoever says nothing gets the largest
+    divisor up to 8.
     """
 
     images: PositiveInt = 200_000
     batch: PositiveInt = 32
     micro_batch: PositiveInt | None = None
-    streams: PositiveInt = 8
+    streams: PositiveInt = Field(default_factory=lambda values: default_streams(values.get("batch", 8)))
     workers: Annotated[int, Field(ge=0)] = 1
     seed: int = 0
     optimizer: str = "adamw"
@@ -179,8 +181,10 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.batch % self.streams:
+            fitting = largest_divisor(self.batch, self.streams)
+            larger = self.streams * -(-self.batch // self.streams)
             raise ValueError(
-                f"batch {self.batch} is no multiple of streams {self.streams}; set streams to a divisor of the batch"
+                f"batch {self.batch} is no multiple of streams {self.streams}; set streams={fitting}, or batch={larger}"
             )
         return self
 

@@ -230,7 +230,10 @@ def test_fault26_the_cascade_that_ships_paints_a_prompt_without_home_or_network(
         (("SMALL", "base_8", "stages.base_8.train.lr=fast"), "train.lr: Input should be a valid number"),
         (("SMALL", "base_8", "stages.base_8.train.lr=0"), "train.lr: Input should be greater than 0"),
         (("SMALL", "base_8", "stages.base_8.train.lr=nan"), "train.lr: Input should be a finite number"),
-        (("SMALL", "base_8", "stages.base_8.train.batch=12"), "batch 12 is no multiple of streams 8"),
+        (
+            ("SMALL", "base_8", "stages.base_8.train.batch=12", "stages.base_8.train.streams=8"),
+            "batch 12 is no multiple of streams 8",
+        ),
         (("SMALL", "base_8", "stages.base_8.train.micro_batch=3"), "train.micro_batch 3 does not divide 8"),
         (
             ("SMALL", "base_8", "stages.base_8.train.optimizer=adamm"),
@@ -288,10 +291,6 @@ def test_training_refuses_data(refused, small, shards, tmp_path, spoil, message)
         (
             "train.streams=16 stages.base_8.train.batch=16",
             "has 8 train shards, 16 streams are asked for; pack again with",
-        ),
-        (
-            "train.workers=3",
-            "streams=8 cannot be shared by 1 ranks with 3 workers each; set streams to a multiple of 3",
         ),
         ("cond.num_classes=4", "6 classes, cond.num_classes is 4; set it to 6"),
         ("cond.text={encoder: minilm, dim: 384, tokens: 8}", "has no text features; pack with --text-encoder minilm"),

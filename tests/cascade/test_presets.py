@@ -166,7 +166,10 @@ def test_a_wrong_cascade_is_refused_in_one_line(stages, told):
             ["stages.base_16.cond.text.packed_tokens=8"],
             r"tokens 16 is more than packed_tokens 8; pack with --text-tokens",
         ),
-        (["stages.base_16.train.batch=60"], r"batch 60 is no multiple of streams 8"),
+        (
+            ["stages.base_16.train.batch=60", "stages.base_16.train.streams=8"],
+            r"batch 60 is no multiple of streams 8; set streams=6, or batch=64",
+        ),
         (["train.lr"], r"override 'train\.lr': write it as dotted\.key=value"),
         (["--lr=3"], r"override '--lr=3'"),
     ],
@@ -175,6 +178,12 @@ def test_a_wrong_override_is_refused_in_one_line(overrides, told):
     with pytest.raises(ValueError, match=told) as caught:
         load_config("emoji", overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("batch", "streams"), [(64, 8), (12, 6), (5, 5), (1, 1), (17, 1)])
+def test_a_batch_that_says_nothing_of_streams_gets_some_that_divide_it(batch, streams):
+    train = load_config("emoji", [f"stages.base_16.train.batch={batch}"]).stages["base_16"].train
+    assert train.streams == streams
 
 
 def test_overrides_change_one_value_and_nothing_else():

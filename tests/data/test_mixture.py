@@ -80,7 +80,7 @@ def test_shares_far_from_the_weights_are_refused_with_a_number_that_does(red_and
     opened = Opened.of([(red_and_blue[0], 0.7), (red_and_blue[1], 0.3)])
     assert opened.shares(10) == [7, 3]
     with pytest.raises(
-        ValueError, match=r"4 streams .* within 10%: .*red 0.7 -> 3/4, .*blue 0.3 -> 1/4; set streams to 7"
+        ValueError, match=r"4 streams .* within 10%: .*red 0.7 -> 3/4, .*blue 0.3 -> 1/4; set streams=7"
     ) as e:
         opened.shares(4)
     assert fits((0.7, 0.3), largest_remainder((0.7, 0.3), 7))
@@ -88,6 +88,16 @@ def test_shares_far_from_the_weights_are_refused_with_a_number_that_does(red_and
     assert "\n" not in str(e.value)
     with pytest.raises(ValueError, match="no number of streams up to 4096 does"):
         Opened.of([(red_and_blue[0], 1), (red_and_blue[1], 1e-9)]).shares(8)
+
+
+def test_the_fix_for_a_mixture_fits_batch_weights_and_shards(red_and_blue):
+    """7 streams of 3 and 4 shards would do for the weights, but 16 images have no seventh."""
+    source = [(red_and_blue[0], 0.7), (red_and_blue[1], 0.3)]
+    with pytest.raises(ValueError, match=r"4 streams cannot.*; set streams=7 and batch=14$"):
+        Reader(source=source, batch=16, resolution=SIDE, streams=4)
+    assert Reader(source=source, batch=14, resolution=SIDE, streams=7).own()
+    with pytest.raises(ValueError, match=r"4 streams cannot.*; set streams=10$"):
+        Reader(source=source, batch=20, resolution=SIDE, streams=4)
 
 
 # mixed batches

@@ -1,9 +1,11 @@
 """The reader's promise: the global batches are a function of (seed, images seen), whoever shares the work."""
 
+import hashlib
 import itertools
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections import Counter
@@ -19,11 +21,13 @@ from data.decode import to_array
 from data.index import load, save
 from data.order import find, permutation, shard_orders
 from data.shards import Reader, read_split
+from data.streams import own_samples
 from data.tar import stream
 
 from .conftest import SIDE, StandInEncoder, foreign_folder, make_tar, png, reindex
 
 SHAPES = [(1, 0), (1, 2), (2, 0), (2, 2), (4, 2)]  # (ranks, workers)
+SHARING = [(1, 3), (16, 0), (4, 3), (2, 5), (8, 3)]  # those where owners have parts of streams
 BATCH, STREAMS = 16, 8
 
 
@@ -59,11 +63,47 @@ def expected(packed):
     return global_batches(packed, 14, label=True, text_tokens=3)
 
 
-@pytest.mark.parametrize(("world", "workers"), SHAPES)
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
+@pytest.mark.parametrize(("world", "workers"), [*SHAPES, *SHARING[:2]])
 def test_fault35_global_batches_do_not_depend_on_ranks_and_workers(packed, expected, world, workers):
     got = global_batches(packed, 14, world=world, workers=workers, label=True, text_tokens=3)
     assert got == expected
     assert [row[0] for batch in got for row in batch] == list(range(14 * BATCH))
+
+
+@pytest.mark.parametrize(("world", "workers"), [*SHAPES, *SHARING, (3, 1), (6, 2), (12, 0), (24, 1), (24, 5)])
+@pytest.mark.parametrize("streams", [1, 3, 8, 12])
+def test_a_batch_is_shared_out_whole_and_evenly(world, workers, streams):
+    batch, taken = 48, Counter()
+    for rank in range(world):
+        mine = Counter()
+        for worker in range(max(workers, 1)):
+            own = own_samples(
+                batch=batch, streams=streams, rank=rank, world=world, worker=worker, workers=max(workers, 1)
+            )
+            mine.update((stream, k) for stream, part in own.items() for k in part)
+            if streams % (world * max(workers, 1)) == 0:  # as every run before streams were shared
+                first = rank * max(workers, 1) + worker
+                assert own == {s: range(batch // streams) for s in range(first, streams, world * max(workers, 1))}
+        assert mine.total() == batch // world
+        taken += mine
+    assert taken == Counter((stream, k) for stream in range(streams) for k in range(batch // streams))
+
+
+def test_the_order_is_the_same_for_ever(tmp_path):
+    """Of unequal shards with bad samples, over many epochs: runs that are resumed count on it."""
+    bad = {(5, 3), (7, 0), (7, 1)}
+    for s, num in enumerate([1, 4, 2, 3, 5, 12, 7, 9, 3, 3, 11]):
+        make_tar(tmp_path / f"{s}.tar", [(f"{s}-{k}.png", b"junk" if (s, k) in bad else png()) for k in range(num)])
+    reindex(tmp_path)
+    for streams, block, batch, nimg, known in ORDERS:
+        digest = hashlib.sha256()
+        for part in taken(tmp_path, 40, nimg, batch=batch, streams=streams, block=block):
+            digest.update(repr((part.index.tolist(), part.keys)).encode())
+        assert digest.hexdigest()[:16] == known
+
+
+ORDERS = [(4, 3, 8, 0, "c78206f0dc857bcf"), (4, 3, 8, 104, "f9f4fbda163f7770")]
 
 
 @pytest.mark.parametrize("start", range(14))
@@ -299,9 +339,9 @@ def test_fault31_members_over_their_limit_are_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ({"world": 3}, "streams=8 cannot be shared by 3 ranks with 1 workers each; set streams to a multiple of 3"),
-        ({"world": 4, "workers": 4}, "streams=8 cannot be shared by 4 ranks with 4 workers each"),
-        ({"batch": 12}, "batch=12 is not a multiple of streams=8"),
+        ({"world": 3}, "batch=16 cannot be shared by 3 ranks; set batch=24, or start 2 ranks"),
+        ({"world": 32}, "batch=16 cannot be shared by 32 ranks; set batch=32, or start 16 ranks"),
+        ({"batch": 12}, "batch=12 is not a multiple of streams=8; set streams=6"),
         ({"streams": 16}, "8 train shards, 16 streams are asked for; pack again with --shards 16 or set streams=8"),
         ({"rank": 2, "world": 2}, "rank 2 of 2"),
         ({"batch": 0}, "batch=0 must be at least 1"),
@@ -313,6 +353,58 @@ def test_fault31_members_over_their_limit_are_not_read(tmp_path):
 def test_fault34_conditions_are_checked_before_anything_starts(packed, how, says):
     with pytest.raises(ValueError, match=says):
         reader(packed, **how)
+
+
+@pytest.mark.parametrize(
+    ("how", "fix"),
+    [
+        ({"batch": 16}, "streams=4"),
+        ({"batch": 15}, "streams=5"),
+        ({"batch": 18, "world": 3}, "streams=3"),
+        ({"batch": 7}, "streams=1"),
+    ],
+)
+def test_the_fix_for_too_few_shards_works(tmp_path, how, fix):
+    for s in range(5):
+        make_tar(tmp_path / f"{s}.tar", [(f"{s}-{k}.png", png()) for k in range(4)])
+    reindex(tmp_path)
+    with pytest.raises(ValueError, match=f"set {fix}$") as told:
+        reader(tmp_path, **how | {"streams": how["batch"]})
+    streams, *more = re.findall(r"=(\d+)", str(told.value).rpartition("set ")[2])
+    assert not more
+    assert reader(tmp_path, **how | {"streams": int(streams)}).own()
+
+
+def test_reading_is_spread_over_the_samples_of_a_block(tmp_path, monkeypatch):
+    """After the first batch no batch reads many more samples than it gives, wherever blocks, shards and epochs begin."""
+    for s in range(8):
+        make_tar(tmp_path / f"{s}.tar", [(f"{s}-{k:03d}.png", png(size=(8, 8))) for k in range(64)])
+    reindex(tmp_path)
+    for keep in (0, 1 << 20):
+        read = counted(monkeypatch, keep)
+        batches, each = reader(tmp_path, batch=8, streams=4, block=32, resolution=8).batches(), []
+        for _ in range(200):
+            before = read[0]
+            next(batches)
+            each.append(read[0] - before)
+        batches.close()
+        assert each[0] >= 4 * 32
+        assert max(each[1:]) <= (32 if keep else 16)  # today's way: 128 and 256
+        assert sum(each) == (8 * 64 if keep else sum(each))
+
+
+def counted(monkeypatch, keep: int) -> list[int]:
+    """How many samples were taken out of tars, as one number that grows."""
+    read = [0]
+
+    def counting(*arguments):
+        for sample in stream(*arguments):
+            read[0] += 1
+            yield sample
+
+    monkeypatch.setattr("data.read.KEEP_BYTES", keep)
+    monkeypatch.setattr("data.read.stream", counting)
+    return read
 
 
 def test_missing_labels_and_text_are_refused(tmp_path):

@@ -1,0 +1,84 @@
+"""How a global batch is shared out: over streams, over data sets by weight, over ranks and their loader processes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+TOLERANCE = 0.1  # how far, relatively, rounding to streams may take a weight
+MAX_STREAMS = 4096  # that an error message proposes
+
+
+def default_streams(batch: int) -> int:
+    """Those of a batch that says nothing else."""
+    return largest_divisor(batch, 8)
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """Of a number above 0, the largest divisor up to a limit."""
+    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
+
+
+def own_samples(
+    *, batch: int, streams: int, rank: int, world: int, worker: int = 0, workers: int = 1
+) -> dict[int, range]:
+    """The streams that one loader process of a rank reads; of the batch / streams samples that each gives to a batch, its own.
+
+    Where ranks x workers divides the streams, each stream has one owner. Else the batch, in the order of streams, is cut
+    into equal pieces by rank and those by worker; those who have parts of the same stream all read its shards.
+    """
+    share, owners = batch // streams, world * workers
+    if streams % owners == 0:
+        return {stream: range(share) for stream in range(rank * workers + worker, streams, owners)}
+    num = batch // world
+    first, end = (rank * num + num * k // workers for k in (worker, worker + 1))
+    touched = range(first // share, math.ceil(end / share)) if first < end else ()
+    return {stream: range(max(first - stream * share, 0), min(end - stream * share, share)) for stream in touched}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What streams have to fit: shards: of each data set, if they are known."""
+
+    streams: int
+    batch: int = 0
+    world: int = 1
+    shards: tuple[int, ...] = ()
+
+    def fix(self, weights: Sequence[float]) -> str:
+        """Streams, and where it must be another batch, too, that fit the data sets' weights and shards; "" if none do."""
+        fitting = [num for num in self._nearest() if self._fits(num, weights)]
+        whole = [num for num in fitting if self.batch % math.lcm(num, self.world) == 0]
+        if whole:
+            return f"set streams={whole[0]}"
+        if not fitting:
+            return ""
+        unit = math.lcm(fitting[0], self.world)
+        return f"set streams={fitting[0]} and batch={max(1, round(self.batch / unit)) * unit}"
+
+    def _nearest(self) -> Iterator[int]:
+        """First what is below, as fewer shards suffice."""
+        yield from range(self.streams, 0, -1)
+        yield from range(self.streams + 1, MAX_STREAMS)
+
+    def _fits(self, streams: int, weights: Sequence[float]) -> bool:
+        counts = largest_remainder(weights, streams)
+        enough = all(count <= num for count, num in zip(counts, self.shards or counts, strict=True))
+        return enough and fits(weights, counts)
+
+
+def largest_remainder(weights: Sequence[float], num: int) -> list[int]:
+    """Whole numbers with sum `num`, in proportion to the weights; exact, so that every machine finds the same."""
+    exact = [Fraction(weight) for weight in weights]
+    quotas = [weight * num / sum(exact) for weight in exact]
+    counts = [int(quota) for quota in quotas]
+    order = sorted(range(len(quotas)), key=lambda k: (counts[k] - quotas[k], k))
+    for k in order[: num - sum(counts)]:
+        counts[k] += 1
+    return counts
+
+
+def fits(weights: Sequence[float], counts: Sequence[int]) -> bool:
+    """Whether each share is within TOLERANCE of its weight."""
+    total, num = sum(weights), sum(counts)
+    return all(abs(c / num * total / w - 1) <= TOLERANCE + 1e-9 for w, c in zip(weights, counts, strict=True))
