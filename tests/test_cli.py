@@ -26,6 +26,7 @@ from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder
 from stages.bundle import file_sha256
+from tests.bare import bare_site
 
 ROOT = Path(__file__).parents[1]
 SMALL = """
@@ -451,12 +452,13 @@ def test_text_encoders_of_two_stages_must_be_one(refused, folder, tmp_path):
 # processes of their own: the first minutes, interrupts
 
 
-def start(*arguments) -> subprocess.Popen:
+def start(*arguments, **environment: str) -> subprocess.Popen:
     """A command in a process group of its own, as a terminal has it."""
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"OMP_NUM_THREADS": "1"},
+        env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -482,8 +484,11 @@ def interrupt(process: subprocess.Popen, when) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_first_minutes(tmp_path):
-    """`python -m cascade.demo` with hardly any training."""
-    process = start("-m", "cascade.demo", "--out", tmp_path / "demo", "--base-images", 64, "--sr-images", 32)
+    """`python -m cascade.demo` with hardly any training, and with the packages of `dependencies` alone: what `uv run` installs."""
+    (tmp_path / "site").mkdir()
+    packages = os.pathsep.join([str(ROOT), str(bare_site(tmp_path / "site"))])
+    arguments = ("-S", "-m", "cascade.demo", "--out", tmp_path / "demo", "--base-images", 64, "--sr-images", 32)
+    process = start(*arguments, PYTHONPATH=packages)
     said = process.communicate(timeout=500)[1]
     assert process.returncode == 0, said
     assert size_of(tmp_path / "demo" / "demo.png") == (8 * 66 + 2, 4 * 66 + 2)

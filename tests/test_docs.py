@@ -58,6 +58,7 @@ OF_LAUNCHERS = {
     "--hostfile",
     "--node-rank",
     "--all",
+    "--group",
     "--node_rank",
     "--master_addr",
     "--no_ssh",
@@ -141,10 +142,8 @@ def test_a_copy_imports_itself(copies):
 
 @pytest.mark.slow
 @pytest.mark.timeout(BLOCK_S + 60)
-@pytest.mark.parametrize("block", [block for doc in EXECUTED for block in blocks(doc)], ids=str)
+@pytest.mark.parametrize("block", [block for doc in EXECUTED for block in blocks(doc) if not block.why_not], ids=str)
 def test_a_block_works_as_written(block, copies):
-    if block.why_not:
-        pytest.skip(block.why_not)
     assert not re.search(r"pip install|pytest", block.text), "an install or a test run: say why it is not run"
     done = bash(block.text, copies(block.doc))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

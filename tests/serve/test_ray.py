@@ -227,7 +227,7 @@ def test_mistakes_on_the_command_line(said, told, capsys):
     assert told in error
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there are GPUs")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs no GPU")
 def test_gpus_that_are_not_there_are_not_waited_for(tmp_path):
     command = [sys.executable, "-m", "cascade.serve.on_ray", "--replicas", "2", "--gpus", "1", "--port", "0"]
     done = subprocess.run(

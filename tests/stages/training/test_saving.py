@@ -212,7 +212,7 @@ class TestBest:
 
 def test_fault26_a_folder_that_cannot_be_written(run, shards, place):
     if os.geteuid() == 0:
-        pytest.skip("root writes everywhere; test_rundir.py denies it another way")
+        pytest.skip("not as root, who writes everywhere; test_rundir.py denies it another way")
     run.path.mkdir()
     run.path.chmod(0o500)
     with pytest.raises(OSError, match="base_8"):
