@@ -47,8 +47,11 @@ class Checkpoints:
             raise ValueError(f"{self.checkpoints}: no checkpoint is whole; restore one, or choose another --out")
         return None
 
-    def go_back(self, resume: str) -> None:
-        """Sets aside every checkpoint newer than the one asked for, under another name."""
+    def chosen(self, resume: str = "auto") -> Path | None:
+        """The checkpoint to go on from: "auto" is the newest whole one, or None where a run begins; "latest", "best" or a name must
+        be there and whole. Raises ValueError."""
+        if resume == "auto":
+            return self.latest()
         there = sorted(p.name for p in self.checkpoints.glob("nimg-*") if NAME.fullmatch(p.name))
         names = {"latest": there[-1:], "best": [p.name for p in [self.best()] if p]}.get(resume, [resume])
         if not names or names[0] not in there:
@@ -59,10 +62,7 @@ class Checkpoints:
         problem = check_manifest(self.checkpoints / names[0])
         if problem:
             raise ValueError(f"--resume {resume}: {self.checkpoints / names[0]}: {problem}; take another one")
-        for name in there[there.index(names[0]) + 1 :]:
-            aside = self.checkpoints / f"{name}.dropped"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.checkpoints / name).rename(aside)
+        return self.checkpoints / names[0]
 
     def best(self) -> Path | None:
         """The whole checkpoint with the lowest validation loss."""

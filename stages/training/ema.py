@@ -4,8 +4,10 @@ timm's ModelEmaV3 does the averaging; the decay of an update is ours: 0.5 ** (ba
 tenth of the images seen so that the average forgets the random start (as in EDM's ramp-up, Karras et al. 2022, appendix F.2).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -28,6 +30,7 @@ class Ema:
 
     def __init__(self, module: Stage, half_lives: tuple[int, ...]):
         self.averages = {half_life: ModelEmaV3(module) for half_life in half_lives}
+        self.begun = dict.fromkeys(half_lives, 0)
 
     def update(self, module: Stage, *, nimg: int, batch: int) -> None:
         """Takes in the weights after an update that ended at nimg."""
@@ -45,16 +48,27 @@ class Ema:
             for half_life, stage in ((each, self.module(each)) for each in self.averages)
         }
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, weights: dict[str, Tensor], nimg: int) -> list[int]:
+        """The averages of a checkpoint. One that it lacks starts from the weights at `nimg`; returns the half-lives of those."""
         for half_life, average in self.averages.items():
-            average.module.load_state_dict(load_file(ema_file(folder, half_life)))
+            path = ema_file(folder, half_life)
+            average.module.load_state_dict(load_file(path) if path.exists() else weights)
+            self.begun[half_life] = begun_at(path) if path.exists() else nimg
+        return [half_life for half_life in self.averages if not ema_file(folder, half_life).exists()]
+
+
+def begun_at(path: Path) -> int:
+    """The images seen when an average on disk was the weights themselves; 0 is the random start."""
+    with safe_open(path, "pt") as file:
+        return int((file.metadata() or {}).get("begun", 0))
 
 
 def ema_file(folder: Path, half_life: int) -> Path:
     return folder / f"ema-{half_life}.safetensors"
 
 
-def save_averages(averages: Averages, folder: Path) -> None:
-    """One safetensors file for each half-life."""
+def save_averages(averages: Averages, folder: Path, begun: Mapping[int, int] = {}) -> None:
+    """One safetensors file for each half-life. begun: see `Ema.load`, of those that did not start at random."""
     for half_life, weights in averages.items():
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, ema_file(folder, half_life))
+        said = {"begun": str(begun[half_life])} if begun.get(half_life) else None
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, ema_file(folder, half_life), said)

@@ -24,7 +24,7 @@ State = dict[str, Tensor]
 """The whole state of a training by name, unpartitioned, on the CPU: `weights/NAME`, `optimizer/NAME/KEY` (a 0-dimensional int64
 stands for a Python int), and under fp16 `loss_scale`. Writing it down is all that a checkpoint has to do."""
 
-WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+WEIGHTS, OPTIMIZER, LOSS_SCALE = "weights/", "optimizer/", "loss_scale"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +78,11 @@ class LossScale:
             self.scale, self.good = self.scale * 2, 0
 
     def state(self) -> State:
-        return {"loss_scale": torch.tensor([self.scale, self.good], dtype=torch.float64)} if self.dynamic else {}
+        return {LOSS_SCALE: torch.tensor([self.scale, self.good], dtype=torch.float64)} if self.dynamic else {}
 
     def load(self, state: State) -> None:
-        if self.dynamic and "loss_scale" in state:
-            self.scale, self.good = state["loss_scale"][0].item(), int(state["loss_scale"][1])
+        if self.dynamic and LOSS_SCALE in state:
+            self.scale, self.good = state[LOSS_SCALE][0].item(), int(state[LOSS_SCALE][1])
 
 
 class LocalEngine:
@@ -192,8 +192,12 @@ def weights_of(stage: Stage) -> State:
 
 
 def load_weights(stage: Stage, state: State) -> None:
-    own = {name.removeprefix(WEIGHTS): tensor for name, tensor in state.items() if name.startswith(WEIGHTS)}
-    stage.load_state_dict(own)
+    stage.load_state_dict(weights_in(state))
+
+
+def weights_in(state: State) -> dict[str, Tensor]:
+    """The weights of a state by their own names."""
+    return {name.removeprefix(WEIGHTS): tensor for name, tensor in state.items() if name.startswith(WEIGHTS)}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, stage: Stage) -> State:

@@ -18,20 +18,20 @@ from data.mixture import Source, facts
 from data.shards import Reader
 
 from ..build import build_stage
-from ..bundle import Provenance, save_bundle
 from ..config import StageConfig
 from ..cost import peak_flops, plan_stage
 from ..randomness import generator
 from .checkpoints import load_state, nimg_of
-from .checks import check_data, check_held_out, make_reader, micro_batch, text_encoder_id
-from .ema import Averages, Ema
-from .engine import State, check_optimizer
+from .checks import check_data, check_held_out, make_reader, micro_batch
+from .ema import Ema
+from .engine import LOSS_SCALE, State, check_optimizer, weights_in
 from .grid import sample_grid, save_picture
 from .guard import Guard, SigmaQuartiles, explained
 from .norms import activation_norms, weight_norms
+from .notes import notes
 from .place import Options, Place, compiles, make_engine
-from .rundir import RunDir, versions
-from .saving import Saver, write_checkpoint, write_snapshot
+from .rundir import RunDir, record
+from .saving import Record, Saver
 from .schedule import lr_at
 from .signals import StopSignals
 from .validate import Validation, held_out, make_validation
@@ -57,7 +57,6 @@ def train(
         return Run(config, name, reader, place, run, micro, options).train()
     with run.lock():
         run.open(config, reader.index.fingerprint, resume=options.resume, allow=options.allow)
-        options.checked()
         return Run(config, name, reader, place, run, micro, options).train()
 
 
@@ -78,6 +77,7 @@ class Run:
         if compiles(place, self.settings.compile):
             stage.net.compile(dynamic=False)
         self.nimg, self.stopped, self.interrupted = 0, False, False
+        self.record = Record(run, config, reader.index)
         self.saver, self.guard = Saver(run.path), Guard(name, self.settings.max_skipped)
         self.quartiles = SigmaQuartiles(config.noise)
         self.validation: Validation | None = None
@@ -86,15 +86,16 @@ class Run:
         self.engine.barrier()  # the run directory is checked before anybody reads it
         self._resume()
         if self.nimg >= self.settings.images:
-            self.engine.close()
             if self.leads:
+                if self.options.resume != "auto":
+                    self.record.begin(self.nimg, self.ema)
+                self.record.renew_bundle(self.nimg, self.ema)
                 print(f"{self.run.path}: nothing to do, {self.nimg:,} of {self.settings.images:,} images are done")
+            self.engine.close()
             return self.run.bundle
         if self.leads:
-            self.run.cut_metrics(self.nimg)
             held = self.options.val_data or self.reader.source
             self.validation = make_validation(self.config, held, self.place.device, self.options.lower)
-            self._note()
         watch = self._watch() if self.leads else None
         batches = self.reader.batches(self.nimg)
         try:
@@ -116,19 +117,35 @@ class Run:
         return self.run.bundle
 
     def _resume(self) -> None:
-        checkpoint = self.run.latest()
-        if checkpoint is None:
-            return
-        state = load_state(checkpoint)
-        self.engine.load(state)
-        self.ema.load(checkpoint)
-        self.nimg = nimg_of(checkpoint)
-        found = (
-            self.engine.state()
-        )  # the proof, at whatever world size and ZeRO stage: what was loaded is what is there
-        wrong = [name for name, tensor in found.items() if not torch.equal(tensor, state.get(name, torch.empty(0)))]
-        if self.engine.any(bool(wrong) or (self.leads and found.keys() != state.keys()))[0]:
+        """Loads the checkpoint to go on from, if there is one, and says what is allowed and seldom meant."""
+        checkpoint, before = self.run.chosen(self.options.resume), None
+        if checkpoint is not None:
+            state = load_state(checkpoint)
+            self.engine.load(state)
+            self.nimg = nimg_of(checkpoint)
+            fresh = self.ema.load(checkpoint, weights_in(state), self.nimg)
+            self._check_loaded(checkpoint, state)
+            before = self.run.before()
+            for half_life in fresh if self.leads else []:
+                self._say(
+                    f"the average of half-life {half_life:,} is new; it starts from the weights at {self.nimg:,} images"
+                )
+        if self.leads and self.nimg < self.settings.images:
+            for note in notes(self.settings, before.train if before else None, self.nimg):
+                self._say(note)
+
+    def _check_loaded(self, checkpoint: Path, state: State) -> None:
+        """The proof, at whatever world size and ZeRO stage: what was loaded is what is there."""
+        found = self.engine.state()
+        wrong = [
+            name for name, tensor in found.items() if not torch.equal(tensor, state.get(name, tensor.new_empty(0)))
+        ]
+        wrong += sorted(state.keys() - found.keys()) if self.leads else []
+        if self.engine.any(any(name != LOSS_SCALE for name in wrong))[0]:  # a run that turns to fp16, or from it
             raise RunError(f"stage {self.name}: {checkpoint} did not load as it was saved ({', '.join(wrong[:3])})")
+
+    def _say(self, note: str) -> None:
+        print(f"{self.name}: note: {note}", file=sys.stderr)
 
     def _updates(self, batches, watch: Watch | None, signals: StopSignals) -> None:
         settings, pictures = self.settings, self._pictures()
@@ -140,6 +157,9 @@ class Run:
             lr = lr_at(settings, self.nimg)
             update = self.engine.update(split(batch, self.micro), lr)
             self.guard.check(update, batch, self.nimg, self.run)
+            if self.leads and not self.record.begun:
+                self.record.begin(self.nimg, self.ema)
+                self.options.checked()
             before, self.nimg = self.nimg, self.nimg + settings.batch
             if update.applied:
                 with self.engine.whole():
@@ -176,33 +196,10 @@ class Run:
             return {}
         losses = self.validation.losses(self.ema.module(self.settings.ema[0])) if self.validation and checkpoint else {}
         measured = time.monotonic() if losses else started
-        averages = self.ema.copies()
-        job = partial(self._write, self.nimg, state, averages, losses.get("val_loss"), snapshot)
+        copy = self.ema.copies(), dict(self.ema.begun)
+        job = partial(self.record.write, self.nimg, state, *copy, losses.get("val_loss"), snapshot)
         self.saver.submit(f"the checkpoint of image {self.nimg:,}", job)
         return losses | {"save_stall_s": time.monotonic() - measured}
-
-    def _write(self, nimg: int, state: State, averages: Averages, val_loss: float | None, snapshot: bool) -> None:
-        """In the saver's thread: a checkpoint and the bundle, a snapshot of the averages, or both."""
-        if snapshot:
-            write_snapshot(self.run, nimg, averages)
-        if not state:
-            return
-        write_checkpoint(self.run, nimg, state, averages, keep=self.settings.keep, val_loss=val_loss)
-        half_life, index = self.settings.ema[0], self.reader.index
-        save_bundle(
-            self.run.bundle,
-            averages[half_life],
-            config=self.config,
-            text_encoder=text_encoder_id(self.config, index),
-            provenance=Provenance(
-                nimg=nimg,
-                ema=half_life,
-                data=index.fingerprint,
-                classes=tuple(index.classes) if self.config.cond.num_classes and index.classes else None,
-                versions=versions(),
-                scores={} if val_loss is None else {"val_loss": val_loss},
-            ),
-        )
 
     def _watch(self) -> Watch:
         return Watch(
@@ -213,17 +210,8 @@ class Run:
             world=self.place.world,
             train_flops=plan_stage(self.config).train_flops if peak_flops(self.place.device) else 0,
             wandb=self.options.wandb,
+            settings=record(self.config, self.reader.index.fingerprint),
         )
-
-    def _note(self) -> None:
-        """What is allowed and seldom meant."""
-        warmup, images = self.settings.warmup, self.settings.images
-        if warmup >= images:
-            print(
-                f"{self.name}: note: train.warmup {warmup:,} is not shorter than train.images {images:,}, so the learning "
-                f"rate only reaches {lr_at(self.settings, images):.3g} of {self.settings.lr:.3g}",
-                file=sys.stderr,
-            )
 
     def _pictures(self) -> Batch | None:
         """What the sample grids are compared with: the first pictures of the val split, or of the train split."""

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .checkpoints import NAME, check_manifest
-from .ema import RAMP_UP
+from .ema import RAMP_UP, begun_at
 from .rundir import RunDir
 
 POINTS = 100_000  # of a profile at most; longer runs are looked at in coarser steps
@@ -23,11 +23,12 @@ WORST = 0.2  # relative error of a profile above which the average is refused
 
 @dataclass(frozen=True, order=True)
 class Stored:
-    """One average on disk: images seen, half-life in images, file."""
+    """One average on disk: images seen, half-life in images, file; begun: images seen when it was the weights themselves."""
 
     nimg: int
     half_life: int
     path: Path
+    begun: int = 0
 
 
 def stored_averages(run: Path) -> list[Stored]:
@@ -40,18 +41,19 @@ def stored_averages(run: Path) -> list[Stored]:
         for path in folder.glob("ema-*.safetensors"):
             half_life = path.stem.removeprefix("ema-")
             if half_life.isdigit():
-                found[int(match[1]), int(half_life)] = Stored(int(match[1]), int(half_life), path)
+                found[int(match[1]), int(half_life)] = Stored(int(match[1]), int(half_life), path, begun_at(path))
     return sorted(found.values())
 
 
-def profile(half_life: float, nimg: int, *, end: int, step: int) -> Tensor:
+def profile(half_life: float, nimg: int, *, end: int, step: int, begun: int = 0) -> Tensor:
     """(end // step + 1,) float64: how much the weights after each step count in the average at `nimg`, the random start first.
 
-    Sums to 1. An update decays by 0.5 ** (step / min(half_life, RAMP_UP n)) at n images.
+    Sums to 1. An update decays by 0.5 ** (step / min(half_life, RAMP_UP n)) at n images; at `begun` the average is the
+    weights themselves.
     """
     seen = torch.arange(step, end + step, step, dtype=torch.float64)[: end // step]
     decay = 0.5 ** (step / torch.clamp(RAMP_UP * seen, max=float(half_life)))
-    decay = torch.where(seen <= nimg, decay, 1.0)
+    decay = torch.where(seen <= begun, 0.0, torch.where(seen <= nimg, decay, 1.0))
     after = decay.flip(0).cumprod(0).flip(0)  # of an update's predecessors, what is left at the end
     left = torch.cat([after[1:], after.new_ones(1)])
     own = torch.where(seen <= nimg, (1 - decay) * left, 0.0)
@@ -61,7 +63,9 @@ def profile(half_life: float, nimg: int, *, end: int, step: int) -> Tensor:
 def coefficients(stored: list[Stored], half_life: float, nimg: int, batch: int) -> tuple[Tensor, float]:
     """Factors (len(stored),) of the stored averages in the wanted one, and the relative error that remains in its profile."""
     step = batch * max(1, -(-nimg // (batch * POINTS)))
-    known = torch.stack([profile(each.half_life, each.nimg, end=nimg, step=step) for each in stored], dim=1)
+    known = torch.stack(
+        [profile(each.half_life, each.nimg, end=nimg, step=step, begun=each.begun) for each in stored], dim=1
+    )
     wanted = profile(half_life, nimg, end=nimg, step=step)
     factors = torch.linalg.lstsq(known, wanted[:, None], driver="gelsd").solution[:, 0]
     return factors, ((known @ factors - wanted).norm() / wanted.norm()).item()

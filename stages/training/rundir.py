@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from ..build import build_stage
 from ..config import StageConfig
-from .checkpoints import Checkpoints, replace_text, write_json
+from .checkpoints import NAME, Checkpoints, replace_text, write_json
 
 FREE_TO_CHANGE = {
     f"train.{key}"
@@ -29,6 +30,10 @@ FREE_TO_CHANGE = {
 
 class RunDir(Checkpoints):
     """Paths and the rules of what may be written when. `sample.` keys and FREE_TO_CHANGE may differ on resume, others not."""
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
 
     @property
     def metrics(self) -> Path:
@@ -68,36 +73,59 @@ class RunDir(Checkpoints):
     def open(self, config: StageConfig, data: str, *, resume: str = "auto", allow: tuple[str, ...] = ()) -> None:
         """Makes the folder, or checks that it belongs to this config and data. Raises ValueError with the differing keys.
 
-        resume: "auto" goes on from the newest checkpoint or starts, "latest", "best" or a checkpoint's name must be there; newer
-        ones are set aside. allow: keys that may differ though they change the result.
+        What a run has left there stays as it is until `begin`. resume: see `chosen`. allow: keys that may differ though they change
+        the result, but for those that change the shape of a weight.
         """
-        new = {"config": config.model_dump(mode="json"), "data": data}
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK):
             raise ValueError(f"{self.path}: not writable; choose another --out")
         self.samples.mkdir(exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
-        path = self.path / "config.json"
-        if path.exists() and self.latest() is not None:
-            changed = {
-                key: pair
-                for key, pair in differences(as_meant(json.loads(path.read_text())), new).items()
-                if key.removeprefix("config.") not in FREE_TO_CHANGE | set(allow)
-                and not key.startswith("config.sample.")
-            }
-            if changed:
-                told = "; ".join(
-                    f"{key.removeprefix('config.')} was {a!r}, is {b!r}" for key, (a, b) in changed.items()
-                )
-                raise ValueError(
-                    f"{self.path} holds a run of another config: {told}; restore it, choose another --out, or allow it with "
-                    f"--allow-change {next(iter(changed)).removeprefix('config.')}"
-                )
-        if resume != "auto":
-            self.go_back(resume)
         for unfinished in self.checkpoints.glob("*.tmp"):
             shutil.rmtree(unfinished)
-        write_json(path, new)
+        if self.chosen(resume) is None:
+            self._write(config, data)
+        elif self.config.exists():
+            self._check(config, data, allow)
+
+    def _check(self, config: StageConfig, data: str, allow: tuple[str, ...]) -> None:
+        old, new = as_meant(json.loads(self.config.read_text())), record(config, data)
+        changed = {
+            key.removeprefix("config."): pair
+            for key, pair in differences(old, new).items()
+            if key.removeprefix("config.") not in FREE_TO_CHANGE and not key.startswith("config.sample.")
+        }
+        told = "; ".join(f"{key} was {a!r}, is {b!r}" for key, (a, b) in changed.items() if key not in allow)
+        if changed and (misfit := misfits(read_config(old), config)):
+            told = told or "; ".join(f"{key} was {a!r}, is {b!r}" for key, (a, b) in changed.items())
+            raise ValueError(
+                f"{self.path} holds a run of another config: {told}; its checkpoints do not fit ({misfit}), which nothing can "
+                "allow; restore it, or choose another --out"
+            )
+        if told:
+            raise ValueError(
+                f"{self.path} holds a run of another config: {told}; restore it, choose another --out, or allow it with "
+                f"--allow-change {next(key for key in changed if key not in allow)}"
+            )
+
+    def before(self) -> StageConfig | None:
+        """The config of the run as it was recorded; None where there is none, or of another version."""
+        return read_config(json.loads(self.config.read_text())) if self.config.exists() else None
+
+    def begin(self, config: StageConfig, data: str, nimg: int) -> None:
+        """From here on the run is one of `config` that was at `nimg`: says so, and sets aside what lies beyond that image."""
+        for folder in (self.checkpoints, self.snapshots, self.samples):
+            for path in sorted(folder.glob("nimg-*")):
+                match = NAME.fullmatch(path.name.removesuffix(".png"))
+                if match and int(match[1]) > nimg:
+                    aside = path.with_name(f"{path.name}.dropped")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    path.replace(aside)
+        self.cut_metrics(nimg)
+        self._write(config, data)
+
+    def _write(self, config: StageConfig, data: str) -> None:
+        write_json(self.config, record(config, data))
         write_json(self.path / "environment.json", environment())
 
     def cut_metrics(self, nimg: int) -> None:
@@ -108,13 +136,42 @@ class RunDir(Checkpoints):
             replace_text(self.metrics, "".join(kept))
 
 
+def record(config: StageConfig, data: str) -> dict[str, Any]:
+    """The content of config.json. data: the fingerprint of the shards."""
+    return {"config": config.model_dump(mode="json"), "data": data}
+
+
+def read_config(content: Any) -> StageConfig | None:
+    """The config in a content of config.json, None if another version wrote it."""
+    try:
+        return TypeAdapter(StageConfig).validate_python(content["config"], strict=False)
+    except (ValidationError, KeyError, TypeError):
+        return None
+
+
 def as_meant(stored: Any) -> Any:
     """A config.json with the keys that its version did not have yet, at the values that mean what it did."""
-    try:
-        config: StageConfig = TypeAdapter(StageConfig).validate_python(stored["config"])
-    except (ValidationError, KeyError, TypeError):
-        return stored
-    return stored | {"config": config.model_dump(mode="json")}
+    config = read_config(stored)
+    return stored if config is None else stored | record(config, stored.get("data"))
+
+
+def misfits(old: StageConfig | None, new: StageConfig) -> str:
+    """What of the state of the one does not fit the other: the first such weight, or the optimizer's moments; or ""."""
+    if old is None:
+        return ""
+    was, now = shapes(old), shapes(new)
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name):
+            return f"weight {name} has shape {was.get(name)} there, {now.get(name)} here"
+    if old.train.optimizer != new.train.optimizer:
+        return f"{old.train.optimizer} and {new.train.optimizer} remember different things"
+    return ""
+
+
+def shapes(config: StageConfig) -> dict[str, tuple[int, ...]]:
+    """Of all weights, by name."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in build_stage(config).state_dict().items()}
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

@@ -2,16 +2,22 @@
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Thread
 
 from safetensors import SafetensorError
+from torch import Tensor
 
-from .checkpoints import save_state
-from .ema import Averages, save_averages
+from data.index import Index
+
+from ..bundle import Provenance, read_sidecar, save_bundle
+from ..config import StageConfig
+from .checkpoints import read_manifest, save_state
+from .checks import text_encoder_id
+from .ema import Averages, Ema, save_averages
 from .engine import State
-from .rundir import RunDir
+from .rundir import RunDir, versions
 
 
 class Saver:
@@ -46,21 +52,87 @@ class Saver:
             print(f"{self.problem}; older checkpoints are whole, training goes on", file=sys.stderr, flush=True)
 
 
+class Record:
+    """What a run leaves in its folder, by its config: checkpoints, snapshots and the bundle. Only rank 0 writes."""
+
+    def __init__(self, run: RunDir, config: StageConfig, index: Index):
+        self.run, self.config, self.index, self.begun = run, config, index, False
+
+    def begin(self, nimg: int, ema: Ema) -> None:
+        """When an update has shown that the run can go on from `nimg`: from now on the folder is this run's."""
+        self.run.begin(self.config, self.index.fingerprint, nimg)
+        self.renew_bundle(nimg, ema)
+        self.begun = True
+
+    def renew_bundle(self, nimg: int, ema: Ema) -> None:
+        """After going back, or a kill between a checkpoint and its bundle, the bundle is of other weights than the run."""
+        half_life, checkpoint = self.config.train.ema[0], self.run.latest() if nimg else None
+        if checkpoint is None:
+            return
+        try:
+            there = read_sidecar(self.run.bundle).provenance
+        except ValueError:
+            there = None
+        if there is None or (there.nimg, there.ema) != (nimg, half_life):
+            self.write_bundle(nimg, ema.copies()[half_life], read_manifest(checkpoint).get("val_loss"))
+
+    def write(
+        self,
+        nimg: int,
+        state: State,
+        averages: Averages,
+        begun: Mapping[int, int],
+        val_loss: float | None,
+        snapshot: bool,
+    ) -> None:
+        """A checkpoint and the bundle if there is a state, a snapshot of the averages if one is asked for. begun: see Ema."""
+        if snapshot:
+            write_snapshot(self.run, nimg, averages, begun)
+        if state:
+            keep = self.config.train.keep
+            write_checkpoint(self.run, nimg, state, averages, keep=keep, val_loss=val_loss, begun=begun)
+            self.write_bundle(nimg, averages[self.config.train.ema[0]], val_loss)
+
+    def write_bundle(self, nimg: int, weights: dict[str, Tensor], val_loss: float | None) -> None:
+        classes = self.index.classes if self.config.cond.num_classes else None
+        save_bundle(
+            self.run.bundle,
+            weights,
+            config=self.config,
+            text_encoder=text_encoder_id(self.config, self.index),
+            provenance=Provenance(
+                nimg=nimg,
+                ema=self.config.train.ema[0],
+                data=self.index.fingerprint,
+                classes=tuple(classes) if classes else None,
+                versions=versions(),
+                scores={} if val_loss is None else {"val_loss": val_loss},
+            ),
+        )
+
+
 def write_checkpoint(
-    run: RunDir, nimg: int, state: State, averages: Averages, *, keep: int, val_loss: float | None = None
+    run: RunDir,
+    nimg: int,
+    state: State,
+    averages: Averages,
+    *,
+    keep: int,
+    val_loss: float | None = None,
+    begun: Mapping[int, int] = {},
 ) -> None:
-    """Everything that resuming needs."""
+    """Everything that resuming needs. begun: see `save_averages`."""
     draft = run.draft(nimg)
     save_state(state, draft)
-    save_averages(averages, draft)
+    save_averages(averages, draft, begun)
     run.commit(draft, nimg, keep, val_loss)
 
 
-def write_snapshot(run: RunDir, nimg: int, averages: Averages) -> None:
+def write_snapshot(run: RunDir, nimg: int, averages: Averages, begun: Mapping[int, int] = {}) -> None:
     """The averages alone, kept for ever, for half-lives chosen afterwards (posthoc.py)."""
     folder = run.snapshots / f"nimg-{nimg:010d}"
     draft = folder.with_suffix(".tmp")
     draft.mkdir(parents=True, exist_ok=True)
-    save_averages(averages, draft)
+    save_averages(averages, draft, begun)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

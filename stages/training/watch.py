@@ -7,7 +7,8 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from tqdm import tqdm
 from ..cost import mfu, peak_flops
 from .engine import Update
 from .rundir import RunDir
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 WAIT_SHOWN = 0.03  # share of the time spent waiting for data above which the progress line says so
 
@@ -27,7 +31,8 @@ class Watch:
     """Collects updates between log lines. Close it to finish the bar and flush the curves.
 
     images: length of the run; world: number of processes, one a device; train_flops: FLOP of an image's training, for MFU (0:
-    none is shown); wandb: project to log to. Raises ValueError where wandb is asked for and cannot be had.
+    none is shown); wandb: project to log to, with `settings` as the run's config. Raises ValueError where wandb is asked for and
+    cannot be had.
     """
 
     def __init__(
@@ -40,13 +45,11 @@ class Watch:
         world: int = 1,
         train_flops: int = 0,
         wandb: str = "",
+        settings: Mapping[str, Any] = {},
     ):
-        self.wandb = Wandb(run, wandb, name) if wandb else None
-        from torch.utils.tensorboard import SummaryWriter
-
+        self.wandb = Wandb(run, wandb, name, settings) if wandb else None
         self.run, self.images, self.name, self.world, self.train_flops = run, images, name, world, train_flops
-        self.curves = SummaryWriter(str(run.path / "tensorboard"), purge_step=nimg)
-        self.lines = run.metrics.open("a")
+        self.began = nimg
         self.bar = tqdm(
             total=images, initial=nimg, desc=name, unit="img", dynamic_ncols=True, smoothing=0.05, disable=None
         )
@@ -57,6 +60,13 @@ class Watch:
         self.shown: dict[str, str] = {}
         self.logged_at, self.logged_nimg = time.monotonic(), nimg
         self.waited_s = 0.0
+
+    @cached_property
+    def curves(self) -> "SummaryWriter":
+        """Opened with the first line: until then a run that goes on has left what was there as it was."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self.began)
 
     def waited(self, seconds: float) -> None:
         """Time spent waiting for data."""
@@ -80,8 +90,8 @@ class Watch:
         facts: more numbers for all of them. Times are those since the last line.
         """
         line = self._line(nimg, lr, device) | {key: finite(value) for key, value in facts.items()}
-        self.lines.write(json.dumps(line, allow_nan=False) + "\n")
-        self.lines.flush()
+        with self.run.metrics.open("a") as lines:
+            lines.write(json.dumps(line, allow_nan=False) + "\n")
         for key, value in line.items():
             if key != "nimg" and value is not None:
                 self.curves.add_scalar(key, value, nimg)
@@ -120,8 +130,8 @@ class Watch:
 
     def close(self) -> None:
         self.bar.close()
-        self.lines.close()
-        self.curves.close()
+        if "curves" in vars(self):
+            self.curves.close()
         if self.wandb:
             self.wandb.close()
 
@@ -129,7 +139,7 @@ class Watch:
 class Wandb:
     """A run of Weights & Biases, the same one after a resume: its id stands in the run directory. Curves go over images seen."""
 
-    def __init__(self, run: RunDir, project: str, name: str):
+    def __init__(self, run: RunDir, project: str, name: str, settings: Mapping[str, Any]):
         try:
             import wandb
         except ImportError:
@@ -137,7 +147,6 @@ class Wandb:
         self.wandb, kept = wandb, run.path / "wandb_id"
         if not kept.exists():
             kept.write_text(uuid.uuid4().hex[:8])
-        settings = json.loads(config.read_text()) if (config := run.path / "config.json").exists() else {}
         try:
             self.run = wandb.init(
                 project=project,
@@ -145,7 +154,7 @@ class Wandb:
                 id=kept.read_text().strip(),
                 resume="allow",
                 dir=str(run.path),
-                config=settings,
+                config=dict(settings),
             )
         except wandb.Error as error:
             raise ValueError(

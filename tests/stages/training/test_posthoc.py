@@ -47,6 +47,13 @@ def test_a_profile_is_what_the_average_does_to_each_update(half_life, nimg):
     assert found.sum().item() == pytest.approx(1)
 
 
+def test_a_profile_of_an_average_that_began_later():
+    average = torch.eye(1, 101, dtype=torch.float64)[0].roll(30)  # the weights after 30 updates
+    for k in range(31, 101):
+        average.lerp_(torch.eye(1, 101, dtype=torch.float64).roll(k)[0], 1 - decay_of(300, k * BATCH, BATCH))
+    assert_close(profile(300, 800, end=800, step=BATCH, begun=240), average, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("half_life", [700, 900, 1100, 1400])
 def test_any_half_life_between_the_stored_ones(tmp_path, half_life):
     """Two half-lives stored five times give a third as it would have been; the nearer stored one is several times farther away."""

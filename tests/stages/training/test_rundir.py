@@ -126,7 +126,9 @@ class TestResume:
             "micro_batch": 4,
         }
         config = base_config(**other)
-        self.reopen(run, config.model_copy(update={"sample": config.sample.model_copy(update={"num_steps": 50})}))
+        config = config.model_copy(update={"sample": config.sample.model_copy(update={"num_steps": 50})})
+        self.reopen(run, config)
+        run.begin(config, DATA, 8)
         assert json.loads((run.path / "config.json").read_text())["config"]["train"]["images"] == 96
 
     @pytest.mark.parametrize(
@@ -158,6 +160,41 @@ class TestResume:
         other = text.model_copy(update={"text": text.text.model_copy(update={"packed_tokens": 16})})
         with pytest.raises(ValueError, match=r"cond\.text\.packed_tokens was 32, is 16"):
             self.reopen(run, config.model_copy(update={"cond": other}))
+
+    @pytest.mark.parametrize(
+        ("config", "key", "why"),
+        [
+            (base_config(net={"widths": (16, 48)}), "net.widths", r"weight net\.\S+ has shape"),
+            (base_config(classes=4), "cond.num_classes", r"weight net\.\S+ has shape"),
+            (base_config(optimizer="lion"), "train.optimizer", "adamw and lion remember different things"),
+        ],
+    )
+    def test_what_does_not_fit_the_checkpoints_is_not_to_be_allowed(self, run, config, key, why):
+        save(run, 8)
+        with pytest.raises(ValueError, match=rf"{key} was .*{why}.*which nothing can allow") as caught:
+            RunDir(run.path).open(config, DATA, allow=(key,))
+        assert "--allow-change" not in str(caught.value)
+
+    def test_nothing_changes_until_the_run_begins_and_then_what_was_left_is_set_aside(self, run):
+        for nimg in (8, 16, 24):
+            save(run, nimg, keep=9)
+            (run.snapshots / f"nimg-{nimg:010d}").mkdir(parents=True)
+            (run.samples / f"nimg-{nimg:010d}.png").write_bytes(b"")
+        run.metrics.write_text("".join(json.dumps({"nimg": nimg}) + "\n" for nimg in (8, 16, 24)))
+        before = {path: path.read_bytes() if path.is_file() else b"" for path in run.path.rglob("*")}
+        other = RunDir(run.path)
+        other.open(base_config(lr=0.5), DATA, resume="nimg-0000000016", allow=("train.lr",))
+        assert nimg_of(other.chosen("nimg-0000000016")) == 16
+        assert {path: path.read_bytes() if path.is_file() else b"" for path in run.path.rglob("*")} == before
+
+        other.begin(base_config(lr=0.5), DATA, 16)
+        assert json.loads(run.config.read_text())["config"]["train"]["lr"] == 0.5
+        assert len(run.metrics.read_text().splitlines()) == 2
+        assert nimg_of(run.latest()) == 16
+        for folder, end in ((run.checkpoints, ""), (run.snapshots, ""), (run.samples, ".png")):
+            assert sorted(path.name for path in folder.iterdir()) == [
+                f"nimg-0000000008{end}", f"nimg-0000000016{end}", f"nimg-0000000024{end}.dropped",
+            ]  # fmt: skip
 
     def test_other_data_are_refused(self, run):
         with pytest.raises(ValueError, match="data was 'fingerprint-1', is 'fingerprint-2'"):

@@ -12,15 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from data.cli import RunError
 from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder
+from stages import export
 from stages.bundle import load_bundle, read_sidecar
 from stages.config import AugConfig
 from stages.training import loop
 from stages.training.checkpoints import nimg_of, read_manifest
+from stages.training.ema import begun_at, decay_of, ema_file
+from stages.training.engine import weights_in
 from stages.training.loop import train
 from stages.training.place import Options
+from stages.training.posthoc import stored_averages
 from stages.training.rundir import RunDir
 from stages.training.saving import Saver
 from stages.training.validate import make_validation, paint_again
@@ -160,6 +165,23 @@ class TestWhichToResume:
         lines = [json.loads(line)["nimg"] for line in trained.metrics.read_text().splitlines()]
         assert lines == sorted(set(lines))
 
+    def test_an_older_one_takes_snapshots_and_bundle_with_it(self, trained, shards, place, tmp_path):
+        """Also where it is asked for no further update; `stages.export` gives the branch that goes on, not the one left."""
+        out = trained.path.with_name("branches")
+        of = {"name": "base_8", "data": shards, "out": out, "place": place}
+        train(base_config(save_every=16, keep=3, snapshot_every=8), **of)
+        config = base_config(save_every=16, keep=3, snapshot_every=8, images=16)
+        train(config, **of, options=Options(resume="nimg-0000000016"))
+        sidecar = read_sidecar(out / "bundle")
+        assert (sidecar.provenance.nimg, sidecar.config.train.images) == (16, 16)
+        assert {each.nimg for each in stored_averages(out)} == {8, 16}
+        allowed = Options(allow=("train.lr",))
+        train(base_config(save_every=16, keep=3, snapshot_every=8, images=32, lr=0.05), **of, options=allowed)
+        export.main(out, tmp_path / "exported")
+        assert read_sidecar(tmp_path / "exported").provenance.nimg == 32
+        made, own = (load_file(each / "ema.safetensors") for each in (tmp_path / "exported", out / "bundle"))
+        assert all(torch.allclose(made[name], own[name], rtol=1e-4, atol=1e-5) for name in own)
+
     @pytest.mark.parametrize("name", ["nimg-0000000024", "../../nimg-0000000016", "step-16", "", "nimg-16"])
     def test_fault8_fault13_one_that_is_not_there(self, trained, shards, place, name):
         before = sorted(trained.path.rglob("*"))
@@ -189,6 +211,57 @@ class TestWhichToResume:
                 train(config, name="base_8", data=shards, out=trained.path, place=place, options=told)
         assert nimg_of(trained.latest()) == 64
 
+    def test_fault10_a_resume_that_fails_has_changed_nothing(self, trained, shards, place, monkeypatch):
+        """Though it was allowed: the command that made the run goes on, as if the other had never been."""
+
+        def full(*_):
+            raise torch.OutOfMemoryError("no memory")
+
+        def there():
+            return {path: path.read_bytes() if path.is_file() else b"" for path in trained.path.rglob("*")}
+
+        config, before = base_config(save_every=16, keep=3, images=64, lr=0.02), there()
+        told = Options(allow=("train.lr",), resume="nimg-0000000032")
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Guard, "check", full)
+            with pytest.raises(RunError):
+                train(config, name="base_8", data=shards, out=trained.path, place=place, options=told)
+        assert there() == before
+        self.again(trained, shards, place)
+        assert nimg_of(trained.latest()) == 64
+
+    def test_a_new_half_life_starts_from_the_weights_and_says_so(self, run, shards, place, capsys):
+        of = {"name": "base_8", "data": shards, "out": run.path, "place": place}
+        train(base_config(save_every=8, keep=9, images=24), **of)
+        told = Options(allow=("train.ema",))
+        train(base_config(save_every=8, keep=9, images=40, ema=(40, 16, 64)), **of, options=told)
+        assert (
+            "base_8: note: the average of half-life 40 is new; it starts from the weights at 24"
+            in capsys.readouterr().err
+        )
+        expected = weights_at(run, 24)
+        for nimg in (32, 40):
+            decay, weights = decay_of(40, nimg, 8), weights_at(run, nimg)
+            expected = {name: decay * expected[name] + (1 - decay) * weights[name] for name in weights}
+            found = load_file(ema_file(run.checkpoints / f"nimg-{nimg:010d}", 40))
+            assert all(torch.allclose(found[name], expected[name], rtol=1e-5, atol=1e-6) for name in found)
+        assert read_sidecar(run.bundle).provenance.ema == 40
+        assert [begun_at(ema_file(run.latest(), life)) for life in (16, 40)] == [0, 24]
+        train(base_config(save_every=8, keep=9, images=48, ema=(40, 16, 64)), **of)
+        assert begun_at(ema_file(run.latest(), 40)) == 24
+
+    def test_a_schedule_that_is_stretched_says_how_the_learning_rate_jumps(self, run, shards, place, capsys):
+        for images, told in ((24, False), (48, True), (48, False)):
+            config = base_config(images=images, schedule="cosine")
+            train(config, name="base_8", data=shards, out=run.path, place=place)
+            said = capsys.readouterr().err
+            assert ("the learning rate jumps from 0 to 0.00655 at image 24: the cosine schedule" in said) == told
+            assert ("jumps" in said) == told
+
+
+def weights_at(run: RunDir, nimg: int) -> dict[str, torch.Tensor]:
+    return weights_in(load_file(run.checkpoints / f"nimg-{nimg:010d}" / "state.safetensors"))
+
 
 class TestBest:
     def test_fault16_the_best_stays_beside_the_last(self, run):
@@ -206,8 +279,7 @@ class TestBest:
             draft = run.draft(nimg)
             (draft / "x").write_text("x")
             run.commit(draft, nimg, 9, loss)
-        run.go_back("best")
-        assert nimg_of(run.latest()) == 16
+        assert nimg_of(run.chosen("best")) == 16
 
 
 def test_fault26_a_folder_that_cannot_be_written(run, shards, place):

@@ -1,0 +1,33 @@
+"""What is allowed and seldom meant, each in a line before the first update."""
+
+from collections.abc import Iterator
+
+from ..config import TrainConfig
+from .schedule import lr_at
+
+JUMP = 1.5  # factor of the learning rate between two updates that is worth a word
+LOW = 0.05  # of the largest learning rate, below which an rsqrt schedule ends where its warm-up was short
+
+
+def notes(settings: TrainConfig, before: TrainConfig | None, nimg: int) -> Iterator[str]:
+    """settings: what the run goes by from image `nimg` on; before: what it went by up to there, None where it begins."""
+    warmup, images = settings.warmup, settings.images
+    if warmup >= images:
+        yield (
+            f"train.warmup {warmup:,} is not shorter than train.images {images:,}, so the learning rate only reaches "
+            f"{lr_at(settings, images):.3g} of {settings.lr:.3g}"
+        )
+    elif settings.schedule == "rsqrt" and lr_at(settings, images) < LOW * settings.lr:
+        yield (
+            f"train.schedule rsqrt falls from the end of the warm-up on, image {warmup:,}, and ends at "
+            f"{lr_at(settings, images):.3g} of {settings.lr:.3g}; a longer train.warmup keeps it higher"
+        )
+    if before is not None:
+        was, now = lr_at(before, nimg), lr_at(settings, nimg)
+        if max(was, now) > JUMP * min(was, now):
+            why = f"the {before.schedule} schedule was over {before.images:,} images and now is over {images:,}"
+            changed = (before.lr, before.schedule, before.warmup) != (settings.lr, settings.schedule, warmup)
+            yield (
+                f"the learning rate jumps from {was:.3g} to {now:.3g} at image {nimg:,}: "
+                f"{'its settings have changed' if changed else why}"
+            )
