@@ -1,14 +1,19 @@
 """Is what is asked of data sets in them, and can it be shared out? Told in one line before anything starts."""
 
+import logging
 import math
+from functools import cache
 from typing import TYPE_CHECKING
 
+from data.index import MAX_SMALL, Index
 from data.mixture import Opened
 from data.store import DataSet
 from data.streams import largest_divisor
 
 if TYPE_CHECKING:
     from data.shards import Reader
+
+log = logging.getLogger("data")
 
 
 def check_content(opened: Opened, split: str, *, resolution: int, label: bool, text_tokens: int) -> None:
@@ -21,11 +26,8 @@ def check_content(opened: Opened, split: str, *, resolution: int, label: bool, t
 def _check_set(data: DataSet, split: str, resolution: int, label: bool, text_tokens: int) -> None:
     index, what = data.index, f"data {data.name}"
     data.store.check(data.split(split))
-    if index.min_side < resolution:
-        raise ValueError(
-            f"{what}: pictures are {index.min_side} px, {resolution} px are needed; "
-            f"pack larger ones with --size {resolution}"
-        )
+    if small := index.below(resolution):
+        _check_small(index, small, resolution, what)
     if label and not index.classes:
         raise ValueError(f"{what} has no class labels; pack with --label-column, or train without label conditioning")
     if text_tokens and not index.text_encoder:
@@ -37,6 +39,27 @@ def _check_set(data: DataSet, split: str, resolution: int, label: bool, text_tok
             f"{what} has captions cut to {index.text_encoder.max_tokens} tokens, {text_tokens} are asked for; "
             f"pack again with --text-tokens {text_tokens}, or ask for fewer"
         )
+
+
+def _check_small(index: Index, small: int, resolution: int, what: str) -> None:
+    """A few pictures that are too small are passed over by readers, and told; more are refused."""
+    num = index.num
+    if index.sides is None or small == num:
+        raise ValueError(
+            f"{what}: pictures are {index.min_side} px, {resolution} px are needed; "
+            f"pack larger ones with --size {resolution}"
+        )
+    told = f"{what}: {small:,} of {num:,} pictures are smaller than {resolution} px (the smallest {index.min_side} px)"
+    if small > MAX_SMALL * num:
+        raise ValueError(
+            f"{told}, at most {MAX_SMALL:.0%} may be; pack them with --size {resolution}, which leaves these out"
+        )
+    _say_once(f"{told}; the next larger ones take their place")
+
+
+@cache
+def _say_once(line: str) -> None:
+    log.warning(line)
 
 
 def check_shape(reader: "Reader") -> None:

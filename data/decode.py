@@ -12,13 +12,16 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 50_000_000  # 150 MB as RGB; a bomb of a few KB can claim more
 FORMATS = ("JPEG", "PNG", "WEBP")
 PACK_FORMATS = (*FORMATS, "GIF")
 MAX_CLASSES = 100_000
+# Of one compressed text in a PNG; Pillow's 1 MiB refuses pictures whose maker keeps its whole graph there. All texts of a
+# picture together are bound by Pillow's MAX_TEXT_MEMORY, 64 MiB.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
 
 Color = tuple[int, int, int]
 WHITE: Color = (255, 255, 255)
@@ -87,7 +90,7 @@ def decode_label(content: bytes) -> int:
     """The class number in a `.cls` member: digits."""
     text = content.strip()
     if not text.isdigit() or len(text) > 9 or int(text) >= MAX_CLASSES:
-        raise ValueError(f"label is no class number below {MAX_CLASSES}: {content[:20]!r}")
+        raise ValueError(f".cls member is no class number below {MAX_CLASSES:,}: it holds {content[:20]!r}")
     return int(text)
 
 

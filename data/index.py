@@ -18,6 +18,7 @@ from data.cli import run
 INDEX_VERSION = 1
 INDEX_NAME = "index.json"
 TEXT_TOKENS = 32  # to which captions are cut before they are encoded, unless --text-tokens says otherwise
+MAX_SMALL = 0.05  # of a data set may be smaller than what is asked for: readers pass them over
 NAMES_KEPT = 20  # of each kind of skipped picture
 
 Count = Annotated[int, Field(ge=0)]
@@ -62,6 +63,7 @@ class Index(Strict):
     resize: str | None
     size: tuple[int, int] | None
     min_side: Count
+    sides: dict[str, Count] | None = None
     channels: int = 3
     num_images: dict[str, int]
     shards: list[ShardInfo]
@@ -80,6 +82,17 @@ class Index(Strict):
         if self.fingerprint != fingerprint(self.shards):
             raise ValueError("fingerprint is not that of the shards")
         return self
+
+    @property
+    def num(self) -> int:
+        """Pictures in all splits, with those that are no good."""
+        return sum(self.num_images.values())
+
+    def below(self, side: int) -> int:
+        """How many pictures have a side shorter than that; of older indexes, which tell only the least, all or none."""
+        if self.sides is None:
+            return self.num if self.min_side < side else 0
+        return sum(num for shorter, num in self.sides.items() if int(shorter) < side)
 
     def split(self, name: str) -> list[ShardInfo]:
         """The shards of a split, in order."""
@@ -145,15 +158,27 @@ def parse_index(content: bytes, where: str, fix: str) -> Index:
 
 def check_files(folder: Path, shards: list[ShardInfo]) -> None:
     """The cheap check when a data set is opened: every shard is there with its number of bytes."""
-    for shard in shards:
-        path = folder / shard.name
-        if not path.is_file():
-            raise ValueError(f"shard {path} is missing; restore it, or run: python -m data.index {folder} --update")
-        if (size := path.stat().st_size) != shard.bytes:
-            raise ValueError(
-                f"shard {path} has {size} bytes, {INDEX_NAME} says {shard.bytes}; "
-                f"restore it, or if it was changed on purpose run: python -m data.index {folder} --update"
-            )
+    refuse_changed(
+        folder, [f"shard {folder / shard.name} {why}" for shard in shards if (why := _differs(folder, shard))]
+    )
+
+
+def refuse_changed(folder: Path, faults: list[str]) -> None:
+    """ValueError about all shards that are not what the index says, the first few of them by name."""
+    if faults:
+        more = f"; {len(faults) - NAMES_KEPT} more shards" if len(faults) > NAMES_KEPT else ""
+        raise ValueError(
+            f"{'; '.join(faults[:NAMES_KEPT])}{more}; restore what is lost, "
+            f"or if it was changed on purpose run: python -m data.index {folder} --update"
+        )
+
+
+def _differs(folder: Path, shard: ShardInfo) -> str:
+    path = folder / shard.name
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    return "" if size == shard.bytes else f"has {size} bytes, {INDEX_NAME} says {shard.bytes}"
 
 
 def save(index: Index, folder: Path) -> None:
@@ -165,7 +190,7 @@ def save(index: Index, folder: Path) -> None:
 
 def report(index: Index, folder: Path) -> None:
     """What lies in a folder of shards, in a few lines."""
-    size = f"{index.size[1]} x {index.size[0]} px" if index.size else f"sizes from {index.min_side} px"
+    size = f"{index.size[1]} x {index.size[0]} px" if index.size else _sizes(index)
     for split, num in index.num_images.items():
         shards = sum(shard.split == split for shard in index.shards)
         print(f"{folder}: {num:,} pictures in {shards} {split} shards, {size}")
@@ -175,6 +200,17 @@ def report(index: Index, folder: Path) -> None:
         print(f"captions: {index.text_encoder.id}, {index.text_encoder.dim} features a token")
     for reason, skipped in index.skipped.items():
         print(f"skipped {skipped.num}: {reason}: {', '.join(skipped.names[:5])}")
+
+
+def _sizes(index: Index) -> str:
+    """The shorter sides of pictures in words: the least, and what all but MAX_SMALL of them have."""
+    usual = max((int(side) for side in index.sides or () if index.below(int(side)) <= MAX_SMALL * index.num), default=0)
+    few = index.below(usual)
+    return (
+        f"sizes from {usual} px, {few:,} of them below (from {index.min_side} px)"
+        if few
+        else f"sizes from {index.min_side} px"
+    )
 
 
 if __name__ == "__main__":

@@ -158,6 +158,7 @@ def merged(indexes: Sequence[Index], weights: Sequence[float]) -> Index:
     changes |= {
         "text_encoder": _common_encoder(indexes),
         "min_side": min(index.min_side for index in indexes),
+        "sides": None,
         "num_images": {split: sum(index.num_images.get(split, 0) for index in indexes) for split in splits},
         "shards": [shard for index in indexes for shard in index.shards],
         "has_text": all(index.has_text for index in indexes),

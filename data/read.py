@@ -151,7 +151,8 @@ class ShardReader:
                 return self._decoded(key, sample)
             except ValueError as error:
                 tried += 1
-                self._count_bad(key, error)
+                if not (isinstance(error, TooSmallError) and self.index.sides):  # the index told of it
+                    self._count_bad(key, error)
         raise ValueError(f"data {self.data.name}: {tried} samples in a row are bad; pack the pictures again")
 
     def _count_bad(self, key: str, error: ValueError) -> None:
@@ -173,7 +174,7 @@ class ShardReader:
         image = decode_image(content, shrink_to=self.side or 0)
         if self.side is not None:
             if min(image.size) < self.side:
-                raise ValueError(f"{image.width} x {image.height} px, smaller than the index says")
+                raise TooSmallError(f"{image.width} x {image.height} px, smaller than the index says")
             image = resize(center_crop(image), (self.side, self.side))
         elif self.index.size != (image.height, image.width):
             raise ValueError(f"{image.width} x {image.height} px, not as the index says")
@@ -194,6 +195,10 @@ class ShardReader:
         if label >= len(classes):
             raise ValueError(f"label {label}, but there are {len(classes)} classes")
         return label
+
+
+class TooSmallError(ValueError):
+    """A picture smaller than what is asked for."""
 
 
 class BadDataError(ValueError):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from data.decode import MAX_CLASSES
 from data.index import load
-from data.tar import IMAGE_MEMBERS, MEMBER_LIMITS, Span, spans
+from data.tar import IMAGE_MEMBERS, MEMBER_LIMITS, Span, contents
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 KINDS = ("metadata", "classes", "plain", "tars")
@@ -169,8 +169,8 @@ def _tars(folder: Path) -> Source:
     bad: list[tuple[str, str]] = []
     for path in sorted(folder.rglob("*.tar")):
         shard = _name(path, folder)
-        for raw_key, members in spans(path):
-            key = printable(raw_key)
+        for sample in contents(path):
+            key, members = printable(sample.key), sample.members
             image = next((members[ext] for ext in IMAGE_MEMBERS if ext in members), None)
             if image is None:
                 bad.append(("no picture", f"{shard}/{key}"))

@@ -32,6 +32,7 @@ class Tally:
     """What is learned from samples as they pass: sizes, labels, which members all of them have."""
 
     sizes: set[tuple[int, int]] = field(default_factory=set)
+    sides: Counter = field(default_factory=Counter)  # shorter ones
     labels: Counter = field(default_factory=Counter)
     common: set[str] | None = None
     skipped: dict[str, list[str]] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Tally:
         if "cls" in sample:
             self.labels[decode_label(sample["cls"])] += 1
         self.sizes.add(size)
+        self.sides[min(size)] += 1
         self.common = set(sample) if self.common is None else self.common & set(sample)
 
     @property
@@ -67,7 +69,8 @@ class Tally:
             classes = [str(label) for label in range(max(self.labels) + 1)]
         return Index(
             size=self.size,
-            min_side=min((min(size) for size in self.sizes), default=0),
+            min_side=min(self.sides, default=0),
+            sides={str(side): num for side, num in sorted(self.sides.items())},
             num_images=count_images(shards),
             shards=shards,
             classes=classes,

@@ -1,15 +1,17 @@
-"""Reading tars that others may have written: sequential, size-limited, and never silent about loss.
+"""Reading tars that others may have written: size-limited, and never silent about loss.
 
-A *member* is one file in a tar, a *sample* all members of one key (`key.png`, `key.txt`, ...), as webdataset groups
-them. Tar readers stop without an exception at a broken header and at a cut on a boundary; here only a block of zeros
-ends a tar. That a whole tar is the one that was packed can only the index tell (`data.index`, `data.shards`).
+A *member* is one file in a tar, a *sample* all members of one key (`key.png`, `key.txt`, ...); the key ends at the first
+dot of the name, as for webdataset. `stream` reads a tar from start to end, where the members of a key must follow each
+other; `contents` finds them wherever they lie in a file. Tar readers stop without an exception at a broken header and
+at a cut on a boundary; here only a block of zeros ends a tar. That a whole tar is the one that was packed can only the
+index tell (`data.index`, `data.shards`).
 """
 
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +29,9 @@ MEMBER_LIMITS = {
 }
 IMAGE_MEMBERS = ("png", "jpg", "jpeg", "webp")
 TEXT_MEMBER = "text.npy"
+COMPRESSED = (
+    ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4", ".tar.z",
+)  # fmt: skip
 
 Sample = dict[str, bytes]  # extension to content
 
@@ -95,9 +100,48 @@ def open_shard(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+class ShardError(ValueError):
+    """A tar that cannot be read as it is; `why` is what is wrong with it."""
+
+    def __init__(self, name: str, why: str):
+        super().__init__(f"shard {name} {why}")
+        self.name, self.why = name, why
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a tar holds under one key, by extension: members that are read; others, with the reason where there is one."""
+
+    key: str
+    members: dict[str, Span] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+
+
+def is_compressed(name: str) -> bool:
+    """Whether a file is a shard that has to be decompressed before it can be read."""
+    return name.lower().endswith(COMPRESSED)
+
+
+def check_shards(faults: list[ShardError], num: int, *, skip: str) -> None:
+    """ValueError about all shards of `num` that cannot be read, with the option that leaves them out."""
+    if not faults:
+        return
+    fix = f"restore {'it' if len(faults) == 1 else 'them'}, or add {skip} to leave out what cannot be read"
+    if len(faults) == 1:
+        raise ValueError(f"{faults[0]}; {fix}") from faults[0]
+    told = "; ".join(f"{fault.name} {fault.why}" for fault in faults)
+    raise ValueError(f"{len(faults)} of {num} shards cannot be read ({told}); {fix}")
+
+
 def allowed(extension: str, size: int) -> bool:
     """Whether a member is of a kind that is read, and not larger than such a member may be."""
     return size <= MEMBER_LIMITS.get(extension.rpartition(".")[2], -1)
+
+
+def too_large(extension: str, size: int) -> str:
+    """Why a member of a kind that is read is not read; "" of other kinds."""
+    limit = MEMBER_LIMITS.get(extension.rpartition(".")[2])
+    return "" if limit is None or size <= limit else f"{size:,} bytes, at most {limit:,} are read"
 
 
 def stream(file: Any, name: str, want: Callable[[str], bool] | None = None) -> Iterator[tuple[str, Sample]]:
@@ -105,53 +149,72 @@ def stream(file: Any, name: str, want: Callable[[str], bool] | None = None) -> I
 
     A key is yielded even if none of its members was, so that the count does not depend on `want`.
     """
+    from webdataset.tariterators import group_by_keys
+
     with _faults_named(name), tarfile.open(fileobj=file, mode="r|", tarinfo=StrictInfo) as tar:
-        yield from _grouped(_read_members(tar, want))
+        for sample in group_by_keys(_read_members(tar, want)):
+            found = {ext: data for ext, data in sample.items() if data is not None and not ext.startswith("__")}
+            yield sample["__key__"], found
 
 
-def spans(path: Path) -> Iterator[tuple[str, dict[str, Span]]]:
-    """(key, extension to where it lies) for each key of a tar file; only headers are read."""
+def contents(path: Path, *, dotted: bool = False) -> list[Contents]:
+    """What lies under each key of a tar file, in the order of their first members; only headers are read.
+
+    dotted: keys end at the last dot of a name. ShardError if the tar is damaged or has a member twice.
+    """
+    found: dict[str, Contents] = {}
     with _faults_named(str(path)), tarfile.open(path, mode="r:", tarinfo=StrictInfo) as tar:
-        yield from _grouped(_find_members(tar, path))
+        for info in _regular(tar):
+            key, extension = split_name(info.name, dotted=dotted)
+            if not key:
+                continue  # hidden, or without an extension
+            sample = found.setdefault(key, Contents(key))
+            if extension in sample.members or extension in sample.others:
+                raise ValueError(f"{info.name}: duplicate file name in tar file")
+            if allowed(extension, info.size):
+                sample.members[extension] = Span(path, info.offset_data, info.size)
+            else:
+                sample.others[extension] = too_large(extension, info.size)
+    return list(found.values())
+
+
+def split_name(name: str, *, dotted: bool = False) -> tuple[str, str]:
+    """(key, extension) of a member; ("", "") of one that is no part of a sample."""
+    from webdataset.tariterators import base_plus_ext
+
+    key, extension = base_plus_ext(name)
+    if key and dotted:
+        ending = TEXT_MEMBER if name.lower().endswith(f".{TEXT_MEMBER}") else name.rpartition(".")[2]
+        key, extension = name[: -len(ending) - 1], ending
+    return (key, extension.lower()) if key else ("", "")
 
 
 def _read_members(tar: tarfile.TarFile, want: Callable[[str], bool] | None) -> Iterator[dict]:
-    for info, extension in _regular(tar):
+    for info in _regular(tar):
+        extension = info.name.rpartition("/")[2].partition(".")[2].lower()
+        data = None
         if allowed(extension, info.size) and (want is None or want(extension)):
             reader = tar.extractfile(info)
             assert reader is not None
-            yield {"fname": info.name, "data": reader.read(), "__url__": ""}
-        else:
-            yield {"fname": info.name, "data": None, "__url__": ""}
+            data = reader.read()
+        yield {"fname": info.name, "data": data, "__url__": ""}
 
 
-def _find_members(tar: tarfile.TarFile, path: Path) -> Iterator[dict]:
-    for info, extension in _regular(tar):
-        span = Span(path, info.offset_data, info.size) if allowed(extension, info.size) else None
-        yield {"fname": info.name, "data": span, "__url__": ""}
-
-
-def _regular(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str]]:
+def _regular(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for info in tar:
         tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and info.sparse is None:  # type: ignore[attr-defined]
-            yield info, info.name.rpartition("/")[2].partition(".")[2].lower()
-
-
-def _grouped(members: Iterator[dict]) -> Iterator[tuple[str, dict]]:
-    from webdataset.tariterators import group_by_keys
-
-    for sample in group_by_keys(members):
-        found = {ext: data for ext, data in sample.items() if data is not None and not ext.startswith("__")}
-        yield sample["__key__"], found
+            yield info
 
 
 @contextmanager
 def _faults_named(name: str) -> Iterator[None]:
-    """What tarfile and webdataset raise about a tar, as one ValueError that names it."""
+    """What tarfile and webdataset raise about a tar, as one ShardError."""
     try:
         yield
+    except ShardError:
+        raise
     except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"shard {name} is damaged ({error}); restore it, or leave it out and index again") from error
+        raise ShardError(name, f"is damaged ({error})") from error
     except ValueError as error:  # of group_by_keys, with odd extra arguments
-        raise ValueError(f"shard {name}: {error.args[0]}; keys must be unique") from error
+        raise ShardError(name, f"has a key twice ({error.args[0]})") from error

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from data.decode import PACK_FORMATS, decode_image, decode_label, decode_tokens, image_size, load_image
 
@@ -226,3 +226,26 @@ def test_labels_are_digits():
     for content in (b"", b"-1", b"1.5", b"cat", b"1" * 30, b"100000", "²".encode()):
         with pytest.raises(ValueError, match="class number"):
             decode_label(content)
+
+
+def with_text(size: int, how: str) -> bytes:
+    """A PNG with so many bytes of text, as programs write that keep there how a picture was made."""
+    info, text = PngImagePlugin.PngInfo(), "n" * size
+    if how == "international":
+        info.add_itxt("workflow", text, zip=True)
+    else:
+        info.add_text("workflow", text, zip=how == "zipped")
+    return saved(Image.new("RGB", (8, 4), (1, 2, 3)), pnginfo=info)
+
+
+@pytest.mark.parametrize("how", ["plain", "zipped", "international"])
+def test_long_texts_in_a_png_do_not_cost_its_picture(how):
+    content = with_text(3 << 20, how)
+    assert image_size(content) == (4, 8)
+    assert pixel(content) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(("size", "how"), [(17 << 20, "zipped"), (65 << 20, "plain")])
+def test_fault31_texts_in_a_png_are_bounded(size, how):
+    with pytest.raises(ValueError, match=r"text|TEXT"):
+        decode_image(with_text(size, how))

@@ -152,7 +152,7 @@ def test_fault33_tars_without_pictures_or_with_repeated_members(tmp_path):
     with pytest.raises(ValueError, match="has no picture in 1 shards"):
         index_folder(tmp_path / "a")
     make_tar(tmp_path / "b" / "0.tar", [("a.png", png()), ("a.png", png())])
-    with pytest.raises(ValueError, match=r"0\.tar: a\.png: duplicate file name .* unique"):
+    with pytest.raises(ValueError, match=r"0\.tar has a key twice \(a\.png: duplicate file name"):
         index_folder(tmp_path / "b")
     (tmp_path / "c").mkdir()
     with pytest.raises(ValueError, match=r"has no \.tar"):

@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image
 
 from data.batch import Batch
 from data.decode import to_array
-from data.index import load, save
+from data.index import load, report, save
 from data.order import find, permutation, shard_orders
 from data.shards import Reader, read_split
 from data.streams import own_samples
@@ -226,7 +227,7 @@ def test_one_stored_size_comes_as_stored_other_sizes_are_cropped_and_shrunk(pack
     batch = next(read_split(tmp_path / "d", "train", batch=2, resolution=20))
     assert batch.image.shape == (2, 3, 20, 20)
     assert batch.image[0].reshape(3, -1).T.unique(dim=0).tolist() == [[0, 0, 255]]
-    with pytest.raises(ValueError, match="pictures are 30 px, 31 px are needed; pack larger ones with --size 31"):
+    with pytest.raises(ValueError, match="1 of 2 pictures are smaller than 31 px"):
         Reader(source=tmp_path / "d", batch=1, resolution=31, streams=1)
 
 
@@ -486,3 +487,48 @@ def test_fault36_two_data_sets_with_the_same_names_do_not_mix(tmp_path):
 def test_large_splits_are_streamed_with_the_same_result(packed, expected, monkeypatch):
     monkeypatch.setattr("data.read.KEEP_BYTES", 0)
     assert global_batches(packed, 14, label=True, text_tokens=3) == expected
+
+
+# ---- a few pictures that are too small
+
+
+def mixed_sizes(folder: Path, sides: list[int]) -> Path:
+    """Two shards with pictures of these sides, alternating; picture k has the level 10 + k."""
+    for shard in range(2):
+        own = [k for k in range(len(sides)) if k % 2 == shard]
+        make_tar(folder / f"{shard}.tar", [(f"{k:03d}.png", png((10 + k,) * 3, (sides[k],) * 2)) for k in own])
+    reindex(folder)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_tiny_picture_does_not_make_tars_useless(tmp_path, caplog, workers):
+    """It is passed over, told once, and costs nothing of `max_bad`."""
+    folder = mixed_sizes(tmp_path / "d", [1, *[30 + k % 3 for k in range(39)]])
+    index = load(folder)
+    assert (index.size, index.min_side, index.sides) == (None, 1, {"1": 1, "30": 13, "31": 13, "32": 13})
+    how = {"source": folder, "batch": 4, "resolution": SIDE, "streams": 2, "workers": workers, "max_bad": 0}
+    batches = list(islice(Reader(**how).batches(), 20))
+    assert {key for batch in batches for key in batch.keys} == {f"{k:03d}" for k in range(1, 40)}
+    assert all(batch.image.shape[-2:] == (SIDE, SIDE) for batch in batches)
+    (line,) = [record.message for record in caplog.records]
+    assert "1 of 40 pictures are smaller than 24 px (the smallest 1 px); the next larger ones take their place" in line
+
+
+def test_more_than_a_few_small_pictures_are_refused(tmp_path, capsys):
+    folder = mixed_sizes(tmp_path / "d", [20] * 3 + [30] * 37)
+    with pytest.raises(
+        ValueError, match=r"3 of 40 pictures are smaller than 24 px .*20 px., at most 5% may be; pack them"
+    ):
+        Reader(source=folder, batch=4, resolution=SIDE, streams=2)
+    report(load(folder), folder)
+    assert "sizes from 20 px" in capsys.readouterr().out
+    report(load(mixed_sizes(tmp_path / "few", [1] + [30] * 39)), folder)
+    assert "sizes from 30 px, 1 of them below (from 1 px)" in capsys.readouterr().out
+
+
+def test_an_index_that_tells_only_the_least_side_means_all(tmp_path):
+    folder = mixed_sizes(tmp_path / "d", [1, *[30] * 39])
+    save(load(folder).model_copy(update={"sides": None}), folder)
+    with pytest.raises(ValueError, match="pictures are 1 px, 24 px are needed; pack larger ones"):
+        Reader(source=folder, batch=4, resolution=SIDE, streams=2)

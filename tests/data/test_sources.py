@@ -180,7 +180,7 @@ def test_names_that_are_no_text_and_odd_labels_are_counted_or_packed(tmp_path):
     make_tar(
         tmp_path / "tars/0.tar", [(f"{k}.{ext}", c) for k in "ab" for ext, c in (("png", png()), ("cls", k.encode()))]
     )
-    with pytest.raises(ValueError, match=r"2 label is no class number below 100000: .*0\.tar/a \(b'a'\)"):
+    with pytest.raises(ValueError, match=r"2 \.cls member is no class number below 100,000: .*0\.tar/a \(it holds b'a'\)"):
         pack(tmp_path / "tars", tmp_path / "out2", Settings(size=16))
 
 
