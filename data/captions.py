@@ -28,7 +28,11 @@ def check_caption(text: str) -> str:
     """A caption that is text already, without the white space around it; ValueError if no file could hold it."""
     if "\0" in text:  # UTF-16 without its mark, UTF-32, or no text at all
         raise ValueError("caption holds NUL characters: save it as UTF-8")
-    if (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_BYTES:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"caption holds half a character: {text[error.start]!r} at {error.start}") from error
+    if size > MAX_BYTES:
         raise ValueError(f"caption too long: {size:,} bytes, at most {MAX_BYTES:,}")
     return text.strip()
 

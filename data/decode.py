@@ -17,7 +17,7 @@ from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 50_000_000  # 150 MB as RGB; a bomb of a few KB can claim more
 FORMATS = ("JPEG", "PNG", "WEBP")
-PACK_FORMATS = (*FORMATS, "GIF")
+PACK_FORMATS = (*FORMATS, "GIF", "BMP", "TIFF", "AVIF")
 MAX_CLASSES = 100_000
 # Of one compressed text in a PNG; Pillow's 1 MiB refuses pictures whose maker keeps its whole graph there. All texts of a
 # picture together are bound by Pillow's MAX_TEXT_MEMORY, 64 MiB.
@@ -139,9 +139,13 @@ def _to_srgb(image: Image.Image, background: Color) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey (Pillow's I and I;16 modes) rounded to 8 bit; `convert` would clip it to white."""
+    """16-bit grey (Pillow's I and I;16 modes) rounded to 8 bit; `convert` would clip it to white, and what is deeper."""
+    if image.mode == "F":
+        raise ValueError("numbers with a fraction are no colours; save it with 8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.int64).clip(0, 65535)
+        levels = np.asarray(image).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("32 bits a channel; save it with 8 or 16")
         return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     return image
 

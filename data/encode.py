@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from data.captions import decode_caption
 from data.decode import PACK_FORMATS, Color, decode_image, decode_label, image_size
-from data.sources import Item
+from data.items import Item
 from data.tar import Sample
 
 RESIZES = ("center_crop", "pad", "none")
@@ -25,11 +26,17 @@ class Encoding:
     background: Color
     format: str
     quality: int
-    captions: bool = False  # pictures without one are bad
+    min_side: int = 0
+    captions: bool = False  # a source without any is of no use
+    skip_uncaptioned: bool = False
 
 
-class TooSmallError(ValueError):
-    """A picture smaller than what it should become; left out by choice, not a fault."""
+TOO_SMALL, BELOW, UNCAPTIONED = "smaller than --size", "smaller than --min-side", "without a caption"
+BY_CHOICE = (TOO_SMALL, BELOW, UNCAPTIONED)
+
+
+class LeftOutError(ValueError):
+    """A picture that is left out by choice (one of BY_CHOICE), not a fault."""
 
 
 def encode(item: Item, how: Encoding) -> Sample:
@@ -37,15 +44,21 @@ def encode(item: Item, how: Encoding) -> Sample:
     content = item.image.read()
     image = decode_image(content, background=how.background, shrink_to=how.size, formats=PACK_FORMATS)
     height, width = image_size(content)
+    if min(height, width) < how.min_side:
+        raise LeftOutError(BELOW)
     facts = {"source": item.name, "width": width, "height": height}
     sample = {how.format: _encoded(resized(image, how), how)}
     sample |= {ext: span.read() for ext, span in item.old.items() if ext != "json"}
     if item.text is not None:
         sample["txt"] = item.text.encode()
+    elif "txt" in sample:
+        sample["txt"] = decode_caption(sample["txt"]).encode()
     if item.label is not None:
         sample["cls"] = str(item.label).encode()
     if how.captions and "txt" not in sample:
         raise ValueError("no caption (--text-column names their column)")
+    if how.skip_uncaptioned and not sample.get("txt"):
+        raise LeftOutError(UNCAPTIONED)
     if "cls" in sample:
         decode_label(sample["cls"])
     sample["json"] = json.dumps(item.extra | _old_facts(item) | facts, ensure_ascii=False, sort_keys=True).encode()
@@ -56,7 +69,7 @@ def outcome(item: Item, how: Encoding) -> Sample | tuple[str, str]:
     """The sample, or (reason, detail) why there is none; what worker processes send back."""
     try:
         return encode(item, how)
-    except TooSmallError as error:
+    except LeftOutError as error:
         return str(error), ""
     except (ValueError, OSError) as error:
         reason, _, detail = (error.strerror or str(error) if isinstance(error, OSError) else str(error)).partition(": ")
@@ -71,7 +84,7 @@ def resized(image: Image.Image, how: Encoding) -> Image.Image:
         image = center_crop(image)
     longest = max(image.size)
     if longest < how.size and not how.upscale:
-        raise TooSmallError("smaller than --size")
+        raise LeftOutError(TOO_SMALL)
     width, height = (max(1, round(side * how.size / longest)) for side in image.size)
     image = resize(image, (height, width))
     return image if how.resize == "center_crop" else _padded(image, how)

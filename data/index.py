@@ -73,6 +73,9 @@ class Index(Strict):
     text_encoder: TextInfo | None = None
     fingerprint: str
     skipped: dict[str, Skipped] = {}
+    notes: dict[str, Skipped] = {}
+    unread: dict[str, Skipped] = {}
+    read_as: str = ""
     settings: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -194,12 +197,18 @@ def report(index: Index, folder: Path) -> None:
     for split, num in index.num_images.items():
         shards = sum(shard.split == split for shard in index.shards)
         print(f"{folder}: {num:,} pictures in {shards} {split} shards, {size}")
+    if index.read_as:
+        print(f"read as: {index.read_as}")
     if index.classes:
         print(f"classes: {len(index.classes)}")
     if index.text_encoder:
         print(f"captions: {index.text_encoder.id}, {index.text_encoder.dim} features a token")
     for reason, skipped in index.skipped.items():
         print(f"skipped {skipped.num}: {reason}: {', '.join(skipped.names[:5])}")
+    for note, packed in index.notes.items():
+        print(f"packed {packed.num:,} {note}: {', '.join(packed.names[:5])}")
+    for what, unread in index.unread.items():
+        print(f"not read {unread.num:,} {what}: {', '.join(unread.names[:5])}")
 
 
 def _sizes(index: Index) -> str:

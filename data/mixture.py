@@ -165,6 +165,9 @@ def merged(indexes: Sequence[Index], weights: Sequence[float]) -> Index:
         "label_counts": None,
         "fingerprint": _fingerprint(indexes, weights),
         "skipped": {},
+        "notes": {},
+        "unread": {},
+        "read_as": "",
         "settings": {},
     }
     return first.model_copy(update=changes)

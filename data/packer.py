@@ -7,6 +7,7 @@ that sampling will use. The same source and settings give the same bytes, on any
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -18,16 +19,17 @@ from pathlib import Path
 import numpy as np
 
 from data.cli import progress
-from data.encode import outcome
+from data.encode import BY_CHOICE, TOO_SMALL, outcome
+from data.files import look
 from data.index import INDEX_VERSION, Index, ShardInfo, TextInfo, load, save
+from data.items import Source
+from data.plan import plan_shards
 from data.settings import Settings
-from data.sources import Item, Source, find_kind, list_source
-from data.tally import Tally, find_tars, index_folder
+from data.sources import find_kind, list_source
+from data.tally import Counted, Tally, find_tars, index_folder
 from data.tar import TEXT_MEMBER, Sample
 from data.write import Shard, check_target, is_free, parallel, workspace
 
-SHARD_IMAGES = 1000  # at most, by default
-SHARDS = 16  # a multiple of it by default, for readers split shards into 8 or 16 streams
 GROUP = 256  # samples whose captions are encoded together
 FEW_BYTES = 64 << 20  # of pictures: below, worker processes cost more time to start than they save
 
@@ -49,13 +51,15 @@ def pack(
     if not src.is_dir():
         raise ValueError(f"source {src} is not a folder; name a folder of pictures or of .tar shards")
     check_target(src, dst)
-    kind = settings.source or find_kind(src)
+    tree = look(src)
+    kind = find_kind(tree, settings.choices())
     keep = kind == "tars" and settings.size == 0
     if keep:
         settings.check_keep()
         digest = _digest([path.relative_to(src).as_posix(), path.stat().st_size] for path in find_tars(src))
     else:
-        source = list_source(src, kind, settings.text_column, settings.label_column)
+        source = list_source(tree, kind, settings.choices())
+        _check_splits(src, source, settings)
         digest = _digest(_listing(source, settings))
     if not overwrite and (done := _already_packed(dst, digest)):
         return done
@@ -77,6 +81,9 @@ def _packed(source: Source, folder: Path, settings: Settings, about: dict, worke
     tally = Tally()
     for reason, name in source.bad:
         tally.skip(reason, name)
+    unread = Counted()
+    for what, name in source.unread:
+        unread.add(what, name)
     items = [item for _, _, part in plan for item in part]
     if workers is None:
         workers = 0 if sum(item.image.size for item in items) < FEW_BYTES else os.cpu_count() or 1
@@ -89,6 +96,8 @@ def _packed(source: Source, folder: Path, settings: Settings, about: dict, worke
         resize=RESIZE_VERSION,
         text_encoder=texts.info,
         settings=about,
+        unread=unread.fields(),
+        read_as=source.read_as,
     )
 
 
@@ -112,35 +121,21 @@ def _linked(src: Path, folder: Path, about: dict) -> Index:
     return index_folder(folder, settings=about)
 
 
-def plan_shards(items: list[Item], settings: Settings) -> list[tuple[str, str, list[Item]]]:
-    """(name, split, items) of each shard: the split by hash of the key alone, the order a mixture fixed by the seed."""
-    mixed = sorted(items, key=lambda item: _hash(f"{settings.seed}/{item.key}"))[: settings.limit or None]
-    splits: dict[str, list[Item]] = {"train": [], "val": []}
-    for item in mixed:
-        splits["val" if held_out(item.key, settings.val) else "train"].append(item)
-    plan = []
-    for split, rows in splits.items():
-        asked = settings.shards if split == "train" else 0
-        num = min(len(rows), asked or _num_shards(len(rows), split))
-        for k in range(num):
-            part = rows[k * len(rows) // num : (k + 1) * len(rows) // num]
-            plan.append((f"{split}-{k:05d}.tar", split, part))
-    return plan
-
-
-def held_out(key: str, fraction: float) -> bool:
-    """Whether a key belongs to val: the same answer at every size, seed and selection of pictures."""
-    return int(_hash(f"val/{key}")[:12], 16) < fraction * 16**12
-
-
-def _num_shards(num: int, split: str) -> int:
-    least = -(-num // SHARD_IMAGES)
-    return -(-least // SHARDS) * SHARDS if split == "train" else least
+def _check_splits(src: Path, source: Source, settings: Settings) -> None:
+    """Held-out pictures of a source are never mixed with others by accident."""
+    num = sum(item.split == "val" for item in source.items)
+    if settings.val and num:
+        raise ValueError(
+            f"source {src} holds out {num:,} pictures itself; leave out --val {settings.val} to keep them, "
+            "or add --no-splits to divide all pictures anew"
+        )
 
 
 def _kept(results: Iterable, tally: Tally) -> Iterator[tuple[str, Sample]]:
     for item, result in results:
         if isinstance(result, dict):
+            if result.get("txt") == b"":
+                tally.notes.add("without a caption, trained as empty", item.name)
             yield item.key, result
         else:
             reason, detail = result
@@ -191,16 +186,22 @@ def _half_the_cores() -> Iterator[None]:
 
 
 def _check_bad(tally: Tally, num: int, settings: Settings) -> None:
-    small = tally.skipped_num["smaller than --size"]
-    bad = sum(tally.skipped_num.values()) - small
-    told = "; ".join(f"{n} {why}: {', '.join(tally.skipped[why][:3])}" for why, n in sorted(tally.skipped_num.items()))
-    if not tally.sizes and small and not bad:
-        raise ValueError(f"all {small} pictures are smaller than --size {settings.size}; give less, or --upscale")
+    counts = tally.skipped.num
+    chosen = {why: counts[why] for why in BY_CHOICE if counts[why]}
+    bad = counts.total() - sum(chosen.values())
+    told = "; ".join(f"{n} {why}: {', '.join(tally.skipped.names[why][:3])}" for why, n in sorted(counts.items()))
+    if not tally.sizes and list(chosen) == [TOO_SMALL] and not bad:
+        raise ValueError(
+            f"all {chosen[TOO_SMALL]} pictures are smaller than --size {settings.size}; give less, or --upscale"
+        )
     if not tally.sizes:
         raise ValueError(f"source has no readable picture ({told or 'nothing found'}); mend the files")
     if bad > settings.max_bad * num:
         allowed = f"more than --max-bad {settings.max_bad} allows"
-        raise ValueError(f"{bad} of {num} pictures are bad, {allowed} ({told}); mend or remove them")
+        raise ValueError(
+            f"{bad} of {num} pictures are bad, {allowed} ({told}); mend them, or leave them out with "
+            f"--max-bad {math.ceil(100 * bad / num) / 100:g}"
+        )
 
 
 def _drop_empty(folder: Path, shards: list[ShardInfo]) -> list[ShardInfo]:
@@ -216,7 +217,7 @@ def _listing(source: Source, settings: Settings) -> Iterator[list]:
 
     yield [INDEX_VERSION, RESIZE_VERSION, settings.model_dump(), source.bad, source.classes]
     for item in source.items:
-        yield [item.key, item.name, item.image.offset, item.image.size, item.text, item.label, item.extra]
+        yield [item.key, item.name, item.split, item.image.offset, item.image.size, item.text, item.label, item.extra]
 
 
 def _digest(rows: Iterable[list]) -> str:
@@ -232,7 +233,3 @@ def _already_packed(dst: Path, digest: str) -> Index | None:
     except ValueError:
         return None
     return index if index.settings.get("source_sha256") == digest else None
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

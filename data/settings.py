@@ -4,7 +4,7 @@ from PIL import ImageColor
 
 from data.encode import FORMATS, RESIZES, Encoding
 from data.index import TEXT_TOKENS, Strict
-from data.sources import KINDS
+from data.items import KINDS, Choices
 
 
 class Settings(Strict):
@@ -19,13 +19,16 @@ class Settings(Strict):
     text_encoder: str | None = None
     text_tokens: int = TEXT_TOKENS
     source: str | None = None
-    text_column: str = "text"
+    text_column: str | None = None
     label_column: str | None = None
+    splits: bool = True
     shards: int = 0
     val: float = 0.0
     limit: int = 0
     seed: int = 0
     max_bad: float = 0.05
+    min_side: int = 0
+    skip_uncaptioned: bool = False
 
     def check(self) -> None:
         """ValueError about the first option that is out of range."""
@@ -42,6 +45,7 @@ class Settings(Strict):
             ("--limit", self.limit, 0, 1 << 60),
             ("--seed", self.seed, 0, (1 << 63) - 1),
             ("--max-bad", self.max_bad, 0.0, 1.0),
+            ("--min-side", self.min_side, 0, 8192),
         ):
             if not low <= value <= high:
                 raise ValueError(f"{flag} {value} is out of range; give {low} to {high}")
@@ -55,11 +59,13 @@ class Settings(Strict):
             ("--val", self.val, default.val),
             ("--limit", self.limit, default.limit),
             ("--shards", self.shards, default.shards),
+            ("--min-side", self.min_side, default.min_side),
+            ("--skip-uncaptioned", self.skip_uncaptioned, default.skip_uncaptioned),
+            ("--no-splits", not self.splits, not default.splits),
         ):
             if value != usual:
-                raise ValueError(
-                    f"{flag} {value} changes shards, --size 0 (--keep) leaves tars as they are; give a --size"
-                )
+                given = flag if value is True else f"{flag} {value}"
+                raise ValueError(f"{given} changes shards, --size 0 (--keep) leaves tars as they are; give a --size")
 
     def encoding(self) -> Encoding:
         """The part that worker processes need."""
@@ -74,7 +80,15 @@ class Settings(Strict):
             background=background,  # type: ignore[arg-type]
             format=self.format,
             quality=self.quality,
+            min_side=self.min_side,
             captions=self.text_encoder is not None,
+            skip_uncaptioned=self.skip_uncaptioned,
+        )
+
+    def choices(self) -> Choices:
+        """The part that says how to read the source."""
+        return Choices(
+            source=self.source, text_column=self.text_column, label_column=self.label_column, splits=self.splits
         )
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from data.cli import progress
-from data.decode import decode_label, image_size
+from data.decode import FORMATS, decode_label, image_size
+from data.files import look
 from data.index import (
     INDEX_NAME,
     NAMES_KEPT,
@@ -28,6 +29,23 @@ from data.tar import IMAGE_MEMBERS, Hashing, Sample, open_shard, stream
 
 
 @dataclass
+class Counted:
+    """Numbers of names by what is said about them; of the names only the first few."""
+
+    num: Counter = field(default_factory=Counter)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, what: str, name: str) -> None:
+        self.num[what] += 1
+        names = self.names.setdefault(what, [])
+        if len(names) < NAMES_KEPT:
+            names.append(name)
+
+    def fields(self) -> dict[str, Skipped]:
+        return {what: Skipped(num=num, names=self.names[what]) for what, num in sorted(self.num.items())}
+
+
+@dataclass
 class Tally:
     """What is learned from samples as they pass: sizes, labels, which members all of them have."""
 
@@ -35,21 +53,18 @@ class Tally:
     sides: Counter = field(default_factory=Counter)  # shorter ones
     labels: Counter = field(default_factory=Counter)
     common: set[str] | None = None
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-    skipped_num: Counter = field(default_factory=Counter)
+    skipped: Counted = field(default_factory=Counted)
+    notes: Counted = field(default_factory=Counted)  # about samples that are packed
 
     def skip(self, reason: str, name: str) -> None:
-        self.skipped_num[reason] += 1
-        names = self.skipped.setdefault(reason, [])
-        if len(names) < NAMES_KEPT:
-            names.append(name)
+        self.skipped.add(reason, name)
 
     def add(self, sample: Sample) -> None:
         """Count a good sample; ValueError for one that is not."""
         image = next((sample[ext] for ext in IMAGE_MEMBERS if ext in sample), None)
         if image is None:
             raise ValueError("no picture")
-        size = image_size(image)
+        size = image_size(image, FORMATS)  # what readers decode
         if "cls" in sample:
             self.labels[decode_label(sample["cls"])] += 1
         self.sizes.add(size)
@@ -77,7 +92,8 @@ class Tally:
             label_counts={name: self.labels[k] for k, name in enumerate(classes)} if classes else None,
             has_text="txt" in common,
             fingerprint=fingerprint(shards),
-            skipped={why: Skipped(num=n, names=self.skipped[why]) for why, n in sorted(self.skipped_num.items())},
+            skipped=self.skipped.fields(),
+            notes=self.notes.fields(),
             **fields,
         )
 
@@ -100,10 +116,8 @@ def index_folder(folder: Path, old: Index | None = None, **fields: Any) -> Index
 
 
 def find_tars(folder: Path) -> list[Path]:
-    """All tars below a folder, in order, without those that are being written."""
-    return sorted(
-        p for p in folder.rglob("*.tar") if not any(part.endswith(".part") for part in p.relative_to(folder).parts)
-    )
+    """All tars below a folder, in order, without hidden ones and those that are being written."""
+    return [folder / path for path in look(folder).files if path.suffix == ".tar"]
 
 
 def _scan(folder: Path, path: Path, tally: Tally) -> ShardInfo:

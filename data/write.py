@@ -20,7 +20,7 @@ from data.index import INDEX_NAME, ShardInfo, load
 from data.tar import Sample
 
 PART = "packing.part"  # the folder in which a data set is built before it is moved into place
-OURS = re.compile(r"(train|val)-\d{5}\.tar")
+OURS = re.compile(r"(train|val|test)-\d{5}\.tar")
 CHUNK = 16  # items given to a worker process at once
 
 A = TypeVar("A")

@@ -10,10 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from data.files import look
+from data.items import Choices, Source
 from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder
+from data.sources import find_kind, list_source
 from data.tally import index_folder
+from data.tar import stream
 from data.text import TextEncoder
 
 SIDE = 24
@@ -81,6 +85,16 @@ def make_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
     return path
 
 
+def lay(folder: Path, *pictures: str, others: dict[str, bytes | str] | None = None) -> Path:
+    """A folder of pictures and of other files."""
+    files: dict[str, bytes | str] = {name: png() for name in pictures} | (others or {})
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
 def foreign_folder(folder: Path, num_shards: int = 2, num: int = 5, index: bool = True) -> Path:
     """Tars as img2dataset writes them, of pictures of one colour each: shard s, sample k has key sssss-kkkk."""
     for s in range(num_shards):
@@ -96,6 +110,21 @@ def foreign_folder(folder: Path, num_shards: int = 2, num: int = 5, index: bool 
     if index:
         reindex(folder)
     return folder
+
+
+def listed(folder: Path, **choices) -> Source:
+    """What a folder is read as, by `Choices`, without packing it."""
+    tree, asked = look(folder), Choices(**choices)
+    return list_source(tree, find_kind(tree, asked), asked)
+
+
+def members(folder: Path) -> dict[str, dict[str, bytes]]:
+    """All samples of a packed folder by key."""
+    found = {}
+    for path in sorted(folder.glob("*.tar")):
+        with path.open("rb") as file:
+            found.update(stream(file, path.name))
+    return found
 
 
 def reindex(folder: Path):

@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-import data.packer
 from data.cli import run
 from data.index import load
+from data.items import Item
 from data.pack import main
-from data.packer import held_out, pack
+from data.packer import pack
+from data.plan import held_out, plan_shards
 from data.resize import RESIZE_VERSION, downsample
 from data.settings import Settings
 from data.shapes import write_folder
@@ -81,8 +82,8 @@ def test_shards_are_mixtures_of_equal_size(tmp_path):
 
 @pytest.mark.parametrize(("num", "shards"), [(5, 5), (40, 16), (16_001, 32)])
 def test_number_of_shards(num, shards):
-    items = [data.packer.Item(f"{k}", f"{k}", None) for k in range(num)]
-    plan = data.packer.plan_shards(items, Settings())
+    items = [Item(f"{k}", f"{k}", None) for k in range(num)]
+    plan = plan_shards(items, Settings())
     assert len(plan) == shards
     assert sum(len(part) for _, _, part in plan) == num
     assert max(len(part) for _, _, part in plan) <= 1000

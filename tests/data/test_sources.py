@@ -9,23 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.files import look
 from data.index import load
+from data.items import Choices
 from data.packer import pack
 from data.settings import Settings
 from data.shards import read_split
-from data.sources import find_kind, list_source
-from data.tar import stream
+from data.sources import find_kind
 
-from .conftest import foreign_folder, make_tar, png
-
-
-def members(folder: Path) -> dict[str, dict[str, bytes]]:
-    """All samples of a packed folder by key."""
-    found = {}
-    for path in sorted(folder.glob("*.tar")):
-        with path.open("rb") as file:
-            found.update(stream(file, path.name))
-    return found
+from .conftest import foreign_folder, listed, make_tar, members, png
 
 
 def image_folder(folder: Path, rows: list[dict], color=(200, 30, 30)) -> Path:
@@ -128,7 +120,7 @@ def test_classes_of_a_packed_folder_keep_their_names(packed, tmp_path):
 
 
 def test_kinds_are_found_by_content_and_can_be_forced(tmp_path, shapes):
-    assert find_kind(shapes) == "metadata"
+    assert find_kind(look(shapes), Choices()) == "metadata"
     assert pack(shapes, tmp_path / "a", Settings(size=16, source="plain")).classes is None
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"has no pictures .* name a folder that has"):
@@ -180,7 +172,9 @@ def test_names_that_are_no_text_and_odd_labels_are_counted_or_packed(tmp_path):
     make_tar(
         tmp_path / "tars/0.tar", [(f"{k}.{ext}", c) for k in "ab" for ext, c in (("png", png()), ("cls", k.encode()))]
     )
-    with pytest.raises(ValueError, match=r"2 \.cls member is no class number below 100,000: .*0\.tar/a \(it holds b'a'\)"):
+    with pytest.raises(
+        ValueError, match=r"2 \.cls member is no class number below 100,000: .*0\.tar/a \(it holds b'a'\)"
+    ):
         pack(tmp_path / "tars", tmp_path / "out2", Settings(size=16))
 
 
@@ -211,16 +205,16 @@ def test_metadata_that_is_not_what_it_should_be(tmp_path):
     with pytest.raises(ValueError, match=r"no readable picture \(1 caption is no text: a\.png\)"):
         pack(src, tmp_path / "out", Settings(size=16))
     with pytest.raises(ValueError, match=r"--text-column 'caption' is not in .* file_name, group, text"):
-        list_source(src, "metadata", "caption", None)
+        listed(src, text_column="caption")
     (src / "metadata.jsonl").write_text('{"file_name": "a.png"}\n{oops\n')
     with pytest.raises(ValueError, match="line 2 is not JSON"):
-        list_source(src, "metadata", "text", None)
+        listed(src)
     (src / "metadata.jsonl").write_text('{"name": "a.png"}\n')
     with pytest.raises(ValueError, match="line 1 names no picture"):
-        list_source(src, "metadata", "text", None)
+        listed(src)
     (src / "metadata.jsonl").write_text('{"file_name": "a.png", "label": [1]}\n')
     with pytest.raises(ValueError, match=r"a label in .* is \[1\]"):
-        list_source(src, "metadata", "text", None)
+        listed(src)
 
 
 def test_fault32_every_mode_of_picture_packs_to_rgb(tmp_path):

@@ -1,0 +1,85 @@
+"""What a source becomes before anything is decoded: items with unique keys, and a word about everything else."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from data.tar import Span
+
+KINDS = ("metadata", "classes", "plain", "tars")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the user says about a source; None is found by itself.
+
+    source: one of KINDS. splits: whether folders, shards and a column may name the split of a picture.
+    """
+
+    source: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    splits: bool = True
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture to pack. `name` is its path within the source; `old` are members that are carried over."""
+
+    key: str
+    name: str
+    image: Span
+    text: str | None = None
+    label: int | None = None
+    extra: dict = field(default_factory=dict)
+    old: dict[str, Span] = field(default_factory=dict)
+    split: str = "train"
+
+
+Named = tuple[str, str]  # (reason, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Pictures that can be used, those that cannot, files that were not read; read_as says what it was taken for."""
+
+    items: list[Item]
+    read_as: str
+    bad: list[Named] = field(default_factory=list)
+    unread: list[Named] = field(default_factory=list)
+    classes: list[str] | None = None
+
+
+def printable(name: str) -> str:
+    """A file name as text that any encoding can hold: bytes that are no UTF-8 are spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def whole(path: Path) -> Span:
+    return Span(path, 0, path.stat().st_size)
+
+
+def finished(items: Iterable[Item]) -> list[Item]:
+    """The items with keys made from their names, and a caption, empty if need be, for all of them or for none."""
+    keyed = _with_keys(items)
+    if all(item.text is None and "txt" not in item.old for item in keyed):
+        return keyed
+    return [item if item.text is not None or "txt" in item.old else replace(item, text="") for item in keyed]
+
+
+def _with_keys(items: Iterable[Item]) -> list[Item]:
+    """Keys that are plain, without dots, unique, short."""
+    used: set[str] = set()
+    out = []
+    for item in items:
+        stem = str(PurePosixPath(item.key).with_suffix(""))
+        key = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")
+        if key != stem or len(key) > 80 or key in used:
+            key = f"{key[:60]}-{hashlib.sha256(item.name.encode()).hexdigest()[:12]}"
+        if key in used:
+            raise ValueError(f"source: {item.name} occurs twice; remove one")
+        used.add(key)
+        out.append(replace(item, key=key))
+    return out
