@@ -64,12 +64,20 @@ def gone(done: subprocess.CompletedProcess) -> str:
 
 
 def test_fault1_a_killed_rank_costs_the_images_since_the_last_save(job, two):
-    """-9 to rank 1 at image 40; the last save was at 24. Rank 0 says in one line what happened to it."""
-    told = gone(job.train("--zero", "1", world=2, accident="kill 1 40"))
-    assert "rank 0 lost another one at image 40" in told or "exitcode  : -9" in told
+    """-9 to rank 1 at image 40; the last save was at 24. Rank 0 says in one line what happened to it, and ends by itself."""
+    (code, told), (killed, _) = job.ranks("--zero", "1", world=2, accident="kill 1 40")
+    assert (code, killed) == (1, -9)
+    assert "error: stage base_8: rank 0 lost another one at image 40 (" in told
+    assert "Traceback" not in told
     assert nimg_of(RunDir(job.run).latest()) == 24
     assert job.train("--zero", "1", world=2).returncode == 0
     assert_same_end(job.run, two)
+
+
+def test_fault1_under_a_launcher_all_end(job):
+    """It tells each rank that is left to stop, which it may do before that rank has noticed."""
+    assert "exitcode  : -9" in gone(job.train("--zero", "1", world=2, accident="kill 1 40"))
+    assert nimg_of(RunDir(job.run).latest()) in (24, 40)
 
 
 @pytest.mark.parametrize("accident", ["term 1 16", "usr1 0 16"])

@@ -1,0 +1,158 @@
+"""What a run is judged by: validation, pictures painted again, grids, the loss by noise level. With ideal denoisers wherever it can
+be, so that what must come out is known."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from data.batch import Batch, Cond, to_float, to_uint8
+from data.resize import downsample
+from stages.build import build_stage
+from stages.config import AugConfig, BaseConfig, NoiseConfig, SampleConfig, SuperResConfig
+from stages.stage import Losses
+from stages.training import validate
+from stages.training.engine import LocalEngine, Update
+from stages.training.grid import sample_grid
+from stages.training.guard import SigmaQuartiles
+from tests.stages.tiny import base_config, shapes_batch, sr_config, wake
+from tests.worlds import TINY_NET, FiniteStage, finite_stage
+
+SAMPLE = SampleConfig(num_steps=12, sigma_max=10, sigma_min=0.01)
+PAD = 2  # between the pictures of a grid
+
+
+def world(kind: str, *, aug_sigma: float = 0.0) -> tuple[FiniteStage, Batch]:
+    """An ideal stage of 4 px over eight pictures, and a batch of them all."""
+    images = torch.randint(0, 256, (8, 3, 4, 4), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    settings = SAMPLE.model_copy(update={"aug_sigma": aug_sigma})
+    config = {
+        "base": BaseConfig(resolution=4, net=TINY_NET, sample=settings),
+        "super_res": SuperResConfig(
+            resolution=4, low_res=2, net=TINY_NET, sample=settings, aug=AugConfig(max_sigma=100.0)
+        ),
+    }[kind]
+    batch = Batch(image=images, cond=Cond.empty(8), index=torch.arange(8), keys=tuple("abcdefgh"))
+    return finite_stage(config, to_float(images)), batch
+
+
+class TestPaintedAgain:
+    """The stage below noises a held-out picture to TRUNCATED and samples from there."""
+
+    def which(self, stage: FiniteStage, batch: Batch) -> list[int]:
+        found, error = stage.world.nearest(validate.paint_again(stage, batch, 4))
+        assert error.max() < 0.05  # an ideal stage paints pictures of its set and nothing else
+        return found.tolist()
+
+    def test_little_noise_gives_the_picture_itself_much_another_one(self, monkeypatch):
+        stage, batch = world("base")
+        monkeypatch.setattr(validate, "TRUNCATED", 0.2)
+        assert self.which(stage, batch) == list(range(8))
+        monkeypatch.setattr(validate, "TRUNCATED", 30.0)
+        assert sum(k == found for k, found in enumerate(self.which(stage, batch))) < 5
+
+    def test_the_level_of_validation_keeps_most(self):
+        stage, batch = world("base")
+        assert sum(k == found for k, found in enumerate(self.which(stage, batch))) >= 6
+        assert max(call.sigma.max() for call in stage.asked) == validate.TRUNCATED == 1.0
+
+    def test_a_stage_below_with_a_condition_is_given_it(self, monkeypatch):
+        """However much noise, its own low_res says which picture it is; augmented beyond recognition it no longer does."""
+        monkeypatch.setattr(validate, "TRUNCATED", 30.0)
+        stage, batch = world("super_res")
+        assert self.which(stage, batch) == list(range(8))
+        blind, _ = world("super_res", aug_sigma=100.0)
+        assert sum(k == found for k, found in enumerate(self.which(blind, batch))) < 5
+
+    def test_the_same_every_time_and_for_each_picture_its_own_noise(self):
+        stage, batch = world("base")
+        painted = validate.paint_again(stage, batch, 4)
+        assert torch.equal(painted, validate.paint_again(stage, batch, 4))
+        assert_close(validate.paint_again(stage, batch[3:5], 4), painted[3:5])
+        noise = stage.asked[0].x - to_float(batch.image)
+        assert noise.flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.7
+
+
+@pytest.mark.parametrize("crop", [0, 8], ids=["whole", "crop"])
+def test_a_given_low_res_is_flipped_and_cropped_with_its_truth(crop):
+    """The picture's own low_res, given, is what the stage makes itself of the picture."""
+    torch.manual_seed(0)
+    stage = wake(build_stage(sr_config(crop=crop)))
+    batch = shapes_batch(16, 16)
+    with torch.no_grad():
+        own = stage(batch, 0).per_image
+        given = stage(batch, 0, low_res=downsample(to_float(batch.image), (8, 8))).per_image
+        other = stage(batch, 0, low_res=torch.zeros(16, 3, 8, 8)).per_image
+    assert_close(given, own, rtol=1e-4, atol=1e-5)
+    assert (other - own).abs().median() > 1e-3
+
+
+class TestQuartiles:
+    NOISE = NoiseConfig(mean=-0.5, std=1.5)
+
+    @pytest.fixture
+    def engine(self) -> LocalEngine:
+        config = base_config()
+        return LocalEngine(build_stage(config), config.train, torch.device("cpu"))
+
+    def update(self, sigma: Tensor, per_image: Tensor, *, applied: bool = True) -> Update:
+        parts = zip(sigma.split(8), per_image.split(8), strict=True)
+        losses = tuple(Losses(loss=loss.mean(), per_image=loss, sigma=level) for level, loss in parts)
+        return Update(loss=1.0, grad_norm=1.0, losses=losses, applied=applied)
+
+    def test_the_first_is_the_lowest_noise(self, engine):
+        """A loss that is the level's rank among 4,000 training levels has the means 1/8, 3/8, 5/8, 7/8."""
+        sigma = (-0.5 + 1.5 * torch.randn(4000, generator=torch.Generator().manual_seed(0))).exp()
+        quartiles = SigmaQuartiles(self.NOISE)
+        quartiles.add(self.update(sigma, sigma.argsort().argsort() / 4000))
+        found = quartiles.take(engine)
+        assert found == pytest.approx(
+            {"loss_q1": 1 / 8, "loss_q2": 3 / 8, "loss_q3": 5 / 8, "loss_q4": 7 / 8}, abs=0.02
+        )
+
+    def test_each_line_has_its_own_images_and_skipped_ones_never(self, engine):
+        quartiles, low, high = SigmaQuartiles(self.NOISE), torch.full((8,), 1e-3), torch.full((8,), 1e3)
+        quartiles.add(self.update(low, torch.full((8,), 3.0)))
+        quartiles.add(self.update(low, torch.full((8,), 5.0)))
+        quartiles.add(self.update(high, torch.full((8,), float("nan")), applied=False))
+        assert quartiles.take(engine) == {"loss_q1": 4.0}
+        quartiles.add(self.update(high, torch.full((8,), 7.0)))
+        assert quartiles.take(engine) == {"loss_q4": 7.0}
+
+
+class TestGrid:
+    def pictures(self, grid: Tensor) -> Tensor:
+        """(rows, columns, 3, 4, 4) of a grid of 4 px pictures."""
+        rows, cols = ((side - PAD) // (4 + PAD) for side in grid.shape[1:])
+        tiles = grid[:, PAD:, PAD:].unfold(1, 4, 4 + PAD).unfold(2, 4, 4 + PAD)
+        assert tiles.shape[1:3] == (rows, cols)
+        return tiles.permute(1, 2, 0, 3, 4)
+
+    def test_a_base_stage_shows_samples_over_truth(self):
+        stage, batch = world("base")
+        found = self.pictures(sample_grid(stage, batch))
+        assert found.shape[:2] == (2, 8)
+        assert torch.equal(found[1], batch.image)
+        for sample in found[0]:
+            assert (sample.int() - batch.image.int()).abs().flatten(1).amax(1).min() <= 3
+        assert len({sample.numpy().tobytes() for sample in found[0]}) > 2
+        assert torch.equal(sample_grid(stage, batch), sample_grid(stage, batch))
+
+    def test_super_resolution_shows_low_res_sample_and_truth(self):
+        stage, batch = world("super_res")
+        found = self.pictures(sample_grid(stage, batch)).flatten(0, 1).unflatten(0, (8, 3))
+        low_res = stage.enlarge(downsample(to_float(batch.image), (2, 2)))
+        assert torch.equal(found[:, 0], to_uint8(low_res))
+        assert (found[:, 1].int() - batch.image.int()).abs().max() <= 3
+        assert torch.equal(found[:, 2], batch.image)
+
+    @pytest.mark.parametrize("aug_sigma", [0.0, 0.5])
+    def test_its_condition_is_augmented_as_sampling_s_is(self, aug_sigma):
+        """The level of the settings is told and applied."""
+        stage, batch = world("super_res", aug_sigma=aug_sigma)
+        sample_grid(stage, batch)
+        low_res = stage.enlarge(downsample(to_float(batch.image), (2, 2)))
+        for call in stage.asked:
+            assert call.aug_sigma.tolist() == [aug_sigma] * 8
+            assert (call.low_res - low_res).square().mean().sqrt().item() == pytest.approx(aug_sigma, rel=0.1)
+        assert len(stage.asked) == SAMPLE.num_steps
