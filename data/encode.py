@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from data.captions import decode_caption
+from data.captions import check_caption, decode_caption
 from data.decode import PACK_FORMATS, Color, decode_image, decode_label, image_size
-from data.items import Item
+from data.items import DAMAGED, Item
 from data.tar import Sample
 
 RESIZES = ("center_crop", "pad", "none")
@@ -32,7 +32,7 @@ class Encoding:
 
 
 TOO_SMALL, BELOW, UNCAPTIONED = "smaller than --size", "smaller than --min-side", "without a caption"
-BY_CHOICE = (TOO_SMALL, BELOW, UNCAPTIONED)
+BY_CHOICE = (TOO_SMALL, BELOW, UNCAPTIONED, DAMAGED)
 
 
 class LeftOutError(ValueError):
@@ -49,8 +49,11 @@ def encode(item: Item, how: Encoding) -> Sample:
     facts = {"source": item.name, "width": width, "height": height}
     sample = {how.format: _encoded(resized(image, how), how)}
     sample |= {ext: span.read() for ext, span in item.old.items() if ext != "json"}
+    old_facts = _old_facts(item)
     if item.text is not None:
         sample["txt"] = item.text.encode()
+    elif item.text_column:
+        sample["txt"] = _from_column(old_facts, item.text_column).encode()
     elif "txt" in sample:
         sample["txt"] = decode_caption(sample["txt"]).encode()
     if item.label is not None:
@@ -61,7 +64,7 @@ def encode(item: Item, how: Encoding) -> Sample:
         raise LeftOutError(UNCAPTIONED)
     if "cls" in sample:
         decode_label(sample["cls"])
-    sample["json"] = json.dumps(item.extra | _old_facts(item) | facts, ensure_ascii=False, sort_keys=True).encode()
+    sample["json"] = json.dumps(item.extra | old_facts | facts, ensure_ascii=False, sort_keys=True).encode()
     return sample
 
 
@@ -121,6 +124,13 @@ def _encoded(image: Image.Image, how: Encoding) -> bytes:
     options = {"compress_level": 6} if how.format == "png" else {"quality": how.quality}
     image.save(out, FORMATS[how.format], **options)
     return out.getvalue()
+
+
+def _from_column(facts: dict, column: str) -> str:
+    text = facts.get(column)
+    if not isinstance(text, str | None):
+        raise ValueError("caption is no text")
+    return check_caption(text or "")
 
 
 def _old_facts(item: Item) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from data.tar import Span
 
+DAMAGED = "shard that cannot be read"  # left out by choice
 KINDS = ("metadata", "classes", "plain", "tars")
 
 
@@ -16,17 +17,22 @@ class Choices:
     """What the user says about a source; None is found by itself.
 
     source: one of KINDS. splits: whether folders, shards and a column may name the split of a picture.
+    Of tars: dotted_keys, whether keys end at the last dot of a name; skip_damaged, whether shards that cannot be read are left
+    out.
     """
 
     source: str | None = None
     text_column: str | None = None
     label_column: str | None = None
     splits: bool = True
+    dotted_keys: bool = False
+    skip_damaged: bool = False
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture to pack. `name` is its path within the source; `old` are members that are carried over."""
+    """A picture to pack. `name` is its path within the source; `old` are members that are carried over; `text_column` is where
+    in the old `.json` the caption is."""
 
     key: str
     name: str
@@ -35,6 +41,7 @@ class Item:
     label: int | None = None
     extra: dict = field(default_factory=dict)
     old: dict[str, Span] = field(default_factory=dict)
+    text_column: str | None = None
     split: str = "train"
 
 
@@ -64,9 +71,13 @@ def whole(path: Path) -> Span:
 def finished(items: Iterable[Item]) -> list[Item]:
     """The items with keys made from their names, and a caption, empty if need be, for all of them or for none."""
     keyed = _with_keys(items)
-    if all(item.text is None and "txt" not in item.old for item in keyed):
+    if not any(map(_has_text, keyed)):
         return keyed
-    return [item if item.text is not None or "txt" in item.old else replace(item, text="") for item in keyed]
+    return [item if _has_text(item) else replace(item, text="") for item in keyed]
+
+
+def _has_text(item: Item) -> bool:
+    return item.text is not None or item.text_column is not None or "txt" in item.old
 
 
 def _with_keys(items: Iterable[Item]) -> list[Item]:

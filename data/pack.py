@@ -33,6 +33,12 @@ def main(
         bool,
         typer.Option("--splits/--no-splits", help="whether names (train, val, test) and a column split tell splits"),
     ] = True,
+    dotted_keys: Annotated[
+        bool, typer.Option("--dotted-keys", help="of tars: keys end at the last dot of a name, not at the first")
+    ] = False,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="of tars: leave out shards that cannot be read, not refuse all")
+    ] = False,
     shards: Annotated[int, typer.Option(help="number of train shards; 0: 16 or more, at most 1,000 pictures each")] = 0,
     val: Annotated[float, typer.Option(help="fraction held out into val shards, by hash of the key")] = 0.0,
     limit: Annotated[int, typer.Option(help="pack only so many; 0: all")] = 0,
@@ -53,6 +59,7 @@ def main(
         text_encoder=text_encoder, text_tokens=text_tokens, source=source, text_column=text_column, label_column=label_column,
         splits=splits, shards=shards, val=val, limit=limit, seed=seed, max_bad=max_bad, min_side=min_side,
         skip_uncaptioned=skip_uncaptioned,
+        dotted_keys=dotted_keys, skip_damaged=skip_damaged,
     )  # fmt: skip
     report(pack(src, dst, settings, workers=workers, device=device, overwrite=overwrite), dst)
 

@@ -26,7 +26,7 @@ from data.items import Source
 from data.plan import plan_shards
 from data.settings import Settings
 from data.sources import find_kind, list_source
-from data.tally import Counted, Tally, find_tars, index_folder
+from data.tally import Counted, Tally, find_shards, index_folder
 from data.tar import TEXT_MEMBER, Sample
 from data.write import Shard, check_target, is_free, parallel, workspace
 
@@ -56,7 +56,7 @@ def pack(
     keep = kind == "tars" and settings.size == 0
     if keep:
         settings.check_keep()
-        digest = _digest([path.relative_to(src).as_posix(), path.stat().st_size] for path in find_tars(src))
+        digest = _digest([path.relative_to(src).as_posix(), path.stat().st_size] for path in find_shards(src))
     else:
         source = list_source(tree, kind, settings.choices())
         _check_splits(src, source, settings)
@@ -67,7 +67,9 @@ def pack(
         raise ValueError(f"target {dst} holds something else; name an empty folder, or add --overwrite to replace it")
     about = settings.model_dump() | {"source": kind, "source_sha256": digest}
     with workspace(dst) as folder, _half_the_cores():
-        index = _linked(src, folder, about) if keep else _packed(source, folder, settings, about, workers, device)
+        index = (
+            _linked(src, folder, settings, about) if keep else _packed(source, folder, settings, about, workers, device)
+        )
         save(index, folder)
     return index
 
@@ -109,16 +111,21 @@ def _write(folder: Path, name: str, split: str, results: Iterable, tally: Tally,
         return shard.close()
 
 
-def _linked(src: Path, folder: Path, about: dict) -> Index:
+def _linked(src: Path, folder: Path, settings: Settings, about: dict) -> Index:
     """The tars of `src` as they are (hard links where the file system can), with an index."""
-    for path in find_tars(src):
+    for path in find_shards(src):
         target = folder / path.relative_to(src)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, target)
         except OSError:
             shutil.copyfile(path, target)
-    return index_folder(folder, settings=about)
+    index = index_folder(folder, settings=about, skip_damaged=settings.skip_damaged)
+    read = {shard.name for shard in index.shards}
+    for path in find_shards(folder):
+        if path.relative_to(folder).as_posix() not in read:
+            path.unlink()  # cannot be read, and was to be left out
+    return index
 
 
 def _check_splits(src: Path, source: Source, settings: Settings) -> None:

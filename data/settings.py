@@ -29,6 +29,8 @@ class Settings(Strict):
     max_bad: float = 0.05
     min_side: int = 0
     skip_uncaptioned: bool = False
+    dotted_keys: bool = False
+    skip_damaged: bool = False
 
     def check(self) -> None:
         """ValueError about the first option that is out of range."""
@@ -61,6 +63,7 @@ class Settings(Strict):
             ("--shards", self.shards, default.shards),
             ("--min-side", self.min_side, default.min_side),
             ("--skip-uncaptioned", self.skip_uncaptioned, default.skip_uncaptioned),
+            ("--dotted-keys", self.dotted_keys, default.dotted_keys),
             ("--no-splits", not self.splits, not default.splits),
         ):
             if value != usual:
@@ -88,7 +91,12 @@ class Settings(Strict):
     def choices(self) -> Choices:
         """The part that says how to read the source."""
         return Choices(
-            source=self.source, text_column=self.text_column, label_column=self.label_column, splits=self.splits
+            source=self.source,
+            text_column=self.text_column,
+            label_column=self.label_column,
+            splits=self.splits,
+            dotted_keys=self.dotted_keys,
+            skip_damaged=self.skip_damaged,
         )
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from data.beside import Beside, find_beside
 from data.files import PICTURES, Tree, suffix_of
-from data.index import INDEX_NAME, load
+from data.index import INDEX_NAME
 from data.items import Choices, Item, Named, Source, finished, printable, whole
 from data.metadata import TABLES, list_metadata, tables
 from data.parts import Parts, find_parts
-from data.splits import split_of
-from data.tar import IMAGE_MEMBERS, contents
+from data.tars import list_tars, shards_of
 
 NUMBERED = re.compile(r"\d{5,}")  # folders of img2dataset, 00000 and so on, hold whatever came next
 
@@ -25,7 +24,7 @@ def find_kind(tree: Tree, choices: Choices) -> str:
     """Which of KINDS a folder is, by what lies in it; ValueError where it could be two."""
     if choices.source:
         return choices.source
-    tars, named, pictures = _tars_of(tree), tables(tree), tree.pictures
+    tars, named, pictures = shards_of(tree), tables(tree), tree.pictures
     if tars and (pictures or named):
         raise ValueError(
             f"source {tree.folder} has tars ({tars[0]}) and pictures ({(pictures or named)[0]}); say which: "
@@ -49,7 +48,8 @@ def list_source(tree: Tree, kind: str, choices: Choices) -> Source:
     if kind == "metadata":
         source = list_metadata(tree, choices)
     elif kind == "tars":
-        source = _tars(tree, choices)
+        source = list_tars(tree, choices)
+        source = replace(source, unread=source.unread + _unread(tree, {*shards_of(tree), Path(INDEX_NAME)}))
     else:
         source = _pictures(tree, kind, choices)
     splits = {item.split for item in source.items}
@@ -134,38 +134,6 @@ def _told(kind: str, beside: Beside, numbers: dict[str, int]) -> str:
     if beside.column:
         return f"{classes} with captions in the .json beside the pictures"
     return f"{classes} with captions beside the pictures" if beside.has_captions else f"{classes} without captions"
-
-
-def _tars(tree: Tree, choices: Choices) -> Source:
-    try:
-        index = load(tree.folder)
-    except ValueError:
-        index = None  # foreign tars: classes are called by their numbers, splits by the names of shards
-    known = {shard.name: shard.split for shard in index.shards} if index else {}
-    items: list[Item] = []
-    bad: list[Named] = []
-    tars = _tars_of(tree)
-    for path in tars:
-        shard = _name(path)
-        split = (known.get(shard) or split_of(shard)) if choices.splits else "train"
-        for sample in contents(tree.folder / path):
-            key, members = printable(sample.key), sample.members
-            image = next((members[ext] for ext in IMAGE_MEMBERS if ext in members), None)
-            if image is None:
-                bad.append(("no picture", f"{shard}/{key}"))
-            else:
-                old = {ext: span for ext, span in members.items() if ext in ("txt", "json", "cls")}
-                items.append(Item(f"{key}.tar", f"{shard}/{key}", image, old=old, split=split))
-    if any("cls" in item.old for item in items):
-        bad += [("no label", item.name) for item in items if "cls" not in item.old]
-        items = [item for item in items if "cls" in item.old]
-    unread = _unread(tree, {*tars, Path(INDEX_NAME)})
-    told = f"webdataset tars ({len(tars)}{' with their index' if index else ''})"
-    return Source(items=items, bad=bad, unread=unread, classes=index.classes if index else None, read_as=told)
-
-
-def _tars_of(tree: Tree) -> list[Path]:
-    return [path for path in tree.files if path.suffix == ".tar"]
 
 
 def _unread(tree: Tree, read: set[Path]) -> list[Named]:

@@ -21,11 +21,27 @@ from data.index import (
     count_images,
     fingerprint,
     load,
+    refuse_changed,
     report,
     save,
 )
+from data.items import DAMAGED, printable
 from data.splits import split_of
-from data.tar import IMAGE_MEMBERS, Hashing, Sample, open_shard, stream
+from data.tar import (
+    IMAGE_MEMBERS,
+    NOT_UNPACKED,
+    Hashing,
+    Sample,
+    ShardError,
+    check_shards,
+    is_compressed,
+    is_tar,
+    open_shard,
+    stream,
+    without_picture,
+)
+
+APART = "with members that lie apart, not read together (data.pack does)"
 
 
 @dataclass
@@ -41,13 +57,20 @@ class Counted:
         if len(names) < NAMES_KEPT:
             names.append(name)
 
+    def join(self, other: "Counted") -> None:
+        """Add what was counted elsewhere."""
+        self.num += other.num
+        for what, names in other.names.items():
+            own = self.names.setdefault(what, [])
+            own += names[: NAMES_KEPT - len(own)]
+
     def fields(self) -> dict[str, Skipped]:
         return {what: Skipped(num=num, names=self.names[what]) for what, num in sorted(self.num.items())}
 
 
 @dataclass
 class Tally:
-    """What is learned from samples as they pass: sizes, labels, which members all of them have."""
+    """What is learned from samples as they pass: sizes, labels, which members all of them have, which have no class."""
 
     sizes: set[tuple[int, int]] = field(default_factory=set)
     sides: Counter = field(default_factory=Counter)  # shorter ones
@@ -55,18 +78,35 @@ class Tally:
     common: set[str] | None = None
     skipped: Counted = field(default_factory=Counted)
     notes: Counted = field(default_factory=Counted)  # about samples that are packed
+    unlabelled: Counted = field(default_factory=Counted)
+
+    def join(self, other: "Tally") -> None:
+        """Add what was learned from other samples."""
+        self.sizes |= other.sizes
+        self.sides += other.sides
+        self.labels += other.labels
+        if other.common is not None:
+            self.common = other.common if self.common is None else self.common & other.common
+        for own, more in (
+            (self.skipped, other.skipped),
+            (self.notes, other.notes),
+            (self.unlabelled, other.unlabelled),
+        ):
+            own.join(more)
 
     def skip(self, reason: str, name: str) -> None:
         self.skipped.add(reason, name)
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: Sample, name: str = "") -> None:
         """Count a good sample; ValueError for one that is not."""
         image = next((sample[ext] for ext in IMAGE_MEMBERS if ext in sample), None)
         if image is None:
-            raise ValueError("no picture")
+            raise ValueError(without_picture(sample))
         size = image_size(image, FORMATS)  # what readers decode
         if "cls" in sample:
             self.labels[decode_label(sample["cls"])] += 1
+        else:
+            self.unlabelled.add("no label", name)
         self.sizes.add(size)
         self.sides[min(size)] += 1
         self.common = set(sample) if self.common is None else self.common & set(sample)
@@ -77,11 +117,11 @@ class Tally:
 
     def index(self, shards: list[ShardInfo], *, classes: list[str] | None = None, **fields: Any) -> Index:
         """The index of `shards`, whose samples all passed through here."""
-        common = self.common or set()
-        if "cls" not in common:
+        if not self.labels:
             classes = None
-        elif classes is None:
-            classes = [str(label) for label in range(max(self.labels) + 1)]
+        else:
+            self.skipped.join(self.unlabelled)  # where some have a class, those without are of no use
+            classes = classes or [str(label) for label in range(max(self.labels) + 1)]
         return Index(
             size=self.size,
             min_side=min(self.sides, default=0),
@@ -90,7 +130,7 @@ class Tally:
             shards=shards,
             classes=classes,
             label_counts={name: self.labels[k] for k, name in enumerate(classes)} if classes else None,
-            has_text="txt" in common,
+            has_text="txt" in (self.common or ()),
             fingerprint=fingerprint(shards),
             skipped=self.skipped.fields(),
             notes=self.notes.fields(),
@@ -98,13 +138,27 @@ class Tally:
         )
 
 
-def index_folder(folder: Path, old: Index | None = None, **fields: Any) -> Index:
-    """The index of tars that exist, made by reading all of them; what they cannot tell is taken from `old`."""
-    paths = find_tars(folder)
+def index_folder(folder: Path, old: Index | None = None, *, skip_damaged: bool = False, **fields: Any) -> Index:
+    """The index of tars that exist, made by reading all of them; what they cannot tell is taken from `old`.
+
+    skip_damaged: whether shards that cannot be read are left out; else they are refused, all of them in one line.
+    """
+    paths = find_shards(folder)
     if not paths:
         raise ValueError(f"{folder} has no .tar; make shards with: python -m data.pack PICTURES {folder}")
-    tally = Tally()
-    shards = [_scan(folder, path, tally) for path in progress(paths, len(paths), "indexing", "shards")]
+    tally, shards, faults = Tally(), [], []
+    for path in progress(paths, len(paths), "indexing", "shards"):
+        try:
+            shard, own = _scan(folder, path)
+        except ShardError as error:
+            faults.append(error)
+            continue
+        shards.append(shard)
+        tally.join(own)
+    if not skip_damaged:
+        check_shards(faults, len(paths), skip="--skip-damaged")
+    for fault in faults:
+        tally.skip(DAMAGED, f"{Path(fault.name).relative_to(folder).as_posix()} ({fault.why})")
     if not tally.sizes:
         raise ValueError(
             f"{folder} has no picture in {len(paths)} shards; its members should be key.jpg, key.png or key.webp"
@@ -115,27 +169,37 @@ def index_folder(folder: Path, old: Index | None = None, **fields: Any) -> Index
     return tally.index(shards, **({"resize": None} | fields))
 
 
-def find_tars(folder: Path) -> list[Path]:
-    """All tars below a folder, in order, without hidden ones and those that are being written."""
-    return [folder / path for path in look(folder).files if path.suffix == ".tar"]
+def find_shards(folder: Path) -> list[Path]:
+    """All tars below a folder, in order, without hidden ones and those that are being written; also compressed ones."""
+    return [folder / path for path in look(folder).files if is_tar(path.name) or is_compressed(path.name)]
 
 
-def _scan(folder: Path, path: Path, tally: Tally) -> ShardInfo:
+def _scan(folder: Path, path: Path) -> tuple[ShardInfo, Tally]:
+    if is_compressed(path.name):
+        raise ShardError(str(path), NOT_UNPACKED)
     name = path.relative_to(folder).as_posix()
-    num = 0
+    tally, keys, num = Tally(), set(), 0
+
+    def too_large(member: str, why: str) -> None:
+        tally.notes.add("with a member too large to be read", printable(f"{name}/{member} ({why})"))
+
     with open_shard(path) as raw:
         file = Hashing(raw)
-        for key, sample in stream(file, str(path)):
+        for key, sample in stream(file, str(path), too_large=too_large):
             num += 1
-            _add(tally, f"{name}/{key}".encode("utf-8", "backslashreplace").decode(), sample)
+            if key in keys:
+                tally.notes.add(APART, printable(f"{name}/{key}"))
+            keys.add(key)
+            _add(tally, printable(f"{name}/{key}"), sample)
         file.drain()
-    return ShardInfo(name=name, split=split_of(name), num=num, bytes=file.num_bytes, sha256=file.sha256.hexdigest())
+    shard = ShardInfo(name=name, split=split_of(name), num=num, bytes=file.num_bytes, sha256=file.sha256.hexdigest())
+    return shard, tally
 
 
 def _add(tally: Tally, name: str, sample: Sample) -> None:
     """A sample that is no good stays in the count, for positions: readers replace it."""
     try:
-        tally.add(sample)
+        tally.add(sample, name)
     except ValueError as error:
         reason, _, detail = str(error).partition(": ")
         tally.skip(reason, f"{name} ({detail})" if detail else name)
@@ -148,13 +212,12 @@ def _still_enough(classes: list[str] | None, tally: Tally) -> list[str] | None:
 def verify(folder: Path, index: Index) -> None:
     """Read every shard and compare it with the index to the byte."""
     check_files(folder, index.shards)
+    faults = []
     for shard in progress(index.shards, len(index.shards), "verifying", "shards"):
         with (folder / shard.name).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                raise ValueError(
-                    f"shard {folder / shard.name} was changed (sha256 differs from {INDEX_NAME}); "
-                    f"restore it, or if it was changed on purpose run: python -m data.index {folder} --update"
-                )
+                faults.append(f"shard {folder / shard.name} was changed (sha256 differs from {INDEX_NAME})")
+    refuse_changed(folder, faults)
 
 
 def main(
@@ -162,13 +225,16 @@ def main(
     update: Annotated[
         bool, typer.Option("--update", help="the shards were changed on purpose: make the index anew")
     ] = False,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="leave out shards that cannot be read, not refuse all")
+    ] = False,
 ) -> None:
     """Make index.json for tars that exist. Where there is one, check every shard against it."""
     if (folder / INDEX_NAME).is_file() and not update:
         index = load(folder)
         verify(folder, index)
     else:
-        index = index_folder(folder, _old(folder))
+        index = index_folder(folder, _old(folder), skip_damaged=skip_damaged)
         save(index, folder)
     report(index, folder)
 

@@ -9,7 +9,7 @@ index tell (`data.index`, `data.shards`).
 
 import hashlib
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +22,17 @@ MEMBER_LIMITS = {
     "jpeg": 64 * MIB,
     "png": 64 * MIB,
     "webp": 64 * MIB,
+    **dict.fromkeys(("apng", "jpe", "jfif", "gif", "bmp", "dib", "tif", "tiff", "avif"), 64 * MIB),
     "json": MIB,
     "txt": MIB // 4,
     "cls": 64,
     "npy": 4 * MIB,
 }
 IMAGE_MEMBERS = ("png", "jpg", "jpeg", "webp")
+PACK_MEMBERS = (*IMAGE_MEMBERS, "apng", "jpe", "jfif", "gif", "bmp", "dib", "tif", "tiff", "avif")  # read when packing
 TEXT_MEMBER = "text.npy"
+NOT_UNPACKED = "is compressed; unpack it (gunzip, unzstd, ...)"
+NO_PICTURE, DOT_IN_KEY = "no picture", "dot in the key, see --dotted-keys"  # reasons not to use a sample
 COMPRESSED = (
     ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4", ".tar.z",
 )  # fmt: skip
@@ -116,6 +120,15 @@ class Contents:
     members: dict[str, Span] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def extensions(self) -> str:
+        return ", ".join(f".{ext}" for ext in sorted(self.members | self.others))
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file is a shard, by its name."""
+    return name.lower().endswith(".tar")
+
 
 def is_compressed(name: str) -> bool:
     """Whether a file is a shard that has to be decompressed before it can be read."""
@@ -133,26 +146,43 @@ def check_shards(faults: list[ShardError], num: int, *, skip: str) -> None:
     raise ValueError(f"{len(faults)} of {num} shards cannot be read ({told}); {fix}")
 
 
+def dotted_pictures(extensions: Iterable[str]) -> list[str]:
+    """Of the extensions of a key without a picture those that say there is a dot in it: "v2.jpg" of img.v2.jpg."""
+    return [ext for ext in extensions if ext.rpartition(".")[2] in PACK_MEMBERS and "." in ext]
+
+
+def without_picture(extensions: Collection[str]) -> str:
+    """Why the members of a key are no sample that readers can use."""
+    dotted = dotted_pictures(extensions)
+    return f"{DOT_IN_KEY}: only {', '.join(f'.{ext}' for ext in dotted)}" if dotted else NO_PICTURE
+
+
 def allowed(extension: str, size: int) -> bool:
     """Whether a member is of a kind that is read, and not larger than such a member may be."""
     return size <= MEMBER_LIMITS.get(extension.rpartition(".")[2], -1)
 
 
-def too_large(extension: str, size: int) -> str:
+def why_not(extension: str, size: int) -> str:
     """Why a member of a kind that is read is not read; "" of other kinds."""
     limit = MEMBER_LIMITS.get(extension.rpartition(".")[2])
-    return "" if limit is None or size <= limit else f"{size:,} bytes, at most {limit:,} are read"
+    return "" if limit is None or size <= limit else f"{size:,} bytes, at most {limit:,}"
 
 
-def stream(file: Any, name: str, want: Callable[[str], bool] | None = None) -> Iterator[tuple[str, Sample]]:
+def stream(
+    file: Any,
+    name: str,
+    want: Callable[[str], bool] | None = None,
+    too_large: Callable[[str, str], None] | None = None,
+) -> Iterator[tuple[str, Sample]]:
     """(key, sample) for each key of a tar read from start to end; members not allowed or not wanted are stepped over.
 
-    A key is yielded even if none of its members was, so that the count does not depend on `want`.
+    A key is yielded even if none of its members was, so that the count does not depend on `want`. too_large is told the name
+    of each member that is stepped over for its size, and the size.
     """
     from webdataset.tariterators import group_by_keys
 
     with _faults_named(name), tarfile.open(fileobj=file, mode="r|", tarinfo=StrictInfo) as tar:
-        for sample in group_by_keys(_read_members(tar, want)):
+        for sample in group_by_keys(_read_members(tar, want, too_large)):
             found = {ext: data for ext, data in sample.items() if data is not None and not ext.startswith("__")}
             yield sample["__key__"], found
 
@@ -163,6 +193,8 @@ def contents(path: Path, *, dotted: bool = False) -> list[Contents]:
     dotted: keys end at the last dot of a name. ShardError if the tar is damaged or has a member twice.
     """
     found: dict[str, Contents] = {}
+    if is_compressed(path.name):
+        raise ShardError(str(path), NOT_UNPACKED)
     with _faults_named(str(path)), tarfile.open(path, mode="r:", tarinfo=StrictInfo) as tar:
         for info in _regular(tar):
             key, extension = split_name(info.name, dotted=dotted)
@@ -174,7 +206,7 @@ def contents(path: Path, *, dotted: bool = False) -> list[Contents]:
             if allowed(extension, info.size):
                 sample.members[extension] = Span(path, info.offset_data, info.size)
             else:
-                sample.others[extension] = too_large(extension, info.size)
+                sample.others[extension] = why_not(extension, info.size)
     return list(found.values())
 
 
@@ -189,7 +221,9 @@ def split_name(name: str, *, dotted: bool = False) -> tuple[str, str]:
     return (key, extension.lower()) if key else ("", "")
 
 
-def _read_members(tar: tarfile.TarFile, want: Callable[[str], bool] | None) -> Iterator[dict]:
+def _read_members(
+    tar: tarfile.TarFile, want: Callable[[str], bool] | None, too_large: Callable[[str, str], None] | None
+) -> Iterator[dict]:
     for info in _regular(tar):
         extension = info.name.rpartition("/")[2].partition(".")[2].lower()
         data = None
@@ -197,6 +231,8 @@ def _read_members(tar: tarfile.TarFile, want: Callable[[str], bool] | None) -> I
             reader = tar.extractfile(info)
             assert reader is not None
             data = reader.read()
+        elif too_large and (why := why_not(extension, info.size)):
+            too_large(info.name, why)
         yield {"fname": info.name, "data": data, "__url__": ""}
 
 
@@ -214,6 +250,8 @@ def _faults_named(name: str) -> Iterator[None]:
         yield
     except ShardError:
         raise
+    except OSError as error:
+        raise ShardError(name, f"cannot be read ({error.strerror or error})") from error
     except (tarfile.TarError, EOFError) as error:
         raise ShardError(name, f"is damaged ({error})") from error
     except ValueError as error:  # of group_by_keys, with odd extra arguments
