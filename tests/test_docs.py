@@ -141,6 +141,7 @@ def test_a_copy_imports_itself(copies):
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.timeout(BLOCK_S + 60)
 @pytest.mark.parametrize("block", [block for doc in EXECUTED for block in blocks(doc) if not block.why_not], ids=str)
 def test_a_block_works_as_written(block, copies):

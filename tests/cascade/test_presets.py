@@ -82,6 +82,26 @@ def test_text_1024_has_the_sizes_of_its_model():
     assert sizes == pytest.approx([2.0, 0.6, 0.4], rel=0.06)  # Saharia et al. 2022, section 4.1
 
 
+@pytest.mark.parametrize(("name", "decay"), [("imagenet_256", 35_000), ("text_1024", 70_000)])
+def test_the_header_says_how_the_learning_rate_ends_beside_edm2_s(name, decay):
+    """There lr / sqrt(updates / decay) of normalised weights; here a constant lr, of weights that grow as lr sqrt(updates)."""
+    ratios = []
+    for stage in load_config(name).stages.values():
+        settings = stage.train
+        assert settings.schedule == "constant"
+        updates = settings.images / settings.batch
+        theirs = settings.lr / (updates / decay) ** 0.5
+        ratios.append(theirs / (settings.lr / (1 + settings.lr**2 * updates) ** 0.5))
+    told = re.search(r"ends ([\d.]+) to ([\d.]+) times below EDM2's", (PRESETS / f"{name}.yaml").read_text())
+    assert [round(min(ratios), 1), round(max(ratios), 1)] == [float(each) for each in told.groups()]
+
+
+def test_no_captions_are_trained_on_mirrored_pictures():
+    """They may say left and right."""
+    stages = load_config("text_1024").stages.values()
+    assert not any(stage.train.flip for stage in stages if stage.cond.text)
+
+
 @pytest.mark.parametrize("name", REFERENCE)
 def test_reference_stages_fit_a_gpu_of_80_gb(name):
     assert max(plan.train_bytes for plan in plans(name)) < 70e9

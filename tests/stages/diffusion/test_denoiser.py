@@ -1,13 +1,20 @@
 """Preconditioning with one and two observations of x0, and the loss weight, against a Gaussian world."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
+from torchvision.transforms.functional import pil_to_tensor
 
+from data.batch import to_float
+from data.resize import downsample, upsample
 from stages.diffusion.corrupt import add_noise, expand_to
 from stages.diffusion.denoiser import combine, scalings, weighted_error
 from tests.worlds import GaussianData
 
+ROOT = Path(__file__).parents[3]
 SIGMA_DATA = 0.6
 SIGMAS = torch.tensor([0.003, 0.05, 0.4, 1.5, 20.0, 80.0])
 SHAPE = (3, 64, 64)
@@ -59,6 +66,26 @@ def test_answering_zero_is_the_optimal_estimate(s, generator):
     scale = scalings(SIGMAS, sigma_data=SIGMA_DATA, low_res_sigma=s)
     found = combine(x, low_res, torch.zeros_like(x), scale)
     assert_close(found, world().denoise(x, SIGMAS, low_res, s), rtol=1e-5, atol=1e-5)  # scalars are float32
+
+
+@pytest.mark.parametrize(("aug_sigma", "told"), [(0.0, 1.16), (1.0, 1.07)])
+def test_the_target_s_variance_on_pictures_is_what_the_readme_says(aug_sigma, told, generator):
+    """What upsampling loses depends on the picture: 1 at low noise, a little more at high."""
+    files = sorted((ROOT / "data" / "emoji64").glob("*.png"))[::8]
+    pictures = [pil_to_tensor(Image.open(file).convert("RGB")) for file in files]
+    x0 = to_float(torch.stack(pictures))
+    low_res = upsample(downsample(x0, (16, 16)), (64, 64))
+    data, lost = x0.square().mean().sqrt().item(), (x0 - low_res).square().mean().sqrt().item()
+    aug, eps = torch.randn(2, *x0.shape, generator=generator)
+    found = []
+    for sigma in (0.01, 80.0):
+        levels = torch.full((len(x0),), sigma)
+        error = torch.full((len(x0),), (lost**2 + aug_sigma**2) ** 0.5)
+        scale = scalings(levels, sigma_data=data, low_res_sigma=error)
+        rest = x0 - combine(x0 + sigma * eps, low_res + aug_sigma * aug, torch.zeros_like(x0), scale)
+        found.append((rest / expand_to(scale.c_out, x0)).square().mean().item())
+    assert found == pytest.approx([1.0, told], abs=0.015)
+    assert f"{told}" in (ROOT / "stages" / "README.md").read_text()
 
 
 @low_levels

@@ -28,6 +28,7 @@ WORKER = "tests.stages.training.deepspeed_worker"
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.matrix,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:::deepspeed"),
     pytest.mark.filterwarnings("ignore:::torch"),

@@ -7,9 +7,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from data.batch import Batch, Cond, to_float, to_uint8
+from data.packer import pack
 from data.resize import downsample
+from data.settings import Settings
+from data.shapes import write_folder
 from stages.build import build_stage
-from stages.config import AugConfig, BaseConfig, NoiseConfig, SampleConfig, SuperResConfig
+from stages.config import AugConfig, BaseConfig, CondConfig, NoiseConfig, SampleConfig, SuperResConfig
 from stages.stage import Losses
 from stages.training import validate
 from stages.training.engine import LocalEngine, Update
@@ -22,18 +25,21 @@ SAMPLE = SampleConfig(num_steps=12, sigma_max=10, sigma_min=0.01)
 PAD = 2  # between the pictures of a grid
 
 
-def world(kind: str, *, aug_sigma: float = 0.0) -> tuple[FiniteStage, Batch]:
-    """An ideal stage of 4 px over eight pictures, and a batch of them all."""
+def world(kind: str, *, aug_sigma: float = 0.0, classes: int = 0) -> tuple[FiniteStage, Batch]:
+    """An ideal stage of 4 px over eight pictures, and a batch of them all. classes: picture k is of class k % classes."""
     images = torch.randint(0, 256, (8, 3, 4, 4), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
     settings = SAMPLE.model_copy(update={"aug_sigma": aug_sigma})
+    labels = torch.arange(8) % classes if classes else None
+    cond = CondConfig(num_classes=classes)
     config = {
-        "base": BaseConfig(resolution=4, net=TINY_NET, sample=settings),
+        "base": BaseConfig(resolution=4, net=TINY_NET, sample=settings, cond=cond),
         "super_res": SuperResConfig(
             resolution=4, low_res=2, net=TINY_NET, sample=settings, aug=AugConfig(max_sigma=100.0)
         ),
     }[kind]
-    batch = Batch(image=images, cond=Cond.empty(8), index=torch.arange(8), keys=tuple("abcdefgh"))
-    return finite_stage(config, to_float(images)), batch
+    known = Cond(keep=torch.ones(8, dtype=torch.bool), label=labels) if classes else Cond.empty(8)
+    batch = Batch(image=images, cond=known, index=torch.arange(8), keys=tuple("abcdefgh"))
+    return finite_stage(config, to_float(images), labels), batch
 
 
 class TestPaintedAgain:
@@ -64,6 +70,13 @@ class TestPaintedAgain:
         blind, _ = world("super_res", aug_sigma=100.0)
         assert sum(k == found for k, found in enumerate(self.which(blind, batch))) < 5
 
+    def test_a_stage_below_is_told_the_class(self, monkeypatch):
+        monkeypatch.setattr(validate, "TRUNCATED", 30.0)
+        stage, batch = world("base", classes=4)
+        found = self.which(stage, batch)
+        assert [k % 4 for k in found] == [k % 4 for k in range(8)]
+        assert found != list(range(8))
+
     def test_the_same_every_time_and_for_each_picture_its_own_noise(self):
         stage, batch = world("base")
         painted = validate.paint_again(stage, batch, 4)
@@ -71,6 +84,23 @@ class TestPaintedAgain:
         assert_close(validate.paint_again(stage, batch[3:5], 4), painted[3:5])
         noise = stage.asked[0].x - to_float(batch.image)
         assert noise.flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.7
+
+
+def test_validation_draws_what_no_training_does(place, tmp_path):
+    """The same levels and noise every time, of a seed that belongs to it; on held-out pictures."""
+    source = write_folder(tmp_path / "pictures", 60, 16)
+    pack(source, tmp_path / "shards", Settings(size=16, shards=4, val=0.3), workers=0)
+    config = base_config()
+    stage = wake(build_stage(config)).eval()
+    validation = validate.make_validation(config, tmp_path / "shards", place.device, None)
+    (batch,) = validation.batches
+    trained = {key for part in validate.held_out(config, tmp_path / "shards", 99, "train") for key in part.keys}
+    assert len(trained) + len(batch) == 60
+    assert not trained & set(batch.keys)
+    with torch.no_grad():
+        by_seed = [stage(batch, seed).loss.item() for seed in (validate.SEED, config.train.seed)]
+    assert validation.losses(stage)["val_loss"] == pytest.approx(by_seed[0], rel=1e-5)
+    assert by_seed[0] != pytest.approx(by_seed[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("crop", [0, 8], ids=["whole", "crop"])
@@ -145,6 +175,11 @@ class TestGrid:
         assert torch.equal(found[:, 0], to_uint8(low_res))
         assert (found[:, 1].int() - batch.image.int()).abs().max() <= 3
         assert torch.equal(found[:, 2], batch.image)
+
+    def test_a_sample_is_of_its_truth_s_class(self):
+        stage, batch = world("base", classes=8)
+        found = self.pictures(sample_grid(stage, batch))
+        assert (found[0].int() - batch.image.int()).abs().max() <= 3
 
     @pytest.mark.parametrize("aug_sigma", [0.0, 0.5])
     def test_its_condition_is_augmented_as_sampling_s_is(self, aug_sigma):
