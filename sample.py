@@ -2,7 +2,7 @@
 
 python sample.py "red heart" "slice of pizza" --num 4 --out out.png
 python sample.py "red heart" --cascade runs/emoji --out pictures/
-python sample.py --image low.png --cascade runs/emoji --out sharp.png
+python sample.py --image photo.jpg --cascade runs/emoji --out larger.png
 torchrun --nproc-per-node 8 -- sample.py --prompts-file prompts.txt --num 100 --shard-size 1000 --out shards/made
 """
 
@@ -21,10 +21,19 @@ MAX_GRID = 1024
 def main(
     prompts: Annotated[list[str] | None, typer.Argument(help="captions; none is unconditional")] = None,
     cascade: Annotated[Path, typer.Option(help="the --out of train.py", show_default="the one that ships")] = SHIPPED,
-    num: Annotated[int, typer.Option(help="images of each prompt")] = 16,
+    num: Annotated[
+        int | None, typer.Option(help="images of each prompt", show_default="16; with --image 1", metavar="INTEGER")
+    ] = None,
     seed: Annotated[int, typer.Option(help="the same seed gives the same images")] = 0,
+    pick: Annotated[list[str] | None, typer.Option(help="only these images, by number: 3, or 0-15,20")] = None,
     out: Annotated[str, typer.Option(help="a .png for one grid, a folder/ for single files")] = "out.png",
-    image: Annotated[Path | None, typer.Option(help="sharpen this picture with the super-resolution stages")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what another request left in --out")] = False,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="make this picture larger, or all of a folder; may be repeated")
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="shrink --image first, to what its first stage was trained to enlarge")
+    ] = False,
     label: Annotated[
         list[str] | None, typer.Option(help="class name or number, for class-conditional cascades")
     ] = None,
@@ -36,11 +45,15 @@ def main(
     aug_sigma: Annotated[list[str] | None, typer.Option(help="conditioning augmentation: sr_64=0.1")] = None,
     sampler: Annotated[list[str] | None, typer.Option(help="euler, heun, dpmpp_2m: heun, or base_16=heun")] = None,
     prompts_file: Annotated[
-        Path | None, typer.Option(help="a prompt a line, besides those of the command line")
+        Path | None, typer.Option(help="a prompt a line, besides those of the command line; - is what is piped in")
     ] = None,
     shard_size: Annotated[
         int, typer.Option(help="write webdataset shards of so many images into the folder --out; goes on where it was")
     ] = 0,
+    again: Annotated[
+        Path | None,
+        typer.Option(help="make this picture of ours again, as its metadata say; other settings are not read"),
+    ] = None,
     stages_out: Annotated[bool, typer.Option(help="write every stage's picture, not only the last's")] = False,
     batch: Annotated[int, typer.Option(help="images computed together")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto")] = "auto",
@@ -51,55 +64,64 @@ def main(
     import torch
 
     from cascade.bulk import generate, local_device, place
-    from cascade.cli import choose_start, class_numbers, lines_of, parse_size, settings_of, show
+    from cascade.cli import class_numbers, lines_of, numbers_of, parse_size, say, settings_of
     from cascade.devices import choose_device
+    from cascade.given import given_files
     from cascade.output import output_for
-    from cascade.pictures import user_picture
+    from cascade.painting import paint, paint_again
     from cascade.pipeline import Cascade
     from cascade.request import Request
+    from cascade.upscale import Upscaling
 
-    if place()[1] > 1 and not shard_size:
+    world = place()[1]
+    if world > 1 and not shard_size:
         raise ValueError("several processes need --shard-size N: each writes shards of its own; or start one process")
     target = output_for(
-        out if not shard_size else f"{out}/", stages=stages_out
+        out if not shard_size else f"{out}/", stages=stages_out, overwrite=overwrite
     )  # first of all: nothing is computed for a folder we cannot write
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
     device = choose_device(local_device(device))
     torch.set_flush_denormal(True)
 
-    if image is not None:
-        first = first or choose_start(cascade, image)
+    files = given_files(image or [])
+    if again is not None:
+        return paint_again(again, target, cascade, files, device=device, download=download)
+    if world > 1 and str(prompts_file) == "-":
+        raise ValueError("--prompts-file -: several processes cannot all read what is piped in; name a file")
+    upscaling = Upscaling.of(files, cascade, first=first, fit=fit) if files else None
+    first = upscaling.first if upscaling else first
     model = Cascade.load(cascade, first=first, last=last, device=device, precision=precision, download=download)
-    low_res = None
-    if image is not None:
-        contract = model.links[0].sidecar.contract
-        if contract.low_res is None:
-            raise ValueError(f"--image with --from {first}: a base stage takes no picture; start at a later stage")
-        low_res = user_picture(image, contract.low_res, model.low_res_multiple)
     request = Request(
-        num=num,
+        num=num if num is not None else 1 if files else 16,
         seed=seed,
         prompts=(*(prompts or ()), *(lines_of(prompts_file) if prompts_file else ())),
         labels=class_numbers(model, label or []),
-        low_res=low_res,
         size=parse_size(size),
         settings=settings_of(model, num_steps=steps, guidance_scale=guidance, aug_sigma=aug_sigma, sampler=sampler),
         batch=batch,
     )
+    wanted = numbers_of(pick or [])
     if shard_size:
+        if files or wanted or overwrite:
+            raise ValueError(
+                "--shard-size: makes all pictures of prompts or labels; leave --image, --pick, --overwrite out"
+            )
         made = 0
         for made, path in enumerate(generate(model, request, Path(out), shard_size=shard_size), 1):  # noqa: B007
-            print(path, flush=True)
+            say(path)
         if not made:
-            print(f"nothing to do: all shards of this process are in {out}", file=sys.stderr)
+            say(f"nothing to do: all shards of this process are in {out}", sys.stderr)
         return
-    if target.is_grid and request.total > MAX_GRID:
+    jobs = upscaling.jobs(model, request, target, wanted) if upscaling else [(target, lambda: request)]
+    if not upscaling:
+        model.check(request.picked(wanted))
+    num_wanted = len(wanted) or (upscaling.num(request) if upscaling else request.total)
+    if target.is_grid and num_wanted > MAX_GRID:
         raise ValueError(
-            f"--num: {request.total} images in one grid; at most {MAX_GRID}, or write single files with --out folder/"
+            f"--num: {num_wanted} images in one grid; at most {MAX_GRID}, or write single files with --out folder/"
         )
-    for path in target.write(show(model.sample(request), request.total), model, request):
-        print(path)
+    paint(model, jobs, pick=wanted)
 
 
 if __name__ == "__main__":

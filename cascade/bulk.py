@@ -1,9 +1,9 @@
 """Many pictures as webdataset shards, by as many processes as there are; the same command again goes on.
 
 The unit of work is a shard: `shard_size` images, a function of the request alone. Process r of w makes shards r, r + w, ...; each
-is written under another name and renamed when whole, one that is there is passed over. So the bytes do not depend on how many
-processes there are or how often they were killed, on the same kind of device. `request.json` says what was asked: another request
-into the same folder is refused.
+is written under another name and renamed when whole, one that is there is passed over; a process locks its place. So the bytes do
+not depend on how many processes there are or how often they were killed, on the same kind of device. `request.json` says what was
+asked: another request into the same folder is refused.
 """
 
 import hashlib
@@ -21,7 +21,8 @@ from torch import Tensor
 from data.write import Shard
 
 from .events import StageFinished
-from .output import describe
+from .lock import held
+from .metadata import describe
 from .pipeline import Cascade
 from .request import Request
 
@@ -62,20 +63,29 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
         raise ValueError(f"--shard-size {shard_size}: {num} shards; at most 100000, take more images a shard")
     model.check(replace(request, pick=(0,)))
     folder.mkdir(parents=True, exist_ok=True)
-    check_asked(folder / ASKED, asked(model, request, shard_size))
     rank, world = place()
-    for stale in folder.glob(".*-of-*.part"):
-        of = int(stale.name.split(".")[1].partition("-of-")[2])
-        if stale.name.startswith(f".{rank}-of-{world}.") or (
-            rank == 0 and of != world
-        ):  # of a run with other processes
-            stale.unlink(missing_ok=True)
-    for number in range(rank, num, world):
-        path = folder / f"train-{number:05d}.tar"
-        if not is_whole(path):
-            images = range(number * shard_size, min((number + 1) * shard_size, request.total))
-            write(model, replace(request, pick=tuple(images)), folder, path, f".{rank}-of-{world}.{number}.part")
-            yield path
+    with held(folder / f".{rank}.lock", f"--out {folder}"):
+        check_asked(folder / ASKED, asked(model, request, shard_size))
+        remove_stale(folder, rank, world)
+        for number in range(rank, num, world):
+            path = folder / f"train-{number:05d}.tar"
+            if not is_whole(path):
+                images = range(number * shard_size, min((number + 1) * shard_size, request.total))
+                write(model, request.picked(images), folder, path, f".{rank}-of-{world}.{number}.part")
+                yield path
+
+
+def remove_stale(folder: Path, rank: int, world: int) -> None:
+    """What was left by runs that were killed: of this process's place; by the first, of places that only other numbers have. A run
+    of another number that lives has a first process, too, and with it the lock that is held here."""
+    for part in folder.glob(".*-of-*.part"):
+        of = int(part.name.split(".")[1].partition("-of-")[2])
+        if part.name.startswith(f".{rank}-of-{world}.") or (rank == 0 and of != world):
+            part.unlink(missing_ok=True)
+    if rank == 0:
+        for lock in folder.glob(".*.lock"):
+            if int(lock.name.split(".")[1]) >= world:
+                lock.unlink(missing_ok=True)
 
 
 def is_whole(path: Path) -> bool:
@@ -95,8 +105,9 @@ def write(model: Cascade, request: Request, folder: Path, path: Path, part: str)
         with Shard(folder, part, "train") as shard:
             for event in model.sample(request):
                 if isinstance(event, StageFinished) and event.last:
-                    for image, k in zip(event.images, event.index, strict=True):
-                        shard.add(f"{k:09d}", members(image, describe(model, request, k)))
+                    for row, (image, k) in enumerate(zip(event.images, event.index, strict=True)):
+                        said = describe(model, request, k, (row, len(event.index)))
+                        shard.add(f"{k:09d}", members(image, said))
             shard.close()
         (folder / part).replace(path)
     finally:

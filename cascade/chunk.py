@@ -3,20 +3,23 @@
 Like a sampler it never calls a network, so an engine can hold many and answer several at once.
 """
 
-from collections.abc import Callable, Generator
+import math
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from data.batch import Cond, to_float, to_uint8
 from data.cli import RunError
-from stages.sampling import Ask, Given, ask, give_low_res, image_noise, start
+from stages.sampling import Ask, Given, give_low_res, image_noise, start
 from stages.super_res import SuperResStage
 
 from .conditions import Conditions, for_stage
 from .events import Event, Preview, StageFinished, StageStarted
 from .link import Link, chosen, sizes
 from .request import Request
+from .tiles import answered, most_pixels
 
 Chunk = Generator[tuple[Link, Ask], torch.Tensor, None]
 
@@ -35,54 +38,85 @@ class Plan:
     def of(cls, request: Request, links: list[Link], conditions: Conditions) -> "Plan":
         """Raises ValueError for whatever the user can have got wrong."""
         used = chosen(links, request)
-        return cls(request=request, links=used, sizes=sizes(used, request), conds=conditions.of(request))
+        plan = cls(request=request, links=used, sizes=sizes(used, request), conds=conditions.of(request))
+        for link, (h, w) in zip(used, plan.sizes, strict=True):
+            if 0 < most_pixels(link) < h * w:
+                raise ValueError(
+                    f"request: {w}x{h} px at stage {link.name}, whose self-attention looks at the whole picture at once; "
+                    f"at most {most_pixels(link):,} px there, ask for less or begin at a stage without self-attention"
+                )
+        return plan
 
     @property
-    def chunks(self) -> list[tuple[int, ...]]:
+    def per_chunk(self) -> int:
+        """How many images are computed together, at most."""
+        return max(1, self.request.batch // self.weight)
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-len(self.request.index) // self.per_chunk)
+
+    def chunk(self, number: int) -> tuple[int, ...]:
         """The images that are computed together."""
-        index, batch = self.request.index, self.request.batch
-        return [index[begin : begin + batch] for begin in range(0, len(index), batch)]
+        begin = number * self.per_chunk
+        return tuple(self.request.index[begin : begin + self.per_chunk])
 
     @property
     def weight(self) -> int:
         """As many images of the cascade's own size take the memory of one of these."""
-        (h, w), side = self.sizes[-1], self.links[-1].contract.resolution
-        return max(1, -(-h * w // side**2))
+        return weight(self.links, self.sizes)
 
     @property
     def nfe(self) -> int:
         """Network calls if it is alone."""
-        return len(self.chunks) * sum(link.nfe for link in self.links)
+        return self.num_chunks * sum(link.nfe for link in self.links)
+
+
+def weight(links: Sequence[Link], sizes: Sequence[tuple[int, int]]) -> int:
+    """As many images of the cascade's own size take the memory of one that has these sizes at the stages."""
+    (h, w), side = sizes[-1], links[-1].contract.resolution
+    return max(1, -(-h * w // side**2))
+
+
+def per_chunk(links: list[Link], request: Request) -> int:
+    """How many images of a request are computed together, at most: fewer where they are larger than the cascade's own."""
+    used = chosen(links, request)
+    return max(1, request.batch // weight(used, sizes(used, request)))
 
 
 def paint(plan: Plan, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
     """The images `index` through all stages of the plan. Pictures go from stage to stage as uint8: what is shown, stored and picked
-    from is what the next stage gets."""
+    from is what the next stage gets. Where the sides do not suit a network, it gets a picture continued at the right and at the
+    bottom by its last pixels, and what was made of these is cut off."""
     conds = plan.conds[torch.tensor([plan.request.cond_row(image) for image in index])]
     pictures = plan.request.given(index)
     rows = torch.tensor(index)
-    for link, size in zip(plan.links, plan.sizes, strict=True):
-        shape = (link.contract.channels, *size)
+    for link, (h, w) in zip(plan.links, plan.sizes, strict=True):
+        factor = link.contract.resolution // link.contract.low_res if link.contract.low_res else 1
+        multiple = math.lcm(link.sidecar.config.multiple, factor)
+        shape = (link.contract.channels, -(-h // multiple) * multiple, -(-w // multiple) * multiple)
         given = Given(cond=for_stage(conds, link.sidecar.config.cond).to(link.device))
         noise = image_noise(link.name, plan.request.seed, rows, "start", shape, link.device)
         if pictures is not None:
             assert isinstance(link.stage, SuperResStage)
             aug = image_noise(link.name, plan.request.seed, rows, "aug", shape, link.device)
             low_res = to_float(pictures).to(link.device)
+            missing = (0, shape[2] // factor - low_res.shape[3], 0, shape[1] // factor - low_res.shape[2])
+            low_res = F.pad(low_res, missing, mode="replicate")
             given = give_low_res(link.stage, given.cond, low_res, link.settings.aug_sigma, aug)
         emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
         sampler, step = start(link.settings, noise, given), 0
         query = next(sampler)
         while True:
-            x0_hat = yield link, ask(link.settings, query, given)
+            x0_hat = yield from answered(link, query, given)
             step += 1
             if not torch.isfinite(x0_hat).all():
                 call = f"call {step} of {link.nfe}"
                 raise RunError(f"stage {link.name}: NaN or infinity in x0_hat at {call}; try --precision fp32")
-            emit(Preview(stage=link.name, index=index, step=step, nfe=link.nfe, x0_hat=x0_hat))
+            emit(Preview(stage=link.name, index=index, step=step, nfe=link.nfe, x0_hat=x0_hat[..., :h, :w]))
             try:
                 query = sampler.send(x0_hat)
             except StopIteration as done:
-                pictures = to_uint8(done.value).cpu()
+                pictures = to_uint8(done.value[..., :h, :w]).cpu()
                 break
         emit(StageFinished(stage=link.name, index=index, images=pictures, last=link is plan.links[-1]))

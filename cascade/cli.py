@@ -1,14 +1,16 @@
 """What sample.py needs besides the pipeline: reading its options, showing progress."""
 
+import codecs
+import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .config import nearest
 from .events import Event, Preview, StageFinished, StageStarted
 from .link import Link
-from .manifest import read_manifest
 from .pipeline import Cascade
 from .request import MAX_SIDE
 
@@ -56,14 +58,31 @@ def class_numbers(model: Cascade, labels: list[str], what: str = "--label") -> t
 
 
 def lines_of(path: Path) -> list[str]:
-    """The prompts of a text file, one a line; empty lines are passed over. Raises ValueError where there is none, OSError."""
+    """The prompts of a text file or, where path is -, of what is piped in, one a line; empty lines are passed over. UTF-8, or
+    UTF-16 with a byte order mark. Raises ValueError where there is none, OSError."""
+    content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    coding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        text = content.decode(coding)
     except UnicodeDecodeError:
         raise ValueError(f"--prompts-file {path}: not a text file in UTF-8") from None
+    ends = text.replace("\r\n", "\n").replace("\r", "\n")  # splitlines would also split at U+2028 and form feeds
+    lines = [line.strip() for line in ends.split("\n")]
     if not any(lines):
         raise ValueError(f"--prompts-file {path}: no prompt in it; write one a line")
     return [line for line in lines if line]
+
+
+def numbers_of(said: Sequence[str]) -> tuple[int, ...]:
+    """["3", "5-7,9"] to (3, 5, 6, 7, 9)."""
+    found: list[int] = []
+    for part in (part.strip() for text in said for part in text.split(",")):
+        match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if low > high or high - low >= 1_000_000:
+            raise ValueError(f"--pick {part or repr(part)}: write numbers of images, for instance 3 or 0-15")
+        found += range(low, high + 1)
+    return tuple(found)
 
 
 def parse_size(size: str) -> tuple[int, int] | None:
@@ -75,28 +94,6 @@ def parse_size(size: str) -> tuple[int, int] | None:
     if not all(0 < side <= MAX_SIDE for side in sides):
         raise ValueError(f"--size {size}: write WIDTHxHEIGHT in px, for instance 192x128, at most {MAX_SIDE} a side")
     return sides[0], sides[1]
-
-
-def choose_start(folder: Path, image: Path) -> str:
-    """The super-resolution stage that loses least of a picture: the largest low_res that is not above its shorter side."""
-    from data.decode import load_image
-    from stages.bundle import find_bundle, read_sidecar
-
-    side = min(load_image(image).size)
-    takes = {}
-    for name, entry in read_manifest(folder).stages.items():
-        bundle = find_bundle(folder / entry.bundle)
-        if bundle.is_dir() and (low_res := read_sidecar(bundle).contract.low_res):
-            takes[low_res] = name
-    if not takes:
-        raise ValueError(f"cascade {folder}: no trained super-resolution stage to give --image to; train one first")
-    fitting = [low_res for low_res in takes if low_res <= side]
-    if not fitting:
-        raise ValueError(
-            f"--image {image}: its shorter side is {side} px, the smallest stage takes {min(takes)} px; "
-            "use a larger picture"
-        )
-    return takes[max(fitting)]
 
 
 def show(events: Iterable[Event], total: int) -> Iterator[Event]:
@@ -114,8 +111,19 @@ def show(events: Iterable[Event], total: int) -> Iterator[Event]:
                 bars[event.stage].update(len(event.index))
             elif isinstance(event, StageFinished) and bars[event.stage].disable:
                 done = f"images {event.index[0]} to {event.index[-1]} of {total} done"
-                print(f"{event.stage}: {done}", file=sys.stderr, flush=True)
+                say(f"{event.stage}: {done}", sys.stderr)
             yield event
     finally:
         for bar in bars.values():
             bar.close()
+
+
+def say(line: object, stream: TextIO | None = None) -> None:
+    """A line for whoever listens. Nobody may, or the terminal may lack its letters; neither ends the work."""
+    stream = stream or sys.stdout
+    known = stream.encoding or "utf-8"
+    try:
+        print(str(line).encode(known, "backslashreplace").decode(known), file=stream, flush=True)
+    except OSError:  # the reader has gone, or its disk is full: from now on to nowhere, or Python complains at its end
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())

@@ -55,7 +55,8 @@ class Conditions:
     def _encode(self, prompts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         from data.text import pad_text
 
-        return pad_text(self._encoder.encode(list(prompts)), self.tokens)
+        alone = (self._encoder.encode([prompt])[0] for prompt in prompts)  # in company its last bits would be others
+        return pad_text(list(alone), self.tokens)
 
     @cached_property
     def _encoder(self):

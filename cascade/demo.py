@@ -38,7 +38,7 @@ def main(
 
     started = time.monotonic()
     torch.set_flush_denormal(True)
-    target = output_for(str(out / "demo.png"), stages=False)
+    target = output_for(str(out / "demo.png"), stages=False, overwrite=True)
     shards = out / "shards"
     if not (shards / "index.json").exists():
         print(f"1/4 packing {EMOJI.name} into {shards}")

@@ -124,7 +124,9 @@ def side_multiple(links: list[Link], resolution: int) -> int:
 def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
     """(height, width) of each stage's pictures. Raises ValueError where a stage cannot make them."""
     (h, w), resolution = asked_size(links, request)
-    multiple = side_multiple(links, resolution)
+    multiple = (
+        side_multiple(links, resolution) if request.low_res is None else 1
+    )  # a picture is continued where it must be
     if h % multiple or w % multiple:
         raise ValueError(
             f"request: {w}x{h} px does not suit stages {', '.join(link.name for link in links)}; "

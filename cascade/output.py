@@ -1,69 +1,183 @@
-"""Where the pictures of a request go: one grid, or single files as each chunk is done; each with what made it in its metadata."""
+"""Where the pictures of a request go: one grid, or single files as each chunk is done; each with what made it in its metadata.
 
-import hashlib
+A file is of a request if its metadata are what would be written now; so the same command goes on where it was, and another request
+never replaces or joins what is there. A grid is put together of single files, which lie beside it in NAME.parts until it is whole.
+"""
+
+import errno
+import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from .chunk import per_chunk
 from .events import Event, StageFinished
-from .link import cut, with_settings
-from .pictures import columns_for, grid, save_png
+from .lock import held
+from .metadata import describe, describe_all
+from .pictures import columns_for, grid, read_metadata, read_png, save_png
 from .pipeline import Cascade
 from .request import Request
 
+FREE = ("row", "batch")  # may differ between two pictures that are the same but for rounding
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Output:
-    """is_grid: `path` is one .png; else a folder of single files. stages: the pictures of every stage, not only the last."""
+    """is_grid: `path` is one .png; else a folder of single files. stages: the pictures of every stage, not only the last.
+
+    overwrite: what is there goes. stem: single files are called so, numbered where there are several; else by their numbers.
+    """
 
     path: Path
     is_grid: bool
     stages: bool
+    overwrite: bool = False
+    stem: str = ""
 
     @property
     def folder(self) -> Path:
-        return self.path.parent if self.is_grid else self.path
+        """Of single files."""
+        return self.path.with_suffix(".parts") if self.is_grid else self.path
 
-    def write(self, events: Iterable[Event], model: Cascade, request: Request) -> Iterator[Path]:
-        """Consumes the events; yields each file when it is whole. The folder is made before the first event is asked for."""
+    def grids(self, model: Cascade, request: Request) -> dict[str, Path]:
+        """The files of a grid by stage; "" is the last."""
+        stages = model.stages_of(request)[:-1] if self.stages else []
+        return {"": self.path} | {stage: self.path.with_suffix(f".{stage}.png") for stage in stages}
+
+    def single(self, request: Request, image: int, stage: str = "") -> Path:
+        number = "" if self.stem and request.total == 1 else f"{image:06d}"
+        return self.folder / ".".join(filter(None, (self.stem, number, stage, "png")))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder is there and no other process writes into it. Raises ValueError."""
+        is_new = not self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.path, f"{self.folder} cannot be made ({error.strerror})") from None
-        write = self._grids if self.is_grid else self._singles
-        wanted = (e for e in events if isinstance(e, StageFinished) and (e.last or self.stages))
-        return write(wanted, model, request)
+        try:
+            with held(self.folder / ".lock", f"--out {self.path}"):
+                yield
+        finally:
+            if (is_new or self.is_grid) and self.folder.exists() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
-    def _singles(self, events: Iterable[StageFinished], model: Cascade, request: Request) -> Iterator[Path]:
-        for event in events:
-            for image, index in zip(event.images, event.index, strict=True):
-                path = self.path / f"{index:06d}{'' if event.last else '.' + event.stage}.png"
-                save_png(image, path, describe(model, request, index))
-                yield path
+    def claim(self, model: Cascade, request: Request, pick: Sequence[int] = ()) -> Sequence[int] | None:
+        """Which of the images `pick`, or of all, are still to be made; none where a grid is only to be put together, None where
+        all is there. Raises ValueError where there is anything of another request and `overwrite` is not set; where it is, that
+        goes."""
+        index = pick or request.index
+        if self.is_grid:
+            grids = self.grids(model, request)
+            there = [stage for stage, path in grids.items() if path.exists()]
+            if not self.overwrite:
+                for stage in there:
+                    self._check(grids[stage], describe_all(model, request, index, stage))
+                if len(there) == len(grids):
+                    return None
+        left = without(index, self._done(model, request), per_chunk(model.links, request))
+        return left if left or self.is_grid else None
 
-    def _grids(self, events: Iterable[StageFinished], model: Cascade, request: Request) -> Iterator[Path]:
-        kept: dict[str, list[Tensor]] = {}
+    def _done(self, model: Cascade, request: Request) -> set[int]:
+        """The images whose files are all there, and of this request."""
+        wanted = {"", *(model.stages_of(request)[:-1] if self.stages else ())}
+        found: dict[int, set[str]] = {}
+        for path, image, stage in self._singles(model, request):
+            if self.overwrite:
+                path.unlink()
+                continue
+            if image >= request.total and request.places > 1:
+                raise taken(path, "is of a request for more pictures")
+            self._check(path, describe(model, request, image, stage=stage), free=(*FREE, "num"))
+            found.setdefault(image, set()).add(stage)
+        return {image for image, stages in found.items() if wanted <= stages}
+
+    def _singles(self, model: Cascade, request: Request) -> Iterator[tuple[Path, int, str]]:
+        """Files that are called like ours, with image and stage."""
+        number = "" if self.stem and request.total == 1 else r"(?P<image>[0-9]{6,})"
+        stage = "|".join(map(re.escape, model.names))
+        name = re.compile(r"\.".join(filter(None, (re.escape(self.stem), number))) + rf"(?:\.(?P<stage>{stage}))?\.png")
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            if match := name.fullmatch(path.name):
+                yield path, int(match["image"]) if number else 0, match["stage"] or ""
+
+    def _check(self, path: Path, said: dict[str, Any], free: Sequence[str] = FREE) -> None:
+        """Whether a file is what we would write. Raises ValueError."""
+        try:
+            there = read_metadata(path)
+        except (OSError, ValueError):
+            raise taken(path, "is no picture of this request") from None
+        now = json.loads(json.dumps(said))
+        for key in sorted(now.keys() | there.keys()):
+            if key not in free and now.get(key) != there.get(key):
+                raise taken(path, f"is of a request with other {key}")
+
+    def count(self, model: Cascade, request: Request) -> int:
+        """How many images are there as single files."""
+        return sum(not stage for _, _, stage in self._singles(model, request))
+
+    def write(
+        self, events: Iterable[Event], model: Cascade, request: Request, pick: Sequence[int] = ()
+    ) -> Iterator[Path]:
+        """Consumes the events of what was left; yields each file of the output when it is whole."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         for event in events:
-            kept.setdefault("" if event.last else event.stage, []).append(event.images)
-        for stage, parts in kept.items():
-            path = self.path.with_suffix(f".{stage}.png") if stage else self.path
-            save_png(grid(torch.cat(parts), columns_for(request.total, request.places)), path, describe(model, request))
+            if isinstance(event, StageFinished) and (event.last or self.stages):
+                stage = "" if event.last else event.stage
+                for row, (image, index) in enumerate(zip(event.images, event.index, strict=True)):
+                    path = self.single(request, index, stage)
+                    save_png(image, path, describe(model, request, index, (row, len(event.index)), stage))
+                    if not self.is_grid:
+                        yield path
+        if self.is_grid:
+            yield from self._put_together(model, request, pick or request.index)
+
+    def _put_together(self, model: Cascade, request: Request, index: Sequence[int]) -> Iterator[Path]:
+        columns = columns_for(len(index), 1 if len(index) < request.total else request.places)
+        for stage, path in self.grids(model, request).items():
+            singles = [self.single(request, image, stage) for image in index]
+            if len(singles) == 1:
+                singles[0].replace(path)
+            else:
+                images = torch.stack([read_png(single) for single in singles])
+                save_png(grid(images, columns), path, describe_all(model, request, index, stage))
             yield path
+        shutil.rmtree(self.folder)
 
 
-def output_for(out: str, *, stages: bool) -> Output:
+def without(index: Sequence[int], done: set[int], at_once: int) -> Sequence[int]:
+    """The images of all chunks that are not done, whole chunks, so that each is computed in the company that it would have had."""
+    if not done:
+        return index
+    if isinstance(index, range):
+        number_of = Counter((image - index.start) // at_once for image in done if image in index)
+    else:
+        number_of = Counter(place // at_once for place, image in enumerate(index) if image in done)
+    whole = {n for n, num in number_of.items() if num == min(at_once, len(index) - n * at_once)}
+    if whole == set(range(len(whole))):
+        return index[len(whole) * at_once :]  # without a list of what may be a billion
+    return tuple(image for place, image in enumerate(index) if place // at_once not in whole)
+
+
+def output_for(out: str, *, stages: bool, overwrite: bool = False) -> Output:
     """A .png for a grid, or a folder for single files. Raises ValueError if it cannot be written; makes nothing yet."""
     path = Path(out)
+    check_name(path)
     is_folder = out.endswith("/") or path.is_dir()
     is_grid = path.suffix.lower() == ".png" and not is_folder
     if path.suffix and not is_grid and not is_folder:
         raise ValueError(f"--out {out}: write a name in .png for a grid, or a folder/ for single files")
-    output = Output(path, is_grid, stages)
+    output = Output(path=path, is_grid=is_grid, stages=stages, overwrite=overwrite)
+    check_name(output.folder / "000000.png")
     there = next(place for place in (output.folder, *output.folder.absolute().parents) if place.exists())
     if not there.is_dir():
         raise unwritable(path, f"{there} is a file")
@@ -72,35 +186,20 @@ def output_for(out: str, *, stages: bool) -> Output:
     return output
 
 
+def check_name(path: Path) -> None:
+    """Raises ValueError for a name that the file system does not take."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError(
+                f"--out {path.name[:40]}...: the name is too long for a file; choose a shorter one"
+            ) from None
+
+
 def unwritable(path: Path, why: str) -> ValueError:
     return ValueError(f"--out {path}: {why}; choose another place")
 
 
-def describe(model: Cascade, request: Request, image: int | None = None) -> dict[str, Any]:
-    """What made a picture, for its metadata: enough to make it again with the same bundles.
-
-    Single picture `image` of one prompt is also picture `image` of a request for that prompt alone.
-    """
-    said: dict[str, Any] = {"seed": request.seed, "num": request.num, "precision": model.precision}
-    for name, values in (("prompts", request.prompts), ("labels", request.labels)):
-        if values:
-            said[name] = list(values) if image is None else [values[request.place(image) % len(values)]]
-    if image is not None:
-        said["image"] = image
-    if request.size:
-        said["size"] = list(request.size)
-    if request.low_res is not None:
-        rows = request.low_res if image is None else cast(Tensor, request.given((image,)))[0]
-        said["low_res"] = {"shape": list(rows.shape), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()}
-    # pictures of ours that go on have been through the stages before, a user's picture has not
-    names = cut(model.names, "" if request.pick else request.first, request.last, "request")
-    said["stages"] = {
-        link.name: {
-            "bundle": link.sidecar.sha256,
-            "nimg": link.sidecar.provenance.nimg,
-            "settings": link.settings.model_dump(mode="json"),
-        }
-        for link in with_settings(model.links, request.settings)
-        if link.name in names
-    }
-    return said
+def taken(path: Path, why: str) -> ValueError:
+    return ValueError(f"--out: {path} is there and {why}; choose another place, or --overwrite")

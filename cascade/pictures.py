@@ -5,9 +5,11 @@ Files are written under another name and renamed, so an interrupt leaves none ha
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -25,7 +27,9 @@ def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
     """uint8 (c, h, w) to path; metadata as JSON in the PNG's text chunk "cascade"."""
     info = PngInfo()
     info.add_text(METADATA_KEY, json.dumps(metadata))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(
+        f".{os.getpid()}.{threading.get_ident()}.part"
+    )  # short: a name may be as long as names can be
     try:
         Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(part, format="PNG", pnginfo=info)
         part.replace(path)
@@ -43,6 +47,18 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return json.loads(image.info[METADATA_KEY])
 
 
+def read_png(path: Path) -> Tensor:
+    """uint8 (c, h, w) that `save_png` wrote."""
+    with Image.open(path) as image:
+        pixels = torch.tensor(np.atleast_3d(np.asarray(image)))
+    return pixels.permute(2, 0, 1)
+
+
+def levels_apart(a: Tensor, b: Tensor) -> int:
+    """The largest difference of two uint8 pictures; 255 where their sizes differ."""
+    return int((a.int() - b.int()).abs().max()) if a.shape == b.shape else 255
+
+
 def grid(images: Tensor, columns: int) -> Tensor:
     """uint8 (b, c, h, w) to one uint8 picture, white lines between."""
     return make_grid(images, nrow=columns, padding=2, pad_value=255)
@@ -56,8 +72,9 @@ def columns_for(num: int, places: int) -> int:
 
 
 def user_picture(path: Path, low_res: int, multiple: int) -> Tensor:
-    """A user's picture (1, 3, h, w) uint8 as a super-resolution stage takes it: the shorter side is `low_res` px, both sides
-    multiples of `multiple`. Larger pictures go through THE downsample, cut at the centre by less than `multiple`.
+    """A user's picture (1, 3, h, w) uint8 made as small as a super-resolution stage was trained to take it: the shorter side is
+    `low_res` px, both sides multiples of `multiple`. Larger pictures go through THE downsample, cut at the centre by less than
+    `multiple`.
 
     Raises ValueError for what is no picture and for one that is too small.
     """

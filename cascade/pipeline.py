@@ -101,12 +101,16 @@ class Cascade:
     def names(self) -> list[str]:
         return [link.name for link in self.links]
 
-    @property
-    def low_res_multiple(self) -> int:
-        """Sides of a picture given to the first stage must be multiples of this."""
-        low_res = self.links[0].contract.low_res
+    def stages_of(self, request: Request) -> list[str]:
+        """The names of the stages that a request uses."""
+        return cut(self.names, request.first, request.last, "request")
+
+    def low_res_multiple(self, first: str = "") -> int:
+        """A picture given to a stage is not continued anywhere if its sides are multiples of this."""
+        links = self.links[self.names.index(first) if first else 0 :]
+        low_res = links[0].contract.low_res
         assert low_res is not None
-        return side_multiple(self.links, low_res)
+        return side_multiple(links, low_res)
 
     def check(self, request: Request) -> None:
         """Raises ValueError where `sample` would."""

@@ -1,7 +1,7 @@
 """A request: which images, from what, with which settings."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,7 +36,7 @@ class Request:
     batch: int = 16
     first: str = ""
     last: str = ""
-    pick: tuple[int, ...] = ()
+    pick: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -60,9 +60,13 @@ class Request:
         self._check_pick()
 
     def _check_pick(self) -> None:
-        if len(set(self.pick)) < len(self.pick):
+        if isinstance(self.pick, range) and self.pick.step == 1:  # perhaps of a billion
+            ends: tuple[int, ...] = (self.pick[0], self.pick[-1]) if self.pick else ()
+        elif len(set(self.pick)) < len(self.pick):
             raise ValueError(f"request: pick {list(self.pick)} names an image twice; name each once")
-        for image in self.pick:
+        else:
+            ends = tuple(self.pick)
+        for image in ends:
             if not 0 <= image < self.total:
                 raise ValueError(f"request: pick {image} is out of range; 0 to {self.total - 1} are there")
 
@@ -96,19 +100,29 @@ class Request:
         return self.places * self.num
 
     @property
-    def index(self) -> tuple[int, ...]:
-        """The numbers of the images that are wanted, in order."""
-        return self.pick or tuple(range(self.total))
+    def index(self) -> Sequence[int]:
+        """The numbers of the images that are wanted, in order; perhaps of a billion."""
+        return self.pick or range(self.total)
 
     @cached_property
-    def wanted(self) -> tuple[int, ...]:
+    def wanted(self) -> Sequence[int]:
         """The prompts or labels, by number, that the wanted images have."""
         said = max(len(self.prompts), len(self.labels), 1)
-        return tuple(sorted({self.place(image) % said for image in self.index}))
+        if said == 1 or not self.pick:
+            return range(said)
+        return tuple(sorted({self.place(image) % said for image in self.pick}))
 
     def cond_row(self, image: int) -> int:
         """Where in `wanted` the prompt or label of image k is."""
         return self.wanted.index(self.place(image) % max(len(self.prompts), len(self.labels), 1))
+
+    def picked(self, images: Sequence[int]) -> "Request":
+        """The same, of these images only."""
+        if self.low_res is None or not images:
+            return replace(self, pick=images)
+        one = len(self.low_res) == 1  # not copied
+        rows = self.low_res.expand(len(images), -1, -1, -1) if one else self.given(tuple(images))
+        return replace(self, pick=images, low_res=rows)
 
     def given(self, images: tuple[int, ...]) -> Tensor | None:
         """The rows of low_res that belong to these images."""

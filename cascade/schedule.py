@@ -10,7 +10,6 @@ and x, about 6 float32 pictures an image; images larger than the cascade's own c
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,7 +33,7 @@ class Ticket:
     plan: Plan
     listen: Callable[[Event], None]
     number: int  # of arrival
-    todo: deque[tuple[int, tuple[int, ...]]]  # chunks that were not begun
+    todo: range  # chunks that were not begun
     left: int  # images that are not finished
     wake: Callable[[], None] = field(repr=False)
     num_running: int = 0
@@ -97,7 +96,7 @@ class Schedule:
             spent_s = sum(stage.busy_s / max(stage.images, 1) for stage in self.stages.values())  # of an image
             raise QueueFullError(text, min(max(num * spent_s, 1.0), 60.0))
         self.accepted += 1
-        ticket = Ticket(plan, listen, self.accepted, deque(enumerate(plan.chunks)), num, wake)
+        ticket = Ticket(plan, listen, self.accepted, range(plan.num_chunks), num, wake)
         self.tickets.append(ticket)
         self.waiting += num
         return ticket
@@ -126,7 +125,8 @@ class Schedule:
         begun: list[Running] = []
         for ticket in sorted(self.tickets, key=lambda each: (each.has_preview, each.number)):
             while self._may_begin(ticket, names):
-                number, index = ticket.todo.popleft()
+                number, ticket.todo = ticket.todo[0], ticket.todo[1:]
+                index = ticket.plan.chunk(number)
                 steps = paint(ticket.plan, index, partial(tell, ticket))
                 begun.append(Running(ticket, number, index, steps, ticket.plan.links[0]))
                 ticket.num_running += 1

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 import sample
 import train
-from cascade.pictures import read_metadata
+from cascade.cli import lines_of
+from cascade.pictures import levels_apart, read_metadata, read_png
 from data.cli import run
 from data.packer import pack
 from data.settings import Settings
@@ -181,12 +182,100 @@ def test_pictures_from_the_command_line(trained, tmp_path, capsys):
     assert said["stages"]["sr_16"]["settings"]["num_steps"] == 1
 
 
-def test_a_picture_of_the_user_s_own_from_the_command_line(trained, tmp_path):
+def test_a_picture_of_the_user_s_own_becomes_factor_times_larger(trained, tmp_path, capsys):
     low = tmp_path / "low.png"
     Image.new("RGB", (24, 10), (30, 200, 30)).save(low)
-    assert call(sample.main, "--cascade", trained, "--image", low, "--num", 1, "--out", tmp_path / "sharp.png") == 0
-    assert size_of(tmp_path / "sharp.png") == (38, 16)  # twice 19x8, which is 24x10 with a shorter side of 8
-    assert list(read_metadata(tmp_path / "sharp.png")["stages"]) == ["sr_16"]
+    arguments = ("--cascade", trained, "--image", low)
+    assert call(sample.main, *arguments, "--out", tmp_path / "large.png") == 0
+    assert size_of(tmp_path / "large.png") == (48, 20)
+    assert list(read_metadata(tmp_path / "large.png")["stages"]) == ["sr_16"]
+    assert call(sample.main, *arguments, "--fit", "--num", 1, "--out", tmp_path / "fitted.png") == 0
+    assert size_of(tmp_path / "fitted.png") == (38, 16)  # twice 19x8, which is 24x10 with a shorter side of 8
+    again = ("--cascade", trained, "--image", low, "--again", tmp_path / "fitted.png", "--out", tmp_path / "again.png")
+    assert call(sample.main, *again) == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "fitted.png").read_bytes()
+
+
+def test_a_photograph_becomes_factor_times_larger(trained, tmp_path):
+    """1000x700: in windows, and the result is that of a window alone where it is far from the window's edges."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (700, 1000, 3), generator=generator).to(torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "photo.png")
+    Image.fromarray(pixels.flip(1).numpy()).save(tmp_path / "other.png")
+    arguments = ("--cascade", trained, "--steps", 1, "--out", f"{tmp_path}/large/")
+    assert call(sample.main, *arguments, "--image", tmp_path / "photo.png", "--image", tmp_path / "other.png") == 0
+    assert files(tmp_path / "large") == ["other.png", "photo.png"]
+    assert size_of(tmp_path / "large" / "photo.png") == (2000, 1400)
+
+
+def test_a_folder_of_pictures(trained, tmp_path, capsys):
+    """Each is what it is alone; one that cannot be read stops no other and is told; the same again makes only what is missing."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, name in enumerate(("b.png", "a.jpg", "a.png")):
+        picture(photos / name, 8 + number)
+    Image.effect_noise((64, 64), 90).save(photos / "c.png")
+    os.truncate(photos / "c.png", 600)
+    (photos / "notes.txt").write_text("no picture")
+    arguments = ("--cascade", trained, "--image", photos, "--label", "ring", "--out", f"{tmp_path}/out/")
+    assert call(sample.main, *arguments) == 2
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [f"{tmp_path}/out/{name}" for name in ("a.jpg.png", "a.png.png", "b.png")]
+    assert said.err.splitlines()[-1].startswith("error: 1 of 4 pictures could not be read, the others are done: ")
+    assert "c.png: broken PNG picture" in said.err
+    assert [size_of(tmp_path / "out" / name) for name in files(tmp_path / "out")] == [(18, 18), (20, 20), (16, 16)]
+    alone = ("--cascade", trained, "--image", photos / "b.png", "--label", "ring", "--out", f"{tmp_path}/alone/")
+    assert call(sample.main, *alone) == 0
+    assert (tmp_path / "alone" / "b.png").read_bytes() == (tmp_path / "out" / "b.png").read_bytes()
+    (photos / "c.png").unlink()
+    (tmp_path / "out" / "b.png").unlink()
+    capsys.readouterr()
+    assert call(sample.main, *arguments) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/out/b.png"]
+
+
+def test_the_same_command_twice_and_another_one(trained, tmp_path, capsys, refused):
+    for place in ("out.png", "new/"):
+        arguments = ("--cascade", trained, "--num", 3, "--out", f"{tmp_path}/{place}")
+        assert call(sample.main, *arguments) == 0
+        before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+        capsys.readouterr()
+        assert call(sample.main, *arguments) == 0
+        said = capsys.readouterr()
+        assert (said.out, said.err) == ("", "nothing to do: all 3 images are there\n")
+        line = refused(sample.main, *arguments, "--seed", 1)
+        assert "is there and is of a request with other seed; choose another place, or --overwrite" in line
+        assert before == {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+        assert call(sample.main, *arguments, "--seed", 1, "--overwrite") == 0
+        assert before.keys() == set(files(tmp_path))
+        assert before != {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+
+
+def test_picked_pictures_are_those_of_the_whole_request(trained, tmp_path, refused):
+    arguments = ("--cascade", trained, "--num", 4, "--label", "ring", "--label", 0)
+    assert call(sample.main, *arguments, "--out", f"{tmp_path}/all/") == 0
+    assert call(sample.main, *arguments, "--pick", "2,5-6", "--out", f"{tmp_path}/some/") == 0
+    assert files(tmp_path / "some") == ["000002.png", "000005.png", "000006.png"]
+    for name in files(tmp_path / "some"):
+        assert levels_apart(read_png(tmp_path / "some" / name), read_png(tmp_path / "all" / name)) <= 1
+    assert call(sample.main, *arguments, "--pick", "2,5-6", "--out", tmp_path / "some.png") == 0
+    assert size_of(tmp_path / "some.png") == (2 * 18 + 2, 2 * 18 + 2)
+    assert "pick 8 is out of range; 0 to 7 are there" in refused(sample.main, *arguments, "--pick", 8)
+
+
+def test_a_picture_and_a_grid_again(trained, tmp_path, refused, folder):
+    arguments = ("--cascade", trained, "--num", 5, "--label", "ring", "--label", 0, "--guidance", 3, "--batch", 3)
+    assert call(sample.main, *arguments, "--out", f"{tmp_path}/all/", "--stages-out") == 0
+    assert call(sample.main, *arguments, "--out", tmp_path / "grid.png") == 0
+    for number, name in enumerate(("all/000007.png", "all/000004.base_8.png", "grid.png")):
+        again = ("--cascade", trained, "--again", tmp_path / name, "--out", tmp_path / f"{number}.png")
+        assert call(sample.main, *again) == 0
+        assert (tmp_path / f"{number}.png").read_bytes() == (tmp_path / name).read_bytes()
+    again = ("--cascade", trained, "--again", tmp_path / "all/000007.png", "--out", tmp_path / "0.png")
+    assert "0.png: is there; choose another place, or --overwrite" in refused(sample.main, *again)
+    replace_weights(folder / "sr_16" / "bundle", lambda weights: weights["net.out_gain"].add_(1))
+    again = ("--cascade", folder, "--again", tmp_path / "all/000007.png", "--out", tmp_path / "new.png")
+    assert "name the cascade that made it with --cascade" in refused(sample.main, *again)
 
 
 def test_only_the_first_stages(trained, tmp_path):
@@ -359,12 +448,22 @@ def test_training_leaves_another_run_alone(refused, small, shards, folder):
         (("--precision", "fp8"), "--precision fp8: allowed are fp32 and bf16"),
         (("--image", "nowhere.png"), "nowhere.png: No such file or directory"),
         (
-            ("--image", "SMALL"),
+            ("--image", "SMALL", "--fit"),
             "small.png: its shorter side is 7 px, the smallest stage takes 8 px; use a larger picture",
         ),
-        (("--image", "TEXT"), "text.png: no JPEG, PNG, WEBP, GIF picture"),
+        (("--image", "TEXT"), "text.png: no JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF picture"),
         (("--image", "LOW", "--from", "base_8"), "--image with --from base_8: a base stage takes no picture"),
         (("--image", "LOW", "--size", "16x16"), "both a picture and a size; the picture decides the size"),
+        (("--image", "EMPTY"), "empty: no picture in it (JPEG, PNG, WEBP, "),
+        (("--image", "LOW", "--image", "SMALL"), "2 pictures are given; write them into a folder/"),
+        (
+            ("--image", "LOW", "--image", "SMALL", "--label", "0", "--label", "1", "--label", "2", "--out", "new/"),
+            "2 pictures and 3 prompts or labels; give one of either, or as many of both",
+        ),
+        (("--pick", "16"), "pick 16 is out of range; 0 to 15 are there"),
+        (("--pick", "3,3"), "pick [3, 3] names an image twice"),
+        (("--again", "LOW"), "low.png: no 'cascade' text in it; sample.py did not write it"),
+        (("--out", "x" * 250 + ".png"), "the name is too long for a file; choose a shorter one"),
         (("--image", "LOW", "--until", "base_8"), "stage sr_16 comes after base_8; exchange them"),
         (
             ("--out", "pictures.gif"),
@@ -379,7 +478,14 @@ def test_sampling_refuses(refused, trained, tmp_path, monkeypatch, arguments, me
     (tmp_path / "text.png").write_text("no picture")
     picture(tmp_path / "small.png", 7)
     picture(tmp_path / "low.png", 8)
-    names = {"SMALL": "small.png", "TEXT": "text.png", "LOW": "low.png", "TEXT/x.png": "text.png/x.png"}
+    (tmp_path / "empty").mkdir()
+    names = {
+        "EMPTY": "empty",
+        "SMALL": "small.png",
+        "TEXT": "text.png",
+        "LOW": "low.png",
+        "TEXT/x.png": "text.png/x.png",
+    }
     given = [names.get(argument, argument) for argument in arguments]
     defaults = [] if "--cascade" in arguments else ["--cascade", trained]
     defaults += [] if "--out" in arguments else ["--out", "new/out.png"]
@@ -506,6 +612,85 @@ def test_ctrl_c_while_training_and_the_same_command_goes_on(small, shards, tmp_p
     assert call(train.main, *arguments[:-1], "stages.base_8.train.workers=0", "--images", done + 16) == 0
     lines = [json.loads(line) for line in (out / "base_8" / "metrics.jsonl").read_text().splitlines()]
     assert [line["nimg"] for line in lines] == list(range(8, done + 17, 8))
+
+
+def test_ctrl_c_and_a_full_disk_lose_no_finished_picture_of_a_grid(trained, tmp_path):
+    """It is said where they are, and the same command goes on; a grid that is too large for the disk, too."""
+    out = tmp_path / "out.png"
+    arguments = ("--cascade", trained, "--num", 400, "--batch", 2, "--out", out)
+    process = start("sample.py", *arguments)
+    parts = tmp_path / "out.parts"
+    lines = interrupt(process, lambda: parts.is_dir() and len(files(parts)) > 4)
+    assert process.returncode == 130
+    done = len(files(parts))
+    assert lines[-2:] == [f"{done} of 400 images are in {parts}; the same command goes on from there", "interrupted"]
+    assert files(tmp_path) == [f"out.parts/{k:06d}.png" for k in range(done)]
+    process = start("-c", FULL, "sample.py", *arguments)
+    lines = process.communicate(timeout=300)[1].splitlines()
+    assert process.returncode == 2
+    assert lines[-2] == f"400 of 400 images are in {parts}; the same command goes on from there"
+    assert "File too large" in lines[-1]
+    assert len(files(tmp_path)) == 400
+    assert call(sample.main, *arguments) == 0
+    assert files(tmp_path) == ["out.png"]
+    assert size_of(out) == (20 * 18 + 2, 20 * 18 + 2)
+
+
+FULL = """
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_reader_that_leaves_and_a_terminal_without_letters_end_nothing(trained, tmp_path):
+    """`sample.py ... | head -1`, where stdout is ASCII and the folder is not."""
+    out = tmp_path / "b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher"
+    env = os.environ | {"PYTHONIOENCODING": "ascii:strict", "OMP_NUM_THREADS": "1"}
+    arguments = ("sample.py", "--cascade", trained, "--num", 40, "--batch", 1, "--out", f"{out}/")
+    with subprocess.Popen(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        first = process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read().decode()
+        assert process.wait(timeout=120) == 0, said
+    assert first.endswith(b"/b\\xfccher/000000.png\n")
+    assert "Error" not in said
+    assert len(files(out)) == 40
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfred heart\r\n\r\ngreen apple",
+        "red heart\ngreen apple\n".encode("utf-16"),
+        b"  red heart\x0c\rgreen apple\n",
+    ],
+)
+def test_prompts_of_a_file(tmp_path, content):
+    (tmp_path / "prompts.txt").write_bytes(content)
+    assert lines_of(tmp_path / "prompts.txt") == ["red heart", "green apple"]
+
+
+def test_prompts_with_separators_that_are_no_line_ends(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a\u2028b\nc\x0cd\x85e\n", encoding="utf-8")
+    assert lines_of(tmp_path / "prompts.txt") == ["a\u2028b", "c\x0cd\x85e"]
+
+
+def test_prompts_that_are_piped_in(tmp_path):
+    arguments = ("sample.py", "--prompts-file", "-", "--num", 1, "--steps", 1, "--out", f"{tmp_path}/out/")
+    piped = "\ufeffred heart\n\nblue circle\n".encode()
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, input=piped, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [read_metadata(path)["prompts"] for path in sorted((tmp_path / "out").iterdir())] == [
+        ["red heart"],
+        ["blue circle"],
+    ]
 
 
 def test_ctrl_c_while_sampling_leaves_whole_files_only(trained, tmp_path):

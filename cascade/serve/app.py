@@ -115,7 +115,8 @@ def add_jobs(app: FastAPI, service: Service) -> None:
     async def create(request: Request, body: JobBody) -> Accepted:
         """Start a job: num images of each of prompts or labels, or of image; with neither, of nothing in particular. How many are
         allowed is in /v1/models, as are the names of stages. until: hold after this stage. size: [width, height].
-        settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image: base64 of a PNG, JPEG or WebP to sharpen."""
+        settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image: base64 of a PNG, JPEG or WebP to
+        make larger; fit: shrink it first, where the result would be larger than is allowed."""
 
         def start() -> Accepted:
             service.admit(owner(request))

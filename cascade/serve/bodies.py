@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from cascade.cli import class_numbers
-from cascade.link import Link, chosen, cut, side_multiple, with_settings
+from cascade.link import Link, chosen, cut, side_multiple, sizes, with_settings
 from cascade.pictures import cut_to_aspect
 from cascade.pipeline import Cascade
 from cascade.request import MAX_SEED, Request
+from cascade.upscale import choose_start
 from data.batch import to_float, to_uint8
 from data.decode import FORMATS, decode_image, image_size, to_array
 from data.resize import downsample
@@ -52,7 +53,8 @@ class Body(BaseModel):
 
 
 class JobBody(Body):
-    """`num` pictures of each of `prompts` or `labels` (neither: unconditional), or of `image`. until: hold after this stage."""
+    """`num` pictures of each of `prompts` or `labels` (neither: unconditional), or of `image`. until: hold after this stage. fit:
+    shrink the image first, to what the stage that it enters was trained to enlarge."""
 
     prompts: Annotated[list[str], Field(max_length=10_000)] = []
     labels: Annotated[list[int | Name], Field(max_length=10_000)] = []
@@ -62,6 +64,7 @@ class JobBody(Body):
     settings: Settings = {}
     size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
     image: str | None = None
+    fit: bool = False
 
 
 class RefineBody(Body):
@@ -96,7 +99,7 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Request:
     check_prompts(body.prompts, limits)
     check_count(max(len(body.prompts), len(body.labels), 1) * body.num, limits)
     if body.image is not None:
-        first, low_res = upload(body.image, cascade, limits)
+        first, low_res = upload(body.image, cascade, limits, fit=body.fit, last=body.until)
         later = cascade.names[cascade.names.index(first) :]
         if body.until and body.until in cascade.names and body.until not in later:
             raise ValueError(f"until: the picture enters at stage {first}; allowed are {', '.join(later)}")
@@ -178,24 +181,39 @@ def check_work(request: Request, cascade: Cascade, limits: Limits) -> None:
         )
 
 
-def upload(text: str, cascade: Cascade, limits: Limits) -> tuple[str, Tensor]:
-    """The stage that loses least of a picture in base64, and the picture (1, 3, h, w) uint8 as that stage takes it."""
+def upload(text: str, cascade: Cascade, limits: Limits, *, fit: bool, last: str) -> tuple[str, Tensor]:
+    """The stage that a picture in base64 enters, and the picture (1, 3, h, w) uint8 as that stage takes it."""
     content = unpack(text)
     try:
         h, w = image_size(content, FORMATS)
         if h * w > limits.upload_pixels:
             raise Refused(413, "too_many_pixels", f"image: {w}x{h} px; at most {limits.upload_pixels:,} pixels")
-        takes = {link.contract.low_res: link for link in cascade.links if link.contract.low_res}
-        fitting = [low_res for low_res in takes if low_res <= min(h, w)]
-        if not fitting:
-            raise ValueError(f"{w}x{h} px is too small; a side of at least {min(takes, default=0)} px is needed")
-        link = takes[max(fitting)]
-        if max(h, w) > limits.scale * min(h, w):
+        takes = {link.contract.low_res: link.name for link in cascade.links if link.contract.low_res}
+        if not takes:
+            raise ValueError("this cascade has no super-resolution stage")
+        name = choose_start(takes, (h, w), fit=fit, what=f"{w}x{h} px")
+        link = cascade.links[cascade.names.index(name)]
+        if fit and max(h, w) > limits.scale * min(h, w):
             raise ValueError(f"{w}x{h} px; at most {limits.scale} times as long as wide")
+        if not fit:
+            check_enlarged((h, w), link, cascade, limits, last)
         pixels = torch.tensor(to_array(decode_image(content)))[None]
     except ValueError as error:
         raise ValueError(f"image: {error}") from None
-    return link.name, fitted(pixels, link, cascade)
+    return name, fitted(pixels, link, cascade) if fit else pixels
+
+
+def check_enlarged(size: tuple[int, int], link: Link, cascade: Cascade, limits: Limits, last: str) -> None:
+    """Raises ValueError where a picture as it is would become too large; before it is decoded."""
+    end = cascade.links[cascade.names.index(last) if last in cascade.names else -1].contract.resolution
+    assert link.contract.low_res
+    factor, most = end // link.contract.low_res, limits.scale * end
+    if max(size) * factor > most:
+        h, w = size
+        raise ValueError(
+            f"{w}x{h} px would become {w * factor}x{h * factor} px; at most {most} px a side are allowed; send fit: true to "
+            "have it shrunk first"
+        )
 
 
 def unpack(text: str) -> bytes:
@@ -227,5 +245,5 @@ def as_stored(request: Request, settings: Settings, links: Sequence[Link]) -> di
         "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,
         "size": list(request.size or ()), "settings": settings,
         "first": request.first, "last": request.last, "index": list(request.index),
-        "stages": {link.name: link.contract.resolution for link in links},
+        "stages": {link.name: min(size) for link, size in zip(links, sizes(list(links), request), strict=True)},
     }  # fmt: skip

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from torch import Tensor
 
+from cascade.chunk import per_chunk
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Preview
 from cascade.link import Link, chosen, cut
@@ -75,7 +76,7 @@ class Service:
         said, also of stages that come later. Raises ValueError and Refused."""
         request = self.engine.fitted(request)
         links = self.links_of(request)
-        nfe = sum(link.nfe for link in links) * -(-len(request.index) // request.batch)
+        nfe = sum(link.nfe for link in links) * -(-len(request.index) // per_chunk(self.cascade.links, request))
         marks = tuple(dict.fromkeys(nfe * (k + 1) // (partials + 1) for k in range(partials)))
         row = JobRow(
             id=self.prefix + secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,

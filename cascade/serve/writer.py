@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from torch import Tensor
 
 from cascade.events import Cancelled, Event, Failed, Finished, StageFinished, StageStarted
-from cascade.output import describe
+from cascade.metadata import describe
 from cascade.pictures import save_png
 from cascade.pipeline import Cascade
 
@@ -148,7 +148,9 @@ class Writer:
         told = []
         for image, k in zip(event.images, event.index, strict=True):
             height, width = image.shape[-2:]
-            metadata = describe(self.cascade, asked, k)
+            metadata = describe(
+                self.cascade, asked, k, stage="" if event.stage == self.cascade.names[-1] else event.stage
+            )
             save = partial(save_png, image, metadata=metadata)
             self.store.add_picture(job.id, event.stage, k, (width, height), save)
             told.append({"k": k, "url": picture_url(job.id, event.stage, k), "width": width, "height": height})

@@ -100,3 +100,20 @@ def fold_weights(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, MPWeight):
             module.fold()
+
+
+def reach(config: UNetConfig) -> int | None:
+    """How many px away an input can be that decides about an output; a multiple of `multiple`. None: with self-attention, any.
+
+    Each 3 x 3 convolution sees one cell of its level further, and each way down rounds out to a cell of the next.
+    """
+    if config.self_attention:
+        return None
+    last = len(config.widths) - 1
+    cells = [
+        4 * num + 2 * (level in (0, last)) for level, num in enumerate(config.blocks)
+    ]  # conv_in, conv_out; the middle
+    cells[0] += 2 * (last == 0)
+    far = sum((num + (level > 0)) * config.patch * 2**level for level, num in enumerate(cells))
+    multiple = config.patch * 2**last
+    return -(-far // multiple) * multiple

@@ -5,12 +5,14 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -74,6 +76,37 @@ def test_they_are_data_of_this_project(whole, tmp_path):
     )
     assert told.returncode == 0, told.stderr
     assert json.loads((copy / "index.json").read_text())["shards"][0]["num"] == 3
+
+
+def test_the_same_command_twice_at_once(whole, tmp_path):
+    """One works, the other is refused and takes nothing away; whichever number of processes it has."""
+    first = command(tmp_path / "out")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob(".*.part")):
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.005)
+    os.killpg(first.pid, signal.SIGSTOP)
+    try:
+        _, err = done(command(tmp_path / "out"), 2)
+    finally:
+        os.killpg(first.pid, signal.SIGCONT)
+    assert len(err.splitlines()) == 1
+    assert f'another process works there ({{"host": "{socket.gethostname()}", "pid": {first.pid}}})' in err
+    done(first)
+    assert bytes_of(tmp_path / "out") == bytes_of(whole)
+
+
+def test_a_picture_of_a_shard_again(whole, tmp_path):
+    """By the .json beside it: the picture, to the last bit."""
+    with tarfile.open(whole / "train-00001.tar") as tar:
+        for kind in ("png", "json"):
+            (tmp_path / f"5.{kind}").write_bytes(tar.extractfile(f"000000005.{kind}").read())
+    asked = ("--again", str(tmp_path / "5.json"))
+    out, _ = done(command(tmp_path / "again.png", asked=asked))
+    assert out == f"{tmp_path}/again.png\n"
+    a, b = (np.asarray(Image.open(tmp_path / name)) for name in ("5.png", "again.png"))
+    assert np.array_equal(a, b)
 
 
 @pytest.mark.matrix

@@ -1,6 +1,8 @@
 """From options to a request and from events to files: what sample.py does besides sampling."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.cli import choose_start, class_numbers, parse_size, settings_of, show
+from cascade.again import repainted, request_of, said_of
+from cascade.cli import class_numbers, numbers_of, parse_size, settings_of, show
 from cascade.events import StageFinished
-from cascade.output import describe, output_for
-from cascade.pictures import read_metadata
+from cascade.given import given_files
+from cascade.metadata import describe
+from cascade.output import output_for, without
+from cascade.pictures import save_png, user_picture
 from cascade.pipeline import Cascade
 from cascade.request import Request
+from cascade.upscale import choose_start, takes_of
+from data.cli import RunError
 from stages.config import SampleConfig
 
 from .chains import finished, tiny, tiny_config, write_cascade
@@ -96,24 +103,36 @@ def test_sizes_that_are_none(text):
 
 
 @pytest.mark.parametrize(("side", "stage"), [(8, "sr_16"), (31, "sr_16"), (32, "sr_64"), (500, "sr_64")])
-def test_a_picture_starts_where_it_loses_least(tmp_path, side, stage):
+@pytest.mark.parametrize("fit", [True, False])
+def test_a_picture_starts_where_it_loses_least(tmp_path, side, stage, fit):
     folder = write_cascade(tmp_path / "cascade", tiny_config(8, 16, 32, 64))
-    path = tmp_path / "low.png"
-    Image.new("RGB", (side + 5, side)).save(path)
     (folder / "sr_32" / "bundle").rename(folder / "sr_32" / "elsewhere")  # not trained yet
-    assert choose_start(folder, path) == stage
+    assert choose_start(takes_of(folder), (side, side + 5), fit=fit, what="low.png") == stage
 
 
 def test_a_picture_for_which_there_is_no_stage(trained, tmp_path):
-    path = tmp_path / "low.png"
-    Image.new("RGB", (500, 7)).save(path)
+    takes = takes_of(trained)
+    assert choose_start(takes, (7, 500), fit=False, what="low.png") == "sr_16"
     with pytest.raises(
         ValueError, match=r"low.png: its shorter side is 7 px, the smallest stage takes 8 px; use a larger"
     ):
-        choose_start(trained, path)
+        choose_start(takes, (7, 500), fit=True, what="low.png")
     folder = write_cascade(tmp_path / "cascade", tiny_config(8))
     with pytest.raises(ValueError, match="no trained super-resolution stage to give --image to; train one first"):
-        choose_start(folder, path)
+        takes_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("said", "numbers"), [([], ()), (["3"], (3,)), (["5-7,9", "0"], (5, 6, 7, 9, 0)), ([" 1 - 2"[:2]], (1,))]
+)
+def test_numbers_of_images(said, numbers):
+    assert numbers_of(said) == numbers
+
+
+@pytest.mark.parametrize("said", ["", "a", "3-1", "-1", "1,", "0-99999999", "٣"])
+def test_numbers_that_are_none(said):
+    with pytest.raises(ValueError, match=r"--pick .*: write numbers of images, for instance 3 or 0-15"):
+        numbers_of([said])
 
 
 # places for pictures
@@ -143,12 +162,48 @@ def test_places_that_cannot_be_written(tmp_path, out, message):
         output_for(f"{tmp_path}/{out}", stages=False)
 
 
-def test_a_place_that_turns_out_not_to_be_writable(model):
+def test_a_place_that_turns_out_not_to_be_writable():
     output = output_for("/proc/pictures/", stages=False)
-    with pytest.raises(
-        ValueError, match=r"--out /proc/pictures: /proc/pictures cannot be made \(.*\); choose another place"
+    with (
+        pytest.raises(
+            ValueError, match=r"--out /proc/pictures: /proc/pictures cannot be made \(.*\); choose another place"
+        ),
+        output.held(),
     ):
-        output.write(iter(()), model, Request())
+        pass
+
+
+@pytest.mark.parametrize("name", ["x" * 256 + ".png", "x" * 252 + ".png", "x" * 300 + "/"])
+def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path, name):
+    with pytest.raises(ValueError, match=r"--out x+\.\.\.: the name is too long for a file; choose a shorter one"):
+        output_for(f"{tmp_path}/{name}", stages=False)
+
+
+def test_a_name_that_is_just_short_enough(tmp_path, model):
+    request = Request(num=2)
+    output = output_for(f"{tmp_path}/{'x' * 245}.png", stages=False)
+    assert [len(path.name) for path in output.write(model.sample(request), model, request)] == [249]
+
+
+def test_two_at_once_in_one_place(tmp_path):
+    for name in ("new/", "a.png"):
+        output = output_for(f"{tmp_path}/{name}", stages=False)
+        with output.held():
+            done = subprocess.run(
+                [sys.executable, "-c", HOLD, f"{tmp_path}/{name}"], capture_output=True, text=True, check=False
+            )
+        assert 'another process works there ({"host": ' in done.stderr
+    assert files(tmp_path) == []
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from cascade.lock import held
+path = Path(sys.argv[1])
+with held((path if sys.argv[1].endswith("/") else path.with_suffix(".parts")) / ".lock", "--out"):
+    pass
+"""
 
 
 # files
@@ -179,19 +234,107 @@ def test_single_files_come_with_each_chunk(tmp_path, model):
 
 
 @pytest.mark.parametrize("is_grid", [True, False])
-def test_a_fault_while_sampling_leaves_no_half_file(tmp_path, model, is_grid):
-    request = Request(num=4, batch=2)
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, RunError, OSError])
+def test_a_fault_while_sampling_keeps_what_is_finished(tmp_path, model, is_grid, fault):
+    """And the same request goes on from there, to the bytes of an undisturbed one; chunks that were begun are made whole."""
+    request = Request(num=7, batch=2, labels=(1,))
 
     def interrupted():
         for event in model.sample(request):
-            if isinstance(event, StageFinished) and event.index[0] == 2:
-                raise KeyboardInterrupt
+            if isinstance(event, StageFinished) and event.last and event.index[0] == 4:
+                raise fault("full")
             yield event
 
-    output = output_for(f"{tmp_path}/new/" + "out.png" * is_grid, stages=False)
-    with pytest.raises(KeyboardInterrupt):
+    def place(name: str):
+        return output_for(f"{tmp_path}/{name}/" + "out.png" * is_grid, stages=False)
+
+    list(place("whole").write(model.sample(request), model, request))
+    output = place("new")
+    with pytest.raises(fault):
         list(output.write(show(interrupted(), request.total), model, request))
-    assert files(tmp_path) == ([] if is_grid else ["new/000000.png", "new/000001.png"])
+    kept = [f"{'new/out.parts' if is_grid else 'new'}/{k:06d}.png" for k in range(4)]
+    assert [name for name in files(tmp_path) if name.startswith("new")] == kept
+    assert output.count(model, request) == 4
+    (tmp_path / kept[3]).unlink()
+    with output.held():
+        left = output.claim(model, request)
+        assert list(left) == [2, 3, 4, 5, 6]
+        list(output.write(model.sample(request.picked(left)), model, request))
+        assert output.claim(model, request) is None
+    names = [name for name in files(tmp_path / "new")]
+    assert names == files(tmp_path / "whole")
+    assert all((tmp_path / "new" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes() for n in names)
+
+
+@pytest.mark.parametrize("is_grid", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"labels": (2,)}, "labels"),
+        ({"labels": ()}, "labels"),
+        ({"settings": {"base_8": {"num_steps": 3}}}, "stages"),
+        ({"size": (32, 32)}, "size"),
+    ],
+)
+def test_another_request_is_refused_and_changes_nothing(tmp_path, model, is_grid, changes, key):
+    request = Request(num=3, labels=(1,))
+    output = output_for(f"{tmp_path}/" + "out.png" * is_grid, stages=False)
+    list(output.write(model.sample(request), model, request))
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    other = replace(request, **changes)
+    with pytest.raises(
+        ValueError, match=f"^--out: .* is there and is of a request with other {key}; choose another place"
+    ):
+        output.claim(model, other)
+    assert before == {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    over = replace(output, overwrite=True)
+    list(over.write(model.sample(other.picked(over.claim(model, other))), model, other))
+    assert output.claim(model, other) is None
+    assert all((tmp_path / name).read_bytes() != content for name, content in before.items())
+
+
+def test_a_shorter_request_does_not_stay_among_pictures_of_a_longer_one(tmp_path, model):
+    request = Request(num=2, labels=(0, 1))
+    output = output_for(f"{tmp_path}/", stages=False)
+    list(output.write(model.sample(request), model, request))
+    with pytest.raises(ValueError, match="is there and is of a request with other labels"):
+        output.claim(model, Request(num=3, labels=(0, 1)))
+    more = Request(num=6, labels=(0,), batch=2)
+    for path in tmp_path.glob("00000[23].png"):
+        path.unlink()
+    assert list(output.claim(model, more)) == [2, 3, 4, 5]  # the first two are its own
+
+
+def test_pictures_of_others_are_left_alone(tmp_path, model):
+    (tmp_path / "photo.png").write_bytes(b"x")
+    output = output_for(f"{tmp_path}/", stages=False, overwrite=True)
+    assert list(output.claim(model, Request(num=2))) == [0, 1]
+    assert files(tmp_path) == ["photo.png"]
+    (tmp_path / "000001.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"000001.png is there and is no picture of this request"):
+        output_for(f"{tmp_path}/", stages=False).claim(model, Request(num=2))
+    (tmp_path / "out.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"out.png is there and is no picture of this request"):
+        output_for(f"{tmp_path}/out.png", stages=False).claim(model, Request(num=2))
+
+
+def test_a_billion_images_are_no_list():
+    """Neither what is asked for nor what is left."""
+    request = Request(num=10**9)
+    assert len(request.index) == 10**9
+    left = without(request.index, set(range(64)), 16)
+    assert (left[0], left[-1]) == (64, 10**9 - 1)
+    assert len(request.picked(left).index) == 10**9 - 64
+
+
+def test_the_first_of_a_billion_images_comes_at_once(tmp_path, model):
+    request = Request(num=10**9, batch=2)
+    output = output_for(f"{tmp_path}/", stages=False)
+    paths = output.write(model.sample(request), model, request)
+    assert [next(paths).name for _ in range(3)] == ["000000.png", "000001.png", "000002.png"]
+    left = output.claim(model, request)
+    assert next(output.write(model.sample(request.picked(left)), model, request)).name == "000002.png"
 
 
 def test_progress_where_there_is_no_terminal(capsys, model):
@@ -207,43 +350,40 @@ def test_progress_where_there_is_no_terminal(capsys, model):
 # metadata
 
 
-def again(folder: Path, said: dict, **given) -> torch.Tensor:
-    """The picture that a single file's metadata describes, made anew."""
-    model = Cascade.load(
-        folder, first=next(iter(said["stages"])), last=list(said["stages"])[-1], precision=said["precision"]
-    )
-    request = Request(
-        num=said["image"] + 1,
-        seed=said["seed"],
-        labels=tuple(said.get("labels", ())),
-        size=tuple(said["size"]) if "size" in said else None,
-        settings={name: stage["settings"] for name, stage in said["stages"].items()},
-        **given,
-    )
-    return finished(model.sample(request))[said["image"]]
-
-
-@pytest.mark.parametrize("options", [{"labels": (0, 2)}, {"size": (16, 32), "seed": 7}])
-def test_the_metadata_of_a_file_make_the_same_picture_again(trained, model, tmp_path, options):
+@pytest.mark.parametrize("options", [{"labels": (0, 2)}, {"size": (16, 32), "seed": 7}, {}])
+@pytest.mark.parametrize("stages", [False, True])
+def test_fault_41_the_metadata_of_a_file_make_the_same_bytes_again(model, tmp_path, options, stages):
+    """Of whatever row of whatever chunk, and of every stage; said by the metadata alone."""
     settings = {"base_8": {"num_steps": 3, "sampler": "heun"}, "sr_16": {"aug_sigma": 0.25, "guidance_scale": 2.0}}
-    request = Request(num=3, settings=settings, **options)
-    list(output_for(f"{tmp_path}/", stages=False).write(model.sample(request), model, request))
-    for path in sorted(tmp_path.glob("*.png"))[-2:]:
-        said = read_metadata(path)
+    request = Request(num=4, batch=3, settings=settings, **options)
+    list(output_for(f"{tmp_path}/", stages=stages).write(model.sample(request), model, request))
+    for path in sorted(tmp_path.glob("*.png")):
+        said = said_of(path)
         assert said["stages"]["base_8"]["settings"]["num_steps"] == 3
-        assert (again(trained, said).int() - pixels(path).int()).abs().max() <= 1  # another batch size rounds otherwise
+        asked = request_of(path, said, model, None)
+        save_png(repainted(model, asked, said), tmp_path / "again.png", said)
+        assert (tmp_path / "again.png").read_bytes() == path.read_bytes(), path
+        asked.picked((said["image"],))  # which is in range
 
 
-def test_the_metadata_of_a_sharpened_picture(trained, model, tmp_path):
-    low_res = (torch.arange(3 * 8 * 8) % 256).to(torch.uint8).reshape(1, 3, 8, 8)
+def test_the_metadata_of_a_sharpened_picture(trained, tmp_path):
+    Image.fromarray(np.arange(3 * 9 * 11, dtype=np.uint8).reshape(9, 11, 3)).save(tmp_path / "low.png")
+    Image.new("RGB", (11, 9)).save(tmp_path / "other.png")
+    low, other = given_files([tmp_path / "low.png", tmp_path / "other.png"])
     part = Cascade.load(trained, first="sr_16")
-    request = Request(num=2, low_res=low_res)
-    list(output_for(f"{tmp_path}/", stages=False).write(part.sample(request), part, request))
-    said = read_metadata(tmp_path / "000001.png")
-    assert said["low_res"]["shape"] == [3, 8, 8]
-    assert list(said["stages"]) == ["sr_16"]
-    got = again(trained, said, low_res=low_res)
-    assert (got.int() - pixels(tmp_path / "000001.png").int()).abs().max() <= 1
+    for low_res in (low.pixels, user_picture(low.path, 8, 1)):
+        request = Request(num=2, low_res=low_res)
+        list(output_for(f"{tmp_path}/new/", stages=False).write(part.sample(request), part, request))
+        path = tmp_path / "new" / "000001.png"
+        said = said_of(path)
+        assert said["low_res"]["shape"] == list(low_res.shape[1:])
+        assert list(said["stages"]) == ["sr_16"]
+        save_png(repainted(part, request_of(path, said, part, low), said), tmp_path / "again.png", said)
+        assert (tmp_path / "again.png").read_bytes() == path.read_bytes()
+        with pytest.raises(ValueError, match=r"other.png: not the picture that .*000001.png was made from"):
+            request_of(path, said, part, other)
+        with pytest.raises(ValueError, match="made from another picture; give that one with --image"):
+            request_of(path, said, part, None)
 
 
 def test_metadata_name_the_bundles_and_stay_json(model):

@@ -309,7 +309,7 @@ def test_sizes_other_than_the_trained_one(networks, size):
 def test_a_picture_of_any_shape_is_sharpened(networks):
     sharpen = Cascade(networks.links[1:])
     low_res = torch.randint(0, 256, (1, 3, 8, 20), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    assert sharpen.low_res_multiple == 1
+    assert sharpen.low_res_multiple() == 1
     assert finished(sharpen.sample(Request(low_res=low_res))).shape == (1, 3, 32, 80)
 
 

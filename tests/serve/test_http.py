@@ -99,14 +99,18 @@ def test_redo_only_the_top_with_other_settings(client: Client):
     assert np.abs(first.astype(int) - second.astype(int)).max() > 1
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_upscale_an_uploaded_picture(client: Client, kind: str):
+@pytest.mark.parametrize(
+    ("kind", "fit", "shape"),
+    [("PNG", False, (92, 160, 3)), ("JPEG", False, (92, 160, 3)), ("WEBP", True, (64, 108, 3))],
+)
+def test_upscale_an_uploaded_picture(client: Client, kind: str, fit: bool, shape: tuple[int, ...]):
+    """As it is and `factor` times larger, or shrunk first."""
     content = io.BytesIO()
-    Image.new("RGB", (40, 24), (200, 30, 60)).save(content, kind)
-    said = client.run(prompts=[], image=b64(content.getvalue()), settings={"sr_64": {"num_steps": 2}})
+    Image.new("RGB", (40, 23), (200, 30, 60)).save(content, kind)
+    said = client.run(prompts=[], image=b64(content.getvalue()), fit=fit, settings={"sr_64": {"num_steps": 2}})
     assert said["state"] == "finished"
-    shape = picture(client, said["stages"][0]["urls"][0]).shape
-    assert shape == (64, 104, 3)
+    assert picture(client, said["stages"][0]["urls"][0]).shape == shape
+    assert said["stages"][0]["side"] == shape[0]
 
 
 def test_a_size_that_is_no_square(client: Client):

@@ -236,7 +236,9 @@ def test_a_picture_to_upscale(serving: Serving, visit, how: str):
         }"""
         page.evaluate(drop, list(path.read_bytes()))
     page.wait_for_selector("#unfile:not([hidden])")
-    assert page.inner_text("#file-name").endswith("the result, 64 px, will not be larger than it was")
+    assert page.inner_text("#file-name").endswith(
+        "64\N{MULTIPLICATION SIGN}64 px, becomes 256\N{MULTIPLICATION SIGN}256 px"
+    )
     assert [page.is_visible(f"#settings-{name}-num_steps") for name in ("base_16", "sr_64")] == [False, True]
     ask(page, "red apple", 1)
     ends(page, "finished")
@@ -245,7 +247,8 @@ def test_a_picture_to_upscale(serving: Serving, visit, how: str):
     job = serving.client.get("/v1/jobs").json()["jobs"][0]
     assert [stage["name"] for stage in job["stages"]] == ["sr_64"]
     picture = serving.client.get(job["stages"][0]["urls"][0]).content
-    assert Image.open(io.BytesIO(picture)).size == (64, 64)
+    assert Image.open(io.BytesIO(picture)).size == (256, 256)
+    assert page.inner_text(".side") == "256 px"
 
 
 def picture(kind: str, side: int = 32) -> dict[str, object]:
@@ -255,11 +258,17 @@ def picture(kind: str, side: int = 32) -> dict[str, object]:
     return {"name": f"leaf.{kind}", "mimeType": f"image/{kind}", "buffer": content.getvalue()}
 
 
-def test_a_small_picture_is_said_to_become_larger(serving: Serving, visit):
+def test_a_picture_that_is_too_large_to_be_enlarged_is_shrunk_first(serving: Serving, visit):
     page = visit(serving.url)
-    page.set_input_files("#file", picture("png"))
+    page.set_input_files("#file", picture("png", 65))
     page.wait_for_selector("#unfile:not([hidden])")
-    assert page.inner_text("#file-name").endswith("32 px, made 16 px small and from there 64 px")
+    told = "made 16 px small first; the result, 64 px, will not be larger than it was"
+    assert page.inner_text("#file-name").endswith(
+        f"65\N{MULTIPLICATION SIGN}65 px, more than is enlarged here as it is; {told}"
+    )
+    ask(page, "leaf", 1)
+    ends(page, "finished")
+    assert page.inner_text(".side") == "64 px"
 
 
 @pytest.mark.parametrize("file", [ROOT / "README.md", picture("gif")], ids=["text", "gif"])

@@ -219,7 +219,7 @@ function buildSettings(place, stages, said = {}) {
 
 let model; // {id, conditioning: "text" | "class" | "none", classes, stages: [{name, side, settings, ranges}], limits}
 let askedSettings;
-let upload; // {entry: number of the stage, base64}
+let upload; // {entry: number of the stage, base64, fit: shrunk first}
 
 async function loadModel() {
   const { data } = await getJson("/v1/models");
@@ -243,7 +243,7 @@ function asked() {
   const said = $("class").value.trim();
   if (model.conditioning === "text") body.prompts = $("prompt").value.split("\n").map((line) => line.trim()).filter(Boolean);
   if (model.conditioning === "class" && said) body.labels = [/^\d+$/.test(said) && !model.classes.includes(said) ? Number(said) : said];
-  if (upload) body.image = upload.base64;
+  if (upload) Object.assign(body, { image: upload.base64, fit: upload.fit });
   else if ($("hold").checked && model.stages.length > 1) body.until = model.stages[0].name;
   return body;
 }
@@ -277,7 +277,7 @@ function rollSeed() {
   $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
 }
 
-// A picture enters at the stage that loses least of it, as small as that stage takes it.
+// A picture enters at the stage that loses least of it; as it is, if the result is not larger than the server allows.
 async function takeFile(file) {
   if (!file) return;
   if (!KINDS.includes(file.type)) throw new Error(`${file.name} is no picture of a kind that is taken: PNG, JPEG or WebP`);
@@ -286,17 +286,21 @@ async function takeFile(file) {
   const { width, height } = bitmap;
   bitmap.close();
   const able = model.stages.filter(({ low_res: side }) => side && side <= Math.min(width, height));
-  if (!able.length) throw new Error(`${file.name} has ${width}×${height} px; that is too small`);
+  const entry = able.at(-1) ?? model.stages.find(({ low_res: side }) => side);
+  const { side } = model.stages.at(-1);
+  const factor = side / entry.low_res;
+  const fit = factor * Math.max(width, height) > model.limits.scale * side;
+  if (fit && !able.length) throw new Error(`${file.name} has ${width}×${height} px; that is too narrow`);
   const base64 = await new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
     reader.onerror = () => reject(new Error(`${file.name} cannot be read`));
     reader.readAsDataURL(file);
   });
-  upload = { entry: model.stages.indexOf(able.at(-1)), base64 };
-  const { side } = model.stages.at(-1);
+  upload = { entry: model.stages.indexOf(entry), base64, fit };
   const result = side > Math.min(width, height) ? `and from there ${side} px` : `first; the result, ${side} px, will not be larger than it was`;
-  $("file-name").textContent = `${file.name}: ${width}×${height} px, made ${able.at(-1).low_res} px small ${result}`;
+  const told = fit ? `more than is enlarged here as it is; made ${entry.low_res} px small ${result}` : `becomes ${width * factor}×${height * factor} px`;
+  $("file-name").textContent = `${file.name}: ${width}×${height} px, ${told}`;
   showUpload();
 }
 

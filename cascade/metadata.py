@@ -1,0 +1,58 @@
+"""What made a picture, as it stands in the text of its PNG or beside it in a shard."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, cast
+
+from torch import Tensor
+
+from .link import cut, with_settings
+from .pipeline import Cascade
+from .request import Request
+
+
+def describe(
+    model: Cascade, request: Request, image: int | None = None, row: tuple[int, int] | None = None, stage: str = ""
+) -> dict[str, Any]:
+    """What made a picture, for its metadata: enough to make it again with the same bundles (`cascade.again`).
+
+    Single picture `image` of one prompt is also picture `image` of a request for that prompt alone. row: its place among the images
+    that were computed together, and how many these were; sums of another number of rows round otherwise. stage: the picture is this
+    one's, not the last's.
+    """
+    num = request.num if image is None else max(request.num, image + 1)
+    said: dict[str, Any] = {"seed": request.seed, "num": num, "precision": model.precision}
+    for name, values in (("prompts", request.prompts), ("labels", request.labels)):
+        if values:
+            said[name] = list(values) if image is None else [values[request.place(image) % len(values)]]
+    if image is not None:
+        said["image"] = image
+    if row is not None:
+        said["row"] = list(row)
+    if stage:
+        said["stage"] = stage
+    if request.size:
+        said["size"] = list(request.size)
+    if request.low_res is not None:
+        rows = request.low_res if image is None else cast(Tensor, request.given((image,)))[0]
+        said["low_res"] = {"shape": list(rows.shape), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()}
+    # pictures of ours that go on have been through the stages before, a user's picture has not
+    names = cut(model.names, "" if request.pick else request.first, request.last, "request")
+    said["stages"] = {
+        link.name: {
+            "bundle": link.sidecar.sha256,
+            "nimg": link.sidecar.provenance.nimg,
+            "settings": link.settings.model_dump(mode="json"),
+        }
+        for link in with_settings(model.links, request.settings)
+        if link.name in names
+    }
+    return said
+
+
+def describe_all(model: Cascade, request: Request, index: Sequence[int], stage: str = "") -> dict[str, Any]:
+    """Of a grid; a grid of one is that picture."""
+    if len(index) == 1:
+        return describe(model, request, index[0], stage=stage)
+    said = describe(model, request, stage=stage) | {"batch": request.batch}
+    return said if len(index) == request.total else said | {"pick": list(index)}

@@ -1,0 +1,80 @@
+"""sample.py's work: requests to files. What is finished stays, whatever ends the work, and the same command goes on from there."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.cli import RunError, one_line
+
+from .again import ends_of, repainted, request_of, said_of
+from .cli import say, show
+from .given import GivenFile
+from .output import Output
+from .pictures import levels_apart, read_png, save_png
+from .pipeline import Cascade
+from .request import Request
+from .upscale import Job
+
+
+def paint(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -> None:
+    """Samples what is left of each job and says the files. Pictures that cannot be read are told at the end, the others are made.
+
+    Whatever ends it, finished images are there, and how many is said.
+    """
+    unread: list[str] = []
+    with jobs[0][0].held():
+        for output, make in jobs:
+            try:
+                request = make()
+            except (ValueError, OSError) as error:
+                if len(jobs) == 1:
+                    raise
+                unread.append(one_line(error))
+                continue
+            paint_one(model, output, request, pick)
+    if unread:
+        raise ValueError(
+            f"{len(unread)} of {len(jobs)} pictures could not be read, the others are done: {'; '.join(unread)}"
+        )
+
+
+def paint_one(model: Cascade, output: Output, request: Request, pick: Sequence[int]) -> None:
+    total = len(pick or request.index)
+    left = output.claim(model, request, pick)
+    if left is None:
+        return say(f"nothing to do: {'the image is' if total == 1 else f'all {total} images are'} there", sys.stderr)
+    try:
+        events = show(model.sample(request.picked(left)), len(left)) if left else ()
+        for path in output.write(events, model, request, pick):
+            say(path)
+    except BaseException:
+        if done := output.count(model, request):
+            say(f"{done} of {total} images are in {output.folder}; the same command goes on from there", sys.stderr)
+        raise
+
+
+def paint_again(
+    path: Path, output: Output, folder: Path, files: Sequence[GivenFile], *, device: str, download: bool
+) -> None:
+    """A picture of ours once more, by what its metadata say. Raises RunError where it became another one."""
+    said = said_of(path)
+    first, last = ends_of(path, said)
+    model = Cascade.load(folder, first=first, last=last, device=device, precision=said["precision"], download=download)
+    request = request_of(path, said, model, files[0] if files else None)
+    if "image" not in said:
+        if not output.is_grid:
+            raise ValueError(f"--out {output.path}: {path} is a grid; write a name in .png")
+        made, pick = output.path, tuple(said.get("pick", ()))
+        with output.held():
+            paint_one(model, output, request, pick)
+    else:
+        made = output.path if output.is_grid else output.path / f"{path.stem}.png"
+        with output.held():
+            if made.exists() and not output.overwrite:
+                raise ValueError(f"--out {made}: is there; choose another place, or --overwrite")
+            save_png(repainted(model, request, said), made, said)
+        say(made)
+    if path.suffix.lower() == ".png" and (apart := levels_apart(read_png(path), read_png(made))):
+        raise RunError(
+            f"{made}: up to {apart} levels from {path}: made on another kind of machine, or in other company"
+        )

@@ -1,0 +1,114 @@
+"""Pictures of a user for the super-resolution stages: each as it is, or shrunk first to what its stage was trained to enlarge."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from stages.bundle import find_bundle, read_sidecar
+
+from .given import GivenFile
+from .manifest import read_manifest
+from .output import Output
+from .pictures import user_picture
+from .pipeline import Cascade
+from .request import Request
+
+Job = tuple[Output, Callable[[], Request]]
+"""Where the images of a request go, and the request, which may read its picture only now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upscaling:
+    """first: the stage from which the cascade is needed. starts: the stage that each file enters."""
+
+    files: Sequence[GivenFile]
+    first: str
+    starts: Sequence[str]
+    fit: bool
+
+    @classmethod
+    def of(cls, files: Sequence[GivenFile], folder: Path, *, first: str, fit: bool) -> Self:
+        """first: the user's word for all files, or "". Raises ValueError where a picture has no stage to enter."""
+        if first:
+            return cls(files=files, first=first, starts=[first] * len(files), fit=fit)
+        takes = takes_of(folder)
+        starts = [choose_start(takes, file.size, fit=fit, what=f"--image {file.path}") for file in files]
+        earliest = min(starts, key=list(takes.values()).index)
+        return cls(files=files, first=earliest, starts=starts, fit=fit)
+
+    def num(self, request: Request) -> int:
+        """Images in all."""
+        described = max(len(request.prompts), len(request.labels), 1)
+        return request.num * (described if len(self.files) == 1 else len(self.files))
+
+    def jobs(self, model: Cascade, request: Request, target: Output, pick: Sequence[int] = ()) -> list[Job]:
+        """One for each file; its prompt or label is the only one, or the one at its place. Raises ValueError for what cannot be."""
+        if len(self.files) > 1 and target.is_grid:
+            raise ValueError(f"--out {target.path}: {len(self.files)} pictures are given; write them into a folder/")
+        described = len(request.prompts) + len(request.labels)
+        if len(self.files) > 1 and described not in (0, 1, len(self.files)):
+            raise ValueError(
+                f"--image: {len(self.files)} pictures and {described} prompts or labels; give one of either, or as many of both"
+            )
+        jobs: list[Job] = []
+        for number, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
+            own = slice(number, number + 1) if len(self.files) > 1 and described > 1 else slice(None)
+            names = model.names[model.names.index(start) :]
+            asked = replace(
+                request,
+                first=start,
+                prompts=request.prompts[own],
+                labels=request.labels[own],
+                settings={name: each for name, each in request.settings.items() if name in names},
+            )
+            self._check(model, asked, file, pick)
+            output = target if target.is_grid else replace(target, stem=file.stem)
+            jobs.append((output, lambda asked=asked, file=file: self._given(model, asked, file)))  # type: ignore[misc]
+        return jobs
+
+    def _check(self, model: Cascade, asked: Request, file: GivenFile, pick: Sequence[int]) -> None:
+        """Everything that can be known before the picture is read."""
+        contract = model.links[model.names.index(asked.first)].contract
+        if contract.low_res is None:
+            raise ValueError(
+                f"--image with --from {asked.first}: a base stage takes no picture; start at a later stage"
+            )
+        size = (contract.low_res,) * 2 if self.fit else file.size
+        like = torch.zeros(1, dtype=torch.uint8).expand(1, contract.channels, *size)
+        try:
+            model.check(replace(asked, low_res=like).picked(pick))
+        except ValueError as error:
+            raise ValueError(f"--image {file.path}: {error}" if len(self.files) > 1 else str(error)) from None
+
+    def _given(self, model: Cascade, asked: Request, file: GivenFile) -> Request:
+        low_res = model.links[model.names.index(asked.first)].contract.low_res
+        assert low_res is not None
+        pixels = user_picture(file.path, low_res, model.low_res_multiple(asked.first)) if self.fit else file.pixels
+        return replace(asked, low_res=pixels)
+
+
+def takes_of(folder: Path) -> dict[int, str]:
+    """The trained super-resolution stages of a cascade by the side in px that they were trained to enlarge. Raises ValueError."""
+    takes = {}
+    for name, entry in read_manifest(folder).stages.items():
+        bundle = find_bundle(folder / entry.bundle)
+        if bundle.is_dir() and (low_res := read_sidecar(bundle).contract.low_res):
+            takes[low_res] = name
+    if not takes:
+        raise ValueError(f"cascade {folder}: no trained super-resolution stage to give --image to; train one first")
+    return takes
+
+
+def choose_start(takes: Mapping[int, str], size: tuple[int, int], *, fit: bool, what: str) -> str:
+    """The stage that a picture enters: the one of the largest side that is not above its shorter one, else of the smallest. With
+    `fit` a picture is made small, never large, so there ValueError is raised instead."""
+    side = min(size)
+    fitting = [low_res for low_res in takes if low_res <= side]
+    if fit and not fitting:
+        raise ValueError(
+            f"{what}: its shorter side is {side} px, the smallest stage takes {min(takes)} px; use a larger picture"
+        )
+    return takes[max(fitting, default=min(takes))]

@@ -1,0 +1,129 @@
+"""A picture in windows gets the answers that it gets whole, and none of its pixels is left out or asked for twice."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cascade import tiles
+from cascade.link import Link
+from cascade.request import Request
+from data.batch import Cond
+from stages.build import build_stage
+from stages.config import AugConfig, SampleConfig, SuperResConfig, UNetConfig
+from stages.diffusion.samplers import Query
+from stages.nets.unet import reach
+from stages.sampling import Given
+
+from .chains import finished, levels_apart, random_weights, sidecar, tiny
+
+NETS = {
+    "one level": UNetConfig(widths=(8,), blocks=(1,), emb_dim=16),
+    "two levels": UNetConfig(widths=(8, 16), blocks=(1, 1), emb_dim=16),
+    "patches": UNetConfig(widths=(8, 16), blocks=(1, 2), patch=2, emb_dim=16),
+    "three levels": UNetConfig(widths=(8, 8, 8), blocks=(1, 1, 1), emb_dim=16),
+}
+
+
+def link_of(net: UNetConfig) -> Link:
+    config = SuperResConfig(resolution=16, low_res=4, net=net, aug=AugConfig(max_sigma=1.0))
+    stage = build_stage(config)
+    stage.load_state_dict(random_weights(config))
+    return Link(name="sr_16", stage=stage.eval(), sidecar=sidecar(config), settings=SampleConfig())
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
+def test_nothing_beyond_the_reach_decides_about_a_pixel(net):
+    """Another input in one cell of the coarsest level changes outputs up to the reach, and no further."""
+    link, halo = link_of(net), reach(net)
+    side, multiple = 6 * halo, link.sidecar.config.multiple
+    middle = side // 2 // multiple * multiple
+    x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[..., middle : middle + multiple, middle : middle + multiple] += 1
+    low_res, aug_sigma = torch.zeros_like(x), torch.full((1,), 0.1)
+    with torch.inference_mode():
+        a, b = (link.stage.denoise(each, torch.ones(1), Cond.empty(1), low_res, aug_sigma) for each in (x, changed))
+    rows = (a != b).any(1)[0].any(1).nonzero().flatten()
+    assert rows.min() >= middle - halo
+    assert rows.max() < middle + multiple + halo
+    assert rows.max() - rows.min() > halo  # it is no number that is simply large
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 9)])
+def test_windows_give_what_the_whole_gives(net, shape):
+    link, halo = link_of(net), reach(net)
+    multiple = link.sidecar.config.multiple
+    h, w = (num * halo + multiple for num in shape)
+    generator = torch.Generator().manual_seed(0)
+    x, low_res = (torch.randn(2, 3, h, w, generator=generator) for _ in range(2))
+    query, given = Query(x, torch.ones(2)), Given(cond=Cond.empty(2), low_res=low_res, aug_sigma=torch.full((2,), 0.1))
+    found = tiles.tiles_of(link, (h, w), window=multiple)
+    assert (len(found) > 1) == (max(shape) > 4 or shape == (3, 5))
+    steps = tiles.answered(link, query, given, window=multiple)
+    with torch.inference_mode():
+        whole = link.stage.denoise(x, torch.ones(2), Cond.empty(2), low_res, torch.full((2,), 0.1))
+        try:
+            asked = next(steps)[1]
+            while True:
+                asked = steps.send(link.answer([asked], batch=2)[0])[1]
+        except StopIteration as done:
+            torch.testing.assert_close(done.value, whole, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("length", [10, 40, 41, 63, 64, 100, 1000])
+def test_every_pixel_is_taken_once_and_far_from_inner_edges(length):
+    taken = []
+    for window, part, place in tiles.spans(length, 40, 12):
+        assert window.stop - window.start == min(length, 40)
+        assert place.stop - place.start == part.stop - part.start
+        assert place.start - window.start == part.start
+        assert part.start >= 12 or window.start == 0
+        assert window.stop - place.stop >= 12 or window.stop == length
+        taken += range(place.start, place.stop)
+    assert taken == list(range(length))
+
+
+def test_self_attention_sees_all_so_its_pictures_are_limited():
+    net = UNetConfig(widths=(8, 16), blocks=(1, 1), emb_dim=16, self_attention=(1,), head_dim=8)
+    link = link_of(net)
+    assert reach(net) is None
+    assert len(tiles.tiles_of(link, (4096, 4096))) == 1
+    assert tiles.most_pixels(link) == tiles.TOKENS * 4
+    assert tiles.most_pixels(link_of(NETS["patches"])) == 0
+
+
+def test_a_picture_too_large_for_self_attention_is_refused_before_any_work():
+    model = tiny(8, 16)
+    net = UNetConfig(widths=(8, 16), blocks=(1, 1), emb_dim=16, self_attention=(1,), head_dim=8)
+    part = type(model)([replace(link_of(net), name="sr_16")])
+    low_res = torch.zeros(1, dtype=torch.uint8).expand(1, 3, 100, 100)
+    with pytest.raises(ValueError, match=r"400x400 px at stage sr_16, whose self-attention .* at most 32,768 px there"):
+        part.check(Request(low_res=low_res))
+    assert finished(part.sample(Request(low_res=low_res[..., :20, :20]))).shape == (1, 3, 80, 80)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (9, 11), (8, 8)])
+def test_a_picture_of_any_size_becomes_factor_times_larger(size):
+    """Sides that a network cannot halve are continued by the last pixels, and what was made of these is cut off."""
+    net = UNetConfig(widths=(8, 16), blocks=(1, 1), emb_dim=16, patch=4)
+    model = type(tiny(8))([link_of(net)])
+    low_res = torch.randint(0, 256, (1, 3, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    images = finished(model.sample(Request(low_res=low_res)))
+    assert images.shape == (1, 3, 4 * size[0], 4 * size[1])
+    continued = F.pad(low_res.float(), (0, size[1] % 2, 0, size[0] % 2), mode="replicate").to(torch.uint8)
+    wider = finished(model.sample(Request(low_res=continued)))
+    assert torch.equal(images, wider[..., : 4 * size[0], : 4 * size[1]])
+
+
+def test_large_images_are_computed_fewer_at_a_time():
+    model = tiny(8, 16)
+    part = type(model)(model.links[1:])
+    low_res = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    seen = []
+    part.links[0].stage.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
+    images = finished(part.sample(Request(low_res=low_res, num=5, batch=8)))
+    assert max(seen) == 2
+    assert levels_apart(images[0], images[4]) > 0
