@@ -1,11 +1,12 @@
-"""Files beside pictures: cat.txt or cat.caption holds the caption of cat.jpg, cat.json what img2dataset knows of it."""
+"""Files beside pictures: cat.txt, cat.caption or cat.jpg.txt holds the caption of cat.jpg, cat.json what img2dataset
+knows of it."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.captions import MAX_BYTES, check_caption, decode_caption
-from data.files import PICTURES, Tree
+from data.files import Tree
 from data.items import whole
 from data.tar import MEMBER_LIMITS, Span
 
@@ -54,9 +55,14 @@ class Beside:
 def find_beside(tree: Tree, text_column: str | None) -> Beside:
     """The captions beside the pictures; text_column is the suffix of their files, or their field in the .json."""
     files: dict[Path, dict[str, Path]] = {path.with_suffix(""): {} for path in tree.pictures}
+    pictures = set(tree.pictures)
     for path in tree.files:
-        if path.suffix.lower() not in PICTURES and path.with_suffix("") in files:
-            files[path.with_suffix("")][path.suffix.lower()] = path
+        if path in pictures:
+            continue
+        stem = path.with_suffix("")
+        stem = stem.with_suffix("") if stem in pictures else stem  # cat.jpg.txt
+        if stem in files:
+            files[stem].setdefault(path.suffix.lower(), path)
     there = {suffix for found in files.values() for suffix in found}
     if text_column is None:
         _check_one_each(tree.folder, files)

@@ -15,6 +15,7 @@ from data.splits import split_named
 
 TABLES = ("metadata.jsonl", "metadata.csv")
 PARQUET = "metadata.parquet"
+LONGEST_CELL = 16 << 20  # a caption that is too long is counted, a quote that is never closed is not read to the end
 TEXT_COLUMNS = ("text", "caption")  # the first that is there, if none is asked for
 
 
@@ -82,7 +83,7 @@ def list_metadata(tree: Tree, choices: Choices) -> Source:
             )
         )
     unread = [
-        ("picture that metadata does not name" if path in pictures else suffix_of(path), printable(path.as_posix()))
+        ("pictures that metadata does not name" if path in pictures else suffix_of(path), printable(path.as_posix()))
         for path in tree.files
         if path.as_posix() not in seen and path not in used
     ]
@@ -131,6 +132,7 @@ def _json_rows(path: Path, lines) -> Iterator[dict]:
 
 def _csv_rows(path: Path, lines) -> Iterator[dict]:
     """Rows as those of JSON lines; an empty cell is no value."""
+    csv.field_size_limit(LONGEST_CELL)
     table = csv.DictReader(lines, strict=True)
     try:
         if "file_name" not in (names := table.fieldnames or []):

@@ -168,7 +168,7 @@ class _Texts:
             yield from samples
             return
         while group := list(islice(samples, GROUP)):
-            texts = [sample["txt"].decode("utf-8", errors="replace") for _, sample in group]
+            texts = [sample["txt"].decode() for _, sample in group]
             for (key, sample), tokens in zip(group, self.encoder.encode(texts), strict=True):
                 yield key, sample | {TEXT_MEMBER: _npy(tokens)}
 

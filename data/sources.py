@@ -55,7 +55,7 @@ def list_source(tree: Tree, kind: str, choices: Choices) -> Source:
     splits = {item.split for item in source.items}
     told = f"{source.read_as}, {len(splits)} splits" if len(splits) > 1 else source.read_as
     odd: list[Named] = [("no file", _name(path)) for path in tree.odd if path.suffix.lower() in PICTURES]
-    hidden: list[Named] = [("hidden folder", _name(path)) for path in tree.hidden]
+    hidden: list[Named] = [("hidden folders", _name(path)) for path in tree.hidden]
     return replace(
         source, items=finished(source.items), read_as=told, bad=source.bad + odd, unread=source.unread + hidden
     )

@@ -117,6 +117,11 @@ def test_img2dataset_files_are_one_set_with_captions_and_facts(tmp_path):
 def test_captions_of_either_suffix_or_of_a_field_beside_the_pictures(tmp_path):
     src = lay(tmp_path, "a.png", "b.v2.png", others={"a.caption": "one", "b.v2.caption": "two", "notes.txt": "mine"})
     assert [item.text for item in listed(src).items] == ["one", "two"]
+    assert [item.text for item in listed(lay(tmp_path / "sub", "c.png", others={"c.png.txt": "three"})).items] == [
+        "three"
+    ]
+    (tmp_path / "sub/c.png").unlink()
+    (tmp_path / "sub/c.png.txt").unlink()
     assert listed(src).unread == [(".txt", "notes.txt")]
     lay(src, others={"a.txt": "tags", "a.json": '{"long": "three", "n": 1}'})
     with pytest.raises(ValueError, match=r"a\.caption lies beside a \.txt; .* --text-column txt or caption"):
@@ -172,7 +177,7 @@ def test_metadata_further_down_and_twice_and_as_parquet(tmp_path):
     )
     source = listed(src)
     assert {item.name: item.text for item in source.items} == {"a/1.png": "a", "b/1.png": "b"}
-    assert source.unread == [("picture that metadata does not name", "b/2.png")]
+    assert source.unread == [("pictures that metadata does not name", "b/2.png")]
     lay(src, others={"b/metadata.csv": "file_name\n1.png\n"})
     with pytest.raises(ValueError, match=r"b has both metadata\.jsonl and metadata\.csv; remove one"):
         listed(src)
@@ -221,7 +226,7 @@ def test_hidden_folders_and_those_of_tools_are_left_out(tmp_path, put_tar):
     source = listed(lay(tmp_path / "a", "cat/1.png", "dog/2.png", *names))
     assert [item.name for item in source.items] == ["cat/1.png", "dog/2.png"]
     assert source.classes == ["cat", "dog"]
-    assert [name for what, name in source.unread if what == "hidden folder"] == [
+    assert [name for what, name in source.unread if what == "hidden folders"] == [
         ".ipynb_checkpoints", "__MACOSX", "cat/@eaDir", "packing.part"
     ]  # fmt: skip
     for name in ("0.tar", ".ipynb_checkpoints/0-checkpoint.tar", "packing.part/train-00000.tar", "@eaDir/1.tar"):
