@@ -1,6 +1,7 @@
 """What the two kinds of stage share: the denoiser around the network, and how training draws its randomness."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,11 @@ DRAWS = ("sigma", "drop", "flip", "aug_sigma", "crop_y", "crop_x")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Losses:
-    """What a stage's forward returns. loss (): the mean to go down. per_image, sigma (b,): detached, for the log."""
+class Losses(NamedTuple):
+    """What a stage's forward returns. loss (): the mean to go down. per_image, sigma (b,): detached, for the log.
+
+    A tuple, for DeepSpeed looks for its tensors to know when the backward pass begins.
+    """
 
     loss: Tensor
     per_image: Tensor

@@ -48,9 +48,20 @@ class DeepSpeedEngine:
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.optimizer = make_optimizer(stage, config)
         self.scaler = LossScale(config.precision)
-        self.engine, *_ = deepspeed.initialize(
-            model=stage, optimizer=self.optimizer, config=settings.derived(config, micro_batch)
-        )
+        wanted = settings.derived(config, micro_batch)
+        try:
+            self.engine, *_ = deepspeed.initialize(model=stage, optimizer=self.optimizer, config=wanted)
+        except (
+            AssertionError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            deepspeed.DeepSpeedConfigError,
+        ) as error:
+            if not settings.user:
+                raise
+            raise ValueError(f"DeepSpeed file: DeepSpeed refuses it ({' '.join(str(error).split())})") from error
 
     def update(self, micro_batches: list[Batch], lr: float) -> Update:
         set_lr(self.engine.optimizer, lr)

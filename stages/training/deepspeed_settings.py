@@ -29,9 +29,20 @@ OURS = {  # keys of a DeepSpeed JSON that the stage's config decides, and what d
 }
 THEIRS = (  # keys that a user's file may set
     "aio", "comms_logger", "communication_data_type", "csv_monitor", "disable_allgather", "dump_state", "flops_profiler",
-    "gradient_predivide_factor", "memory_breakdown", "prescale_gradients", "sparse_gradients", "steps_per_print",
-    "timers", "wall_clock_breakdown", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "zero_optimization",
+    "gradient_predivide_factor", "memory_breakdown", "prescale_gradients", "steps_per_print", "timers",
+    "wall_clock_breakdown", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "zero_optimization",
 )  # fmt: skip
+KINDS: dict[str, tuple[type, str]] = {  # what their values must be, where DeepSpeed would fall over anything else
+    "aio": (dict, "an object"),
+    "comms_logger": (dict, "an object"),
+    "csv_monitor": (dict, "an object"),
+    "flops_profiler": (dict, "an object"),
+    "timers": (dict, "an object"),
+    "zero_optimization": (dict, "an object"),
+    "memory_breakdown": (bool, "true or false"),
+    "wall_clock_breakdown": (bool, "true or false"),
+    "steps_per_print": (int, "a whole number"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +62,7 @@ class DeepSpeedSettings:
             raise ValueError(f"--timeout-s {self.timeout_s:g}: seconds above 0 are needed, for instance 1800")
         if self.offload and self.zero == 0:
             raise ValueError("offload to the CPU needs ZeRO 1, 2 or 3: add --zero 1")
-        for key in self.user or {}:
+        for key, value in (self.user or {}).items():
             if key in OURS:
                 raise ValueError(f"DeepSpeed file: {key} is decided by {OURS[key]}; remove it there and set that")
             if key not in THEIRS:
@@ -59,6 +70,9 @@ class DeepSpeedSettings:
                 raise ValueError(
                     f"DeepSpeed file: unknown key {key!r}" + (f"; did you mean {close[0]}?" if close else "")
                 )
+            kind, told = KINDS.get(key, (object, ""))
+            if not isinstance(value, kind):
+                raise ValueError(f"DeepSpeed file: {key} is {value!r}; it must be {told}")
         stage = (self.user or {}).get("zero_optimization", {}).get("stage", self.zero)
         if stage != self.zero:
             raise ValueError(f"DeepSpeed file: zero_optimization.stage is {stage}, --zero is {self.zero}; say the same")

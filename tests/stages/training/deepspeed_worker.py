@@ -2,8 +2,9 @@
 
     python -m tests.stages.training.deepspeed_worker OUT [STATE]      (or under torchrun)
 
-For every ZeRO stage, with and without offload: five updates, the last two again after a save and a load; the same two from
-STATE, which the local engine wrote; averages; a NaN gradient and a NaN loss on the last rank only; and an update in fp16.
+For every ZeRO stage, with and without offload: two updates with all that a DeepSpeed file may measure; five updates, the last
+two again after a save and a load; the same two from STATE, which the local engine wrote; averages; a NaN gradient and a NaN
+loss on the last rank only; and an update in fp16.
 """
 
 import json
@@ -24,6 +25,12 @@ from stages.training.loop import split
 from tests.stages.training.updates import BATCH, HALF_LIFE, MICRO, NUM, build, config, global_batch, lr_of
 
 SAVE_AT = 3
+MEASURED = {
+    "wall_clock_breakdown": True,
+    "memory_breakdown": True,
+    "flops_profiler": {"enabled": True, "profile_step": 1, "detailed": False},
+    "comms_logger": {"enabled": True, "verbose": False, "prof_all": True},
+}
 KINDS = {
     f"zero{zero}{'_offload' * offload}": (zero, offload) for offload in (False, True) for zero in range(offload, 4)
 }
@@ -35,7 +42,9 @@ def main(out: Path, local: Path) -> None:
     report = {}
     for kind, (zero, offload) in KINDS.items():
         (out / kind).mkdir(exist_ok=True)
-        report[kind] = run(start(zero, offload), out / kind, load_file(local))
+        measured = start(zero, offload, user=MEASURED)
+        losses = [update(measured, k).loss for k in range(2)]
+        report[kind] = run(start(zero, offload), out / kind, load_file(local)) | {"loss_measured": losses}
         for where in ("gradient", "loss"):
             report[kind][f"nan_{where}"] = poisoned(start(zero, offload), where)
         report[kind]["fp16"] = overflow(start(zero, offload, precision="fp16"))
@@ -44,12 +53,16 @@ def main(out: Path, local: Path) -> None:
     dist.barrier()
 
 
-def start(zero: int, offload: bool, **changed: object) -> DeepSpeedEngine:
+def start(zero: int, offload: bool, *, user: dict[str, object] | None = None, **changed: object) -> DeepSpeedEngine:
     settings = config().model_copy(update=changed)
     stage = build()
     stage.set_precision(settings.precision)
     engine = DeepSpeedEngine(
-        stage, settings, torch.device("cpu"), micro_batch=MICRO, settings=DeepSpeedSettings(zero=zero, offload=offload)
+        stage,
+        settings,
+        torch.device("cpu"),
+        micro_batch=MICRO,
+        settings=DeepSpeedSettings(zero=zero, offload=offload, user=user),
     )
     return engine
 

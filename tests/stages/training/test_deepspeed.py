@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from stages.training.deepspeed_engine import free_port
+from stages.training.deepspeed_settings import DeepSpeedSettings
 from stages.training.ema import Ema
 from stages.training.engine import OPTIMIZER, WEIGHTS, LocalEngine, State, Update
 from stages.training.loop import split
@@ -101,6 +102,11 @@ class TestAllEnginesAreOne:
         assert_close(end, local.end, rtol=1e-3, atol=1e-4)
         assert_close(load_file(out / kind / "ema.safetensors"), local.average, rtol=1e-3, atol=1e-4)
 
+    def test_measuring_changes_no_number(self, out, kind):
+        """With a DeepSpeed file that asks for wall clocks, memory, traffic and FLOPs."""
+        report = json.loads((out / "report.json").read_text())[kind]
+        assert report["loss_measured"] == report["loss"][:2]
+
     def test_fault5_a_saved_state_goes_on_bit_for_bit(self, out, kind):
         assert json.loads((out / "report.json").read_text())[kind]["same_after_load"]
 
@@ -122,3 +128,32 @@ class TestAllEnginesAreOne:
         report = json.loads((out / "report.json").read_text())[kind]
         assert report["agreed"] == [True, False, True]
         assert report["total"] == ([2.0, 1.0] if report["world"] == 2 else [1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [
+        ({"wall_clock_breakdown": "yes"}, "wall_clock_breakdown is 'yes'; it must be true or false"),
+        ({"flops_profiler": True}, "flops_profiler is True; it must be an object"),
+        ({"steps_per_print": "x"}, "steps_per_print is 'x'; it must be a whole number"),
+        ({"zero_optimization": 5}, "zero_optimization is 5; it must be an object"),
+        ({"sparse_gradients": True}, "unknown key 'sparse_gradients'"),
+    ],
+)
+def test_values_that_a_deepspeed_file_cannot_have(user, told):
+    with pytest.raises(ValueError, match=f"DeepSpeed file: {told}"):
+        DeepSpeedSettings(user=user)
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_deepspeed_refuses_is_one_line():
+    user = {"zero_optimization": {"stage": 1, "overlap_com": True}}
+    before = dict(os.environ)
+    try:
+        with pytest.raises(ValueError, match=r"DeepSpeed file: .*overlap_com Extra inputs") as caught:
+            deepspeed_worker.start(1, False, user=user)
+    finally:
+        torch.distributed.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(before)
+    assert "\n" not in str(caught.value)
