@@ -40,23 +40,23 @@ def main(
     cache_gb: Annotated[float, typer.Option(help="most that this folder may hold")] = 50.0,
     norms: Annotated[bool, typer.Option(help="log magnitudes of weights and activations with every grid")] = False,
     timeout_s: Annotated[float, typer.Option(help="how long a rank waits for the others")] = 1800.0,
-    dry_run: Annotated[bool, typer.Option(help="print parameters, FLOPs and memory, train nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="print parameters, FLOPs and memory, check --data and --world, train nothing")
+    ] = False,
     measure: Annotated[bool, typer.Option(help="with --dry-run: measure images a second here")] = False,
-    world: Annotated[int, typer.Option(help="with --dry-run: plan for so many devices")] = 1,
+    world: Annotated[int, typer.Option(help="with --dry-run: plan for so many processes, a device each")] = 1,
     local_rank: Annotated[int, typer.Option("--local_rank", "--local-rank", hidden=True)] = 0,
 ) -> None:
     """Train one stage of a cascade; run the same command again to resume."""
     from cascade.config import load_config, stage_of
+    from data.cpus import Use
 
+    since = Use.now()
     if images:
         overrides = [*(overrides or []), f"stages.{stage}.train.images={images}"]
     stage_of(load_config(cascade), stage)
     config = load_config(cascade, overrides)
-    if dry_run:
-        from cascade.plan import print_plan
-
-        return print_plan(config, stage, world=world, measure=measure, device=find_place(engine, device).device)
-    if not data or out is None:
+    if not dry_run and (not data or out is None):
         raise ValueError("train.py needs --data SHARDS (from data.pack) and --out FOLDER")
 
     from cascade.manifest import check_folder, write_manifest
@@ -66,6 +66,7 @@ def main(
     from stages.training.loop import train
     from stages.training.place import Options
     from stages.training.rundir import check_allowed
+    from stages.training.threads import settle_threads
     from stages.training.validate import check_lower
 
     if not 0 < cache_gb < 1e9:
@@ -73,13 +74,25 @@ def main(
     access = Access(allow_pipe=allow_pipe, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
     user = read_user_file(deepspeed_file) if deepspeed_file else None
     settings = DeepSpeedSettings(zero=zero, offload=offload, user=user, timeout_s=timeout_s)
-    place = find_place(engine, device, settings)
+    if dry_run:  # what is planned for need not be here
+        if world > 1 and engine == "local":
+            raise ValueError(f"--engine local is one process, --world is {world}; use --engine deepspeed")
+        place = find_place(engine, "auto" if device == "cuda" and not measure else device)
+    else:
+        place = find_place(engine, device, settings)
     wanted = stage_of(config, stage)
-    shards, held = parse(data, access), parse(val_data, access) if val_data else None
+    shards, held = parse(data, access) if data else None, parse(val_data, access) if val_data else None
     check_allowed(wanted, allow_change or ())
-    if lower:
+    if lower and shards:
         check_lower(wanted, lower, held or shards)
-    check_folder(config, out)
+    if out:
+        check_folder(config, out)
+    if dry_run:
+        return show_plan(config, stage, world, measure, place.device, shards, held, zero)
+    assert shards is not None
+    assert out is not None
+    if place.device.type == "cpu":
+        settle_threads(out / stage, since)
     options = Options(
         resume=resume,
         allow=tuple(allow_change or ()),
@@ -92,6 +105,19 @@ def main(
     bundle = train(wanted, name=stage, data=shards, out=out / stage, place=place, options=options)
     if place.rank == 0:
         print(f"bundle: {bundle}")
+
+
+def show_plan(config, stage: str, world: int, measure: bool, device, data, held, zero: int) -> None:
+    """What a training would cost, and, where its data are named, whether it would begin in `world` processes."""
+    from cascade.config import stage_of
+    from cascade.plan import print_plan, print_sharing
+    from stages.training.checks import checked_reader
+
+    wanted = stage_of(config, stage)
+    checked = checked_reader(wanted, data, rank=0, world=world, held=held, elementwise=zero > 0) if data else None
+    print_plan(config, stage, world=world, measure=measure, device=device)
+    if checked:
+        print_sharing(*checked)
 
 
 def find_place(engine: str, device: str, settings=None):

@@ -27,6 +27,7 @@ def main(
 
     import torch
 
+    from data.cpus import Use
     from data.packer import Settings, pack
 
     from .cli import show
@@ -36,7 +37,7 @@ def main(
     from .pipeline import Cascade
     from .request import Request
 
-    started = time.monotonic()
+    started, since = time.monotonic(), Use.now()
     torch.set_flush_denormal(True)
     target = output_for(str(out / "demo.png"), stages=False, overwrite=True)
     shards = out / "shards"
@@ -49,12 +50,15 @@ def main(
 
     from stages.training.loop import train
     from stages.training.place import Place
+    from stages.training.threads import settle_threads
 
     for number, (name, stage) in enumerate(config.stages.items(), 2):
         print(f"{number}/4 training {name}: {seen[name]:,} images")
         place = Place(
             engine="local", rank=0, world=1, device=torch.device("cuda" if torch.cuda.is_available() else "cpu")
         )
+        if place.device.type == "cpu":
+            settle_threads(out / name, since)
         train(stage, name=name, data=shards, out=out / name, place=place)
     print(f"4/4 sampling {', '.join(PROMPTS)}")
     model = Cascade.load(out, device=place.device)

@@ -16,8 +16,17 @@ class Job:
     """One `train.py`. It has a session of its own, so a Ctrl-C at the terminal reaches it only through `tell`."""
 
     def __init__(
-        self, stage: str, arguments: tuple[str, ...], log: Path, *, processes: int = 1, devices: tuple[str, ...] = ()
+        self,
+        stage: str,
+        arguments: tuple[str, ...],
+        log: Path,
+        *,
+        processes: int = 1,
+        devices: tuple[str, ...] = (),
+        threads: int = 0,
     ):
+        """threads: of each process, unless OMP_NUM_THREADS says otherwise; 0 leaves them to it."""
+        self.threads = threads
         self.stage, self.arguments, self.log, self.processes, self.devices = stage, arguments, log, processes, devices
         self._process: subprocess.Popen[bytes] | None = None
         self._told: set[int] = set()
@@ -29,6 +38,8 @@ class Job:
             port = ("--master-addr", "127.0.0.1", "--master-port", str(free_port()))
             launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(self.processes), *port]
         environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
+        if self.threads:
+            environment.setdefault("OMP_NUM_THREADS", str(self.threads))
         if self.devices:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices)
         command = [sys.executable, *launcher, str(TRAIN), *self.arguments]

@@ -10,6 +10,8 @@ no other. Ctrl-C and SIGTERM are passed on, and all jobs save before they end. T
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +21,10 @@ import typer
 
 from data.cli import LINE_EVERY_S, RunError, run
 from stages.runs import read_lines, summary
+from stages.training.threads import share_of
 
 from .config import CascadeConfig, load_config, stage_of
-from .jobs import Job
+from .jobs import OF_LAUNCHERS, TRAIN, Job
 from .manifest import write_manifest
 from .slurm import batch_script
 
@@ -52,7 +55,12 @@ def main(
     ] = None,
     nproc: Annotated[int, typer.Option(help="processes of a stage without GPUs; with --slurm: of each node")] = 1,
     nodes: Annotated[int, typer.Option(help="with --slurm: nodes of each stage")] = 1,
-    slurm: Annotated[bool, typer.Option("--slurm", help="print a batch script for sbatch, start nothing")] = False,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="check all, print a batch script for sbatch, start nothing")
+    ] = False,
+    data_on_nodes: Annotated[
+        bool, typer.Option(help="with --slurm: only the nodes can read the shards, leave them unchecked")
+    ] = False,
 ) -> None:
     """Train the stages of a cascade at once, as independent jobs."""
     if not data or out is None:
@@ -62,6 +70,7 @@ def main(
     config = load_config(cascade, [word for word in more or [] if not word.startswith("-")])
     plans = make_plans(config, cascade, data=data, out=out, stages=stage or [], nproc=nproc, more=more or [])
     if slurm:
+        check_jobs(plans, world=nodes * nproc, data=not data_on_nodes)
         print(
             batch_script(
                 config.name, [(plan.stage, plan.arguments) for plan in plans], out=out, nodes=nodes, tasks=nproc
@@ -70,8 +79,16 @@ def main(
         return
     plans = spread(plans, visible_gpus())
     write_manifest(config, out)
+    processes = sum(each.processes for each in plans)
     jobs = [
-        Job(each.stage, each.arguments, out / f"{each.stage}.log", processes=each.processes, devices=each.devices)
+        Job(
+            each.stage,
+            each.arguments,
+            out / f"{each.stage}.log",
+            processes=each.processes,
+            devices=each.devices,
+            threads=0 if each.devices or processes == 1 else share_of(out / each.stage, processes),
+        )
         for each in plans
     ]
     caught = watch(config, jobs, out)
@@ -119,6 +136,27 @@ def shards_of(config: CascadeConfig, data: list[str]) -> dict[str, str]:
     if len(general) > 1:
         raise ValueError(f"--data {general[0]} and --data {general[1]} are both for all stages; write STAGE=SHARDS")
     return dict.fromkeys(config.stages, general[0]) | named if general else named
+
+
+def check_jobs(plans: list[Plan], *, world: int, data: bool) -> None:
+    """Has `train.py` itself check what each job will be told, its shards, and the number of its processes. Raises ValueError with
+    all that is wrong."""
+    environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
+    asked = []
+    for each in plans:
+        words = [*each.arguments[:2], *each.arguments[2 if data else 4 :], "--dry-run", f"--world={world}"]
+        command = [sys.executable, str(TRAIN), *words]
+        asked.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        )
+    told = [process.communicate()[1].strip().splitlines() for process in asked]
+    wrong = [
+        f"stage {plan.stage}: {(lines or ['it fails'])[-1].removeprefix('error: ')}"
+        for plan, process, lines in zip(plans, asked, told, strict=True)
+        if process.returncode
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))
 
 
 def spread(plans: list[Plan], gpus: list[str]) -> list[Plan]:

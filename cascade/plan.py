@@ -7,9 +7,11 @@ import torch
 
 from data.batch import Batch, Cond
 from data.cli import RunError
+from data.shards import Reader
 from stages.build import build_stage
 from stages.config import SampleConfig, StageConfig
 from stages.cost import BACKWARD, StagePlan, mfu, peak_flops, plan_stage
+from stages.training.checks import micro_batch
 from stages.training.engine import LocalEngine
 
 from .config import CascadeConfig, stage_of
@@ -27,8 +29,9 @@ def print_plan(
     Raises ValueError for a stage or a number of processes that does not fit, RunError where `device` has not the memory to measure.
     """
     trained = stage_of(config, stage)
-    if world < 1 or trained.train.batch % world:
-        raise ValueError(f"--world {world} does not divide train.batch {trained.train.batch}; choose a divisor of it")
+    if world < 1:
+        raise ValueError(f"--world {world}: at least one process trains")
+    micro_batch(trained, world)
     plans = {name: plan_stage(shared(each, world)) for name, each in config.stages.items()}
     plan = plans[stage]
     print(f"{config.name} / {stage}")
@@ -56,6 +59,16 @@ def print_plan(
         f"{bytes_text(sum(p.bundle_bytes for p in plans.values()))} of bundles"
     )
     print("1 FLOP = half a multiply-add, convolutions and matrix products only; 1 GB = 10^9 bytes")
+
+
+def print_sharing(reader: Reader, micro: int) -> None:
+    """How many of a batch each process gets, in what pieces, and from how many shards and streams."""
+    share, shards = reader.batch // reader.world, sum(reader.shape.shards)
+    pictures = reader.index.num_images[reader.split]
+    print(f"data {reader.opened.name}: {pictures:,} pictures in {shards} shards, {reader.streams} streams")
+    print(
+        f"a batch of {reader.batch}: {share} for each of {reader.world} processes, micro-batch {micro} x {share // micro}"
+    )
 
 
 def print_zero(plan: StagePlan, world: int) -> None:

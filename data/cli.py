@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import NoReturn, TypeVar
 
+from data.cpus import wait_asleep
+
 LINE_EVERY_S = 10.0  # between two progress lines where there is no terminal
 
 T = TypeVar("T")
@@ -27,6 +29,7 @@ def run(command: Callable[..., object]) -> NoReturn:
     """Parse sys.argv with typer by the signature of `command`, call it, and leave with its exit code."""
     import typer
 
+    wait_asleep()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(plain_errors(command))
     wrong_usage: type[Exception] = typer.BadParameter.__bases__[0]  # typer has its own, or click's

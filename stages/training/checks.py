@@ -1,12 +1,31 @@
 """What can be wrong before the first update: data that do not fit the network, batches that do not divide."""
 
+import math
 from pathlib import Path
 
 from data.index import Index
-from data.mixture import Source
+from data.mixture import Source, facts
 from data.shards import Reader
+from data.streams import largest_divisor
 
 from ..config import StageConfig, TextConfig
+from .engine import check_optimizer
+
+
+def checked_reader(
+    config: StageConfig, data: Source, *, rank: int, world: int, held: Source | None = None, elementwise: bool = False
+) -> tuple[Reader, int]:
+    """What one rank of a training reads, and its micro-batch, when all was found right that can be wrong before it begins.
+
+    held: other data to validate on; elementwise: the optimizer meets flattened weights. Raises ValueError, OSError.
+    """
+    micro = micro_batch(config, world)
+    check_data(config, facts(data))
+    reader = make_reader(config, data, rank=rank, world=world)
+    if held:
+        check_held_out(config, reader.index, facts(held))
+    check_optimizer(config.train, elementwise=elementwise)
+    return reader, micro
 
 
 def make_reader(config: StageConfig, data: Source, *, rank: int, world: int) -> Reader:
@@ -67,13 +86,20 @@ def check_held_out(config: StageConfig, index: Index, held: Index) -> None:
 
 def micro_batch(config: StageConfig, world: int) -> int:
     """Images of one forward of one rank. Raises ValueError where it does not divide the rank's share."""
-    share, micro = config.train.batch // world, config.train.micro_batch
+    batch, micro = config.train.batch, config.train.micro_batch
+    if batch % world:
+        unit = math.lcm(world, config.train.streams)
+        raise ValueError(
+            f"train.batch {batch} cannot be shared by {world} processes; set train.batch={unit * -(-batch // unit)}, "
+            f"or start {largest_divisor(batch, world)}"
+        )
+    share = batch // world
     if micro is None:
         return share
     if share % micro:
         raise ValueError(
-            f"train.micro_batch {micro} does not divide {share} = batch {config.train.batch} / {world} processes; "
-            f"choose a divisor of {share}"
+            f"train.micro_batch {micro} does not divide {share} = batch {batch} / {world} processes; "
+            f"set train.micro_batch={largest_divisor(share, micro)}"
         )
     return micro
 

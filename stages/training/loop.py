@@ -14,7 +14,7 @@ import torch
 
 from data.batch import Batch
 from data.cli import RunError
-from data.mixture import Source, facts
+from data.mixture import Source
 from data.shards import Reader
 
 from ..build import build_stage
@@ -22,9 +22,9 @@ from ..config import StageConfig
 from ..cost import peak_flops, plan_stage
 from ..randomness import generator
 from .checkpoints import load_state, nimg_of
-from .checks import check_data, check_held_out, make_reader, micro_batch
+from .checks import checked_reader
 from .ema import Ema
-from .engine import LOSS_SCALE, State, check_optimizer, weights_in
+from .engine import LOSS_SCALE, State, weights_in
 from .grid import sample_grid, save_picture
 from .guard import Guard, SigmaQuartiles, explained
 from .norms import activation_norms, weight_norms
@@ -45,13 +45,15 @@ def train(
 
     A signal to stop (signals.py) saves first; for SIGINT a KeyboardInterrupt follows.
     """
-    settings, options = config.train, options or Options()
-    check_data(config, facts(data))
-    reader = make_reader(config, data, rank=place.rank, world=place.world)
-    if options.val_data:
-        check_held_out(config, reader.index, facts(options.val_data))
-    check_optimizer(settings, elementwise=place.deepspeed.zero > 0)
-    micro = micro_batch(config, place.world)
+    options = options or Options()
+    reader, micro = checked_reader(
+        config,
+        data,
+        rank=place.rank,
+        world=place.world,
+        held=options.val_data,
+        elementwise=place.deepspeed.zero > 0,
+    )
     run = RunDir(out)
     if place.rank:
         return Run(config, name, reader, place, run, micro, options).train()

@@ -47,14 +47,21 @@ def test_memory_by_zero_stage_is_the_plan_s(capsys):
 
 def test_the_micro_batch_is_a_process_s_share(capsys):
     for world, micro in ((1, 64), (4, 16)):
-        print_plan(load_config("emoji"), "base_16", world=world)
+        print_plan(load_config("emoji", ["stages.base_16.train.batch=64"]), "base_16", world=world)
         assert f"micro-batch {micro}," in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("world", [0, 3, 128])
-def test_a_world_that_does_not_divide_the_batch_is_refused(world):
-    with pytest.raises(ValueError, match=rf"--world {world} does not divide train\.batch 64"):
-        print_plan(load_config("emoji"), "base_16", world=world)
+@pytest.mark.parametrize(
+    ("world", "told"),
+    [
+        (0, "--world 0: at least one process"),
+        (3, r"train\.batch 64 cannot be shared by 3 processes; set train\.batch=72, or start 2"),
+        (128, r"train\.batch 64 cannot be shared by 128 processes; set train\.batch=128, or start 64"),
+    ],
+)
+def test_a_world_that_does_not_divide_the_batch_is_refused(world, told):
+    with pytest.raises(ValueError, match=told):
+        print_plan(load_config("emoji", ["stages.base_16.train.batch=64"]), "base_16", world=world)
 
 
 def test_a_measurement_says_what_where_and_how_long_the_run_takes(capsys):

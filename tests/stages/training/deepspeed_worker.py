@@ -10,7 +10,6 @@ loss on the last rank only; and an update in fp16.
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -121,7 +120,7 @@ def poisoned(engine: DeepSpeedEngine, where: str) -> str:
             handle = stage.net.conv_in.weight.register_hook(lambda grad: grad * torch.nan)
         else:
             handle = stage.register_forward_hook(
-                lambda _stage, _in, losses: replace(losses, loss=losses.loss * torch.nan)
+                lambda _stage, _in, losses: losses._replace(loss=losses.loss * torch.nan)
             )
     told = "applied" if update(engine, 1).applied else "skipped"
     moved = "nothing moved" if equal(engine.state(), before) else "moved"

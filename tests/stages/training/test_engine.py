@@ -1,7 +1,5 @@
 """The local engine: accumulation changes nothing, what is not finite is not applied, a saved state goes on bit for bit."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.testing import assert_close
@@ -90,7 +88,7 @@ def poison(stage: BaseStage, where: str, value: float):
     """Makes one gradient or the loss not finite, until the handle is removed."""
     if where == "gradient":
         return stage.net.conv_in.weight.register_hook(lambda gradient: gradient * value)
-    return stage.register_forward_hook(lambda _stage, _in, losses: replace(losses, loss=losses.loss * value))
+    return stage.register_forward_hook(lambda _stage, _in, losses: losses._replace(loss=losses.loss * value))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lion", "sgd", "adafactor", "nadam"])

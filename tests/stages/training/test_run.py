@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,7 +162,7 @@ class TestNaN:
 
         def poisoned(stage, batch, seed):
             losses = forward(stage, batch, seed)
-            return replace(losses, loss=losses.loss * torch.nan) if batch.index[0] == 32 else losses
+            return losses._replace(loss=losses.loss * torch.nan) if batch.index[0] == 32 else losses
 
         with monkeypatch.context() as patch:
             patch.setattr(BaseStage, "forward", poisoned)

@@ -1,0 +1,61 @@
+"""How many threads a training on CPU cores computes with.
+
+The sums of other threads differ in their last bits, so a run keeps the number it began with; OMP_NUM_THREADS decides where it is
+set.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from data.cpus import Use, allowed, fitting
+
+
+def settle_threads(run: Path, since: Use) -> None:
+    """Sets torch's threads for the run directory `run`, and says in a line what the user may want to know.
+
+    since: from when on it is measured how busy others keep the cores.
+    """
+    kept, ranks = recorded(run), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    others = since.others() if ranks == 1 else 0.0  # other ranks would count as others
+    suits = fitting(allowed() // ranks, others)
+    said = "OMP_NUM_THREADS" in os.environ
+    if not said:
+        torch.set_num_threads(kept or suits)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    threads, busy = torch.get_num_threads(), f"others keep {others:.1f} of {allowed()} cores busy"
+    if kept and kept != threads:
+        tell(f"{run} was trained with {kept} threads, OMP_NUM_THREADS asks for {threads}: it goes on, not bit for bit")
+    elif threads > suits and ranks == 1:
+        why = "OMP_NUM_THREADS asks for" if said else "this run has kept"
+        tell(f"{busy}, and {why} {threads} threads; OMP_NUM_THREADS={suits} would suit the machine")
+    elif threads < min(allowed(), suits) and kept:
+        tell(
+            f"{run} goes on with {kept} threads, as it began; OMP_NUM_THREADS={suits} uses more cores, not bit for bit"
+        )
+    elif not said and threads < allowed() // ranks:
+        tell(f"{busy}, so training takes {threads} threads; OMP_NUM_THREADS={allowed()} takes them all")
+
+
+def tell(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def recorded(run: Path) -> int | None:
+    """The threads of a run that has something to go on from."""
+    if not any((run / "checkpoints").glob("nimg-*")):
+        return None
+    try:
+        found = json.loads((run / "environment.json").read_text())["threads"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def share_of(run: Path, processes: int) -> int:
+    """Threads of one of so many processes that train on this machine at once."""
+    return recorded(run) or max(1, allowed() // processes)
