@@ -5,9 +5,13 @@ Those marked `matrix` start whole jobs of several processes and take long: a pla
 HONEST: what a missing program or package skips has failed.
 """
 
+import os
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # else commands that train take what the load of the moment leaves
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 HONEST = (
     "needs a GPU",
