@@ -15,6 +15,7 @@ from cascade.engine import Engine, QueueFullError
 from cascade.events import Cancelled, Failed, Finished, Preview, StageFinished, StageStarted
 from cascade.pipeline import Cascade
 from cascade.request import Request
+from data.cli import RunError
 from stages.diffusion.samplers import SAMPLERS, Query
 from stages.stage import Stage
 
@@ -143,6 +144,23 @@ def test_every_stage_has_its_share_of_the_clock(networks):
     assert seen["base_8"] < 40
 
 
+def test_a_stage_is_not_owed_the_time_in_which_nothing_waited_for_it(networks):
+    """An hour of the base stage alone; then others' long work above it does not keep a newcomer from its first preview."""
+    engine, late = Engine(networks, batch=dict.fromkeys(networks.names, 1)), []
+    engine.stages["base_8"].count(1, 3600.0)
+    above = Request(num=8, batch=1, settings={"sr_16": {"num_steps": 40}}, last="sr_16")
+    seen = Counter()
+    engine.submit(above, lambda event: seen.update([type(event)]))
+    while seen[StageFinished] < 1:
+        assert engine.tick()
+    for _ in range(3):
+        engine.tick()
+    engine.submit(Request(seed=99), late.append)
+    for _ in range(12):
+        engine.tick()
+    assert any(isinstance(e, Preview) for e in late)
+
+
 def test_a_cancelled_request_is_gone_at_the_next_tick(networks, monkeypatch):
     rows = watched(monkeypatch)
     engine, events, others = Engine(networks), [], []
@@ -243,6 +261,20 @@ def test_with_and_without_a_class_in_one_call(networks, monkeypatch):
     rows = watched(monkeypatch)
     run(Engine(networks), Request(num=1, labels=(1,)), Request(num=1))
     assert rows == [2] * 12
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_fault52_one_number_that_is_none_is_enough(networks, monkeypatch, value):
+    denoise = Stage.denoise
+
+    def spoiled(self, x, *given):
+        x0_hat = denoise(self, x, *given).clone()
+        x0_hat[0, 0, 0, 0] = value
+        return x0_hat
+
+    monkeypatch.setattr(Stage, "denoise", spoiled)
+    with pytest.raises(RunError, match="stage base_8: NaN or infinity in x0_hat at call 1 of 4"):
+        list(networks.sample(Request(labels=(1,))))
 
 
 def test_fault52_nan_fails_its_request_and_no_other(networks, monkeypatch):

@@ -386,6 +386,16 @@ def test_the_metadata_of_a_sharpened_picture(trained, tmp_path):
             request_of(path, said, part, None)
 
 
+def test_metadata_name_the_stages_that_a_picture_went_through(model):
+    """A picture of ours that goes on was made by the stages before, too; a user's own was not."""
+    held = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    ours = Request(num=2, labels=(1,), low_res=held, pick=(1,), first="sr_16")
+    theirs = Request(num=2, labels=(1,), low_res=held, first="sr_16")
+    assert list(describe(model, ours)["stages"]) == ["base_8", "sr_16"]
+    assert list(describe(model, theirs)["stages"]) == ["sr_16"]
+    assert list(describe(model, Request(labels=(1,), last="base_8"))["stages"]) == ["base_8"]
+
+
 def test_metadata_name_the_bundles_and_stay_json(model):
     said = describe(model, Request(num=2, seed=4, labels=(1, 0)))
     assert json.loads(json.dumps(said)) == said

@@ -28,6 +28,16 @@ def test_what_is_known_comes_out(checked, capsys):
     assert float(second.split()[1]) == pytest.approx(1.0, abs=0.05)
 
 
+def test_bright_and_dim_pictures_count_by_their_squares(tmp_path, capsys):
+    """Half of the pixels are -1, half about 0: sqrt(1/2), not the mean 1/2 of the pictures' own."""
+    (tmp_path / "pictures").mkdir()
+    for k in range(8):
+        Image.new("RGB", (16, 16), (128 * (k % 2),) * 3).save(tmp_path / "pictures" / f"{k}.png")
+    pack(tmp_path / "pictures", tmp_path / "shards", Settings(size=16, shards=8), workers=0)
+    measure.main(str(tmp_path / "shards"), resolution=16)
+    assert capsys.readouterr().out.startswith("noise: {sigma_data: 0.707}")
+
+
 def test_a_base_stage_has_no_low_res(checked, capsys):
     measure.main(str(checked), resolution=16)
     assert "low_res_sigma" not in capsys.readouterr().out

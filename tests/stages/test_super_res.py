@@ -76,6 +76,7 @@ def test_crops_are_windows_of_the_enlarged_picture_on_the_low_res_grid(factor):
         corners |= set(places[:1])
     assert {row for row, _ in corners} == set(range(0, 9, factor))  # the first place and the last too
     assert {col for _, col in corners} == set(range(0, 9, factor))
+    assert len(corners) > len({row for row, _ in corners})  # row and column are drawn each by itself
 
 
 def test_crops_of_the_condition_equal_its_own_enlargement_inside():

@@ -3,21 +3,27 @@ be, so that what must come out is known."""
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
+from torchvision.transforms.functional import pil_to_tensor
 
 from data.batch import Batch, Cond, to_float, to_uint8
+from data.cli import RunError
 from data.packer import pack
 from data.resize import downsample
 from data.settings import Settings
 from data.shapes import write_folder
 from stages.build import build_stage
+from stages.bundle import load_bundle
 from stages.config import AugConfig, BaseConfig, CondConfig, NoiseConfig, SampleConfig, SuperResConfig
 from stages.stage import Losses
 from stages.training import validate
 from stages.training.engine import LocalEngine, Update
 from stages.training.grid import sample_grid
-from stages.training.guard import SigmaQuartiles
+from stages.training.guard import Guard, SigmaQuartiles
+from stages.training.loop import crossed, train
+from stages.training.rundir import RunDir
 from tests.stages.tiny import base_config, shapes_batch, sr_config, wake
 from tests.worlds import TINY_NET, FiniteStage, finite_stage
 
@@ -150,6 +156,21 @@ class TestQuartiles:
         assert quartiles.take(engine) == {"loss_q4": 7.0}
 
 
+def test_what_is_due_every_so_many_images_is_due_when_an_update_passes_them():
+    """Whatever the batch: 8 to 16 passes 12; 0 is never."""
+    assert [crossed(8, 16)(every) for every in (4, 8, 12, 16, 20, 0)] == [True, True, True, True, False, False]
+
+
+def test_only_skips_in_a_row_end_a_run(tmp_path):
+    guard, batch = Guard("base_8", most=1), shapes_batch(2, 8)
+    losses = (Losses(loss=torch.tensor(1.0), per_image=torch.tensor([1.0, torch.nan]), sigma=torch.tensor([0.5, 2.0])),)
+    applied, skipped = (Update(loss=1.0, grad_norm=1.0, losses=losses, applied=each) for each in (True, False))
+    for update in (skipped, applied, skipped, applied, skipped):
+        guard.check(update, batch, 8, RunDir(tmp_path))
+    with pytest.raises(RunError, match=r"the 2\. update in a row that was skipped \(samples 000001 at sigma 2\)"):
+        guard.check(skipped, batch, 8, RunDir(tmp_path))
+
+
 class TestGrid:
     def pictures(self, grid: Tensor) -> Tensor:
         """(rows, columns, 3, 4, 4) of a grid of 4 px pictures."""
@@ -170,11 +191,29 @@ class TestGrid:
 
     def test_super_resolution_shows_low_res_sample_and_truth(self):
         stage, batch = world("super_res")
-        found = self.pictures(sample_grid(stage, batch)).flatten(0, 1).unflatten(0, (8, 3))
+        rows = self.pictures(sample_grid(stage, batch))
+        assert rows.shape[:2] == (4, 6)  # two pictures a row, three of each
+        found = rows.flatten(0, 1).unflatten(0, (8, 3))
         low_res = stage.enlarge(downsample(to_float(batch.image), (2, 2)))
         assert torch.equal(found[:, 0], to_uint8(low_res))
         assert (found[:, 1].int() - batch.image.int()).abs().max() <= 3
+        blind, _ = world("super_res", aug_sigma=100.0)  # whose samples are others than the truth
+        found = self.pictures(sample_grid(blind, batch)).flatten(0, 1).unflatten(0, (8, 3))
         assert torch.equal(found[:, 2], batch.image)
+        assert not torch.equal(found[:, 1], batch.image)
+
+    @pytest.mark.filterwarnings("ignore:::tensorboard")
+    def test_a_run_draws_held_out_pictures_with_the_weights_it_ships(self, place, tmp_path):
+        source = write_folder(tmp_path / "pictures", 96, 16)
+        pack(source, tmp_path / "shards", Settings(size=16, shards=8, val=0.2), workers=0)
+        config = base_config(images=24, grid_every=24, lr=0.1)
+        bundle = train(config, name="base_8", data=tmp_path / "shards", out=tmp_path / "run", place=place)
+        held = next(validate.held_out(config, tmp_path / "shards", 16))
+        expected = sample_grid(load_bundle(bundle), held)
+        with Image.open(tmp_path / "run" / "samples" / "nimg-0000000024.png") as picture:
+            found = pil_to_tensor(picture)
+        assert found.shape == expected.shape
+        assert (found.int() - expected.int()).abs().max() <= 1
 
     def test_a_sample_is_of_its_truth_s_class(self):
         stage, batch = world("base", classes=8)
