@@ -3,7 +3,8 @@
     python train.py emoji base_16 --data shards/emoji_64 --out runs/emoji
     deepspeed --num_gpus 8 train.py ...      torchrun --nproc-per-node 8 train.py ...
 
-The same command resumes, with any number of processes and any ZeRO stage. SIGTERM and SIGUSR1 save and exit 0, for a requeue.
+The same command resumes, with any number of processes and any ZeRO stage. SIGTERM, SIGUSR1, SIGHUP and the end of the launcher
+save and exit 0, for a requeue.
 Overrides follow as dotted keys: stages.base_16.train.lr=3e-3
 """
 
@@ -11,9 +12,15 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from stages.training.signals import StopSignals
 
-from data.cli import run
+SIGNALS = StopSignals(at_once=os.environ.get("WORLD_SIZE", "1") == "1")
+if __name__ == "__main__":
+    SIGNALS.__enter__()  # before the imports that take seconds
+
+import typer  # noqa: E402
+
+from data.cli import run  # noqa: E402
 
 
 def main(
@@ -50,7 +57,9 @@ def main(
     """Train one stage of a cascade; run the same command again to resume."""
     from cascade.config import load_config, stage_of
     from data.cpus import Use
+    from stages.training.launcher import stop_with_launcher
 
+    stop_with_launcher()
     since = Use.now()
     if images:
         overrides = [*(overrides or []), f"stages.{stage}.train.images={images}"]
@@ -101,6 +110,7 @@ def main(
         norms=norms,
         val_data=held,
         checked=lambda: write_manifest(config, out),
+        signals=SIGNALS,
     )
     bundle = train(wanted, name=stage, data=shards, out=out / stage, place=place, options=options)
     if place.rank == 0:

@@ -12,10 +12,10 @@ import torch
 
 from data.batch import Cond
 from stages.diffusion.samplers import Query
+from stages.memory import is_memory_error
 from stages.sampling import Ask, Given, answer
 from stages.super_res import SuperResStage
 
-from .devices import is_memory_error
 from .link import Link
 
 SIZES = (1, 2, 4, 8, 16, 32)

@@ -32,13 +32,6 @@ def known(device: str, option: str = "--device ") -> str:
     return f"cuda:{int(number or 0)}" if kind == "cuda" else device
 
 
-def is_memory_error(error: BaseException) -> bool:
-    """Whether memory did not suffice, by any of the names that torch has for it."""
-    text = str(error)
-    told = ("out of memory", "allocate memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in text for each in told)
-
-
 def parse_place(said: list[str]) -> dict[str, str]:
     """["sr_256=cuda:1"] to {"sr_256": "cuda:1"}; which stages there are, `Cascade.load` knows."""
     place = {}

@@ -14,10 +14,10 @@ from typing import Self
 
 import torch
 
+from stages.memory import is_memory_error
 from stages.sampling import Ask
 
 from .chunk import Plan
-from .devices import is_memory_error
 from .events import Cancelled, Event, Failed
 from .link import Link, Remote, chosen, sizes
 from .pipeline import Cascade

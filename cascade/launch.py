@@ -21,6 +21,7 @@ import typer
 
 from data.cli import LINE_EVERY_S, RunError, run
 from stages.runs import read_lines, summary
+from stages.training.signals import StopSignals
 from stages.training.threads import share_of
 
 from .config import CascadeConfig, load_config, stage_of
@@ -185,27 +186,22 @@ def visible_gpus() -> list[str]:
 
 def watch(config: CascadeConfig, jobs: list[Job], out: Path) -> int | None:
     """Until every job has ended: a line for each where something changed. Returns the signal that was passed on, if any."""
-    caught: list[int] = []
-    before = {
-        number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
     board = Board(config, jobs, out)
-    try:
-        for job in jobs:
-            job.start()
-        while board.show():
-            time.sleep(POLL_S)
+    with StopSignals(second_ends=False) as signals:
+        try:
             for job in jobs:
-                if len(caught) > 1:
-                    job.kill()
-                elif caught:
-                    job.tell(signal.SIGTERM)
-    finally:
-        for job in jobs:
-            job.kill()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return caught[0] if caught else None
+                job.start()
+            while board.show():
+                time.sleep(POLL_S)
+                for job in jobs:
+                    if signals.again:
+                        job.kill()
+                    elif signals.caught is not None:
+                        job.tell(signal.SIGTERM)
+        finally:
+            for job in jobs:
+                job.kill()
+    return signals.caught
 
 
 class Board:

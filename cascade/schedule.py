@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from data.cli import RunError
+from stages.memory import is_memory_error
 from stages.sampling import Ask
 
 from .chunk import Chunk, Plan, paint
-from .devices import is_memory_error
 from .events import Cancelled, Event, Failed, Finished, Preview
 from .link import Link
 from .stats import StageStats

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from data.orphans import end_with_parent
 from data.read import Part, Row
 
 if TYPE_CHECKING:
@@ -41,15 +42,16 @@ class _Parts(IterableDataset):
 
 
 def merged(reader: "Reader", nimg: int) -> Iterator[Part]:
-    """The parts of `reader`'s rank from its worker processes, which stop when this generator is closed."""
+    """The parts of `reader`'s rank from its worker processes, which end when this generator is closed or this process ends."""
     loader = DataLoader(
         _Parts(reader, nimg),
         batch_size=None,
         num_workers=reader.workers,
         prefetch_factor=4,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=lambda _: end_with_parent(),
     )
-    parts = iter(loader)
+    with _signals_blocked():
+        parts = iter(loader)
     _deaths.install()
     try:
         while True:
@@ -62,6 +64,20 @@ def merged(reader: "Reader", nimg: int) -> Iterator[Part]:
         raise OSError(
             f"a loader process died ({error}); start again, with fewer workers if memory was short"
         ) from error
+    finally:
+        for process in parts._workers:  # type: ignore[attr-defined]
+            process.kill()  # they only read; torch would wait for each, then send the SIGTERM that they ignore
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Processes that are started in the block never see a signal that asks for a stop: a process group gets it as a whole, and
+    the parent, which has something to save, ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Deaths:
@@ -117,7 +133,3 @@ def _in_order(parts: list[Part | _Fault]) -> Part:
         placed += zip(part.places, part.rows, strict=True)
     placed.sort(key=lambda pair: pair[0])
     return Part([row for _, row in placed], [place for place, _ in placed])
-
-
-def _ignore_interrupt(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us

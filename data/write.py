@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
 from data.index import INDEX_NAME, ShardInfo, load
+from data.orphans import end_with_parent
 from data.tar import Sample
 
 PART = "packing.part"  # the folder in which a data set is built before it is moved into place
@@ -180,12 +181,5 @@ def _start_worker() -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed with -9 closes no queue; who waits for work from one would wait for ever."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)

@@ -9,28 +9,40 @@ from torchvision.utils import make_grid
 from data.batch import Batch, to_float, to_uint8
 from data.resize import downsample
 
+from ..memory import Portions, device_of
 from ..sampling import Given, give_low_res, image_noise, sample_alone
 from ..stage import Stage
 from ..super_res import SuperResStage
 
 
-@torch.inference_mode()
-def sample_grid(stage: Stage, batch: Batch) -> Tensor:
-    """uint8 (c, h, w). Base stage: samples over truth; super-resolution: rows of low-res (enlarged) | sample | truth."""
-    settings = stage.config.sample
-    size = (stage.config.resolution, stage.config.resolution)
-    device = batch.image.device
-    truth = downsample(to_float(batch.image), size)
-    noise = image_noise("grid", 0, torch.arange(len(batch)), "start", tuple(truth.shape[1:]), device)
+def sample_grid(stage: Stage, batch: Batch, portions: Portions | None = None) -> Tensor | None:
+    """uint8 (c, h, w). Base stage: samples over truth; super-resolution: rows of low-res (enlarged) | sample | truth. None where
+    memory does not hold a single picture."""
+    painted = (portions or Portions("grid")).each(len(batch), lambda own: paint(stage, batch[own]))
+    if painted is None:
+        return None
+    columns = [torch.cat(column) for column in zip(*painted, strict=True)]
     if isinstance(stage, SuperResStage):
-        low_res = downsample(truth, (stage.config.low_res, stage.config.low_res))
-        aug = image_noise("grid", 0, torch.arange(len(batch)), "aug", tuple(truth.shape[1:]), device)
-        given = give_low_res(stage, batch.cond, low_res, settings.aug_sigma, aug)
-        sample = sample_alone(stage, settings, given, noise)
-        rows = torch.stack([stage.enlarge(low_res), sample, truth], dim=1).flatten(0, 1)
-        return to_uint8(make_grid(rows, nrow=3 * max(1, len(batch) // 4), pad_value=1.0))
-    sample = sample_alone(stage, settings, Given(cond=batch.cond), noise)
-    return to_uint8(make_grid(torch.cat([sample, truth]), nrow=len(batch), pad_value=1.0))
+        rows, nrow = torch.stack(columns, dim=1).flatten(0, 1), 3 * max(1, len(batch) // 4)
+    else:
+        rows, nrow = torch.cat(columns), len(batch)
+    return to_uint8(make_grid(rows, nrow=nrow, pad_value=1.0))
+
+
+@torch.inference_mode()
+def paint(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
+    """What a grid shows of some pictures, (b, c, h, w) each on the CPU; the noise of each is fixed by its `index`."""
+    settings, device = stage.config.sample, device_of(stage)
+    batch = batch.to(device)
+    truth = downsample(to_float(batch.image), (stage.config.resolution, stage.config.resolution))
+    shape = tuple(truth.shape[1:])
+    noise = image_noise("grid", 0, batch.index, "start", shape, device)
+    if not isinstance(stage, SuperResStage):
+        return sample_alone(stage, settings, Given(cond=batch.cond), noise).cpu(), truth.cpu()
+    low_res = downsample(truth, (stage.config.low_res, stage.config.low_res))
+    aug = image_noise("grid", 0, batch.index, "aug", shape, device)
+    sample = sample_alone(stage, settings, give_low_res(stage, batch.cond, low_res, settings.aug_sigma, aug), noise)
+    return stage.enlarge(low_res).cpu(), sample.cpu(), truth.cpu()
 
 
 def save_picture(picture: Tensor, path: Path) -> None:

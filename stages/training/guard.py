@@ -13,6 +13,7 @@ from data.batch import Batch
 from data.cli import RunError
 
 from ..config import NoiseConfig
+from ..memory import is_memory_error
 from .engine import Engine, Update
 from .rundir import RunDir
 
@@ -77,11 +78,11 @@ def explained(run: "Run") -> Iterator[None]:
     """Out of memory, and ranks that stopped answering, in words."""
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError):
             raise
         told, config = str(error), run.config
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in told:
+        if is_memory_error(error):
             raise RunError(
                 f"stage {run.name}: out of memory at image {run.nimg:,} with micro-batches of {run.micro} at "
                 f"{config.resolution} px; set train.micro_batch={max(1, run.micro // 2)}, "

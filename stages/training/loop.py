@@ -6,7 +6,7 @@ position), so nothing else has to be saved.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from data.shards import Reader
 from ..build import build_stage
 from ..config import StageConfig
 from ..cost import peak_flops, plan_stage
+from ..memory import Portions
 from ..randomness import generator
 from .checkpoints import load_state, nimg_of
 from .checks import checked_reader
@@ -33,7 +34,7 @@ from .place import Options, Place, compiles, make_engine
 from .rundir import RunDir, record
 from .saving import Record, Saver
 from .schedule import lr_at
-from .signals import StopSignals
+from .signals import Stopped, StopSignals
 from .validate import Validation, held_out, make_validation
 from .watch import Watch
 
@@ -43,9 +44,16 @@ def train(
 ) -> Path:
     """Trains the stage called `name` into the run directory `out`, resuming what is there; returns the bundle's folder.
 
-    A signal to stop (signals.py) saves first; for SIGINT a KeyboardInterrupt follows.
+    A signal to stop (signals.py) saves first and raises Stopped, or KeyboardInterrupt for SIGINT.
     """
     options = options or Options()
+    with options.signals or StopSignals(at_once=place.world == 1) as signals:
+        return _train(config, name, data, out, place, options, signals)
+
+
+def _train(
+    config: StageConfig, name: str, data: Source, out: Path, place: Place, options: Options, signals: StopSignals
+) -> Path:
     reader, micro = checked_reader(
         config,
         data,
@@ -56,18 +64,27 @@ def train(
     )
     run = RunDir(out)
     if place.rank:
-        return Run(config, name, reader, place, run, micro, options).train()
+        return Run(config, name, reader, place, run, micro, options, signals).train()
     with run.lock():
         run.open(config, reader.index.fingerprint, resume=options.resume, allow=options.allow)
-        return Run(config, name, reader, place, run, micro, options).train()
+        return Run(config, name, reader, place, run, micro, options, signals).train()
 
 
 class Run:
     """One process's part of a training."""
 
     def __init__(
-        self, config: StageConfig, name: str, reader: Reader, place: Place, run: RunDir, micro: int, options: Options
+        self,
+        config: StageConfig,
+        name: str,
+        reader: Reader,
+        place: Place,
+        run: RunDir,
+        micro: int,
+        options: Options,
+        signals: StopSignals,
     ):
+        self.signals = signals
         self.config, self.name, self.reader, self.place, self.run, self.micro = config, name, reader, place, run, micro
         self.options, self.settings, self.leads = options, config.train, place.rank == 0
         torch.manual_seed(generator(self.settings.seed, "weights").initial_seed())
@@ -78,10 +95,13 @@ class Run:
         self.engine = make_engine(stage, config, place, micro)
         if compiles(place, self.settings.compile):
             stage.net.compile(dynamic=False)
-        self.nimg, self.stopped, self.interrupted = 0, False, False
+        self.nimg, self.saved, self.logged = 0, 0, 0
+        self.stopped, self.interrupted = False, False
+        self.fault: Exception | None = None
         self.record = Record(run, config, reader.index)
         self.saver, self.guard = Saver(run.path), Guard(name, self.settings.max_skipped)
         self.quartiles = SigmaQuartiles(config.noise)
+        self.portions = Portions(f"{name}: grid")
         self.validation: Validation | None = None
 
     def train(self) -> Path:
@@ -101,8 +121,8 @@ class Run:
         watch = self._watch() if self.leads else None
         batches = self.reader.batches(self.nimg)
         try:
-            with StopSignals() as signals, explained(self):
-                self._updates(batches, watch, signals)
+            with explained(self):
+                self._updates(batches, watch)
                 self.saver.wait()
         finally:
             batches.close()  # type: ignore[attr-defined]
@@ -112,10 +132,19 @@ class Run:
         if self.saver.failed:
             raise OSError(self.saver.problem)
         self.engine.close()
+        return self._ended()
+
+    def _ended(self) -> Path:
+        """The bundle, or why there is no more to it yet."""
+        if self.leads and (self.stopped or self.fault):
+            why = "told to stop" if self.stopped else "no more data"
+            print(f"{self.run.path}: {why}, saved at {self.nimg:,} images; the same command goes on")
         if self.interrupted:
             raise KeyboardInterrupt
-        if self.stopped and self.leads:
-            print(f"{self.run.path}: told to stop, saved at {self.nimg:,} images; the same command goes on")
+        if self.stopped:
+            raise Stopped
+        if self.fault:
+            raise self.fault
         return self.run.bundle
 
     def _resume(self) -> None:
@@ -124,7 +153,7 @@ class Run:
         if checkpoint is not None:
             state = load_state(checkpoint)
             self.engine.load(state)
-            self.nimg = nimg_of(checkpoint)
+            self.nimg = self.saved = self.logged = nimg_of(checkpoint)
             fresh = self.ema.load(checkpoint, weights_in(state), self.nimg)
             self._check_loaded(checkpoint, state)
             before = self.run.before()
@@ -149,13 +178,17 @@ class Run:
     def _say(self, note: str) -> None:
         print(f"{self.name}: note: {note}", file=sys.stderr)
 
-    def _updates(self, batches, watch: Watch | None, signals: StopSignals) -> None:
+    def _updates(self, batches: Iterator[Batch], watch: Watch | None) -> None:
         settings, pictures = self.settings, self._pictures()
+        self.signals.hold()
         while self.nimg < settings.images:
             waiting = time.monotonic()
-            batch = next(batches)
+            batch = self._next(batches)
             if watch:
                 watch.waited(time.monotonic() - waiting)
+            if self._is_over():
+                return self._stop(watch)
+            assert batch is not None
             lr = lr_at(settings, self.nimg)
             update = self.engine.update(split(batch, self.micro), lr)
             self.guard.check(update, batch, self.nimg, self.run)
@@ -167,36 +200,68 @@ class Run:
                 with self.engine.whole():
                     self.ema.update(self.engine.stage, nimg=self.nimg, batch=settings.batch)
             self.quartiles.add(update)
-            passed = crossed(before, self.nimg)
-            self.stopped, self.interrupted, failed = self.engine.any(
-                signals.caught is not None, signals.interrupted, self.saver.failed > 1
-            )
-            last = self.stopped or self.nimg >= settings.images
+            passed, last = crossed(before, self.nimg), self.nimg >= settings.images
             told: dict[str, float] = {}
             if last or passed(settings.save_every) or passed(settings.snapshot_every):
                 told |= self._save(
                     checkpoint=last or passed(settings.save_every), snapshot=passed(settings.snapshot_every)
                 )
             if last or passed(settings.log_every):
-                told |= self.quartiles.take(self.engine)
+                told |= self._quartiles()
             if watch:
                 watch.update(update, batch=settings.batch)
                 if pictures is not None and (last or passed(settings.grid_every)):
                     told |= self._draw(pictures, watch)
                 if last or told:
                     watch.log(self.nimg, lr=lr, device=self.place.device, facts=told)
-            if failed:
-                raise OSError(f"{self.saver.problem or 'rank 0 cannot save'}; stopped after two failed saves")
-            if self.stopped:
-                return
 
-    def _save(self, *, checkpoint: bool, snapshot: bool) -> dict[str, float]:
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        """The next batch. None where a stop was asked for, though data are waited for, or where there are no more for a fault."""
+        try:
+            with self.signals.waiting():
+                return next(batches)
+        except Stopped:
+            return None
+        except (ValueError, OSError) as error:
+            self.fault = error
+            return None
+
+    def _is_over(self) -> bool:
+        """Whether all ranks stop before the next update, because one of them was told to, has no data or cannot save."""
+        self.stopped, self.interrupted, starved, failed = self.engine.any(
+            self.signals.caught is not None, self.signals.interrupted, self.fault is not None, self.saver.failed > 1
+        )
+        if failed:
+            raise OSError(f"{self.saver.problem or 'rank 0 cannot save'}; stopped after two failed saves")
+        if starved and not self.fault:
+            self.fault = RunError(f"stage {self.name}: another rank has no more data; look at its log")
+        return self.stopped or starved
+
+    def _stop(self, watch: Watch | None) -> None:
+        """Saves what is not saved yet, at once: no validation, no grid."""
+        told = self._save(checkpoint=True, snapshot=False, judged=False) if self.nimg > self.saved else {}
+        if self.nimg > self.logged:
+            told |= self._quartiles()
+            if watch:
+                watch.log(self.nimg, lr=lr_at(self.settings, self.nimg), device=self.place.device, facts=told)
+
+    def _quartiles(self) -> dict[str, float]:
+        self.logged = self.nimg
+        return self.quartiles.take(self.engine)
+
+    def _save(self, *, checkpoint: bool, snapshot: bool, judged: bool = True) -> dict[str, float]:
         """Copies the state and has it written in the background; how long training stood still, and the validation losses."""
         started = time.monotonic()
+        self.engine.barrier()  # of a rank that hangs, this says so in time; the groups that gather a state have their own
+        self.saved = self.nimg if checkpoint else self.saved
         state = self.engine.state() if checkpoint else {}
         if not self.leads:
             return {}
-        losses = self.validation.losses(self.ema.module(self.settings.ema[0])) if self.validation and checkpoint else {}
+        losses = (
+            self.validation.losses(self.ema.module(self.settings.ema[0]))
+            if self.validation and checkpoint and judged
+            else {}
+        )
         measured = time.monotonic() if losses else started
         copy = self.ema.copies(), dict(self.ema.begun)
         job = partial(self.record.write, self.nimg, state, *copy, losses.get("val_loss"), snapshot)
@@ -220,15 +285,18 @@ class Run:
         if not self.leads:
             return None
         split = "val" if self.reader.index.num_images.get("val") else "train"
-        return next(held_out(self.config, self.reader.source, 16, split)).to(self.place.device)
+        return next(held_out(self.config, self.reader.source, 16, split))
 
     def _draw(self, pictures: Batch, watch: Watch) -> dict[str, float]:
         """Paints the grid; the magnitudes where they were asked for."""
         stage = self.ema.module(self.settings.ema[0])
-        picture = sample_grid(stage, pictures)
+        picture = sample_grid(stage, pictures, self.portions)
+        if picture is None:
+            return {}
         save_picture(picture, self.run.samples / f"nimg-{self.nimg:010d}.png")
         watch.grid(picture, self.nimg)
-        return weight_norms(stage) | activation_norms(stage, pictures) if self.options.norms else {}
+        some = pictures[: self.portions.most].to(self.place.device)
+        return weight_norms(stage) | activation_norms(stage, some) if self.options.norms else {}
 
 
 def split(batch: Batch, size: int) -> list[Batch]:

@@ -15,6 +15,7 @@ from ..stage import Stage
 from .deepspeed_engine import DeepSpeedEngine
 from .deepspeed_settings import DeepSpeedSettings
 from .engine import Engine, LocalEngine
+from .signals import StopSignals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Options:
 
     resume, allow: see RunDir.open. lower: bundle of the stage below, for validation; val_data: held-out pictures, by default the
     val split of the training data. wandb: project. norms: log magnitudes of weights and activations with every grid. checked:
-    called once on rank 0 when everything the user can have got wrong was found right.
+    called once on rank 0 when everything the user can have got wrong was found right. signals: handlers that are in place already.
     """
 
     resume: str = "auto"
@@ -44,6 +45,7 @@ class Options:
     val_data: Source | None = None
     norms: bool = False
     checked: Callable[[], None] = field(default=lambda: None)
+    signals: StopSignals | None = None
 
 
 def make_engine(stage: Stage, config: StageConfig, place: Place, micro: int) -> Engine:

@@ -1,19 +1,38 @@
-"""Being told to stop: by the scheduler (SIGTERM, SIGUSR1: save, exit 0, to be queued again) or by a person (SIGINT: exit 130)."""
+"""Being told to stop: by a scheduler (SIGTERM, SIGUSR1, SIGHUP: save, exit 0, for a requeue) or by a person (SIGINT: exit 130).
+
+A process group, `timeout` and launchers deliver one request several times, so a signal soon after the first is no second request.
+"""
 
 import os
 import signal
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Self
+from typing import NoReturn, Self
 
-WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
+SAME_S = 5.0  # within which a signal is the first one again
+
+
+class Stopped(SystemExit):
+    """Ends the process with code 0, where it was told to stop and nothing is left to save."""
 
 
 class StopSignals:
-    """Inside this context the first signal is only remembered; a second one ends the process at once."""
+    """Inside this context the first signal is remembered, or ends what may be ended; a second request ends the process at once.
 
-    def __init__(self) -> None:
+    at_once: until `hold`, a signal ends the process, since there is nothing to save: for one that no other process waits for.
+    second_ends: False leaves a second request to whoever reads `again`.
+    """
+
+    def __init__(self, *, at_once: bool = False, second_ends: bool = True) -> None:
         self.caught: int | None = None
+        self.again = False
+        self._at_once, self._second_ends = at_once, second_ends
+        self._waiting, self._caught_at, self._depth = False, 0.0, 0
         self._before: dict[int, object] = {}
 
     @property
@@ -21,15 +40,53 @@ class StopSignals:
         return self.caught == signal.SIGINT
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self._before = {number: signal.signal(number, self._catch) for number in WATCHED}
+        self._depth += 1
+        if (
+            self._depth == 1 and threading.current_thread() is threading.main_thread()
+        ):  # elsewhere Python allows no handlers
+            kept = [
+                each for each in WATCHED if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN
+            ]  # nohup
+            self._before = {number: signal.signal(number, self._catch) for number in kept}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._depth -= 1
+        if not self._depth:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def hold(self) -> None:
+        """From here on there is something to save: a signal is remembered and ends nothing but `waiting`."""
+        self._at_once = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A block that a signal ends with Stopped, also one that came before."""
+        self._waiting = True
+        try:
+            if self.caught is not None:
+                raise Stopped
+            yield
+        finally:
+            self._waiting = False
 
     def _catch(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self.caught is not None:
-            os._exit(128 + number)
-        self.caught = number
+            if now - self._caught_at > SAME_S:
+                self.again = True
+                if self._second_ends:
+                    os._exit(128 + number)
+            return
+        self.caught, self._caught_at = number, now
+        if self._at_once:
+            self._leave(number)
+        if self._waiting:
+            raise Stopped
+
+    def _leave(self, number: int) -> NoReturn:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        print("told to stop before the first update: nothing is lost, the same command goes on", file=sys.stderr)
+        raise Stopped

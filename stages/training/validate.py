@@ -6,7 +6,7 @@ stage's own mistakes in it, so that the truth is still known.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from data.shards import read_split
 from ..bundle import load_bundle, read_sidecar
 from ..config import StageConfig, SuperResConfig
 from ..diffusion.samplers import SAMPLERS, drive
+from ..memory import Portions, device_of
 from ..sampling import Given, give_low_res, guided, image_noise
 from ..stage import Stage
 from ..super_res import SuperResStage
@@ -34,20 +35,29 @@ class Validation:
 
     batches: list[Batch]
     low_res: list[Tensor] | None
+    portions: Portions = field(default_factory=lambda: Portions("validation"))
 
     @torch.no_grad()
     def losses(self, stage: Stage) -> dict[str, float]:
-        """val_loss and, with a stage below, val_loss_generated: means over the held-out images. `stage` is in evaluation mode."""
+        """val_loss and, with a stage below, val_loss_generated: means over the held-out images; without what memory does not hold.
+        `stage` is in evaluation mode."""
         found = {"val_loss": self._mean(stage, [None] * len(self.batches))}
         if self.low_res is not None:
             found["val_loss_generated"] = self._mean(stage, self.low_res)
-        return found
+        return {name: loss for name, loss in found.items() if loss is not None}
 
-    def _mean(self, stage: Stage, low_res: list[Tensor] | list[None]) -> float:
-        losses = []
+    def _mean(self, stage: Stage, low_res: list[Tensor] | list[None]) -> float | None:
+        device, losses = device_of(stage), []
         for batch, given in zip(self.batches, low_res, strict=True):
-            extra = {} if given is None else {"low_res": given}
-            losses.append(stage(batch, SEED, **extra).per_image)
+
+            def loss(own: slice, batch: Batch = batch, given: Tensor | None = given) -> Tensor:
+                extra = {} if given is None else {"low_res": given[own].to(device)}
+                return stage(batch[own].to(device), SEED, **extra).per_image.cpu()
+
+            done = self.portions.each(len(batch), loss)
+            if done is None:
+                return None
+            losses += done
         return torch.cat(losses).mean().item()
 
 
@@ -70,11 +80,10 @@ def make_validation(config: StageConfig, data: Source, device: torch.device, low
         check_lower(config, lower, data)
     if not config.train.val_images or not facts(data).num_images.get("val"):
         return None
-    batches = [batch.to(device) for batch in held_out(config, data, config.train.val_images)]
+    batches = list(held_out(config, data, config.train.val_images))
     if lower is None or not isinstance(config, SuperResConfig):
         return Validation(batches, None)
-    below = load_bundle(lower, device)
-    return Validation(batches, [paint_again(below, batch, config.low_res) for batch in batches])
+    return Validation(batches, painted_again(load_bundle(lower, device), batches, config.low_res))
 
 
 def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") -> Iterator[Batch]:
@@ -88,6 +97,21 @@ def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") 
         text_tokens=config.cond.text.tokens if config.cond.text else 0,
         limit=limit,
     )
+
+
+def painted_again(below: Stage, batches: list[Batch], size: int) -> list[Tensor] | None:
+    """`paint_again` of each batch, on the CPU; None where memory does not hold a single picture."""
+    device, portions, found = device_of(below), Portions("validation with --lower"), []
+    for batch in batches:
+
+        def again(own: slice, batch: Batch = batch) -> Tensor:
+            return paint_again(below, batch[own].to(device), size).cpu()
+
+        done = portions.each(len(batch), again)
+        if done is None:
+            return None
+        found.append(torch.cat(done))
+    return found
 
 
 @torch.no_grad()

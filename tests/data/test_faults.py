@@ -219,7 +219,7 @@ def test_fault38_a_killed_loader_ends_a_training_run_which_resumes_exactly(tmp_p
     """train.py as it is, one loader process, killed with -9 while it trains; the same command then ends as a run left alone."""
     from safetensors.torch import load_file
 
-    command = train_command(tmp_path, images=4000, save_every=400, workers=1, keep=20)
+    command = train_command(tmp_path, images=4000, save_every=400, workers=1, keep=20, log_every=8)
     how = {"cwd": ROOT, "env": environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     job = subprocess.Popen([*command, "--out", tmp_path / "killed"], start_new_session=True, **how)
     checkpoints = tmp_path / "killed/base_8/checkpoints"
@@ -235,6 +235,8 @@ def test_fault38_a_killed_loader_ends_a_training_run_which_resumes_exactly(tmp_p
     assert "a loader process died" in errors.splitlines()[-1]
     assert any(str(pid) in errors.splitlines()[-1] for pid in loaders)
     assert "Traceback" not in errors
+    seen = json.loads((tmp_path / "killed/base_8/metrics.jsonl").read_text().splitlines()[-1])["nimg"]
+    assert (checkpoints / f"nimg-{seen:010d}/manifest.json").exists()  # nothing that was trained is lost
     for out in ("killed", "alone"):
         done = subprocess.run([*command, "--out", tmp_path / out], timeout=150, check=False, **how)
         assert done.returncode == 0, done.stderr[-2000:]

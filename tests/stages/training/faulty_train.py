@@ -1,7 +1,7 @@
 """train.py with an accident: `faulty_train.py WHAT RANK NIMG ARGUMENTS...` (or under torchrun).
 
 When rank RANK has done the update that ends at image NIMG: `kill` (-9), `term`, `usr1`, `int` (a signal to itself), `twice`
-(SIGTERM, and again in the save that follows), `hang` (sleeps for ever), `none`.
+(SIGTERM, and a second request in the save that follows), `hang` (sleeps for ever), `none`.
 """
 
 import os
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-from stages.training import loop  # noqa: E402
+from stages.training import loop, signals  # noqa: E402
 from stages.training.guard import Guard  # noqa: E402
 
 what, rank, nimg = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -25,6 +25,7 @@ def accident() -> None:
     if what == "hang":
         time.sleep(600)
     elif what == "twice":
+        signals.SAME_S = 0.0  # of these two, the second is one
         loop.Run._save = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)  # type: ignore[method-assign, assignment]
         os.kill(os.getpid(), signal.SIGTERM)
     elif what != "none":

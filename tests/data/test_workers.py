@@ -1,0 +1,85 @@
+"""Loader processes: they outlive no parent and hear no signal that asks for a stop."""
+
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data.packer import pack
+from data.settings import Settings
+from data.shapes import write_folder
+from data.shards import Reader
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory) -> Reader:
+    folder = tmp_path_factory.mktemp("loaders")
+    pack(write_folder(folder / "pictures", 48, 16), folder / "shards", Settings(size=16, shards=8), workers=0)
+    return Reader(source=folder / "shards", batch=16, resolution=16, workers=2)
+
+
+def loaders(before: set) -> list[int]:
+    return [each.pid for each in set(multiprocessing.active_children()) - before]
+
+
+def is_alive(pid: int) -> bool:
+    """A process that runs; one that only waits to be taken note of does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_they_end_with_a_parent_that_was_killed(reader, tmp_path):
+    """While they wait to hand over what nobody reads any more."""
+    child = os.fork()
+    if child == 0:
+        try:
+            before = set(multiprocessing.active_children())
+            batches = reader.batches()
+            next(batches)
+            (tmp_path / "part").write_text(" ".join(map(str, loaders(before))))
+            (tmp_path / "part").rename(tmp_path / "pids")
+            time.sleep(600)
+        finally:
+            os._exit(1)
+    ends = time.monotonic() + 60
+    while not (tmp_path / "pids").exists() and time.monotonic() < ends:
+        time.sleep(0.05)
+    time.sleep(1)  # their queues are full by now
+    pids = [int(word) for word in (tmp_path / "pids").read_text().split()]
+    assert [is_alive(pid) for pid in pids] == [True, True]
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    ends = time.monotonic() + 20
+    while any(map(is_alive, pids)) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not any(map(is_alive, pids))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+def test_signals_to_a_group_change_nothing(reader, number):
+    before = set(multiprocessing.active_children())
+    batches, left_alone = reader.batches(), replace(reader, workers=0).batches()
+    for _ in range(8):
+        assert next(batches).keys == next(left_alone).keys
+        for pid in loaders(before):
+            os.kill(pid, number)
+    batches.close()
+    assert not loaders(before)
+
+
+def test_one_that_hangs_does_not_hold_up_the_end(reader):
+    before = set(multiprocessing.active_children())
+    batches = reader.batches()
+    next(batches)
+    for pid in loaders(before):
+        os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    batches.close()
+    assert time.monotonic() - started < 4  # torch alone would wait 5 s for each
+    assert not loaders(before)
