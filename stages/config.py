@@ -148,8 +148,8 @@ class TrainConfig(Strict):
     workers: Annotated[int, Field(ge=0)] = 1
     seed: int = 0
     optimizer: str = "adamw"
-    lr: PositiveFloat = 1e-2
-    warmup: Annotated[int, Field(ge=0)] = 10_000
+    lr: PositiveFloat = 3e-2
+    warmup: Annotated[int, Field(ge=0)] = 5_000
     schedule: Literal["constant", "cosine", "rsqrt"] = "cosine"
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     weight_decay: NonNegative = 0.0

@@ -177,8 +177,8 @@ def memory(job: Job, device: str) -> Ask:
         "import logging; logging.basicConfig(); sys.path.insert(0, 'tests/bench'); from gpu_jobs import random_cascade; "
         "from cascade.engine import Engine; "
         "from cascade.request import Request; from cascade.events import Failed, Finished; seen = []; "
-        "engine = Engine(random_cascade('emoji', 'cuda', 'bf16'), batch={'base_16': 512, 'sr_64': 512, 'sr_128': 512}, "
-        "max_running=512); engine.submit(Request(num=512, batch=512), seen.append); "
+        "engine = Engine(random_cascade('emoji', 'cuda', 'bf16'), batch={'base_16': 128, 'sr_64': 128, 'sr_128': 128}, "
+        "max_running=64); engine.submit(Request(num=64, batch=64), seen.append); "
         "[engine.tick() for _ in iter(lambda: isinstance(seen[-1] if seen else None, (Finished, Failed)), True)]; "
         "print(type(seen[-1]).__name__, {name: stats.batch for name, stats in engine.stages.items()})"
     )

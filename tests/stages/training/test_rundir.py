@@ -134,7 +134,7 @@ class TestResume:
     @pytest.mark.parametrize(
         ("config", "said"),
         [
-            (base_config(lr=0.5), r"train\.lr was 0\.01, is 0\.5"),
+            (base_config(lr=0.5), r"train\.lr was 0\.03, is 0\.5"),
             (base_config(net={"widths": (16, 48)}), r"net\.widths was \[16, 32\], is \[16, 48\]"),
             (base_config(seed=7, batch=16), r"train\.batch was 8, is 16; train\.seed was 0, is 7"),
             (base_config(classes=0), r"cond\.num_classes was 6, is 0"),

@@ -255,7 +255,7 @@ class TestWhichToResume:
             config = base_config(images=images, schedule="cosine")
             train(config, name="base_8", data=shards, out=run.path, place=place)
             said = capsys.readouterr().err
-            assert ("the learning rate jumps from 0 to 0.00655 at image 24: the cosine schedule" in said) == told
+            assert ("the learning rate jumps from 0 to 0.0196 at image 24: the cosine schedule" in said) == told
             assert ("jumps" in said) == told
 
 

@@ -1,0 +1,55 @@
+"""The recipe of the first minutes learns: after about a minute of training a super-resolution stage sharpens pictures it has never
+seen, and paints no grain."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cascade.config import load_config, stage_of
+from data.batch import Cond, to_float, to_uint8
+from data.packer import Settings, pack
+from data.resize import downsample
+from data.shards import read_split
+from stages.bundle import load_bundle
+from stages.sampling import give_low_res, image_noise, sample_alone
+from stages.training.loop import train
+from stages.training.place import Place
+from tests.bench.sr_psnr import mean_psnr
+from tests.grain import flat, grain
+
+EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_minute_of_training_sharpens_unseen_pictures_and_paints_no_grain(tmp_path):
+    pack(EMOJI, tmp_path / "shards", Settings(size=64, val=0.1))
+    config = stage_of(
+        load_config("emoji_tiny", ["stages.sr_64.train.images=4000", "stages.sr_64.train.ema=[400]"]), "sr_64"
+    )
+    place = Place(engine="local", rank=0, world=1, device=torch.device("cpu"))
+    stage = load_bundle(train(config, name="sr_64", data=tmp_path / "shards", out=tmp_path / "run", place=place))
+
+    truth = to_float(next(read_split(tmp_path / "shards", "val", batch=32, resolution=64, limit=32)).image)
+    low_res = to_float(to_uint8(downsample(truth, (16, 16))))
+    settings = config.sample.model_copy(update={"aug_sigma": 0.0})
+    given = give_low_res(stage, Cond.empty(len(truth)), low_res, 0.0, torch.zeros_like(truth))
+    noise = image_noise("sr_64", 0, torch.arange(len(truth)), "start", tuple(truth.shape[1:]), "cpu")
+    samples = sample_alone(stage, settings, given, noise)
+    assert mean_psnr(samples, truth) > mean_psnr(stage.enlarge(low_res), truth)
+    assert grain(samples) < 0.06
+
+
+@pytest.mark.parametrize("std", [0.0, 0.03, 0.06, 0.15])
+def test_grain_is_the_share_of_white_noise_that_is_finer_than_3_px(std):
+    """Its mean over 9 pixels is taken away: sqrt(8 / 9) of the std is left."""
+    noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert grain(0.3 + std * noise) == pytest.approx(std * (8 / 9) ** 0.5, rel=0.02, abs=1e-6)
+
+
+def test_edges_are_no_grain():
+    square = torch.ones(1, 3, 64, 64)
+    square[..., 20:44, 20:44] = -0.5
+    assert grain(square) == pytest.approx(0, abs=1e-6)
+    assert not flat(square)[0, 0, 32, 18:22].any()
