@@ -2,9 +2,9 @@
 
     python -m cascade.demo [--out runs/demo]
 
-Nothing is special here: the same functions as `python -m data.pack`, `train.py` and `sample.py`, with the preset's recipe made short:
-fewer updates want a higher learning rate and averages over fewer images (stages/README.md). Run it again with more --base-images
-and --sr-images and it goes on where it stopped.
+Nothing is special here: the same functions as `python -m data.pack`, `train.py` and `sample.py`, with the preset's recipe made
+short: fewer updates want a higher learning rate and averages over fewer images (stages/README.md). Run it again with more
+--base-images and --sr-images and it goes on where it stopped.
 """
 
 from pathlib import Path
@@ -48,7 +48,8 @@ def main(
         print(f"1/4 packing {EMOJI.name} into {shards}")
         pack(EMOJI, shards, Settings(size=64, text_encoder="minilm", val=0.05))
     seen = {"base_16": base_images, "sr_64": sr_images}
-    config = load_config("emoji_tiny", [f"stages.{name}.train.{each}" for name in seen for each in (f"images={seen[name]}", *SHORT)])
+    changes = [f"{name}.train.{each}" for name in seen for each in (f"images={seen[name]}", *SHORT)]
+    config = load_config("emoji_tiny", [f"stages.{change}" for change in changes])
     write_manifest(config, out)
 
     from stages.training.loop import train
