@@ -61,6 +61,8 @@ def main(
 
     stop_with_launcher()
     since = Use.now()
+    if world < 1:
+        raise ValueError(f"--world {world}: at least one process trains; give 1 or more")
     if images:
         overrides = [*(overrides or []), f"stages.{stage}.train.images={images}"]
     stage_of(load_config(cascade), stage)

@@ -346,6 +346,8 @@ def test_fault26_the_cascade_that_ships_paints_a_prompt_without_home_or_network(
         (("SMALL", "base_8", "--lower", "nowhere"), "--lower nowhere: a base stage has none below"),
         (("SMALL", "sr_16", "--lower", "nowhere"), "bundle nowhere: no stage.json there"),
         (("SMALL", "base_8", "=1"), "override '=1': write it as dotted.key=value"),
+        (("SMALL", "base_8", "--dry-run", "--world", "0"), "--world 0: at least one process trains; give 1 or more"),
+        (("SMALL", "base_8", "--dry-run", "--world", "-2"), "--world -2: at least one process trains; give 1 or more"),
         (("SMALL", "base_8", "--device", "gpu"), "--device gpu: allowed are cpu, cuda and auto"),
         (("SMALL", "base_8", "--imagse", "8"), "No such option: --imagse"),
         (("SMALL",), "Missing argument"),
