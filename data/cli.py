@@ -1,7 +1,7 @@
 """What all command lines share: one line for each mistake, exit codes for scripts, progress that logs can hold.
 
 Exit codes: 0 done, 1 it went wrong at run time (`RunError`), 2 the user can mend it (wrong option, `ValueError`, `OSError`),
-3 out of memory, 130 interrupted.
+3 out of memory, 130 interrupted: by Ctrl-C, or by SIGTERM or SIGHUP where the command has no handlers of its own.
 """
 
 import sys
@@ -11,6 +11,7 @@ from functools import wraps
 from typing import NoReturn, TypeVar
 
 from data.cpus import wait_asleep
+from data.stop import stop_as_interrupt
 
 LINE_EVERY_S = 10.0  # between two progress lines where there is no terminal
 
@@ -48,7 +49,8 @@ def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
     @wraps(command)
     def wrapped(*args, **kwargs):
         try:
-            return command(*args, **kwargs)
+            with stop_as_interrupt():
+                return command(*args, **kwargs)
         except (ValueError, OSError) as error:
             leave(f"error: {one_line(error)}", 2)
         except RunError as error:

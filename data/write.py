@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
 from data.index import INDEX_NAME, ShardInfo, load
 from data.orphans import end_with_parent
+from data.stop import TOLD
 from data.tar import Sample
 
 PART = "packing.part"  # the folder in which a data set is built before it is moved into place
@@ -128,22 +129,21 @@ def parallel(function: Callable[[A], B], items: Iterable[A], workers: int) -> It
     if workers == 0:
         yield from map(function, items)
         return
-    rest = iter(items)
-    pool = ProcessPoolExecutor(workers, mp_context=_fresh_processes(), initializer=_start_worker)
-    waiting: deque = deque()
+    rest, waiting = iter(items), deque[Any]()
     try:
-        with _interrupts_held():
-            pool.submit(int).result()  # all processes are started, or die of being abandoned with a traceback
-        while True:
-            while len(waiting) < 3 * workers and (chunk := list(islice(rest, CHUNK))):
-                waiting.append(pool.submit(_each, function, chunk))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
+        with ExitStack() as ended:
+            with _interrupts_held():  # all processes are started, or die of being abandoned with a traceback
+                pool = ProcessPoolExecutor(workers, mp_context=_fresh_processes(), initializer=_start_worker)
+                ended.callback(pool.shutdown, cancel_futures=True)
+                pool.submit(int).result()
+            while True:
+                while len(waiting) < 3 * workers and (chunk := list(islice(rest, CHUNK))):
+                    waiting.append(pool.submit(_each, function, chunk))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
     except BrokenProcessPool as error:
         raise ValueError("a worker process was killed (too little memory?); try --workers 1") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _fresh_processes() -> multiprocessing.context.BaseContext:
@@ -157,20 +157,25 @@ def _fresh_processes() -> multiprocessing.context.BaseContext:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the block is done; processes started in it never see one, for the parent stops them."""
+    """Ctrl-C, and what is taken for it, waits until the block is done; processes started in it never see one, nor that a terminal
+    closes, for the parent stops them: by SIGTERM, which they must hear."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
     caught: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the processes
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *TOLD)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: caught.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})  # inherited by the processes
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if caught:
-        raise KeyboardInterrupt
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if caught:  # whatever the processes made of it
+            raise KeyboardInterrupt from None
 
 
 def _each(function: Callable[[Any], Any], chunk: list) -> list:

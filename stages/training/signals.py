@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, Self
 
+from data.stop import SAME_S
+
 WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
-SAME_S = 5.0  # within which a signal is the first one again
 
 
 class Stopped(SystemExit):

@@ -311,20 +311,24 @@ def test_unknown_options_exit_2(shapes, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_real_interrupt_ends_with_130_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("told", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 0), (signal.SIGHUP, 1)]
+)
+def test_a_real_interrupt_ends_with_130_and_leaves_nothing(tmp_path, told, workers):
+    """Ctrl-C; or a scheduler, or a terminal that closes, which tell the whole process group."""
     src = tmp_path / "src"
     src.mkdir()
-    photo = png(size=(900, 900), mode="RGB")
-    for k in range(3000):
-        (src / f"{k}.png").write_bytes(photo)
+    (src / "0.png").write_bytes(png(size=(900, 900), mode="RGB"))
+    for k in range(1, 3000):
+        os.link(src / "0.png", src / f"{k}.png")
     job = subprocess.Popen(
-        [sys.executable, "-m", "data.pack", src, tmp_path / "out", "--workers", "1"],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "data.pack", src, tmp_path / "out", "--workers", str(workers)],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("*/*.tar")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    job.send_signal(signal.SIGINT)
+    os.kill(job.pid, told) if told == signal.SIGINT else os.killpg(job.pid, told)
     _, errors = job.communicate(timeout=60)
     assert job.returncode == 130
     assert errors.splitlines()[-1] == "interrupted"
