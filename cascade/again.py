@@ -5,40 +5,79 @@ the others were does not matter, so all are copies of it.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import torch
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import Tensor
+
+from data.decode import read_file
+from data.tar import MEMBER_LIMITS
 
 from .chunk import Plan, paint
 from .events import Event, StageFinished
 from .given import GivenFile
-from .pictures import read_metadata, user_picture
+from .pictures import parse_metadata, read_metadata, user_picture
 from .pipeline import Cascade
-from .request import Request
+from .request import MAX_BATCH, Request
+
+Number = Annotated[int, Field(strict=True, ge=0)]
+
+
+class SaidStage(BaseModel):
+    bundle: str
+    settings: dict[str, Any]
+
+
+class SaidPicture(BaseModel):
+    sha256: str
+
+
+class Said(BaseModel):
+    """Types and ranges of what stands in a picture; whether it suits the cascade, the request says."""
+
+    stages: Annotated[dict[str, SaidStage], Field(min_length=1)]
+    precision: Literal["fp32", "bf16"]
+    num: Number
+    seed: Number
+    batch: Number = 16
+    prompts: list[str] = []
+    labels: list[Number] = []
+    size: tuple[Number, Number] | None = None
+    low_res: SaidPicture | None = None
+    image: Number | None = None
+    row: tuple[Number, Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH)]] = (0, 1)
+    stage: str | None = None
+    pick: list[Number] = []
+
+    @model_validator(mode="after")
+    def _suits_itself(self) -> Self:
+        if self.row[0] >= self.row[1]:
+            raise ValueError(f"row: place {self.row[0]} of {self.row[1]}")
+        if self.stage is not None and self.stage not in self.stages:
+            raise ValueError("stage: is not among the stages")
+        return self
 
 
 def said_of(path: Path) -> dict[str, Any]:
     """What made a picture: of a PNG, or the .json beside it in a shard. Raises ValueError, OSError."""
-    if path.suffix.lower() != ".json":
-        return read_metadata(path)
+    is_json = path.suffix.lower() == ".json"
+    said = parse_metadata(read_file(path, MEMBER_LIMITS["json"]), path) if is_json else read_metadata(path)
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"{path}: not what sample.py writes about a picture; name a PNG, or the .json of a shard"
-        ) from None
+        Said.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        why = f"{where}: {first['msg']}" if where else first["msg"]
+        raise ValueError(f"{path}: damaged metadata ({why[:200]}); or another version wrote it") from None
+    return said
 
 
-def ends_of(path: Path, said: Mapping[str, Any]) -> tuple[str, str]:
-    """The first and the last stage of a picture. Raises ValueError."""
-    stages = said.get("stages")
-    if not isinstance(stages, dict) or not stages or not isinstance(said.get("precision"), str):
-        raise ValueError(f"{path}: its metadata do not name stages; another version may have written it")
-    return next(iter(stages)), list(stages)[-1]
+def ends_of(said: Mapping[str, Any]) -> tuple[str, str]:
+    """The first and the last stage of a picture."""
+    return next(iter(said["stages"])), list(said["stages"])[-1]
 
 
 def request_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Request:
@@ -49,28 +88,31 @@ def request_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenF
                 f"{path}: made by stage {link.name} of sha256 {str(wanted)[:12]}, here it is {link.sidecar.sha256[:12]}; "
                 "name the cascade that made it with --cascade"
             )
+    low_res = low_res_of(path, said, model, file)
     try:
         return Request(
             num=said["num"],
             seed=said["seed"],
             prompts=tuple(said.get("prompts", ())),
             labels=tuple(said.get("labels", ())),
-            size=tuple(said["size"]) if "size" in said else None,  # type: ignore[arg-type]
+            size=tuple(said["size"]) if said.get("size") else None,  # type: ignore[arg-type]
             settings={name: stage["settings"] for name, stage in said["stages"].items()},
             batch=said.get("batch", 16),
-            low_res=low_res_of(path, said, model, file),
+            low_res=low_res,
         )
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: its metadata miss something ({error}); another version may have written it"
-        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def low_res_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Tensor | None:
     """The picture that was given, as it was given; None where the chain begins with a base stage."""
     low_res = model.links[0].contract.low_res
     if low_res is None:
+        if file is not None:
+            raise ValueError(f"{path}: made from no picture; leave --image out")
         return None
+    if not said.get("low_res"):
+        raise ValueError(f"{path}: damaged metadata (low_res is missing); or another version wrote it")
     if file is None:
         raise ValueError(f"{path}: made from another picture; give that one with --image")
     given = file.pixels

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.decode import PACK_FORMATS, image_size, load_image, to_array
+from data.decode import PACK_FORMATS, image_size, load_image, read_file, to_array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def size_of(path: Path) -> tuple[int, int]:
+    content = read_file(path)
     try:
-        return image_size(path.read_bytes(), PACK_FORMATS)
+        return image_size(content, PACK_FORMATS)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -14,7 +14,7 @@ def held(path: Path, what: str) -> Iterator[None]:
     """The lock that is the file `path`, which is gone afterwards. Raises ValueError, beginning with `what`, where another process
     has it."""
     while True:
-        file = path.open("a+")
+        file = path.open("a+", errors="replace")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -27,6 +27,10 @@ def held(path: Path, what: str) -> Iterator[None]:
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
             break
         file.close()  # its holder has just ended and removed it
+    file.seek(0)
+    if not '{"host": '.startswith(file.read(9)):
+        file.close()
+        raise ValueError(f"{what}: {path} is there and is no lock of ours; move it away, or choose another place")
     try:
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n")

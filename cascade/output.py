@@ -2,16 +2,17 @@
 
 A file is of a request if its metadata are what would be written now; so the same command goes on where it was, and another request
 never replaces or joins what is there. A grid is put together of single files, which lie beside it in NAME.parts until it is whole.
+
+What is replaced or removed has been written by sample.py, as its metadata say; a file of others never is, whatever is asked for.
 """
 
 import errno
 import json
 import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from .pictures import columns_for, grid, read_metadata, read_png, save_png
 from .pipeline import Cascade
 from .request import Request
 
+PART = re.compile(r"\.[0-9]+\.[0-9]+\.part")  # what `save_png` had not renamed when it was killed
 FREE = ("row", "batch")  # may differ between two pictures that are the same but for rounding
 
 
@@ -33,7 +35,8 @@ FREE = ("row", "batch")  # may differ between two pictures that are the same but
 class Output:
     """is_grid: `path` is one .png; else a folder of single files. stages: the pictures of every stage, not only the last.
 
-    overwrite: what is there goes. stem: single files are called so, numbered where there are several; else by their numbers.
+    overwrite: what another request of ours left is replaced.
+    stem: single files are called so, numbered where there are several; else by their numbers.
     """
 
     path: Path
@@ -68,62 +71,109 @@ class Output:
             with held(self.folder / ".lock", f"--out {self.path}"):
                 yield
         finally:
-            if (is_new or self.is_grid) and self.folder.exists() and not any(self.folder.iterdir()):
-                self.folder.rmdir()
+            if is_new or self.is_grid:
+                with suppress(OSError):  # it is not empty
+                    self.folder.rmdir()
 
     def claim(self, model: Cascade, request: Request, pick: Sequence[int] = ()) -> Sequence[int] | None:
         """Which of the images `pick`, or of all, are still to be made; none where a grid is only to be put together, None where
-        all is there. Raises ValueError where there is anything of another request and `overwrite` is not set; where it is, that
-        goes."""
+        all is there. Raises ValueError where there is anything of another request and `overwrite` is not set, and for files of
+        others. Changes nothing."""
         index = pick or request.index
         if self.is_grid:
             grids = self.grids(model, request)
-            there = [stage for stage, path in grids.items() if path.exists()]
-            if not self.overwrite:
-                for stage in there:
-                    self._check(grids[stage], describe_all(model, request, index, stage))
-                if len(there) == len(grids):
-                    return None
-        left = without(index, self._done(model, request), per_chunk(model.links, request))
+            there = [
+                self._is_of(path, describe_all(model, request, index, stage))
+                for stage, path in grids.items()
+                if os.path.lexists(path)
+            ]
+            if there == [True] * len(grids):
+                return None
+            self._check_parts(model, request)
+        left = without(index, self._done(model, request, set(pick)), per_chunk(model.links, request))
         return left if left or self.is_grid else None
 
-    def _done(self, model: Cascade, request: Request) -> set[int]:
+    def _check_parts(self, model: Cascade, request: Request) -> None:
+        """Raises ValueError where the folder of a grid's single files holds anything else."""
+        ours = {path for path, _, _ in self._singles(model, request)}
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
+            if path.name != ".lock" and not PART.fullmatch(path.name) and not (path in ours and is_ours(path)):
+                raise foreign(path)
+
+    def _done(self, model: Cascade, request: Request, pick: Collection[int] = ()) -> set[int]:
         """The images whose files are all there, and of this request."""
         wanted = {"", *(model.stages_of(request)[:-1] if self.stages else ())}
         found: dict[int, set[str]] = {}
         for path, image, stage in self._singles(model, request):
-            if self.overwrite:
-                path.unlink()
-                continue
-            if image >= request.total and request.places > 1:
+            is_more = image >= request.total
+            if (is_more or stage not in wanted or (pick and image not in pick)) and not is_ours(path):
+                continue  # of others, and not in the way
+            if is_more and request.places > 1 and not self.overwrite:
                 raise taken(path, "is of a request for more pictures")
-            self._check(path, describe(model, request, image, stage=stage), free=(*FREE, "num"))
-            found.setdefault(image, set()).add(stage)
+            if self._is_of(path, describe(model, request, image, stage=stage), (*FREE, "num")) and not is_more:
+                found.setdefault(image, set()).add(stage)
         return {image for image, stages in found.items() if wanted <= stages}
+
+    def old(self, model: Cascade, request: Request, pick: Sequence[int] = ()) -> list[Path]:
+        """Files of ours, of other requests, that `overwrite` replaces or removes."""
+        index = pick or request.index
+        grids = self.grids(model, request) if self.is_grid else {}
+        there = [(path, describe_all(model, request, index, stage)) for stage, path in grids.items()]
+        for path, image, stage in self._singles(model, request):
+            there.append((path, describe(model, request, image, stage=stage)))
+        return [
+            path
+            for path, said in there
+            if is_ours(path) and other_key(path, said, FREE if path in grids.values() else (*FREE, "num"))
+        ]
+
+    def remove(self, old: Iterable[Path], model: Cascade, request: Request, pick: Sequence[int] = ()) -> int:
+        """Removes those of `old` that were not replaced meanwhile; says how many."""
+        still = set(self.old(model, request, pick)) & set(old)
+        for path in still:
+            path.unlink()
+        return len(still)
+
+    def check_given(self, model: Cascade, request: Request, given: Iterable[Path]) -> None:
+        """Raises ValueError where one of the files that were given would be written."""
+        grids = self.grids(model, request).values() if self.is_grid else ()
+        written = {place_of(path) for path in grids}
+        for path in given:
+            for place in {place_of(path), path.resolve()}:
+                match = self._name(model, request).fullmatch(place.name)
+                if place in written or (match and place.parent == self.folder.resolve()):
+                    raise ValueError(
+                        f"--out {self.path}: {path} was given and would be written over; choose another place"
+                    )
+
+    def _name(self, model: Cascade, request: Request) -> re.Pattern[str]:
+        """Of single files, with groups `image`, where they are numbered, and `stage`."""
+        number = "" if self.stem and request.total == 1 else r"(?P<image>[0-9]{6,})"
+        stage = "|".join(map(re.escape, model.names))
+        return re.compile(r"\.".join(filter(None, (re.escape(self.stem), number))) + rf"(?:\.(?P<stage>{stage}))?\.png")
 
     def _singles(self, model: Cascade, request: Request) -> Iterator[tuple[Path, int, str]]:
         """Files that are called like ours, with image and stage."""
-        number = "" if self.stem and request.total == 1 else r"(?P<image>[0-9]{6,})"
-        stage = "|".join(map(re.escape, model.names))
-        name = re.compile(r"\.".join(filter(None, (re.escape(self.stem), number))) + rf"(?:\.(?P<stage>{stage}))?\.png")
+        name = self._name(model, request)
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             if match := name.fullmatch(path.name):
-                yield path, int(match["image"]) if number else 0, match["stage"] or ""
+                yield path, int(match["image"]) if "image" in name.groupindex else 0, match["stage"] or ""
 
-    def _check(self, path: Path, said: dict[str, Any], free: Sequence[str] = FREE) -> None:
-        """Whether a file is what we would write. Raises ValueError."""
-        try:
-            there = read_metadata(path)
-        except (OSError, ValueError):
-            raise taken(path, "is no picture of this request") from None
-        now = json.loads(json.dumps(said))
-        for key in sorted(now.keys() | there.keys()):
-            if key not in free and now.get(key) != there.get(key):
-                raise taken(path, f"is of a request with other {key}")
+    def _is_of(self, path: Path, said: dict[str, Any], free: Sequence[str] = FREE) -> bool:
+        """Whether a file is what we would write. Raises ValueError where it is not, and may not be replaced."""
+        if not is_ours(path):
+            raise foreign(path)
+        key = other_key(path, said, free)
+        if key and not self.overwrite:
+            raise taken(path, f"is of a request with other {key}")
+        return not key
 
     def count(self, model: Cascade, request: Request) -> int:
-        """How many images are there as single files."""
-        return sum(not stage for _, _, stage in self._singles(model, request))
+        """How many images of this request are there as single files."""
+        return sum(
+            not stage and is_ours(path) and not other_key(path, describe(model, request, image), (*FREE, "num"))
+            for path, image, stage in self._singles(model, request)
+        )
 
     def write(
         self, events: Iterable[Event], model: Cascade, request: Request, pick: Sequence[int] = ()
@@ -151,7 +201,14 @@ class Output:
                 images = torch.stack([read_png(single) for single in singles])
                 save_png(grid(images, columns), path, describe_all(model, request, index, stage))
             yield path
-        shutil.rmtree(self.folder)
+        for stage in self.grids(model, request):
+            for image in index:
+                self.single(request, image, stage).unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            if PART.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # the lock is in it, or pictures that were not asked for now
+            self.folder.rmdir()
 
 
 def without(index: Sequence[int], done: set[int], at_once: int) -> Sequence[int]:
@@ -199,6 +256,31 @@ def check_name(path: Path) -> None:
 
 def unwritable(path: Path, why: str) -> ValueError:
     return ValueError(f"--out {path}: {why}; choose another place")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the metadata of a file say that sample.py wrote it."""
+    try:
+        return isinstance(read_metadata(path).get("stages"), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def other_key(path: Path, said: dict[str, Any], free: Sequence[str] = FREE) -> str:
+    """Of the metadata of a picture of ours the first that differs from `said`; "" where it is the same picture."""
+    there, now = read_metadata(path), json.loads(json.dumps(said))
+    return next(
+        (key for key in sorted(now.keys() | there.keys()) if key not in free and now.get(key) != there.get(key)), ""
+    )
+
+
+def place_of(path: Path) -> Path:
+    """Where a name stands, though it may be a link to elsewhere."""
+    return path.parent.resolve() / path.name
+
+
+def foreign(path: Path) -> ValueError:
+    return ValueError(f"--out: {path} is there and sample.py did not write it; move it away, or choose another place")
 
 
 def taken(path: Path, why: str) -> ValueError:

@@ -1,5 +1,6 @@
 """sample.py's work: requests to files. What is finished stays, whatever ends the work, and the same command goes on from there."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from data.cli import RunError, one_line
 from .again import ends_of, repainted, request_of, said_of
 from .cli import say, show
 from .given import GivenFile
-from .output import Output
+from .output import Output, foreign, is_ours, place_of
 from .pictures import levels_apart, read_png, save_png
 from .pipeline import Cascade
 from .request import Request
@@ -43,10 +44,14 @@ def paint_one(model: Cascade, output: Output, request: Request, pick: Sequence[i
     left = output.claim(model, request, pick)
     if left is None:
         return say(f"nothing to do: {'the image is' if total == 1 else f'all {total} images are'} there", sys.stderr)
+    old = output.old(model, request, pick) if output.overwrite else []
     try:
         events = show(model.sample(request.picked(left)), len(left)) if left else ()
         for path in output.write(events, model, request, pick):
             say(path)
+        if old:
+            removed = output.remove(old, model, request, pick)
+            say(f"of another request {len(old) - removed} files were replaced, {removed} removed", sys.stderr)
     except BaseException:
         if done := output.count(model, request):
             say(f"{done} of {total} images are in {output.folder}; the same command goes on from there", sys.stderr)
@@ -58,18 +63,28 @@ def paint_again(
 ) -> None:
     """A picture of ours once more, by what its metadata say. Raises RunError where it became another one."""
     said = said_of(path)
-    first, last = ends_of(path, said)
+    first, last = ends_of(said)
     model = Cascade.load(folder, first=first, last=last, device=device, precision=said["precision"], download=download)
     request = request_of(path, said, model, files[0] if files else None)
+    try:
+        model.check(request.picked((said["image"],) if "image" in said else tuple(said.get("pick", ()))))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    given = [path, *(file.path for file in files)]
     if "image" not in said:
         if not output.is_grid:
             raise ValueError(f"--out {output.path}: {path} is a grid; write a name in .png")
         made, pick = output.path, tuple(said.get("pick", ()))
+        output.check_given(model, request, given)
         with output.held():
             paint_one(model, output, request, pick)
     else:
         made = output.path if output.is_grid else output.path / f"{path.stem}.png"
+        if place_of(made) in {place for each in given for place in (place_of(each), each.resolve())}:
+            raise ValueError(f"--out {made}: was given and would be written over; choose another place")
         with output.held():
+            if os.path.lexists(made) and not is_ours(made):
+                raise foreign(made)
             if made.exists() and not output.overwrite:
                 raise ValueError(f"--out {made}: is there; choose another place, or --overwrite")
             save_png(repainted(model, request, said), made, said)

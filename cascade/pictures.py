@@ -17,10 +17,12 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from data.batch import to_float, to_uint8
-from data.decode import load_image, to_array
+from data.cli import one_line
+from data.decode import check_file, load_image, to_array
 from data.resize import downsample
 
 METADATA_KEY = "cascade"
+MAX_PNG = 4 << 30  # bytes of a picture of ours; only its head is read for the metadata
 
 
 def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
@@ -38,13 +40,29 @@ def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What `save_png` wrote. Raises ValueError where there is none."""
-    with Image.open(path) as image:
-        if METADATA_KEY not in image.info:
-            raise ValueError(
-                f"{path}: no {METADATA_KEY!r} text in it; sample.py did not write it, or it was saved again"
-            )
-        return json.loads(image.info[METADATA_KEY])
+    """What `save_png` wrote. Raises ValueError where there is none, or a damaged one, OSError."""
+    check_file(path, MAX_PNG)
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            text = image.info.get(METADATA_KEY)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a decoder raises about foreign bytes is one kind of fault
+        raise ValueError(f"{path}: no PNG that can be read ({one_line(error)})") from None
+    if text is None:
+        raise ValueError(f"{path}: no {METADATA_KEY!r} text in it; sample.py did not write it, or it was saved again")
+    return parse_metadata(text, path)
+
+
+def parse_metadata(text: str | bytes, path: Path) -> dict[str, Any]:
+    """Raises ValueError for what is no JSON object; `path` is for the message."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise ValueError(f"{path}: damaged metadata; not what sample.py writes about a picture")
+    return said
 
 
 def read_png(path: Path) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 MAX_SEED = 2**63 - 1
+MAX_BATCH = 4096
 MAX_SIDE = 16_384  # of a result, in px: memory grows with the area
 
 
@@ -42,7 +43,7 @@ class Request:
         for name, value, low, high in (
             ("num", self.num, 1, 10**9),
             ("seed", self.seed, 0, MAX_SEED),
-            ("batch", self.batch, 1, 4096),
+            ("batch", self.batch, 1, MAX_BATCH),
         ):
             if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"request: {name} {value} is out of range; {low} to {high} is allowed")

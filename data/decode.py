@@ -7,6 +7,7 @@ transparency laid on a background.
 
 import ast
 import io
+import stat
 import struct
 from functools import cache, lru_cache
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+
+from data.tar import MEMBER_LIMITS
 
 MAX_PIXELS = 50_000_000  # 150 MB as RGB; a bomb of a few KB can claim more
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -49,12 +52,30 @@ def decode_image(
 def load_image(path: str | Path, background: Color = WHITE) -> Image.Image:
     """A user's own picture from a file; errors name the file."""
     path = Path(path)
-    if path.exists() and path.stat().st_size > 256 << 20:
-        raise ValueError(f"{path}: larger than 256 MiB; save it smaller")
+    content = read_file(path)
     try:
-        return decode_image(path.read_bytes(), background=background, formats=PACK_FORMATS)
+        return decode_image(content, background=background, formats=PACK_FORMATS)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_file(path: Path, most: int = MEMBER_LIMITS["png"]) -> bytes:
+    """Of a file of a user's, bounded. Raises ValueError for what is no plain file and for one of more bytes, OSError."""
+    check_file(path, most)
+    with path.open("rb") as file:
+        content = file.read(most + 1)  # it may grow meanwhile
+    if len(content) > most:
+        raise ValueError(f"{path}: larger than {most >> 20} MiB; save it smaller")
+    return content
+
+
+def check_file(path: Path, most: int = MEMBER_LIMITS["png"]) -> None:
+    """Raises ValueError for what is no plain file (a pipe or a device may never end) and for one of more bytes, OSError."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{path}: not a plain file; name one")
+    if about.st_size > most:
+        raise ValueError(f"{path}: larger than {most >> 20} MiB; save it smaller")
 
 
 def image_size(content: bytes, formats: tuple[str, ...] = PACK_FORMATS) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """From options to a request and from events to files: what sample.py does besides sampling."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cascade.again import repainted, request_of, said_of
 from cascade.cli import class_numbers, numbers_of, parse_size, settings_of, show
@@ -17,10 +19,11 @@ from cascade.events import StageFinished
 from cascade.given import given_files
 from cascade.metadata import describe
 from cascade.output import output_for, without
-from cascade.pictures import save_png, user_picture
+from cascade.painting import paint_again, paint_one
+from cascade.pictures import METADATA_KEY, read_metadata, save_png, user_picture
 from cascade.pipeline import Cascade
 from cascade.request import Request
-from cascade.upscale import choose_start, takes_of
+from cascade.upscale import Upscaling, choose_start, takes_of
 from data.cli import RunError
 from stages.config import SampleConfig
 
@@ -312,11 +315,110 @@ def test_pictures_of_others_are_left_alone(tmp_path, model):
     assert list(output.claim(model, Request(num=2))) == [0, 1]
     assert files(tmp_path) == ["photo.png"]
     (tmp_path / "000001.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"000001.png is there and is no picture of this request"):
+    with pytest.raises(ValueError, match=r"000001.png is there and sample.py did not write it; move it away"):
         output_for(f"{tmp_path}/", stages=False).claim(model, Request(num=2))
     (tmp_path / "out.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"out.png is there and is no picture of this request"):
+    with pytest.raises(ValueError, match=r"out.png is there and sample.py did not write it; move it away"):
         output_for(f"{tmp_path}/out.png", stages=False).claim(model, Request(num=2))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["notes.txt", "000000.png", "deep/er.png", ".lock"])
+def test_a_folder_of_others_beside_a_grid_is_refused_and_kept(tmp_path, model, name, overwrite):
+    path = tmp_path / "out.parts" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"--out.*: .* is there and .*; move it away, or choose another place"):
+        make(f"{tmp_path}/out.png", model, Request(num=2), overwrite=overwrite)
+    assert files(tmp_path) == [f"out.parts/{name}"]
+    assert path.read_bytes() == b"mine"
+
+
+def test_a_grid_removes_only_its_own_single_files(tmp_path, model):
+    """Pictures of the same request that were not asked for this time stay, and serve the next."""
+    request = Request(num=4, batch=2)
+    output = output_for(f"{tmp_path}/out.png", stages=False)
+    next(output.write(model.sample(request.picked((0, 1, 2, 3))), model, request, (0, 1, 2, 3)))
+    (tmp_path / "out.png").unlink()
+    make(f"{tmp_path}/out.parts/", model, request)
+    make(f"{tmp_path}/out.png", model, request, pick=(1, 2))
+    assert files(tmp_path) == ["out.parts/000000.png", "out.parts/000003.png", "out.png"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_of_others_in_the_way_is_refused_and_one_beside_it_kept(tmp_path, model, overwrite):
+    Image.new("RGB", (4, 4)).save(tmp_path / "000005.png")
+    os.mkfifo(tmp_path / "000006.png")
+    make(f"{tmp_path}/", model, Request(num=2), overwrite=overwrite)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{k:06d}.png" for k in (0, 1, 5, 6)]
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    for num in (6, 7):
+        with pytest.raises(ValueError, match=rf"00000{5 if num == 6 else '[56]'}.png is there and sample.py did not"):
+            make(f"{tmp_path}/", model, Request(num=num, seed=1), overwrite=True)
+        assert before == {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+
+
+@pytest.mark.parametrize("is_grid", [True, False])
+def test_overwrite_keeps_the_old_until_the_new_is_whole(tmp_path, model, is_grid, capsys):
+    """And goes on where it was; then says what became of the old."""
+    out = f"{tmp_path}/" + "out.png" * is_grid
+    make(out, model, Request(num=4))
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    request = Request(num=3, seed=1, batch=2)
+    output = output_for(out, stages=False, overwrite=True)
+    assert list(output.claim(model, request)) == [0, 1, 2]
+    assert before == {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+
+    def interrupted():
+        for event in model.sample(request):
+            if isinstance(event, StageFinished) and event.last and 2 in event.index:
+                raise KeyboardInterrupt
+            yield event
+
+    with pytest.raises(KeyboardInterrupt):
+        list(output.write(interrupted(), model, request))
+    assert output.count(model, request) == 2
+    kept = ["out.png"] if is_grid else ["000002.png", "000003.png"]
+    assert all((tmp_path / name).read_bytes() == before[name] for name in kept)
+    assert list(output.claim(model, request)) == [2]
+    paint_one(model, output, request, ())
+    told = "1 files were replaced, 0 removed" if is_grid else "1 files were replaced, 1 removed"
+    assert f"of another request {told}" in capsys.readouterr().err
+    assert files(tmp_path) == (["out.png"] if is_grid else [f"{k:06d}.png" for k in range(3)])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("out", ["photos/", "photos/a.png", "link/", "again.png"])
+def test_what_was_given_is_never_written_over(trained, tmp_path, out, overwrite):
+    """Not even what we made, under whatever name of its folder."""
+    part = Cascade.load(trained, first="sr_16")
+    photo = tmp_path / "photos" / "a.png"
+    photo.parent.mkdir()
+    (tmp_path / "link").symlink_to(photo.parent)
+    make(f"{tmp_path}/base.png", Cascade.load(trained, last="base_8"), Request(num=1))
+    photo.write_bytes((tmp_path / "base.png").read_bytes())
+    (tmp_path / "seen.png").symlink_to(tmp_path / "again.png")
+    (tmp_path / "again.png").write_bytes(photo.read_bytes())
+    given = given_files([tmp_path / "seen.png" if out == "again.png" else photo])
+    upscaling = Upscaling.of(given, trained, first="", fit=False)
+    with pytest.raises(ValueError, match="was given and would be written over; choose another place"):
+        upscaling.jobs(part, Request(), output_for(f"{tmp_path}/{out}", stages=False, overwrite=overwrite))
+
+
+def test_the_picture_that_is_made_again_is_not_written_over(trained, model, tmp_path):
+    for out in ("a/000000.png", "grid.png"):
+        place = f"{tmp_path}/{out}".removesuffix("000000.png")
+        make(place, model, Request(num=2))
+        output = output_for(place, stages=False, overwrite=True)
+        with pytest.raises(ValueError, match="was given and would be written over; choose another place"):
+            paint_again(tmp_path / out, output, trained, [], device="cpu", download=False)
+
+
+def make(out: str, model: Cascade, request: Request, pick=(), *, overwrite: bool = False) -> None:
+    """As sample.py does."""
+    output = output_for(out, stages=False, overwrite=overwrite)
+    with output.held():
+        paint_one(model, output, request, pick)
 
 
 def test_a_billion_images_are_no_list():
@@ -364,6 +466,82 @@ def test_fault_41_the_metadata_of_a_file_make_the_same_bytes_again(model, tmp_pa
         save_png(repainted(model, asked, said), tmp_path / "again.png", said)
         assert (tmp_path / "again.png").read_bytes() == path.read_bytes(), path
         asked.picked((said["image"],))  # which is in range
+
+
+HOSTILE = ["[]", "{", "", "null", "3", "[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"stages": {}}', "\ud800"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("kind", ["png", "json"])
+def test_damaged_metadata_are_one_line_with_the_file(tmp_path, text, kind):
+    path = tmp_path / f"a.{kind}"
+    if kind == "json":
+        path.write_text(text, errors="surrogatepass")
+    else:
+        info = PngInfo()
+        info.add_itxt(METADATA_KEY, text.replace("\ud800", "?"))
+        Image.new("RGB", (4, 4)).save(path, pnginfo=info)
+    with pytest.raises(ValueError, match=r"^[^\n]*/a\.\w+: damaged metadata[^\n]*$"):
+        said_of(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("row", [3, 3]),
+        ("row", [-1, 3]),
+        ("row", [0, 10**9]),
+        ("row", [0]),
+        ("row", "ab"),
+        ("row", [0.5, 1]),
+        ("stages", []),
+        ("stages", {}),
+        ("stages", {"base_8": 3}),
+        ("stages", {"base_8": {"bundle": 3, "settings": {}}}),
+        ("stage", "other"),
+        ("stage", []),
+        ("image", -1),
+        ("image", True),
+        ("num", "3"),
+        ("seed", None),
+        ("precision", "fp8"),
+        ("prompts", [1]),
+        ("labels", {}),
+        ("size", [1]),
+        ("low_res", 3),
+        ("pick", ["a"]),
+    ],
+)
+def test_metadata_of_wrong_types_and_ranges_name_file_and_field(model, tmp_path, key, value):
+    said = describe(model, Request(num=3), 1, (1, 3)) | {key: value}
+    save_png(torch.zeros(3, 4, 4, dtype=torch.uint8), tmp_path / "a.png", said)
+    with pytest.raises(ValueError, match=rf"^[^\n]*/a\.png: damaged metadata \([^\n]*{key}[^\n]*$"):
+        said_of(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"image": 10**12}, {"num": 10**12}, {"seed": 2**70}, {"labels": [9]}, {"size": [3, 3]}]
+)
+def test_metadata_that_ask_what_cannot_be_name_the_file(trained, model, tmp_path, changes):
+    said = describe(model, Request(num=3), 1, (1, 3)) | changes
+    save_png(torch.zeros(3, 4, 4, dtype=torch.uint8), tmp_path / "a.png", said)
+    output = output_for(f"{tmp_path}/b.png", stages=False)
+    with pytest.raises(ValueError, match=r"^[^\n]*/a\.png: [^\n]*$"):
+        paint_again(tmp_path / "a.png", output, trained, [], device="cpu", download=False)
+    assert files(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("read", [said_of, read_metadata, lambda path: given_files([path])])
+def test_what_may_never_end_is_not_read(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(ValueError, match=rf"{name}: not a plain file; name one"):
+            read(tmp_path / name)
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(5 << 30)
+    with pytest.raises(ValueError, match=r"large.png: larger than \d+ MiB; save it smaller"):
+        read(tmp_path / "large.png")
 
 
 def test_the_metadata_of_a_sharpened_picture(trained, tmp_path):
