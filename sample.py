@@ -16,9 +16,11 @@ from data.cli import run
 
 SHIPPED = Path(__file__).parent / "cascade" / "shipped" / "emoji_tiny"
 MAX_GRID = 1024
+WITH_AGAIN = ("again", "cascade", "image", "out", "overwrite", "device", "download")
 
 
 def main(
+    ctx: typer.Context,
     prompts: Annotated[list[str] | None, typer.Argument(help="captions; none is unconditional")] = None,
     cascade: Annotated[Path, typer.Option(help="the --out of train.py", show_default="the one that ships")] = SHIPPED,
     num: Annotated[
@@ -52,7 +54,7 @@ def main(
     ] = 0,
     again: Annotated[
         Path | None,
-        typer.Option(help="make this picture of ours again, as its metadata say; other settings are not read"),
+        typer.Option(help="make this picture of ours again, as its metadata say; no other settings beside it"),
     ] = None,
     stages_out: Annotated[bool, typer.Option(help="write every stage's picture, not only the last's")] = False,
     batch: Annotated[int, typer.Option(help="images computed together")] = 16,
@@ -64,7 +66,7 @@ def main(
     import torch
 
     from cascade.bulk import generate, local_device, place
-    from cascade.cli import class_numbers, lines_of, numbers_of, parse_size, say, settings_of
+    from cascade.cli import check_options, class_numbers, lines_of, numbers_of, parse_size, say, settings_of
     from cascade.devices import choose_device
     from cascade.given import given_files
     from cascade.output import output_for
@@ -73,6 +75,10 @@ def main(
     from cascade.request import Request
     from cascade.upscale import Upscaling
 
+    if not out:
+        raise ValueError("--out: is empty; name a .png for one grid, or a folder/ for single files")
+    if again is not None:
+        check_options(ctx, "--again", WITH_AGAIN)
     world = place()[1]
     if world > 1 and not shard_size:
         raise ValueError("several processes need --shard-size N: each writes shards of its own; or start one process")
@@ -86,6 +92,8 @@ def main(
 
     files = given_files(image or [])
     if again is not None:
+        if len(files) > 1:
+            raise ValueError(f"--again: {len(files)} pictures with --image; give the one that {again} was made from")
         return paint_again(again, target, cascade, files, device=device, download=download)
     if world > 1 and str(prompts_file) == "-":
         raise ValueError("--prompts-file -: several processes cannot all read what is piped in; name a file")
@@ -115,6 +123,7 @@ def main(
         return
     jobs = upscaling.jobs(model, request, target, wanted) if upscaling else [(target, lambda: request)]
     if not upscaling:
+        target.check_names(model, request)
         model.check(request.picked(wanted))
     num_wanted = len(wanted) or (upscaling.num(request) if upscaling else request.total)
     if target.is_grid and num_wanted > MAX_GRID:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from data.write import Shard
 
+from .disk import disk_told
 from .events import StageFinished
 from .lock import held
 from .metadata import describe
@@ -65,7 +66,8 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = place()
     with held(folder / f".{rank}.lock", f"--out {folder}"):
-        check_asked(folder / ASKED, asked(model, request, shard_size))
+        with disk_told(folder / ASKED):
+            check_asked(folder / ASKED, asked(model, request, shard_size))
         remove_stale(folder, rank, world)
         for number in range(rank, num, world):
             path = folder / f"train-{number:05d}.tar"
@@ -102,14 +104,18 @@ def is_whole(path: Path) -> bool:
 def write(model: Cascade, request: Request, folder: Path, path: Path, part: str) -> None:
     """One shard; nothing stays of it where something fails."""
     try:
-        with Shard(folder, part, "train") as shard:
+        with disk_told(path):
+            shard = Shard(folder, part, "train")
+        with shard:
             for event in model.sample(request):
                 if isinstance(event, StageFinished) and event.last:
                     for row, (image, k) in enumerate(zip(event.images, event.index, strict=True)):
                         said = describe(model, request, k, (row, len(event.index)))
-                        shard.add(f"{k:09d}", members(image, said))
-            shard.close()
-        (folder / part).replace(path)
+                        with disk_told(path):
+                            shard.add(f"{k:09d}", members(image, said))
+            with disk_told(path):
+                shard.close()
+                (folder / part).replace(path)
     finally:
         (folder / part).unlink(missing_ok=True)
 

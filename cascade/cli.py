@@ -4,9 +4,11 @@ import codecs
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+from typer import Context
 
 from .config import nearest
 from .events import Event, Preview, StageFinished, StageStarted
@@ -15,6 +17,26 @@ from .pipeline import Cascade
 from .request import MAX_SIDE
 
 FLAGS = {"num_steps": "--steps", "guidance_scale": "--guidance", "aug_sigma": "--aug-sigma", "sampler": "--sampler"}
+MAX_PICK = 1_000_000  # images that are named, which are a list
+
+
+def check_options(ctx: Context, option: str, allowed: Collection[str]) -> None:
+    """Raises ValueError where any but the allowed options stand on the command line beside `option`."""
+    others = [
+        param.opts[0] if param.param_type_name == "option" else f"the {param.name}"
+        for param in ctx.command.params
+        if param.name not in allowed and given(ctx, param.name or "")
+    ]
+    if others:
+        names = ", ".join(param.opts[0] for param in ctx.command.params if param.name in allowed)
+        raise ValueError(
+            f"{option}: the picture says all other settings; leave {', '.join(others)} out, only these go together: {names}"
+        )
+
+
+def given(ctx: Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[str, Any]]:
@@ -79,9 +101,15 @@ def numbers_of(said: Sequence[str]) -> tuple[int, ...]:
     for part in (part.strip() for text in said for part in text.split(",")):
         match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part)
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if low > high or high - low >= 1_000_000:
+        if high - low >= MAX_PICK:
+            raise ValueError(
+                f"--pick {part}: {high - low + 1:,} images are named; at most {MAX_PICK:,}, or leave it out and name a --num"
+            )
+        if low > high:
             raise ValueError(f"--pick {part or repr(part)}: write numbers of images, for instance 3 or 0-15")
         found += range(low, high + 1)
+        if len(found) > MAX_PICK:
+            raise ValueError(f"--pick: more than {MAX_PICK:,} images are named; at most so many")
     return tuple(found)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .disk import disk_told
+
 
 @contextmanager
 def held(path: Path, what: str) -> Iterator[None]:
@@ -32,9 +34,9 @@ def held(path: Path, what: str) -> Iterator[None]:
         file.close()
         raise ValueError(f"{what}: {path} is there and is no lock of ours; move it away, or choose another place")
     try:
-        file.truncate(0)
-        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}) + "\n")
-        file.flush()
+        with disk_told(path):
+            file.truncate(0)
+            os.write(file.fileno(), json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode() + b"\n")
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ never replaces or joins what is there. A grid is put together of single files, w
 What is replaced or removed has been written by sample.py, as its metadata say; a file of others never is, whatever is asked for.
 """
 
-import errno
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from .chunk import per_chunk
+from .disk import disk_told
 from .events import Event, StageFinished
 from .lock import held
 from .metadata import describe, describe_all
@@ -80,6 +80,7 @@ class Output:
         all is there. Raises ValueError where there is anything of another request and `overwrite` is not set, and for files of
         others. Changes nothing."""
         index = pick or request.index
+        self.check_names(model, request)
         if self.is_grid:
             grids = self.grids(model, request)
             there = [
@@ -134,6 +135,13 @@ class Output:
             path.unlink()
         return len(still)
 
+    def check_names(self, model: Cascade, request: Request) -> None:
+        """Raises ValueError where a file would have a longer name than there can be."""
+        grids = self.grids(model, request).values() if self.is_grid else ()
+        stages = {"", *(model.stages_of(request)[:-1] if self.stages else ())}
+        for path in (*grids, *(self.single(request, request.total - 1, stage) for stage in stages)):
+            check_name(path, str(self.path))
+
     def check_given(self, model: Cascade, request: Request, given: Iterable[Path]) -> None:
         """Raises ValueError where one of the files that were given would be written."""
         grids = self.grids(model, request).values() if self.is_grid else ()
@@ -185,7 +193,8 @@ class Output:
                 stage = "" if event.last else event.stage
                 for row, (image, index) in enumerate(zip(event.images, event.index, strict=True)):
                     path = self.single(request, index, stage)
-                    save_png(image, path, describe(model, request, index, (row, len(event.index)), stage))
+                    with disk_told(path):
+                        save_png(image, path, describe(model, request, index, (row, len(event.index)), stage))
                     if not self.is_grid:
                         yield path
         if self.is_grid:
@@ -195,11 +204,12 @@ class Output:
         columns = columns_for(len(index), 1 if len(index) < request.total else request.places)
         for stage, path in self.grids(model, request).items():
             singles = [self.single(request, image, stage) for image in index]
-            if len(singles) == 1:
-                singles[0].replace(path)
-            else:
-                images = torch.stack([read_png(single) for single in singles])
-                save_png(grid(images, columns), path, describe_all(model, request, index, stage))
+            with disk_told(path):
+                if len(singles) == 1:
+                    singles[0].replace(path)
+                else:
+                    images = torch.stack([read_png(single) for single in singles])
+                    save_png(grid(images, columns), path, describe_all(model, request, index, stage))
             yield path
         for stage in self.grids(model, request):
             for image in index:
@@ -228,13 +238,13 @@ def without(index: Sequence[int], done: set[int], at_once: int) -> Sequence[int]
 def output_for(out: str, *, stages: bool, overwrite: bool = False) -> Output:
     """A .png for a grid, or a folder for single files. Raises ValueError if it cannot be written; makes nothing yet."""
     path = Path(out)
-    check_name(path)
+    check_name(path, out)
     is_folder = out.endswith("/") or path.is_dir()
     is_grid = path.suffix.lower() == ".png" and not is_folder
     if path.suffix and not is_grid and not is_folder:
         raise ValueError(f"--out {out}: write a name in .png for a grid, or a folder/ for single files")
     output = Output(path=path, is_grid=is_grid, stages=stages, overwrite=overwrite)
-    check_name(output.folder / "000000.png")
+    check_name(output.folder / "000000.png", out)
     there = next(place for place in (output.folder, *output.folder.absolute().parents) if place.exists())
     if not there.is_dir():
         raise unwritable(path, f"{there} is a file")
@@ -243,15 +253,29 @@ def output_for(out: str, *, stages: bool, overwrite: bool = False) -> Output:
     return output
 
 
-def check_name(path: Path) -> None:
-    """Raises ValueError for a name that the file system does not take."""
-    try:
-        path.lstat()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise ValueError(
-                f"--out {path.name[:40]}...: the name is too long for a file; choose a shorter one"
-            ) from None
+def check_name(path: Path, given: str) -> None:
+    """Raises ValueError for a name that the file system does not take; `given` is what the user called it."""
+    most, longest = limits_of(path)
+    part = max(path.parts, key=lambda part: len(os.fsencode(part)), default="")
+    if len(os.fsencode(part)) > most:
+        why = f"{shortened(part)} would be {len(os.fsencode(part))} bytes long, at most {most} are allowed"
+    elif len(os.fsencode(path)) > longest:
+        why = f"the path would be {len(os.fsencode(path))} bytes long, at most {longest} are allowed"
+    else:
+        return
+    raise ValueError(f"--out {shortened(given)}: {why}: the name is too long; choose a shorter one")
+
+
+def limits_of(path: Path) -> tuple[int, int]:
+    """Bytes of a name and of a path, where `path` would be."""
+    for place in path.absolute().parents:
+        with suppress(OSError):
+            return os.pathconf(place, "PC_NAME_MAX"), os.pathconf(place, "PC_PATH_MAX") - 1
+    return 255, 4095
+
+
+def shortened(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:38]}...{name[-38:]}"
 
 
 def unwritable(path: Path, why: str) -> ValueError:

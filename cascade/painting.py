@@ -9,6 +9,7 @@ from data.cli import RunError, one_line
 
 from .again import ends_of, repainted, request_of, said_of
 from .cli import say, show
+from .disk import disk_told
 from .given import GivenFile
 from .output import Output, foreign, is_ours, place_of
 from .pictures import levels_apart, read_png, save_png
@@ -87,7 +88,9 @@ def paint_again(
                 raise foreign(made)
             if made.exists() and not output.overwrite:
                 raise ValueError(f"--out {made}: is there; choose another place, or --overwrite")
-            save_png(repainted(model, request, said), made, said)
+            image = repainted(model, request, said)
+            with disk_told(made):
+                save_png(image, made, said)
         say(made)
     if path.suffix.lower() == ".png" and (apart := levels_apart(read_png(path), read_png(made))):
         raise RunError(

@@ -66,6 +66,7 @@ class Upscaling:
             )
             self._check(model, asked, file, pick)
             output = target if target.is_grid else replace(target, stem=file.stem)
+            output.check_names(model, asked)
             output.check_given(model, asked, [each.path for each in self.files])
             jobs.append((output, lambda asked=asked, file=file: self._given(model, asked, file)))  # type: ignore[misc]
         return jobs

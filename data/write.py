@@ -55,7 +55,8 @@ class Shard:
     def __exit__(self, *error: object) -> None:
         with suppress(OSError, ValueError):  # what the tar still buffers; `close` was called unless something failed
             self._tar.close()
-        self._file.file.close()
+        with suppress(OSError):  # or the disk that took no more is told once again, in place of what was said about it
+            self._file.file.close()
 
 
 class _HashingWriter:

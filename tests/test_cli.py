@@ -465,7 +465,20 @@ def test_training_leaves_another_run_alone(refused, small, shards, folder):
         (("--pick", "16"), "pick 16 is out of range; 0 to 15 are there"),
         (("--pick", "3,3"), "pick [3, 3] names an image twice"),
         (("--again", "LOW"), "low.png: no 'cascade' text in it; sample.py did not write it"),
-        (("--out", "x" * 250 + ".png"), "the name is too long for a file; choose a shorter one"),
+        (
+            ("--out", "x" * 250 + ".png"),
+            "would be 256 bytes long, at most 255 are allowed: the name is too long; choose",
+        ),
+        (("--out", ""), "--out: is empty; name a .png for one grid, or a folder/ for single files"),
+        (("--out", "", "--shard-size", "2"), "--out: is empty; name a .png for one grid"),
+        (
+            ("--num", 10**9, "--pick", "0-999999999"),
+            "--pick 0-999999999: 1,000,000,000 images are named; at most 1,000,000",
+        ),
+        (("a prompt", "--again", "LOW"), "--again: the picture says all other settings; leave the prompts out"),
+        (("--again", "LOW", "--seed", "0", "--num", "3", "--stages-out"), "leave --num, --seed, --stages-out out"),
+        (("--again", "LOW", "--shard-size", "3"), "leave --shard-size out, only these go together: --cascade, --out,"),
+        (("--again", "LOW", "--image", "LOW", "--image", "SMALL"), "--again: 2 pictures with --image; give the one"),
         (("--image", "LOW", "--until", "base_8"), "stage sr_16 comes after base_8; exchange them"),
         (
             ("--out", "pictures.gif"),

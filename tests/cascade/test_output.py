@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import resource
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cascade.again import repainted, request_of, said_of
+from cascade.bulk import generate
 from cascade.cli import class_numbers, numbers_of, parse_size, settings_of, show
 from cascade.events import StageFinished
 from cascade.given import given_files
@@ -132,7 +136,13 @@ def test_numbers_of_images(said, numbers):
     assert numbers_of(said) == numbers
 
 
-@pytest.mark.parametrize("said", ["", "a", "3-1", "-1", "1,", "0-99999999", "٣"])
+def test_more_numbers_than_are_listed():
+    for said in (["0-999999999"], ["0-999999", "1000000"], ["1-1000001"]):
+        with pytest.raises(ValueError, match=r"--pick.* named; at most (1,000,000|so many)"):
+            numbers_of(said)
+
+
+@pytest.mark.parametrize("said", ["", "a", "3-1", "-1", "1,", "٣"])
 def test_numbers_that_are_none(said):
     with pytest.raises(ValueError, match=r"--pick .*: write numbers of images, for instance 3 or 0-15"):
         numbers_of([said])
@@ -176,10 +186,70 @@ def test_a_place_that_turns_out_not_to_be_writable():
         pass
 
 
-@pytest.mark.parametrize("name", ["x" * 256 + ".png", "x" * 252 + ".png", "x" * 300 + "/"])
-def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path, name):
-    with pytest.raises(ValueError, match=r"--out x+\.\.\.: the name is too long for a file; choose a shorter one"):
+@pytest.mark.parametrize(
+    ("name", "num_bytes"),
+    [("x" * 256 + ".png", 260), ("x" * 250 + ".png", 256), ("x" * 300 + "/", 300), ("ü" * 128, 256)],
+)
+def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path, name, num_bytes):
+    """Both what was given and what would be made of it are told."""
+    with pytest.raises(
+        ValueError,
+        match=rf"--out .*: .* would be {num_bytes} bytes long, at most 255 are allowed: .* too long; choose a",
+    ) as told:
         output_for(f"{tmp_path}/{name}", stages=False)
+    assert name[-10:] in str(told.value)
+
+
+def test_a_path_that_is_too_long(tmp_path):
+    with pytest.raises(ValueError, match=r"the path would be \d+ bytes long, at most 4095 are allowed"):
+        output_for(f"{tmp_path}/{'x' * 200}" + "/deeper" * 700 + "/", stages=False)
+
+
+def test_names_of_stages_and_of_given_pictures_that_become_too_long(tmp_path, model, trained):
+    output = output_for(f"{tmp_path}/{'x' * 245}.png", stages=True)
+    with pytest.raises(ValueError, match=r"base_8.png would be 256 bytes long, at most 255"):
+        output.claim(model, Request(num=2))
+    part = Cascade.load(trained, first="sr_16")
+    Image.new("RGB", (8, 8)).save(tmp_path / f"{'y' * 251}.png")
+    upscaling = Upscaling.of(given_files([tmp_path / f"{'y' * 251}.png"]), trained, first="", fit=False)
+    out = output_for(f"{tmp_path}/new/", stages=False)
+    assert len(upscaling.jobs(part, Request(), out)) == 1
+    with pytest.raises(ValueError, match=r"000001.png would be 262 bytes long, at most 255"):
+        upscaling.jobs(part, Request(num=2), out)
+
+
+@pytest.mark.parametrize("what", ["folder", "grid", "shards", "lock"])
+def test_a_full_disk_is_told_with_path_and_free_space_and_loses_nothing(tmp_path, trained, what):
+    """Single files, a grid, shards; and the very first byte."""
+    out = {"grid": "new/out.png"}.get(what, "new/")
+    bytes_, num = {"folder": (900, 40), "grid": (20_000, 400), "shards": (12_000, 40), "lock": (0, 2)}[what]
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    model, request = Cascade.load(trained), Request(num=num, batch=2)
+    if what == "folder":
+        make(f"{tmp_path}/new/", model, Request(num=2, batch=2))
+        size = max(path.stat().st_size for path in (tmp_path / "new").iterdir())
+        bytes_ = size - 200
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, before[1]))
+    told = ""
+    try:
+        if what == "shards":
+            list(generate(model, request, tmp_path / "new", shard_size=200))
+        else:
+            make(f"{tmp_path}/{out}", model, request)
+    except ValueError as error:
+        told = str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    wanted = (
+        r"\S*/new/\S*: cannot be written \(File too large; [\d,.]+ MB are free there\); what is finished stays: make room, "
+        "and the same command goes on from there"
+    )
+    assert re.fullmatch(wanted, told), told
+    left = files(tmp_path / "new") if (tmp_path / "new").exists() else []
+    assert len(left) == {"folder": 2, "grid": 400, "shards": 1, "lock": 0}[what], left
+    if what == "shards":
+        assert left == ["request.json"]
 
 
 def test_a_name_that_is_just_short_enough(tmp_path, model):
