@@ -22,6 +22,7 @@ from .request import Request
 from .tiles import answered, most_pixels
 
 Chunk = Generator[tuple[Link, Ask], torch.Tensor, None]
+EDGE = 4  # px of the stage's low_res by which a picture is continued
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,23 +87,27 @@ def per_chunk(links: list[Link], request: Request) -> int:
 
 def paint(plan: Plan, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
     """The images `index` through all stages of the plan. Pictures go from stage to stage as uint8: what is shown, stored and picked
-    from is what the next stage gets. Where the sides do not suit a network, it gets a picture continued at the right and at the
-    bottom by its last pixels, and what was made of these is cut off."""
+    from is what the next stage gets. A picture of another size than a super-resolution stage's own is continued on all sides by its
+    last pixels, and what was made of these is cut off: the sides suit the network, and it does not take a photograph's edge for the
+    edge that its training pictures have, which it would paint as a frame."""
     conds = plan.conds[torch.tensor([plan.request.cond_row(image) for image in index])]
     pictures = plan.request.given(index)
     rows = torch.tensor(index)
     for link, (h, w) in zip(plan.links, plan.sizes, strict=True):
         factor = link.contract.resolution // link.contract.low_res if link.contract.low_res else 1
         multiple = math.lcm(link.sidecar.config.multiple, factor)
-        shape = (link.contract.channels, -(-h // multiple) * multiple, -(-w // multiple) * multiple)
+        edge = EDGE * factor if pictures is not None and (h, w) != (link.contract.resolution,) * 2 else 0
+        shape = (link.contract.channels, *(-(-(side + 2 * edge) // multiple) * multiple for side in (h, w)))
+        inner = (..., slice(edge, edge + h), slice(edge, edge + w))
         given = Given(cond=for_stage(conds, link.sidecar.config.cond).to(link.device))
         noise = image_noise(link.name, plan.request.seed, rows, "start", shape, link.device)
         if pictures is not None:
             assert isinstance(link.stage, SuperResStage)
             aug = image_noise(link.name, plan.request.seed, rows, "aug", shape, link.device)
             low_res = to_float(pictures).to(link.device)
-            missing = (0, shape[2] // factor - low_res.shape[3], 0, shape[1] // factor - low_res.shape[2])
-            low_res = F.pad(low_res, missing, mode="replicate")
+            before, (height, width) = edge // factor, low_res.shape[-2:]
+            after = (shape[2] // factor - width - before, shape[1] // factor - height - before)
+            low_res = F.pad(low_res, (before, after[0], before, after[1]), mode="replicate")
             given = give_low_res(link.stage, given.cond, low_res, link.settings.aug_sigma, aug)
         emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
         sampler, step = start(link.settings, noise, given), 0
@@ -113,10 +118,10 @@ def paint(plan: Plan, index: tuple[int, ...], emit: Callable[[Event], None]) -> 
             if not torch.isfinite(x0_hat).all():
                 call = f"call {step} of {link.nfe}"
                 raise RunError(f"stage {link.name}: NaN or infinity in x0_hat at {call}; try --precision fp32")
-            emit(Preview(stage=link.name, index=index, step=step, nfe=link.nfe, x0_hat=x0_hat[..., :h, :w]))
+            emit(Preview(stage=link.name, index=index, step=step, nfe=link.nfe, x0_hat=x0_hat[inner]))
             try:
                 query = sampler.send(x0_hat)
             except StopIteration as done:
-                pictures = to_uint8(done.value[..., :h, :w]).cpu()
+                pictures = to_uint8(done.value[inner]).cpu()
                 break
         emit(StageFinished(stage=link.name, index=index, images=pictures, last=link is plan.links[-1]))

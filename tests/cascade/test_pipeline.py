@@ -4,6 +4,7 @@ batches, and every mistake told before the first event.
 
 from dataclasses import replace
 from itertools import islice, pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -331,3 +332,14 @@ def test_a_picture_whose_result_would_be_huge_is_refused(networks):
     low_res = torch.zeros(1, 3, 8, 4104, dtype=torch.uint8)
     with pytest.raises(ValueError, match="the result would be 16416x32 px; at most 16384 px a side"):
         Cascade(networks.links[1:]).sample(Request(low_res=low_res))
+
+
+def test_a_photograph_gets_no_frame():
+    """The weights that ship know white edges and nothing else; other pictures must not be taken for some that end in them."""
+    shipped = Path(__file__).parents[2] / "cascade" / "shipped" / "emoji_tiny"
+    ramp = torch.linspace(40, 120, 40).round().to(torch.uint8).expand(1, 3, 24, 40)
+    cascade = Cascade.load(shipped, first="sr_64")
+    image = finished(cascade.sample(Request(low_res=ramp, first="sr_64"))).float()[0]
+    assert image.shape == (3, 96, 160)
+    for edge, inside in ((image[:, 0], image[:, 16]), (image[:, -1], image[:, -17])):
+        assert (edge - inside).mean().abs() < 4

@@ -125,5 +125,5 @@ def test_large_images_are_computed_fewer_at_a_time():
     seen = []
     part.links[0].stage.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
     images = finished(part.sample(Request(low_res=low_res, num=5, batch=8)))
-    assert max(seen) == 2
+    assert max(seen) == 1  # 32 px and what continues them: as much as nine images of 16 px
     assert levels_apart(images[0], images[4]) > 0
