@@ -3,7 +3,6 @@
 python -m stages.export runs/emoji/base_16 bundles/base_16 --nimg 120000 --half-life 12000
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -22,15 +21,16 @@ def main(
     """Write a bundle with the averaged weights that are wanted."""
     from .bundle import find_bundle, first_error, read_sidecar, save_bundle
     from .config import StageConfig
+    from .training.checkpoints import read_object
     from .training.posthoc import reconstruct, stored_averages
 
     try:
-        text = json.loads((source / "config.json").read_text())["config"]
+        text = read_object(source / "config.json", "restore it")["config"]
         config = TypeAdapter(StageConfig).validate_python(text, strict=False)
     except ValidationError as error:
         raise ValueError(f"{source / 'config.json'}: {first_error(error)}; another version wrote it") from None
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{source / 'config.json'}: no config there ({error})") from None
+        raise ValueError(f"{source / 'config.json'}: no config there ({error}); restore it") from None
     if out.exists() and not (out / "stage.json").exists() and any(out.iterdir()):
         raise ValueError(f"{out} is no bundle and not empty; choose another folder")
     stored = stored_averages(source)

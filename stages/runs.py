@@ -81,15 +81,21 @@ def read_lines(path: Path) -> Lines:
     metrics = path / "metrics.jsonl"
     if not metrics.exists():
         return []
-    lines = [json.loads(line) for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    try:
+        lines = [json.loads(line) for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"a line of metrics.jsonl is not JSON, {error}; remove it") from None
     if any(not isinstance(line, dict) or not isinstance(line.get("nimg"), int) for line in lines):
-        raise ValueError("a line of metrics.jsonl has no nimg")
+        raise ValueError("a line of metrics.jsonl has no nimg; remove it")
     return lines
 
 
 def summary(path: Path, name: str, lines: Lines) -> RunSummary:
     """What a run's files say."""
-    images = int(json.loads((path / "config.json").read_text())["config"]["train"]["images"])
+    try:
+        images = int(json.loads((path / "config.json").read_text())["config"]["train"]["images"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"config.json is damaged, {type(error).__name__}: {error}; restore it") from None
     nimg = lines[-1]["nimg"] if lines else 0
     ended = "done" if nimg >= images else "stopped" if lines else "empty"
     return RunSummary(

@@ -148,6 +148,17 @@ def check_manifest(folder: Path) -> str | None:
     return None
 
 
+def read_object(path: Path, fix: str) -> dict[str, Any]:
+    """The JSON object at `path`. Raises ValueError that names the file and says `fix`, or OSError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); {fix}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a JSON object is needed, this is a {type(content).__name__}; {fix}")
+    return content
+
+
 def write_json(path: Path, value: Any) -> None:
     replace_text(path, json.dumps(value, indent=2) + "\n")
 
@@ -155,5 +166,8 @@ def write_json(path: Path, value: Any) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Writes beside and renames: a reader sees the old text or the new, never half; several processes may write at once."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    part.replace(path)
+    try:
+        part.write_text(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -99,7 +99,7 @@ def read_user_file(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        raise ValueError(f"{path}: not JSON ({error}); mend it") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a JSON object is needed, this is a {type(content).__name__}")
     return content

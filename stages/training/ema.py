@@ -7,7 +7,7 @@ tenth of the images seen so that the average forgets the random start (as in EDM
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -58,9 +58,12 @@ class Ema:
 
 
 def begun_at(path: Path) -> int:
-    """The images seen when an average on disk was the weights themselves; 0 is the random start."""
-    with safe_open(path, "pt") as file:
-        return int((file.metadata() or {}).get("begun", 0))
+    """The images seen when an average on disk was the weights themselves; 0 is the random start. Raises ValueError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return int((file.metadata() or {}).get("begun", 0))
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error}); restore it, or remove it") from None
 
 
 def ema_file(folder: Path, half_life: int) -> Path:

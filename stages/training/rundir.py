@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..build import build_stage
 from ..config import StageConfig
-from .checkpoints import NAME, Checkpoints, replace_text, write_json
+from .checkpoints import NAME, Checkpoints, read_object, replace_text, write_json
 
 FREE_TO_CHANGE = {
     f"train.{key}"
@@ -89,7 +89,7 @@ class RunDir(Checkpoints):
             self._check(config, data, allow)
 
     def _check(self, config: StageConfig, data: str, allow: tuple[str, ...]) -> None:
-        old, new = as_meant(json.loads(self.config.read_text())), record(config, data)
+        old, new = as_meant(self._recorded()), record(config, data)
         changed = {
             key.removeprefix("config."): pair
             for key, pair in differences(old, new).items()
@@ -110,7 +110,15 @@ class RunDir(Checkpoints):
 
     def before(self) -> StageConfig | None:
         """The config of the run as it was recorded; None where there is none, or of another version."""
-        return read_config(json.loads(self.config.read_text())) if self.config.exists() else None
+        return read_config(self._recorded()) if self.config.exists() else None
+
+    def _recorded(self) -> dict[str, Any]:
+        """The content of config.json. Raises ValueError where it is damaged."""
+        fix = "restore it, or remove it, and what this command says is taken for the run's config, unchecked"
+        content = read_object(self.config, fix)
+        if not isinstance(content.get("config"), dict):
+            raise ValueError(f"{self.config}: no config in it; {fix}")
+        return content
 
     def begin(self, config: StageConfig, data: str, nimg: int) -> None:
         """From here on the run is one of `config` that was at `nimg`: says so, and sets aside what lies beyond that image."""
@@ -132,8 +140,15 @@ class RunDir(Checkpoints):
         """Drops log lines beyond the loaded position, so that a resumed run's log reads as if never interrupted."""
         if self.metrics.exists():
             lines = self.metrics.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["nimg"] <= nimg]
+            kept = [line for line in lines if line.endswith("\n") and self._nimg_in(line) <= nimg]
             replace_text(self.metrics, "".join(kept))
+
+    def _nimg_in(self, line: str) -> int:
+        """Where a log line was written. Raises ValueError for what is none."""
+        try:
+            return int(json.loads(line)["nimg"])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{self.metrics}: {line[:40]!r} is no log line; remove that line") from None
 
 
 def record(config: StageConfig, data: str) -> dict[str, Any]:

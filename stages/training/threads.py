@@ -4,7 +4,6 @@ The sums of other threads differ in their last bits, so a run keeps the number i
 set.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ from pathlib import Path
 import torch
 
 from data.cpus import Use, allowed, fitting
+
+from .checkpoints import read_object
 
 
 def settle_threads(run: Path, since: Use) -> None:
@@ -46,13 +47,13 @@ def tell(text: str) -> None:
 
 
 def recorded(run: Path) -> int | None:
-    """The threads of a run that has something to go on from."""
-    if not any((run / "checkpoints").glob("nimg-*")):
+    """The threads of a run that has something to go on from, where it says. Raises ValueError where what it says is damaged."""
+    path = run / "environment.json"
+    if not any((run / "checkpoints").glob("nimg-*")) or not path.is_file():
         return None
-    try:
-        found = json.loads((run / "environment.json").read_text())["threads"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    found = read_object(
+        path, "restore it, or remove it, and the run goes on with the threads that suit the machine, not bit for bit"
+    ).get("threads")
     return found if isinstance(found, int) and found > 0 else None
 
 

@@ -109,6 +109,8 @@ def test_a_damaged_folder_is_named_and_left_out(tmp_path, capsys, name, content)
     told = capsys.readouterr()
     assert f"{tmp_path / 'bad'}: left out, not readable as a run" in told.err
     assert len(told.err.splitlines()) == 1
+    assert name in told.err
+    assert "; restore it" in told.err or "; remove it" in told.err
     assert "good" in told.out
     assert "bad" not in told.out
 

@@ -89,6 +89,16 @@ def test_what_the_stored_ones_do_not_hold_is_refused(tmp_path):
         reconstruct(tmp_path, 500, 80, BATCH)
 
 
+def test_a_damaged_one_is_named_with_the_way_out(tmp_path):
+    averages = walked((500,))
+    write(tmp_path, averages, averages)
+    next(tmp_path.rglob("ema-500.safetensors")).write_bytes(b"{")
+    with pytest.raises(
+        ValueError, match=r"ema-500\.safetensors: not a whole safetensors file .*; restore it, or remove"
+    ):
+        reconstruct(tmp_path, 500, NUM * BATCH, BATCH)
+
+
 def test_long_runs_are_looked_at_in_coarser_steps():
     """Ten million images, batch 8: a profile stays below POINTS numbers and says the same."""
     from stages.training.posthoc import POINTS, Stored

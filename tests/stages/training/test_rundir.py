@@ -8,6 +8,7 @@ import pytest
 from stages.config import CondConfig, StageConfig, TextConfig
 from stages.training.checkpoints import check_manifest, nimg_of, replace_text
 from stages.training.rundir import RunDir
+from stages.training.threads import recorded
 from tests.stages.killing import killed_everywhere
 from tests.stages.tiny import base_config
 
@@ -195,6 +196,30 @@ class TestResume:
             assert sorted(path.name for path in folder.iterdir()) == [
                 f"nimg-0000000008{end}", f"nimg-0000000016{end}", f"nimg-0000000024{end}.dropped",
             ]  # fmt: skip
+
+    @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff\xfe\x00"])
+    def test_a_damaged_config_is_named_with_the_way_out(self, run, content):
+        run.config.write_bytes(content)
+        with pytest.raises(ValueError, match=r"run/config\.json: .*; restore it, or remove it, and what this command"):
+            self.reopen(run, base_config())
+        run.config.unlink()
+        self.reopen(run, base_config())
+
+    def test_a_damaged_log_is_named_with_the_way_out(self, run):
+        run.metrics.write_bytes(b'{"nimg": 8}\n\0\0\0\n')
+        with pytest.raises(ValueError, match=r"metrics\.jsonl: .* is no log line; remove that line"):
+            run.begin(base_config(), DATA, 8)
+
+    def test_a_damaged_environment_is_named_with_the_way_out(self, run):
+        save(run, 8)
+        path = run.path / "environment.json"
+        path.write_text("{")
+        with pytest.raises(
+            ValueError, match=r"environment\.json: not readable as JSON .*; restore it, or remove it, and"
+        ):
+            recorded(run.path)
+        path.unlink()
+        assert recorded(run.path) is None
 
     def test_other_data_are_refused(self, run):
         with pytest.raises(ValueError, match="data was 'fingerprint-1', is 'fingerprint-2'"):
