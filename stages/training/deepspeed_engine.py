@@ -5,6 +5,7 @@ import math
 import os
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -235,7 +236,12 @@ def init_distributed(deepspeed, device: torch.device, timeout_s: float) -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", str(free_port()))
     backend = "nccl" if device.type == "cuda" else "gloo"
-    deepspeed.init_distributed(backend, verbose=False, timeout=timedelta(seconds=timeout_s))
+    timeout = timedelta(seconds=timeout_s)
+    deepspeed.init_distributed(backend, verbose=False, timeout=timeout)
+    made = (
+        deepspeed.comm.comm.cdb
+    )  # makes the groups that ZeRO reduces in, and would give them torch's 10 or 30 minutes
+    made.new_group = partial(dist.new_group, timeout=timeout)
 
 
 def free_port() -> int:

@@ -1,7 +1,7 @@
 """train.py with an accident: `faulty_train.py WHAT RANK NIMG ARGUMENTS...` (or under torchrun).
 
 When rank RANK has done the update that ends at image NIMG: `kill` (-9), `term`, `usr1`, `int` (a signal to itself), `twice`
-(SIGTERM, and a second request in the save that follows), `hang` (sleeps for ever), `none`.
+(SIGTERM, and a second request in the save that follows), `hang` (sleeps for ever), `stuck` (in the next update), `none`.
 """
 
 import os
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-from stages.training import loop, signals  # noqa: E402
+from stages.training import deepspeed_engine, loop, signals  # noqa: E402
 from stages.training.guard import Guard  # noqa: E402
 
 what, rank, nimg = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -29,6 +29,8 @@ def second(run: loop.Run, **_: object) -> None:
 def accident() -> None:
     if what == "hang":
         time.sleep(600)
+    elif what == "stuck":
+        deepspeed_engine.DeepSpeedEngine.update = lambda *_: time.sleep(600)  # type: ignore[method-assign, assignment]
     elif what == "twice":
         signals.SAME_S = 0.0  # of these two, the second is one
         loop.Run._save = second  # type: ignore[method-assign, assignment]

@@ -113,8 +113,10 @@ def test_fault7_one_process_then_two_at_zero_3_then_one(job, one):
     assert_same_end(job.run, one, tolerance=1e-4)
 
 
-def test_fault20_a_rank_that_hangs_is_a_failure_in_time(job):
-    told = gone(job.train("--zero", "1", "--timeout-s", "5", world=2, accident="hang 1 24"))
+@pytest.mark.parametrize("where", ["hang", "stuck"])
+def test_fault20_a_rank_that_hangs_is_a_failure_in_time(job, where):
+    """Before an update, or within one, where ZeRO waits in a group of its own."""
+    told = gone(job.train("--zero", "1", "--timeout-s", "5", world=2, accident=f"{where} 1 24"))
     assert "stage base_8: rank 0 lost another one at image" in told
 
 
