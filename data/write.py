@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Self, TypeVar
 
 from data.index import INDEX_NAME, ShardInfo, load
 from data.orphans import end_with_parent
+from data.room import room_told
 from data.stop import TOLD
 from data.tar import Sample
 
@@ -79,7 +80,8 @@ def workspace(dst: Path) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        yield part
+        with room_told(dst):
+            yield part
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         if created:

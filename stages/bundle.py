@@ -91,17 +91,21 @@ def save_bundle(
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / WEIGHTS)
-    (new / WEIGHTS).chmod(0o666 & ~umask())  # safetensors makes it private, which a shared run directory is not
-    sidecar = Sidecar(
-        config=config,
-        contract=make_contract(config, text_encoder),
-        provenance=provenance,
-        sha256=file_sha256(new / WEIGHTS),
-    )
-    (new / SIDECAR).write_text(sidecar.model_dump_json(indent=2) + "\n")
-    for path in (new / WEIGHTS, new / SIDECAR, new):
-        sync(path)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / WEIGHTS)
+        (new / WEIGHTS).chmod(0o666 & ~umask())  # safetensors makes it private, which a shared run directory is not
+        sidecar = Sidecar(
+            config=config,
+            contract=make_contract(config, text_encoder),
+            provenance=provenance,
+            sha256=file_sha256(new / WEIGHTS),
+        )
+        (new / SIDECAR).write_text(sidecar.model_dump_json(indent=2) + "\n")
+        for path in (new / WEIGHTS, new / SIDECAR, new):
+            sync(path)
+    except Exception:
+        shutil.rmtree(new, ignore_errors=True)  # a full disk
+        raise
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)

@@ -130,7 +130,7 @@ class Run:
             if watch:
                 watch.close()
         if self.saver.failed:
-            raise OSError(self.saver.problem)
+            raise OSError(f"{self.saver.problem}; make room there, and the same command goes on")
         self.engine.close()
         return self._ended()
 
@@ -232,7 +232,10 @@ class Run:
             self.signals.caught is not None, self.signals.interrupted, self.fault is not None, self.saver.failed > 1
         )
         if failed:
-            raise OSError(f"{self.saver.problem or 'rank 0 cannot save'}; stopped after two failed saves")
+            raise OSError(
+                f"{self.saver.problem or 'rank 0 cannot save'}; stopped after two failed saves; make room there, and the same "
+                "command goes on from the last whole checkpoint, or begins anew"
+            )
         if starved and not self.fault:
             self.fault = RunError(f"stage {self.name}: another rank has no more data; look at its log")
         return self.stopped or starved

@@ -2,7 +2,8 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
@@ -10,10 +11,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from data.index import Index
+from data.room import free_gb
 
 from ..bundle import Provenance, read_sidecar, save_bundle
 from ..config import StageConfig
-from .checkpoints import read_manifest, save_state
+from .checkpoints import NAME, read_manifest, save_state
 from .checks import text_encoder_id
 from .ema import Averages, Ema, save_averages
 from .engine import State
@@ -47,9 +49,10 @@ class Saver:
             self.failed = 0
         except (OSError, SafetensorError, ValueError) as error:
             self.failed += 1
-            free = shutil.disk_usage(self.folder).free / 1e9
-            self.problem = f"{what} could not be saved in {self.folder} ({free:.1f} GB free): {error}"
-            print(f"{self.problem}; older checkpoints are whole, training goes on", file=sys.stderr, flush=True)
+            self.problem = f"{what} could not be saved in {self.folder} ({free_gb(self.folder):.1f} GB free): {error}"
+            whole = any(NAME.fullmatch(path.name) for path in self.folder.glob("checkpoints/nimg-*"))
+            older = "older checkpoints are whole" if whole else "there is no checkpoint yet; make room"
+            print(f"{self.problem}; {older}; training goes on", file=sys.stderr, flush=True)
 
 
 class Record:
@@ -122,10 +125,10 @@ def write_checkpoint(
     begun: Mapping[int, int] = {},
 ) -> None:
     """Everything that resuming needs. begun: see `save_averages`."""
-    draft = run.draft(nimg)
-    save_state(state, draft)
-    save_averages(averages, draft, begun)
-    run.commit(draft, nimg, keep, val_loss)
+    with drafted(run.draft(nimg)) as draft:
+        save_state(state, draft)
+        save_averages(averages, draft, begun)
+        run.commit(draft, nimg, keep, val_loss)
 
 
 def write_snapshot(run: RunDir, nimg: int, averages: Averages, begun: Mapping[int, int] = {}) -> None:
@@ -133,6 +136,17 @@ def write_snapshot(run: RunDir, nimg: int, averages: Averages, begun: Mapping[in
     folder = run.snapshots / f"nimg-{nimg:010d}"
     draft = folder.with_suffix(".tmp")
     draft.mkdir(parents=True, exist_ok=True)
-    save_averages(averages, draft, begun)
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    with drafted(draft):
+        save_averages(averages, draft, begun)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+
+
+@contextmanager
+def drafted(draft: Path) -> Iterator[Path]:
+    """Nothing stays of a folder that cannot be written whole."""
+    try:
+        yield draft
+    except Exception:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise

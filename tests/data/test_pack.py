@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -308,6 +309,20 @@ def test_wrong_options_are_one_line_and_exit_2(shapes, tmp_path, monkeypatch, ca
 def test_unknown_options_exit_2(shapes, tmp_path, monkeypatch):
     assert command(monkeypatch, shapes, tmp_path / "out", "--sise", "16") == 2
     assert command(monkeypatch, shapes) == 2
+
+
+def test_a_full_disk_is_told_with_place_room_and_fix_and_leaves_nothing(shapes, tmp_path, monkeypatch, capsys):
+    before, heard = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+        assert command(monkeypatch, shapes, tmp_path / "out", "--size", "24", "--workers", "0", "--shards", "1") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heard)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path / 'out'}: File too large (")
+    assert line.endswith(" GB free); make room there, or choose a place on another disk")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -106,8 +106,8 @@ run(main)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("full", "code", "left"),
-    [((24,), 0, [40, 48]), ((24, 32), 2, [8, 16]), ((48,), 2, [32, 40])],
-    ids=["once: training goes on", "twice in a row: it stops", "at the end: it says so"],
+    [((24,), 0, [40, 48]), ((24, 32), 2, [8, 16]), ((48,), 2, [32, 40]), ((8, 16), 2, [])],
+    ids=["once: training goes on", "twice in a row: it stops", "at the end: it says so", "the first: there is none"],
 )
 def test_fault4_disk_full_mid_save(run, shards, full, code, left):
     """A file of more than 20 kB cannot be written in some saves, which is what a full disk does."""
@@ -119,6 +119,12 @@ def test_fault4_disk_full_mid_save(run, shards, full, code, left):
     assert done.returncode == code, done.stderr[-2000:]
     assert f"the checkpoint of image {full[0]} could not be saved in {run.path} (" in done.stderr
     assert sorted(nimg_of(path) for path in run.checkpoints.glob("nimg-*[0-9]")) == left
+    assert not [*run.path.rglob("*.tmp"), *run.path.rglob("*.part"), *run.path.glob("bundle.new")]
+    assert ("older checkpoints are whole" in done.stderr) == bool(left)
+    assert code == 0 or "make room there, and the same command goes on" in done.stderr.splitlines()[-1]
+    if not left:
+        assert "there is no checkpoint yet; make room; training goes on" in done.stderr
+        return
     assert nimg_of(run.latest()) == left[-1] == read_sidecar(run.bundle).provenance.nimg
     load_bundle(run.bundle)
 
