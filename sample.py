@@ -90,7 +90,7 @@ def main(
     device = choose_device(local_device(device))
     torch.set_flush_denormal(True)
 
-    files = given_files(image or [])
+    files = given_files(image or [], lambda line: say(line, sys.stderr))
     if again is not None:
         if len(files) > 1:
             raise ValueError(f"--again: {len(files)} pictures with --image; give the one that {again} was made from")

@@ -124,8 +124,8 @@ def parse_size(size: str) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def show(events: Iterable[Event], total: int) -> Iterator[Event]:
-    """The same events with one progress bar a stage; where there is no terminal, one line a stage and chunk."""
+def show(events: Iterable[Event], total: int, what: str = "") -> Iterator[Event]:
+    """The same events with one progress bar a stage; where there is no terminal, one line a stage and chunk. what: begins each."""
     from tqdm import tqdm
 
     bars: dict[str, tqdm] = {}
@@ -133,13 +133,13 @@ def show(events: Iterable[Event], total: int) -> Iterator[Event]:
         for event in events:
             if isinstance(event, StageStarted) and event.stage not in bars:
                 bars[event.stage] = tqdm(
-                    total=total * event.nfe, desc=event.stage, unit="call", disable=None, position=len(bars)
+                    total=total * event.nfe, desc=f"{what}{event.stage}", unit="call", disable=None, position=len(bars)
                 )
             elif isinstance(event, Preview):
                 bars[event.stage].update(len(event.index))
             elif isinstance(event, StageFinished) and bars[event.stage].disable:
                 done = f"images {event.index[0]} to {event.index[-1]} of {total} done"
-                say(f"{event.stage}: {done}", sys.stderr)
+                say(f"{what}{event.stage}: {done}", sys.stderr)
             yield event
     finally:
         for bar in bars.values():

@@ -1,7 +1,7 @@
 """Pictures that a user gives to be made larger: which files they are, how large, what their results are called."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +9,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data.cli import one_line
 from data.decode import PACK_FORMATS, image_size, load_image, read_file, to_array
 
 
 @dataclass(frozen=True, kw_only=True)
 class GivenFile:
-    """size: (height, width) in px, upright. stem: what its results are called."""
+    """size: (height, width) in px, upright. stem: what its results are called. fault: why nothing can be made of it, else ""."""
 
     path: Path
     size: tuple[int, int]
     stem: str
+    fault: str = ""
 
     @property
     def pixels(self) -> Tensor:
@@ -26,31 +28,73 @@ class GivenFile:
         return torch.tensor(to_array(load_image(self.path)))[None]
 
 
-def given_files(paths: Sequence[Path]) -> list[GivenFile]:
-    """Files, and all pictures of folders in the order of their names. Raises ValueError for a file that is none, OSError."""
+def given_files(paths: Sequence[Path], note: Callable[[str], None] | None = None) -> list[GivenFile]:
+    """Files, and all pictures of folders in the order of their names, those with a fault among them; `note` is told what was left
+    out. Raises ValueError where all have a fault, and for two that would be one."""
     found: list[Path] = []
     for path in paths:
-        found += pictures_in(path) if path.is_dir() else [path]
+        if path.is_dir():
+            pictures, others = pictures_in(path)
+            found += pictures
+            if others and note:
+                note(f"--image {path}: {len(pictures)} pictures; not read are {others}")
+        else:
+            found.append(path)
+    times = Counter(path.resolve() for path in found)
     found = list({path.resolve(): path for path in found}.values())
+    for path in found:
+        if note and (num := times[path.resolve()]) > 1:
+            note(f"--image {path}: given {num} times, made once; --num {num} makes several of each")
     stems = Counter(path.stem for path in found)
     files = []
     for path in found:
         stem = path.stem if stems[path.stem] == 1 else path.name  # a.jpg and a.png, or two folders
-        files.append(GivenFile(path=path, size=size_of(path), stem=stem))
+        try:
+            files.append(GivenFile(path=path, size=size_of(path), stem=stem))
+        except (ValueError, OSError) as error:
+            files.append(GivenFile(path=path, size=(0, 0), stem=stem, fault=one_line(error)))
     twice = [name for name, num in Counter(file.stem for file in files).items() if num > 1]
     if twice:
         raise ValueError(f"--image: two pictures are called {twice[0]}; rename one, or give them in two calls")
+    refuse_if_none(files)
     return files
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Raises ValueError where there is none."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    known = Image.registered_extensions()
-    found = [path for path in files if known.get(path.suffix.lower()) in PACK_FORMATS]
+def refuse_if_none(files: Sequence[GivenFile]) -> None:
+    """Raises ValueError where each has a fault."""
+    if files and all(file.fault for file in files):
+        raise ValueError("; ".join(file.fault for file in files))
+
+
+def pictures_in(folder: Path) -> tuple[list[Path], str]:
+    """The pictures, and how many of what else is there. Raises ValueError where there is no picture."""
+    found, others = [], Counter[str]()
+    deeper = 0
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            others["hidden"] += 1
+        elif path.is_dir():
+            others["sub-folders"] += 1
+            deeper += sum(is_picture(file) for file in path.rglob("*"))
+        elif not path.is_file():
+            others["no plain files"] += 1
+        elif is_picture(path):
+            found.append(path)
+        else:
+            others["of other kinds"] += 1
+    told = ", ".join(f"{num} {what}" for what, num in others.items())
+    if deeper:
+        told += f" (with {deeper} pictures; name such a folder with another --image)"
     if not found:
-        raise ValueError(f"--image {folder}: no picture in it ({', '.join(PACK_FORMATS)}); name a folder that has some")
-    return found
+        there = f", but {told}" if told else ""
+        raise ValueError(
+            f"--image {folder}: no picture in it ({', '.join(PACK_FORMATS)}){there}; name a folder that has some"
+        )
+    return found, told
+
+
+def is_picture(path: Path) -> bool:
+    return Image.registered_extensions().get(path.suffix.lower()) in PACK_FORMATS
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -25,7 +25,8 @@ def paint(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -> N
     """
     unread: list[str] = []
     with jobs[0][0].held():
-        for output, make in jobs:
+        for number, (output, make) in enumerate(jobs, 1):
+            what = f"{number} of {len(jobs)}, {output.stem}: " if len(jobs) > 1 else ""
             try:
                 request = make()
             except (ValueError, OSError) as error:
@@ -33,29 +34,35 @@ def paint(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -> N
                     raise
                 unread.append(one_line(error))
                 continue
-            paint_one(model, output, request, pick)
+            paint_one(model, output, request, pick, what)
     if unread:
         raise ValueError(
-            f"{len(unread)} of {len(jobs)} pictures could not be read, the others are done: {'; '.join(unread)}"
+            f"{len(unread)} of {len(jobs)} pictures could not be made larger, the others are done: {'; '.join(unread)}"
         )
 
 
-def paint_one(model: Cascade, output: Output, request: Request, pick: Sequence[int]) -> None:
+def paint_one(model: Cascade, output: Output, request: Request, pick: Sequence[int], what: str = "") -> None:
+    """what: begins each line about it."""
     total = len(pick or request.index)
     left = output.claim(model, request, pick)
     if left is None:
-        return say(f"nothing to do: {'the image is' if total == 1 else f'all {total} images are'} there", sys.stderr)
+        return say(
+            f"{what}nothing to do: {'the image is' if total == 1 else f'all {total} images are'} there", sys.stderr
+        )
     old = output.old(model, request, pick) if output.overwrite else []
     try:
-        events = show(model.sample(request.picked(left)), len(left)) if left else ()
+        events = show(model.sample(request.picked(left)), len(left), what) if left else ()
         for path in output.write(events, model, request, pick):
             say(path)
         if old:
             removed = output.remove(old, model, request, pick)
-            say(f"of another request {len(old) - removed} files were replaced, {removed} removed", sys.stderr)
+            say(f"{what}of another request {len(old) - removed} files were replaced, {removed} removed", sys.stderr)
     except BaseException:
         if done := output.count(model, request):
-            say(f"{done} of {total} images are in {output.folder}; the same command goes on from there", sys.stderr)
+            say(
+                f"{what}{done} of {total} images are in {output.folder}; the same command goes on from there",
+                sys.stderr,
+            )
         raise
 
 

@@ -9,7 +9,7 @@ import torch
 
 from stages.bundle import find_bundle, read_sidecar
 
-from .given import GivenFile
+from .given import GivenFile, refuse_if_none
 from .manifest import read_manifest
 from .output import Output
 from .pictures import user_picture
@@ -35,9 +35,18 @@ class Upscaling:
         if first:
             return cls(files=files, first=first, starts=[first] * len(files), fit=fit)
         takes = takes_of(folder)
-        starts = [choose_start(takes, file.size, fit=fit, what=f"--image {file.path}") for file in files]
-        earliest = min(starts, key=list(takes.values()).index)
-        return cls(files=files, first=earliest, starts=starts, fit=fit)
+        starts, checked = [], []
+        for file in files:
+            start = ""
+            try:
+                start = "" if file.fault else choose_start(takes, file.size, fit=fit, what=f"--image {file.path}")
+            except ValueError as error:
+                file = replace(file, fault=str(error))
+            starts.append(start)
+            checked.append(file)
+        refuse_if_none(checked)
+        earliest = min(filter(None, starts), key=list(takes.values()).index)
+        return cls(files=checked, first=earliest, starts=[start or earliest for start in starts], fit=fit)
 
     def num(self, request: Request) -> int:
         """Images in all."""
@@ -45,7 +54,8 @@ class Upscaling:
         return request.num * (described if len(self.files) == 1 else len(self.files))
 
     def jobs(self, model: Cascade, request: Request, target: Output, pick: Sequence[int] = ()) -> list[Job]:
-        """One for each file; its prompt or label is the only one, or the one at its place. Raises ValueError for what cannot be."""
+        """One for each file; its prompt or label is the only one, or the one at its place. That of a file with a fault raises it.
+        Raises ValueError for what cannot be, of any file."""
         if len(self.files) > 1 and target.is_grid:
             raise ValueError(f"--out {target.path}: {len(self.files)} pictures are given; write them into a folder/")
         described = len(request.prompts) + len(request.labels)
@@ -54,6 +64,7 @@ class Upscaling:
                 f"--image: {len(self.files)} pictures and {described} prompts or labels; give one of either, or as many of both"
             )
         jobs: list[Job] = []
+        files: list[GivenFile] = []
         for number, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
             own = slice(number, number + 1) if len(self.files) > 1 and described > 1 else slice(None)
             names = model.names[model.names.index(start) :]
@@ -64,15 +75,20 @@ class Upscaling:
                 labels=request.labels[own],
                 settings={name: each for name, each in request.settings.items() if name in names},
             )
-            self._check(model, asked, file, pick)
+            if not file.fault:
+                file = replace(file, fault=self._fault(model, asked, file, pick))
+            files.append(file)
             output = target if target.is_grid else replace(target, stem=file.stem)
             output.check_names(model, asked)
             output.check_given(model, asked, [each.path for each in self.files])
             jobs.append((output, lambda asked=asked, file=file: self._given(model, asked, file)))  # type: ignore[misc]
+        if len({file.fault.removeprefix(f"--image {file.path}: ") for file in files}) == 1:
+            files = files[:1]  # the fault is of what was asked for
+        refuse_if_none(files)
         return jobs
 
-    def _check(self, model: Cascade, asked: Request, file: GivenFile, pick: Sequence[int]) -> None:
-        """Everything that can be known before the picture is read."""
+    def _fault(self, model: Cascade, asked: Request, file: GivenFile, pick: Sequence[int]) -> str:
+        """Whatever can be known before the picture is read, or "". Raises ValueError for what is not the file's."""
         contract = model.links[model.names.index(asked.first)].contract
         if contract.low_res is None:
             raise ValueError(
@@ -83,9 +99,12 @@ class Upscaling:
         try:
             model.check(replace(asked, low_res=like).picked(pick))
         except ValueError as error:
-            raise ValueError(f"--image {file.path}: {error}" if len(self.files) > 1 else str(error)) from None
+            return f"--image {file.path}: {error}" if len(self.files) > 1 else str(error)
+        return ""
 
     def _given(self, model: Cascade, asked: Request, file: GivenFile) -> Request:
+        if file.fault:
+            raise ValueError(file.fault)
         low_res = model.links[model.names.index(asked.first)].contract.low_res
         assert low_res is not None
         pixels = user_picture(file.path, low_res, model.low_res_multiple(asked.first)) if self.fit else file.pixels
