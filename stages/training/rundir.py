@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import platform
 import shutil
@@ -15,9 +16,11 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from data.streams import largest_divisor
+
 from ..build import build_stage
-from ..config import StageConfig
-from .checkpoints import NAME, Checkpoints, read_object, replace_text, write_json
+from ..config import StageConfig, TrainConfig
+from .checkpoints import NAME, Checkpoints, nimg_of, read_object, replace_text, write_json
 
 FREE_TO_CHANGE = {
     f"train.{key}"
@@ -83,12 +86,13 @@ class RunDir(Checkpoints):
         self.checkpoints.mkdir(exist_ok=True)
         for unfinished in self.checkpoints.glob("*.tmp"):
             shutil.rmtree(unfinished)
-        if self.chosen(resume) is None:
+        checkpoint = self.chosen(resume)
+        if checkpoint is None:
             self._write(config, data)
         elif self.config.exists():
-            self._check(config, data, allow)
+            self._check(config, data, allow, nimg_of(checkpoint))
 
-    def _check(self, config: StageConfig, data: str, allow: tuple[str, ...]) -> None:
+    def _check(self, config: StageConfig, data: str, allow: tuple[str, ...], nimg: int) -> None:
         old, new = as_meant(self._recorded()), record(config, data)
         changed = {
             key.removeprefix("config."): pair
@@ -105,7 +109,7 @@ class RunDir(Checkpoints):
         if told:
             raise ValueError(
                 f"{self.path} holds a run of another config: {told}; restore it, choose another --out, or allow it with "
-                f"--allow-change {next(key for key in changed if key not in allow)}"
+                f"{' '.join(f'--allow-change {key}' for key in changed if key not in allow)}{unread(config.train, nimg)}"
             )
 
     def before(self) -> StageConfig | None:
@@ -181,6 +185,16 @@ def misfits(old: StageConfig | None, new: StageConfig) -> str:
     if old.train.optimizer != new.train.optimizer:
         return f"{old.train.optimizer} and {new.train.optimizer} remember different things"
     return ""
+
+
+def unread(train: TrainConfig, nimg: int) -> str:
+    """What to set besides, where the streams of a batch cannot be read on from image `nimg`; or ""."""
+    fitting = largest_divisor(math.gcd(train.batch, nimg), train.streams)
+    if nimg % train.streams == 0:
+        return ""
+    return (
+        f" and set train.streams={fitting} ({nimg:,} images are seen, which {train.streams} streams cannot have given)"
+    )
 
 
 def shapes(config: StageConfig) -> dict[str, tuple[int, ...]]:

@@ -147,6 +147,18 @@ class TestResume:
             self.reopen(run, config)
         assert (run.path / "config.json").read_text() == before
 
+    def test_all_that_has_to_be_allowed_is_advised_at_once(self, run):
+        save(run, 8)
+        config = base_config(seed=7, batch=7, streams=7)
+        with pytest.raises(ValueError, match=r"train\.seed was 0, is 7; train\.streams was \d, is 7") as caught:
+            RunDir(run.path).open(config, DATA, allow=("train.batch",))
+        assert str(caught.value).endswith(
+            "allow it with --allow-change train.seed --allow-change train.streams and set train.streams=1 "
+            "(8 images are seen, which 7 streams cannot have given)"
+        )
+        config = base_config(seed=7, batch=7, streams=1)
+        RunDir(run.path).open(config, DATA, allow=("train.batch", "train.seed", "train.streams"))
+
     def test_a_run_of_an_older_version_goes_on(self, run):
         """Its config.json lacks keys of today; they mean what that version did."""
         text = CondConfig(text=TextConfig(encoder="minilm", dim=384, tokens=16))
