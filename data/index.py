@@ -88,8 +88,13 @@ class Index(Strict):
 
     @property
     def num(self) -> int:
-        """Pictures in all splits, with those that are no good."""
+        """Places of pictures in all splits, with those that are no good."""
         return sum(self.num_images.values())
+
+    @property
+    def num_good(self) -> int:
+        """Pictures that can be read; of older indexes, which do not tell, all."""
+        return self.num if self.sides is None else sum(self.sides.values())
 
     def below(self, side: int) -> int:
         """How many pictures have a side shorter than that; of older indexes, which tell only the least, all or none."""
@@ -194,9 +199,14 @@ def save(index: Index, folder: Path) -> None:
 def report(index: Index, folder: Path) -> None:
     """What lies in a folder of shards, in a few lines."""
     size = f"{index.size[1]} x {index.size[0]} px" if index.size else _sizes(index)
+    repeated = index.num - index.num_good
     for split, num in index.num_images.items():
         shards = sum(shard.split == split for shard in index.shards)
-        print(f"{folder}: {num:,} pictures in {shards} {split} shards, {size}")
+        print(f"{folder}: {num:,} {'places' if repeated else 'pictures'} in {shards} {split} shards, {size}")
+    if repeated:
+        print(
+            f"{index.num_good:,} pictures; at the other {repeated:,} places, told below, training reads the next good one"
+        )
     if index.read_as:
         print(f"read as: {index.read_as}")
     if index.classes:

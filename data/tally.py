@@ -28,6 +28,7 @@ from data.index import (
 from data.items import DAMAGED, printable
 from data.splits import split_of
 from data.tar import (
+    DOT_IN_KEY,
     IMAGE_MEMBERS,
     NOT_UNPACKED,
     Hashing,
@@ -160,9 +161,14 @@ def index_folder(folder: Path, old: Index | None = None, *, skip_damaged: bool =
     for fault in faults:
         tally.skip(DAMAGED, f"{Path(fault.name).relative_to(folder).as_posix()} ({fault.why})")
     if not tally.sizes:
-        raise ValueError(
-            f"{folder} has no picture in {len(paths)} shards; its members should be key.jpg, key.png or key.webp"
+        dotted = tally.skipped.names.get(DOT_IN_KEY, [])
+        fix = (
+            f"keys end at the first dot of a name, and there are dots in them ({dotted[0]}): pack them with python -m data.pack "
+            f"{folder} DST --dotted-keys"
+            if dotted
+            else "its members should be key.jpg, key.png or key.webp"
         )
+        raise ValueError(f"{folder} has no picture in {len(paths)} shards; {fix}")
     if old is not None:
         carried = {"resize": old.resize, "text_encoder": old.text_encoder, "settings": old.settings}
         return tally.index(shards, classes=_still_enough(old.classes, tally), **(carried | fields))

@@ -12,6 +12,7 @@ from data.index import load, report
 from data.pack import main as pack_main
 from data.packer import pack
 from data.settings import Settings
+from data.shards import read_split
 from data.tally import index_folder
 from data.tally import main as index_main
 from data.tar import ShardError, contents, stream
@@ -64,6 +65,30 @@ def test_tars_that_are_read_as_they_are_have_members_apart_named(tmp_path):
     assert index.notes["with members that lie apart, not read together (data.pack does)"].names == ["0.tar/a"]
     assert index.skipped["no picture"].names == ["0.tar/a"]
     assert index.num_images == {"train": 3}
+
+
+def test_what_an_index_reports_is_what_training_reads(tmp_path, monkeypatch, capsys):
+    """All pictures, then all captions of the same keys: as many places again, at which pictures come a second time."""
+    members = [(f"{k}.png", png((10 * k, 0, 0))) for k in range(8)] + [(f"{k}.txt", b"red") for k in range(8)]
+    make_tar(tmp_path / "d/0.tar", members)
+    monkeypatch.setattr(sys, "argv", ["index", str(tmp_path / "d")])
+    with pytest.raises(SystemExit):
+        run(index_main)
+    out = capsys.readouterr().out
+    assert "16 places in 1 train shards" in out
+    assert "8 pictures; at the other 8 places, told below, training reads the next good one" in out
+    assert "skipped 8: no picture" in out
+    keys = [key for batch in read_split(tmp_path / "d", "train", batch=16, resolution=8) for key in batch.keys]
+    assert len(keys) == 16
+    assert len(set(keys)) == 8
+
+
+def test_keys_with_dots_alone_are_told_by_the_index_as_well(tmp_path):
+    make_tar(tmp_path / "d/0.tar", DOTTED)
+    with pytest.raises(
+        ValueError, match=r"no picture in 1 shards; keys end at the first dot .*data\.pack .* --dotted-keys"
+    ):
+        index_folder(tmp_path / "d")
 
 
 def test_one_member_twice_is_an_error_however_far_apart(tmp_path):
