@@ -423,7 +423,7 @@ def test_fault24_training_refuses(refused, small, shards, tmp_path, arguments, m
         (lambda f: [p.unlink() for p in f.iterdir()], "has no shards; make them with: python -m data.pack"),
         (lambda f: (f / "index.json").unlink(), "has shards but no index.json; make it with: python -m data.index"),
         (lambda f: (f / "index.json").write_text("{"), "index.json is not JSON"),
-        (lambda f: (f / "train-00003.tar").unlink(), "train-00003.tar is missing; restore it"),
+        (lambda f: (f / "train-00003.tar").unlink(), "train-00003.tar is missing; restore what is lost"),
         (lambda f: os.truncate(f / "train-00003.tar", 1000), "train-00003.tar has 1000 bytes, index.json says"),
     ],
 )
@@ -469,7 +469,7 @@ def test_training_leaves_another_run_alone(refused, small, shards, folder):
     arguments = (small, "base_8", "--data", shards, "--out", folder)
     line = refused(train.main, *arguments, "stages.base_8.train.lr=0.5", "stages.base_8.sample.num_steps=9")
     assert (
-        "holds a run of another config: train.lr was 0.01, is 0.5; restore it, choose another --out, or allow it with"
+        "holds a run of another config: train.lr was 0.03, is 0.5; restore it, choose another --out, or allow it with"
         in line
     )
     assert "holds cascade 'small', not 'other'" in refused(train.main, *arguments, "name=other")

@@ -72,7 +72,7 @@ def test_a_measurement_says_what_where_and_how_long_the_run_takes(capsys):
     found = re.search(r"measured +([\d.e+]+) img/s +median of 3 updates of 2 random pictures, eager, on CPU", text)
     assert found
     hours = config.stages["sr_64"].train.images / (2 * float(found[1])) / 3600
-    said = re.search(r"whole run +([\d.]+) (hours|min) +20.0 k images on 2 such devices", text)
+    said = re.search(r"whole run +([\d.]+) (hours|min) +30.0 k images on 2 such devices", text)
     assert said
     assert float(said[1]) * {"hours": 1, "min": 1 / 60}[said[2]] == pytest.approx(hours, rel=0.05, abs=0.05)
     assert "MFU" not in text

@@ -95,7 +95,7 @@ def test_fault45_malformed_json(client: Client, content: bytes):
         ({"settings": {"base_16": {"guidance_interval": [5, 1]}}}, "guidance_interval"),
         ({"settings": {"sr_64": {"aug_sigma": 5.0}}}, "aug_sigma"),
         ({"settings": {"base_16": {"sigma_min": 79.99999999999999}}}, "noise levels"),
-        ({"settings": {"sr_64": {"rho": 0.1}}}, "noise levels"),
+        ({"settings": {"sr_64": {"rho": 0.1, "sigma_min": 0.001}}}, "noise levels"),
         ({"settings": {"x" * 300: {}}}, "settings"),
         ({"until": "x" * 300}, "until"),
         ({"settings": {"sr_64": {"sampler": "magic"}}}, "sampler"),

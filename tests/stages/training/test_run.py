@@ -70,7 +70,7 @@ class TestFinished:
     def test_a_line_of_metrics_an_update(self, finished):
         lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
         assert [line["nimg"] for line in lines] == [8, 16, 24, 32, 40, 48]
-        assert [line["lr"] for line in lines] == [0.0] + [0.01] * 5
+        assert [line["lr"] for line in lines] == [0.0] + [0.03] * 5
         assert all(line["img_per_s"] > 0 and 0 <= line["wait"] <= 1 and line["memory_mb"] > 0 for line in lines)
 
     def test_a_grid_at_the_end(self, finished):
@@ -147,7 +147,7 @@ class TestResume:
 
     def test_another_config_is_refused(self, shards, place, finished):
         before = sorted(path for path in finished.rglob("*"))
-        with pytest.raises(ValueError, match=r"train\.lr was 0\.01, is 0\.5"):
+        with pytest.raises(ValueError, match=r"train\.lr was 0\.03, is 0\.5"):
             train(base_config(lr=0.5), name="base_8", data=shards, out=finished, place=place)
         assert sorted(path for path in finished.rglob("*")) == before
 
