@@ -182,7 +182,7 @@ def test_an_environment_that_cannot_be(monkeypatch, rank, world):
         (("--shard-size", "0", "--prompts-file", "missing.txt"), "missing.txt: No such file"),
         (("--shard-size", "-1"), "--shard-size -1 is out of range"),
         (("--shard-size", "1", "--num", "1000000"), "at most 100000"),
-        (("--image", str(ROOT / "data/emoji64/1f34e.png"), "--from", "sr_64"), "leave --image out"),
+        (("--image", str(ROOT / "data/emoji64/1f34e.png"), "--from", "sr_64"), "leave --image"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, more, says):
