@@ -17,13 +17,13 @@ from data.cli import run
 EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
 PROMPTS = ("red heart", "grinning face", "blue square", "red apple")
 
-SHORT = ("lr=0.1", "ema=[800]")
+SHORT = ("lr=0.08", "ema=[1000]")
 
 
 def main(
     out: Annotated[Path, typer.Option(help="folder for shards, runs and the picture")] = Path("runs/demo"),
-    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 9_000,
-    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 4_000,
+    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 13_000,
+    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 6_000,
 ) -> None:
     """Pack, train two tiny stages, sample: a picture within minutes of cloning."""
     import time
