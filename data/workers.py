@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data.orphans import end_with_parent
@@ -65,8 +66,22 @@ def merged(reader: "Reader", nimg: int) -> Iterator[Part]:
             f"a loader process died ({error}); start again, with fewer workers if memory was short"
         ) from error
     finally:
-        for process in parts._workers:  # type: ignore[attr-defined]
-            process.kill()  # they only read; torch would wait for each, then send the SIGTERM that they ignore
+        _end(parts)
+
+
+def _end(parts: Any) -> None:
+    """Ends the processes of a loader's iterator, which only read. torch would wait for each, send the SIGTERM that they ignore, and
+    take a lock that one which was killed may hold for ever: it is told that this has been done."""
+    if parts._shutdown:
+        return
+    parts._shutdown = True
+    _remove_worker_pids(id(parts))  # else their end is told as a fault
+    for process in parts._workers:
+        process.kill()
+    for process, queue in zip(parts._workers, parts._index_queues, strict=True):
+        process.join()
+        queue.cancel_join_thread()
+        queue.close()
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def settle_threads(run: Path, since: Use) -> None:
     elif threads > suits and ranks == 1:
         why = "OMP_NUM_THREADS asks for" if said else "this run has kept"
         tell(f"{busy}, and {why} {threads} threads; OMP_NUM_THREADS={suits} would suit the machine")
-    elif threads < min(allowed(), suits) and kept:
+    elif threads < min(allowed(), suits) and kept and not said:
         tell(
             f"{run} goes on with {kept} threads, as it began; OMP_NUM_THREADS={suits} uses more cores, not bit for bit"
         )

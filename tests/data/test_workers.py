@@ -1,13 +1,16 @@
 """Loader processes: they outlive no parent and hear no signal that asks for a stop."""
 
+import gc
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from data.packer import pack
 from data.settings import Settings
@@ -83,3 +86,25 @@ def test_one_that_hangs_does_not_hold_up_the_end(reader):
     batches.close()
     assert time.monotonic() - started < 4  # torch alone would wait 5 s for each
     assert not loaders(before)
+
+
+def test_one_that_was_killed_with_the_lock_of_the_end_does_not_hold_it_up(reader):
+    batches = reader.batches()
+    next(batches)
+    iterator = next(each for each in gc.get_objects() if isinstance(each, _MultiProcessingDataLoaderIter))
+    assert iterator._workers_done_event._cond.acquire()  # as a process does that asks whether it shall end
+    batches.close()
+    ender = threading.Thread(target=iterator._shutdown_workers, daemon=True)  # as torch does when the iterator goes
+    ender.start()
+    ender.join(10)
+    assert not ender.is_alive()
+
+
+def test_the_end_of_ours_is_no_fault_of_the_next(reader):
+    before = set(multiprocessing.active_children())
+    for _ in range(3):
+        batches = reader.batches()
+        next(batches)
+        batches.close()
+        assert not loaders(before)
+    assert next(reader.batches()).keys == next(replace(reader, workers=0).batches()).keys

@@ -163,7 +163,7 @@ def test_a_job_runs_on_while_another_is_shown(serve, visit):
     until(lambda: sides(page) == [64, 64, 64])
     assert "red heart" in page.inner_text("#title")
     assert page.inner_text("#status") == "Done"
-    assert states(server) == ["held", "finished"]
+    until(lambda: states(server) == ["held", "finished"])
     until(lambda: "held" in page.inner_text("#history"))
     assert "running" not in page.inner_text("#history")
 
