@@ -12,9 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from data.resize import RESIZE_VERSION
-from stages.bundle import Contract, find_bundle, first_error, read_sidecar
+from stages.bundle import Contract, find_bundle, first_error, read_sidecar, replace_text
 from stages.config import SampleConfig, Strict
-from stages.training.checkpoints import replace_text
 
 from .config import CascadeConfig, StageName
 

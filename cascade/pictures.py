@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from data.batch import to_float, to_uint8
 from data.cli import one_line
@@ -79,6 +78,8 @@ def levels_apart(a: Tensor, b: Tensor) -> int:
 
 def grid(images: Tensor, columns: int) -> Tensor:
     """uint8 (b, c, h, w) to one uint8 picture, white lines between."""
+    from torchvision.utils import make_grid  # takes two seconds, which a single picture need not wait
+
     return make_grid(images, nrow=columns, padding=2, pad_value=255)
 
 

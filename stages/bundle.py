@@ -215,6 +215,16 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Writes beside and renames: a reader sees the old text or the new, never half; several processes may write at once."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def umask() -> int:
     """The process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0)

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..bundle import file_sha256, sync
+from ..bundle import file_sha256, replace_text, sync
 from .engine import State
 
 STATE = "state.safetensors"
@@ -161,13 +161,3 @@ def read_object(path: Path, fix: str) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     replace_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes beside and renames: a reader sees the old text or the new, never half; several processes may write at once."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from ..stage import Stage
@@ -29,6 +28,8 @@ class Ema:
     """Averages of a module's state dict. Build it before the engine wraps, partitions or compiles the module."""
 
     def __init__(self, module: Stage, half_lives: tuple[int, ...]):
+        from timm.utils import ModelEmaV3
+
         self.averages = {half_life: ModelEmaV3(module) for half_life in half_lives}
         self.begun = dict.fromkeys(half_lives, 0)
 

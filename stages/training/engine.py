@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from data.batch import Batch
@@ -136,6 +135,8 @@ class LocalEngine:
 
 
 def make_optimizer(stage: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    from timm.optim import create_optimizer_v2  # timm takes four seconds, which no mistake of the user need wait
+
     return create_optimizer_v2(
         stage, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas
     )

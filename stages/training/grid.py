@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from data.batch import Batch, to_float, to_uint8
 from data.resize import downsample
@@ -18,6 +17,8 @@ from ..super_res import SuperResStage
 def sample_grid(stage: Stage, batch: Batch, portions: Portions | None = None) -> Tensor | None:
     """uint8 (c, h, w). Base stage: samples over truth; super-resolution: rows of low-res (enlarged) | sample | truth. None where
     memory does not hold a single picture."""
+    from torchvision.utils import make_grid
+
     painted = (portions or Portions("grid")).each(len(batch), lambda own: paint(stage, batch[own]))
     if painted is None:
         return None

@@ -19,8 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from data.streams import largest_divisor
 
 from ..build import build_stage
+from ..bundle import replace_text
 from ..config import StageConfig, TrainConfig
-from .checkpoints import NAME, Checkpoints, nimg_of, read_object, replace_text, write_json
+from .checkpoints import NAME, Checkpoints, nimg_of, read_object, write_json
 
 FREE_TO_CHANGE = {
     f"train.{key}"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from stages.config import CondConfig, StageConfig, TextConfig
-from stages.training.checkpoints import check_manifest, nimg_of, replace_text
+from stages.bundle import replace_text
+from stages.training.checkpoints import check_manifest, nimg_of
 from stages.training.rundir import RunDir
 from stages.training.threads import recorded
 from tests.stages.killing import killed_everywhere
