@@ -177,7 +177,9 @@ def note(event, args):
 sys.addaudithook(note)
 for name in sys.argv[1:]:
     importlib.import_module(name)
-heavy = {"deepspeed", "timm", "torchvision", "kornia", "transformers", "fastapi", "starlette", "uvicorn", "ray", "diffusers", "tensorboard"}
+heavy = {
+    "deepspeed", "timm", "torchvision", "kornia", "transformers", "fastapi", "starlette", "uvicorn", "ray", "diffusers", "tensorboard"
+}
 print(json.dumps({
     "heavy": sorted(heavy & set(sys.modules)),
     "events": events,

@@ -5,7 +5,6 @@ it is safetensors and JSON: reading a checkpoint executes nothing.
 """
 
 import json
-import os
 import re
 import shutil
 import sys

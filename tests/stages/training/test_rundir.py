@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.config import CondConfig, StageConfig, TextConfig
 from stages.bundle import replace_text
+from stages.config import CondConfig, StageConfig, TextConfig
 from stages.training.checkpoints import check_manifest, nimg_of
 from stages.training.rundir import RunDir
 from stages.training.threads import recorded
