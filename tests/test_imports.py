@@ -178,7 +178,8 @@ sys.addaudithook(note)
 for name in sys.argv[1:]:
     importlib.import_module(name)
 heavy = {
-    "deepspeed", "timm", "torchvision", "kornia", "transformers", "fastapi", "starlette", "uvicorn", "ray", "diffusers", "tensorboard"
+    "deepspeed", "timm", "torchvision", "kornia", "transformers", "diffusers", "tensorboard",
+    "fastapi", "starlette", "uvicorn", "ray",
 }
 print(json.dumps({
     "heavy": sorted(heavy & set(sys.modules)),
