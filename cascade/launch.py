@@ -92,6 +92,12 @@ def main(
         )
         for each in plans
     ]
+    run_jobs(config, jobs, out)
+
+
+def run_jobs(config: CascadeConfig, jobs: list[Job], out: Path) -> bool:
+    """Until all have ended; False where they were told to. Raises RunError where one failed, KeyboardInterrupt after a Ctrl-C, when
+    all have saved."""
     caught = watch(config, jobs, out)
     failed = [job for job in jobs if not job.ended_well]
     if failed:
@@ -99,6 +105,7 @@ def main(
         raise RunError(told, 2 if all(job.code == 2 for job in failed) else 1)
     if caught == signal.SIGINT:
         raise KeyboardInterrupt
+    return caught is None
 
 
 def make_plans(
