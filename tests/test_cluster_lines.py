@@ -16,6 +16,8 @@ from data.mixture import parse
 from stages.bundle import read_sidecar
 from stages.training.checks import checked_reader
 
+pytestmark = pytest.mark.matrix
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("<!-- cluster -->")[2].partition("<!-- /cluster -->")[0]
@@ -110,8 +112,6 @@ def test_all_processes_of_a_line_share_its_first_batches(start, folder):
     assert sorted(index) == list(range(2 * batch))
 
 
-@pytest.mark.slow
-@pytest.mark.matrix
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "start",
@@ -139,7 +139,6 @@ def slurm(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -164,7 +163,6 @@ def test_slurm_queues_only_what_will_begin(folder, more, told):
     assert ("#SBATCH" in done.stdout) == (not told)
 
 
-@pytest.mark.slow
 def test_shards_that_only_the_nodes_can_read_are_left_unchecked(folder):
     done = slurm(folder, "--data", "sr_128=/scratch/shards", "--data-on-nodes")
     assert done.returncode == 0, done.stderr

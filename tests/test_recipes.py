@@ -21,7 +21,7 @@ from tests.grain import flat, grain
 EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.timeout(900)
 def test_a_minute_of_training_sharpens_unseen_pictures_and_paints_no_grain(tmp_path):
     pack(EMOJI, tmp_path / "shards", Settings(size=64, val=0.1))

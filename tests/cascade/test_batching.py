@@ -66,6 +66,7 @@ with Engine(*chains, prepare=batching.compiled).start():
 """
 
 
+@pytest.mark.matrix
 def test_every_stage_of_every_device_is_compiled():
     """Dynamo counts the graphs of all stages together, and whether it compiles is said for all threads at once. In a process of its
     own: who has compiled cannot fork."""
