@@ -51,7 +51,7 @@ def main(
 
     started = time.monotonic()
     torch.set_flush_denormal(True)
-    target = output_for(str(out / "demo.png"), stages=False, overwrite=True)
+    target = output_for(str(out / "demo.png"), stages=False, overwrite=(out / "cascade.json").exists())
     shards = out / "shards"
     if not (shards / "index.json").exists():
         print(f"1/3 packing into {shards}")

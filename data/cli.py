@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
-from typing import NoReturn, TypeVar
+from itertools import pairwise
+from typing import Any, NoReturn, TypeVar
 
 from data.cpus import wait_asleep
 from data.stop import stop_as_interrupt
@@ -35,12 +36,25 @@ def run(command: Callable[..., object]) -> NoReturn:
     app.command()(plain_errors(command))
     wrong_usage: type[Exception] = typer.BadParameter.__bases__[0]  # typer has its own, or click's
     try:
+        check_values(app)
         code = app(standalone_mode=False)  # commands return nothing, --help returns 0
     except wrong_usage as error:
         leave(f"error: {' '.join(error.format_message().split())} (see --help)", 2)  # type: ignore[attr-defined]
     except typer.Abort:
         leave("interrupted", 130)
     raise SystemExit(code or 0)
+
+
+def check_values(app: Any) -> None:
+    """Leaves where an option has an empty value, as a variable that is not set gives one: an empty path would mean this folder."""
+    from typer.main import get_command
+
+    options = {name for each in get_command(app).params if not getattr(each, "is_flag", False) for name in each.opts}
+    words = sys.argv[1:]
+    said = words[: words.index("--")] if "--" in words else words
+    for name, value in pairwise([*said, "end"]):
+        if (name in options and not value) or (name.endswith("=") and name[:-1] in options):
+            leave(f"error: {name.rstrip('=')} has an empty value; give it one, or leave it out", 2)
 
 
 def plain_errors(command: Callable[..., object]) -> Callable[..., object]:

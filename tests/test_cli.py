@@ -476,6 +476,13 @@ def test_training_leaves_another_run_alone(refused, small, shards, folder):
     assert before == {name: (folder / name).read_bytes() for name in files(folder)}
 
 
+@pytest.mark.parametrize("words", [("--out", ""), ("--out=",), ("--data", "", "--out", "x")])
+def test_an_empty_value_is_no_folder(refused, small, words):
+    assert refused(train.main, small, "base_8", *words) == (
+        f"error: {words[0].rstrip('=')} has an empty value; give it one, or leave it out"
+    )
+
+
 # sample.py: bad input
 
 
