@@ -28,7 +28,7 @@ class Conditions:
     def of(self, request: Request) -> Cond:
         """A row for each of `request.wanted`, prompts or labels; a single null row where there is neither. It is of the make of the
         others, so that they share calls."""
-        self._check(request)
+        self.check(request)
         keep = torch.ones(len(request.wanted), dtype=torch.bool)
         if request.prompts:
             text, mask = self._encode(tuple(request.prompts[row] for row in request.wanted))
@@ -41,16 +41,24 @@ class Conditions:
             return replace(null, text=torch.zeros(shape), text_mask=torch.zeros(shape[:2], dtype=torch.bool))
         return replace(null, label=torch.zeros(1, dtype=torch.int64)) if self.num_classes else null
 
-    def _check(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
+        """Raises ValueError for a prompt or label that no stage here was trained with."""
         if request.prompts and not self.text:
             other = "; it takes class labels (--label)" if self.num_classes else "; it is unconditional"
-            raise ValueError(f"request: a prompt, but this cascade takes no text{other}")
+            raise ValueError(f"request: a prompt, but {self._who} takes no text{other}")
         if request.labels and not self.num_classes:
             other = "; it takes a prompt" if self.text else "; it is unconditional"
-            raise ValueError(f"request: a class label, but this cascade takes none{other}")
+            raise ValueError(f"request: a class label, but {self._who} takes none{other}")
         for label in request.labels:
             if not 0 <= label < self.num_classes:
                 raise ValueError(f"request: class {label}; 0 to {self.num_classes - 1} are allowed")
+
+    @property
+    def _who(self) -> str:
+        """A chain that begins with super-resolution is a part of a cascade, whose other stages may take what these do not."""
+        is_part = self.links[0].contract.low_res is not None
+        names = ", ".join(link.name for link in self.links)
+        return f"what is used of this cascade ({names})" if is_part else "this cascade"
 
     def _encode(self, prompts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         from data.text import pad_text

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from cascade.config import nearest
 
@@ -22,20 +23,33 @@ from .guard import Guard, error_body, error_headers
 from .jobs import Data, Job
 from .limits import Keys, Refused, mistakes
 from .models import models
+from .schema import Routes
 from .service import Service
 from .sse import EventStream, frames
-from .views import Accepted, ErrorBody, accepted
+from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelView, accepted
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 UPLOADS = 2  # pictures that are decoded at once: one of 25 megapixels takes some 300 MB
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+Responses = dict[int | str, dict[str, Any]]
 
 
-STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}},
-    204: {"description": "all was told"},
-}
+def stream(said: str) -> Responses:
+    """The description of server-sent events."""
+    return {200: {"description": said, "content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+EVENTS = stream(
+    "Events stage_started, preview, stage_finished, at last one of held, finished, failed, cancelled; the data of each is one "
+    "line of JSON. Lines that begin with a colon mean that the server is still there."
+) | {204: {"description": "All was told."}}
+IMAGES = stream(
+    "The pictures; with `stream` the events image_generation.partial_image and image_generation.completed, or error."
+)
+IMAGES[200]["model"] = ImagesView
+OPEN: Responses = {409: {"description": "The job has not ended."}}
+NOT_READY: Responses = {503: {"description": "Why not.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
 class PNG(Response):
@@ -44,13 +58,12 @@ class PNG(Response):
 
 def create_app(service: Service, *, keys: Keys | None = None, hosts: frozenset[str] | None = None) -> Guard:
     """The application of one server; see `Guard` for keys and hosts."""
-    return Guard(routes(service), service.limits, service.metrics, keys=keys, hosts=hosts)
+    return Guard(routes(service, keyed=keys is not None), service.limits, service.metrics, keys=keys, hosts=hosts)
 
 
-def routes(service: Service) -> FastAPI:
+def routes(service: Service, *, keyed: bool = False) -> Routes:
     """Without the guard: whoever calls must put the `owner` into the scope."""
-    said: dict[int | str, dict[str, Any]] = {422: {"model": ErrorBody, "description": "what was wrong, in one line"}}
-    app = FastAPI(title=f"Cascade {service.name}", docs_url=None, redoc_url=None, responses=said)
+    app = Routes(keyed=keyed, title=f"Cascade {service.name}", docs_url=None, redoc_url=None)
     app.state.service = service
     add_errors(app)
     add_jobs(app, service)
@@ -63,6 +76,11 @@ def owner(request: Request) -> str:
     return cast(str, request.scope["owner"])
 
 
+def is_openais(request: Request) -> bool:
+    """Its mistakes are 400, and name the field."""
+    return request.scope["path"].endswith(openai.PATH)
+
+
 def add_errors(app: FastAPI) -> None:
     """Every error in one form, one line."""
 
@@ -70,7 +88,13 @@ def add_errors(app: FastAPI) -> None:
     def refused(request: Request, error: Refused) -> JSONResponse:
         service: Service = request.app.state.service
         service.metrics.refused.labels(error.code).inc()
-        return JSONResponse(error_body(error.code, str(error), error.status), error.status, error_headers(error))
+        status = error.status
+        if is_openais(request) and status == 422:
+            status = 400
+        body = error_body(error.code, str(error), status)
+        if is_openais(request):
+            body["error"]["param"] = error.param
+        return JSONResponse(body, status, error_headers(error))
 
     @app.exception_handler(sqlite3.Error)
     @app.exception_handler(OSError)
@@ -87,15 +111,23 @@ def add_errors(app: FastAPI) -> None:
         if first["type"] == "json_invalid":
             place, why = "body", f"not JSON at character {first['loc'][-1]}: {first['ctx']['error']}"
         if first["type"] == "extra_forbidden":
-            why = f"no such field{nearest(str(first['loc'][-1]), {*JobBody.model_fields, 'from', 'pick'})}"
+            known = ImagesBody.model_fields if is_openais(request) else {*JobBody.model_fields, "from", "pick"}
+            why = f"no such field{nearest(str(first['loc'][-1]), known)}"
         if not place and "json" not in request.headers.get("content-type", ""):
             why = "send JSON, with the header Content-Type: application/json"
-        return JSONResponse(error_body("invalid_request", f"{place[:200] or 'body'}: {why}"), 422)
+        field = str(first["loc"][1])[:200] if len(first["loc"]) > 1 and first["type"] != "json_invalid" else None
+        return refused(request, Refused(422, "invalid_request", f"{place[:200] or 'body'}: {why}", param=field))
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> JSONResponse:
         code = CODES.get(error.status_code, "error")
-        return JSONResponse(error_body(code, str(error.detail)), error.status_code, error.headers)
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if error.status_code == 405:  # one path may have several routes
+            found = (route for route in app.routes if route.matches(request.scope)[0] != Match.NONE)
+            headers["allow"] = ", ".join(
+                sorted({method for route in found for method in getattr(route, "methods", ())})
+            )
+        return JSONResponse(error_body(code, str(error.detail)), error.status_code, headers)
 
     @app.exception_handler(Exception)
     def defect(request: Request, error: Exception) -> JSONResponse:
@@ -126,17 +158,17 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
         return await to_thread.run_sync(start, limiter=uploads if body.image else None)
 
-    @app.get("/v1/jobs")
+    @app.get("/v1/jobs", responses={200: {"model": JobsView}})
     def listed(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Data:
         """The jobs of this key, newest first."""
         return {"jobs": service.jobs(owner(request), limit)}
 
-    @app.get("/v1/jobs/{job}")
+    @app.get("/v1/jobs/{job}", responses={200: {"model": JobView}})
     def job(request: Request, job: str) -> Data:
         """State and pictures of a job."""
         return service.describe(service.row(owner(request), job))
 
-    @app.get("/v1/jobs/{job}/events", response_class=Response, responses=STREAM)
+    @app.get("/v1/jobs/{job}/events", response_class=Response, responses=EVENTS)
     async def events(
         request: Request, job: str, last_event_id: Annotated[str, Header()] = "", after: Annotated[str, Query()] = ""
     ) -> Response:
@@ -148,8 +180,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         found = await to_thread.run_sync(service.find, owner(request), job)
         if found.has_ended and not found.since(int(said), previews=False):
             return Response(status_code=204)  # tells an EventSource not to come again
-        chunks = frames(service.streams, found, int(said), service.preview, heartbeat_s=service.limits.heartbeat_s)
-        return EventStream(chunks, stall_s=service.limits.stall_s)
+        return EventStream(frames(service.streams, found, int(said), service.preview), service.limits)
 
     @app.delete("/v1/jobs/{job}", status_code=204)
     def cancel(request: Request, job: str) -> None:
@@ -164,7 +195,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         with mistakes():
             return made(service.refine(owner(request), job, body))
 
-    @app.delete("/v1/jobs/{job}/pictures", status_code=204)
+    @app.delete("/v1/jobs/{job}/pictures", status_code=204, responses=OPEN)
     def remove(request: Request, job: str) -> None:
         """Remove an ended job with all its pictures, for good; the same again does nothing. 409 where it has not ended."""
         service.remove(owner(request), job)
@@ -181,27 +212,27 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 def add_openai(app: FastAPI, service: Service) -> None:
     """What OpenAI's clients know."""
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses={200: {"model": ModelsView}})
     def listed() -> Data:
         """The cascade that is served: stages, settings, ranges, limits."""
         return models(service)
 
-    @app.get("/v1/models/{model}")
+    @app.get("/v1/models/{model}", responses={200: {"model": ModelView}})
     def named(model: str) -> Data:
         """The same of one."""
         if model != service.name:
             raise Refused(404, "model_not_found", f"model {model[:60]!r} is not here; there is {service.name!r}")
         return cast(Data, models(service)["data"][0])
 
-    @app.post("/v1/images/generations")
+    @app.post(openai.PATH, responses=IMAGES)
     async def generate(request: Request, body: ImagesBody) -> Any:
-        """OpenAI's images.generate, with stream and partial_images."""
+        """OpenAI's images.generate. Use stream: without it nothing is sent before all is done, and what lies between may give up
+        (nginx after 60 s), which cancels the work. seed, steps, guidance and settings {stage: {...}} are ours."""
         service.admit(owner(request))
-        with mistakes():
-            job = await to_thread.run_sync(openai.start, service, owner(request), body)
+        job = await to_thread.run_sync(openai.start, service, owner(request), body)
         if body.stream:
             chunks = openai.streamed(service, owner(request), body, job)
-            return EventStream(chunks, stall_s=service.limits.stall_s, left=job.cancel)
+            return EventStream(chunks, service.limits, left=job.cancel)
         return await openai.unless_left(request.receive, job, openai.whole(service, owner(request), body, job))
 
 
@@ -215,7 +246,7 @@ def add_pages(app: FastAPI, service: Service) -> None:
         return "ok"
 
     @app.head("/readyz", include_in_schema=False)
-    @app.get("/readyz", response_class=PlainTextResponse)
+    @app.get("/readyz", response_class=PlainTextResponse, responses=NOT_READY)
     def ready() -> Response:
         """Whether new jobs are wanted; a full queue is not a reason."""
         why = service.why_not_ready

@@ -5,25 +5,28 @@ A picture comes as base64 inside the JSON; an address is refused, nothing is eve
 
 import base64
 import binascii
+import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 from torch import Tensor
 
 from cascade.cli import class_numbers
 from cascade.link import Link, chosen, cut, side_multiple, sizes, with_settings
 from cascade.pictures import cut_to_aspect
 from cascade.pipeline import Cascade
-from cascade.request import MAX_SEED, Request
+from cascade.request import MAX_SEED, MAX_SIDE, Request
 from cascade.upscale import choose_start
 from data.batch import to_float, to_uint8
 from data.decode import FORMATS, decode_image, image_size, to_array
 from data.resize import downsample
 
-from .limits import Limits, Refused
+from .limits import Limits, Refused, mistakes
 
 Name = Annotated[str, Field(max_length=200)]
 Settings = dict[Name, dict[Name, int | float | Name | list[float]]]
@@ -32,6 +35,7 @@ CHUNK = 4
 
 
 MANY = 64  # fields, stages, settings of a stage
+DIGITS = "-?[0-9]{1,19}"
 
 
 class Body(BaseModel):
@@ -62,7 +66,7 @@ class JobBody(Body):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     until: Name = ""
     settings: Settings = {}
-    size: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    size: Annotated[list[Annotated[int, Field(ge=1, le=MAX_SIDE)]], Field(min_length=2, max_length=2)] | None = None
     image: str | None = None
     fit: bool = False
 
@@ -77,20 +81,42 @@ class RefineBody(Body):
     settings: Settings = {}
 
 
-class ImagesBody(BaseModel):
-    """Of OpenAI's `images.generate`. Fields of theirs that have no meaning here are accepted and do nothing."""
+@dataclass(frozen=True)
+class Digits:
+    """An annotation of whole numbers: they may come as text, as some clients send them."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def number(given: Any) -> Any:
+            return int(given) if isinstance(given, str) and re.fullmatch(DIGITS, given) else given
+
+        return no_info_before_validator_function(number, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), {"type": "string", "pattern": f"^{DIGITS}$"}]}
+
+
+class ImagesBody(Body):
+    """Of OpenAI's `images.generate`; seed (-1: a new one), steps, guidance (of every stage that it concerns) and settings (over
+    these) are ours. The last ones of theirs have no meaning here and do nothing; any other field is refused."""
+
     prompt: str
     model: Name | None = None
-    n: Annotated[int, Field(ge=1, le=10)] | None = None
+    n: Annotated[int, Field(ge=1, le=10), Digits()] | None = None
     size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")] | None = None
     response_format: Literal["b64_json"] | None = None
     output_format: Literal["png", "webp", "jpeg"] | None = None
-    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100), Digits()] | None = None
     stream: bool | None = None
-    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    partial_images: Annotated[int, Field(ge=0, le=3), Digits()] | None = None
+    seed: Annotated[int, Field(ge=-1, le=MAX_SEED), Digits()] | None = None
+    steps: Annotated[int, Field(ge=1), Digits()] | None = None
+    guidance: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    settings: Settings = {}
+    background: Literal["auto", "opaque"] | None = None
+    quality: Name | None = None
+    style: Name | None = None
+    moderation: Name | None = None
+    user: Name | None = None
 
 
 def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Request:
@@ -119,11 +145,41 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Request:
     return request
 
 
-def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Request:
-    width, _, height = (body.size or "auto").partition("x")
-    size = [int(width), int(height)] if height else None
-    one = JobBody(prompts=[body.prompt], num=body.n or 1, seed=body.seed, size=size)
-    return job_request(one, cascade, limits)
+def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> tuple[Request, Settings]:
+    """And all settings that were said. Raises Refused, which names the field."""
+    with mistakes("steps"):
+        check_steps(with_settings(cascade.links, images_settings(body, cascade, "steps")), limits)
+    with mistakes("guidance"):
+        if body.guidance is not None and not any(link.is_conditional for link in cascade.links):
+            raise ValueError("guidance: this cascade was trained without text or classes; leave it out")
+        with_settings(cascade.links, images_settings(body, cascade, "guidance"))
+    with mistakes("settings"):
+        settings = images_settings(body, cascade, "steps", "guidance", "settings")
+        check_steps(with_settings(cascade.links, settings_within(settings, cascade, "", "")), limits)
+    with mistakes("prompt"):
+        check_prompts([body.prompt], limits)
+        cascade.conditions.check(Request(prompts=(body.prompt,)))
+    with mistakes("n"):
+        check_count(body.n or 1, limits)
+    with mistakes("size"):
+        width, _, height = (body.size or "auto").partition("x")
+        size = [int(width), int(height)] if height else None
+        seed = None if body.seed == -1 else body.seed
+        one = JobBody(prompts=[body.prompt], num=body.n or 1, seed=seed, size=size, settings=settings)
+        return job_request(one, cascade, limits), settings
+
+
+def images_settings(body: ImagesBody, cascade: Cascade, *fields: str) -> Settings:
+    """What these fields of a body say, by stage."""
+    found: Settings = dict(body.settings) if "settings" in fields else {}
+    for link in cascade.links:
+        each: dict[Name, int | float | Name | list[float]] = {}
+        if "steps" in fields and body.steps is not None:
+            each["num_steps"] = body.steps
+        if "guidance" in fields and body.guidance is not None and link.is_conditional:
+            each["guidance_scale"] = body.guidance
+        found[link.name] = each | found.get(link.name, {})
+    return {name: each for name, each in found.items() if each or name in body.settings}
 
 
 def settings_within(settings: Settings, cascade: Cascade, first: str, last: str) -> Settings:
@@ -158,14 +214,18 @@ def check_count(num: int, limits: Limits) -> None:
         raise ValueError(f"num: {num} images in one job; at most {limits.images} are allowed, send several jobs")
 
 
-def check_work(request: Request, cascade: Cascade, limits: Limits) -> None:
-    """Steps of every stage, sides and pixels of the result."""
-    names = cut(cascade.names, request.first, request.last, "request")
-    for link in chosen(cascade.links, request):
+def check_steps(links: Sequence[Link], limits: Limits) -> None:
+    for link in links:
         if link.settings.num_steps > limits.steps:
             raise ValueError(
                 f"settings of stage {link.name}: num_steps {link.settings.num_steps}; at most {limits.steps} are allowed"
             )
+
+
+def check_work(request: Request, cascade: Cascade, limits: Limits) -> None:
+    """Steps of every stage, sides and pixels of the result."""
+    names = cut(cascade.names, request.first, request.last, "request")
+    check_steps(chosen(cascade.links, request), limits)
     last = cascade.links[cascade.names.index(names[-1])].contract
     side = last.resolution
     h, w = request.size or (side, side)

@@ -6,6 +6,8 @@ Plain ASGI, so that streams pass through untouched. A body is read here, whole, 
 import asyncio
 import json
 import logging
+import re
+import secrets
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,7 +33,7 @@ SECURITY = {
 }
 SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 VALUES = 50_000  # commas of a body: base64 has none, and reading more values than that holds everybody up
-LEFT = 499  # in log and metrics, as nginx has it: the client left before an answer
+LEFT = 499  # in log and metrics, as nginx has it: the client left before the end of its answer
 LINGER_S = 5.0  # a refused body is still read for so long: a client that is writing does not see the answer
 
 
@@ -66,28 +68,41 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 0
+        began, status, is_whole, has_left = time.perf_counter(), 0, False, False
+
+        async def hear() -> Message:
+            nonlocal has_left
+            message = await receive()
+            has_left = has_left or (message["type"] == "http.disconnect" and not is_whole)
+            return message
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 named = {name.lower() for name, _ in message.get("headers", ())}
                 extra = [pair for pair in SECURITY_HEADERS if pair[0] not in named]
+                extra.append((b"x-request-id", scope["request_id"].encode()))
                 if b"cache-control" not in named:
                     extra.append((b"cache-control", b"no-store"))
                 message["headers"] = [*message.get("headers", ()), *extra]
             await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body")
 
         held = 0
+        scope["request_id"] = _request_id(Headers(scope=scope))
         try:
             scope["owner"] = self._owner(scope)
-            body = await self._body(scope, receive)
+            body = await self._body(scope, hear)
             held = len(body)
-            await self.app(scope, _replay(body, receive), answer)
+            await self.app(scope, _replay(body, hear), answer)
+            if has_left or not is_whole:
+                status = LEFT
         except Refused as error:
             self.metrics.refused.labels(error.code).inc()
             await refuse(error, answer)
+            if has_left:
+                status = LEFT
         except Exception:
             status = status or 500  # what uvicorn answers then
             raise
@@ -98,7 +113,7 @@ class Guard:
             spent_s = time.perf_counter() - began
             self.metrics.requests.labels(route, _method(scope), status).inc()
             self.metrics.request_s.labels(route).observe(spent_s)
-            log.info("%s %s %d %.0f ms", _method(scope), route, status, 1000 * spent_s)
+            log.info("%s %s %d %.0f ms %s", _method(scope), route, status, 1000 * spent_s, scope["request_id"])
 
     def _owner(self, scope: Scope) -> str:
         """Raises Refused for a foreign site's page and for a wrong key."""
@@ -191,6 +206,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return message
 
     return again
+
+
+def _request_id(headers: Headers) -> str:
+    """A proxy's, where it gives one that can stand in a log."""
+    given = headers.get("x-request-id", "")
+    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else f"req_{secrets.token_hex(8)}"
 
 
 def _method(scope: Scope) -> str:

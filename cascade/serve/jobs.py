@@ -56,20 +56,17 @@ class Bell:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(self._event.set)
 
-    async def heard(self, timeout_s: float) -> bool:
-        """False where it stayed silent."""
-        try:
+    async def heard(self, timeout_s: float | None) -> None:
+        """Comes back at a ring, or after timeout_s."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()
-        except TimeoutError:
-            return False
-        self._event.clear()
-        self._ringing = False  # after clear: a ring in between is a ring too many, never one too few
-        return True
+            self._event.clear()
+            self._ringing = False  # after clear: a ring in between is a ring too many, never one too few
 
 
 class Job:
-    """row: as stored. marks: after so many previews (rising) one is kept as a milestone `partial`."""
+    """row: as stored. marks: after so many previews of an image one is kept as a milestone `partial`."""
 
     def __init__(
         self,
@@ -85,7 +82,8 @@ class Job:
         self.began = time.monotonic()
         self.first_preview_s: float | None = None
         self.left_at: float | None = None  # when the last watcher went
-        self._write, self._marks, self._calls = write, marks, 0
+        self._write, self._marks = write, marks
+        self._seen: Counter[tuple[int, ...]] = Counter()  # previews of each chunk
         self._lock = threading.Lock()
         self._log: list[Entry] = []
         self._slots: dict[tuple[str, tuple[int, ...]], Entry] = {}
@@ -146,9 +144,8 @@ class Job:
         self.wake()
 
     def _keep(self, event: Preview) -> None:
-        self._calls += 1
-        if self._marks and self._calls >= self._marks[0]:
-            self._marks = self._marks[1:]
+        self._seen[event.index] += 1
+        if self._seen[event.index] in self._marks:
             self._last_id += 1
             self._log.append(Entry(self._last_id, "partial", preview=event))
 

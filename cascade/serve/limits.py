@@ -18,20 +18,23 @@ NOBODY = ""  # the owner of everything where no keys are used
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a defect
-    """status: of HTTP. code: for programs. retry_after: seconds, where trying again may help."""
+    """status: of HTTP. code: for programs. retry_after: seconds, where trying again may help. param: the field, for OpenAI's
+    clients."""
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None):
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: float | None = None, param: str | None = None
+    ):
         super().__init__(message)
-        self.status, self.code, self.retry_after = status, code, retry_after
+        self.status, self.code, self.retry_after, self.param = status, code, retry_after, param
 
 
 @contextmanager
-def mistakes() -> Iterator[None]:
-    """Around what a request means: a ValueError there is the client's."""
+def mistakes(param: str | None = None) -> Iterator[None]:
+    """Around what a request, or a field of it, means: a ValueError there is the client's."""
     try:
         yield
     except ValueError as error:
-        raise Refused(422, "invalid_request", str(error)) from None
+        raise Refused(422, "invalid_request", str(error), param=param) from None
 
 
 @dataclass(frozen=True, kw_only=True)

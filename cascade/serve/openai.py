@@ -1,7 +1,7 @@
 """`/v1/images/generations` as OpenAI's clients know it, over the same jobs.
 
-With `stream`, up to 3 previews an image, evenly over the work and as large as the result; then each picture. Who closes the
-connection cancels the work.
+With `stream`, up to 3 previews an image, the first as soon as there is one, as large as the result; then each picture. Who closes
+the connection cancels the work.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import json
 import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
@@ -25,46 +26,45 @@ from data.resize import upsample
 
 from .bodies import ImagesBody, images_request
 from .jobs import Data, Job
-from .limits import Refused
+from .limits import Refused, mistakes
 from .previews import encode
 from .refine import pixels
 from .service import Service
 from .sse import disconnected, follow
 
 log = logging.getLogger(__name__)
+PATH = "/v1/images/generations"
 STATUS = {"cancelled": 409, "out_of_memory": 503, "storage_full": 507, "storage_failed": 503, "shutting_down": 503}
 
 
 def start(service: Service, owner: str, body: ImagesBody) -> Job:
-    """Raises ValueError and Refused."""
+    """Raises Refused, where it is a mistake with the field that has it."""
     name = service.name
     if body.model not in (None, name):
-        raise Refused(404, "model_not_found", f"model {body.model!r} is not here; there is {name!r}")
-    partials = (body.partial_images or 0) if body.stream else 0
-    if body.partial_images and not body.stream:
-        raise ValueError("partial_images: only with stream")
-    return service.create(owner, images_request(body, service.cascade, service.limits), settings={}, partials=partials)
+        raise Refused(404, "model_not_found", f"model {body.model!r} is not here; there is {name!r}", param="model")
+    with mistakes("partial_images"):
+        if body.partial_images and not body.stream:
+            raise ValueError("partial_images: only with stream")
+    request, settings = images_request(body, service.cascade, service.limits)
+    with mistakes("size"):  # all else was looked at
+        return service.create(owner, request, settings=settings, partials=body.partial_images or 0)
 
 
 async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> AsyncGenerator[bytes, None]:
     """The stream of OpenAI's events; index, of the picture, is ours."""
-    shown = 0
+    shown: Counter[int] = Counter()  # partial images, by picture
     size = await to_thread.run_sync(final_size, service, job)
 
     def make(job: Job, preview: Preview) -> Data:
         images = service.allowed(job, preview)
         return {"pictures": [] if images is None else _pictures(preview.index, enlarge(images, size), body)}
 
-    async with aclosing(follow(job, 0, make, heartbeat_s=service.limits.heartbeat_s, partials=True)) as told:
-        async for each in told:
-            if each is None:
-                yield b": still here\n\n"
-                continue
-            name, _, data = each
+    async with aclosing(follow(job, 0, make, partials=True)) as told:
+        async for name, _, data in told:
             if name == "partial":
                 for picture in data.get("pictures", []):
-                    yield _event("partial_image", picture, body, partial_image_index=shown)
-                shown += 1
+                    yield _event("partial_image", picture, body, partial_image_index=shown[picture["index"]])
+                    shown[picture["index"]] += 1
             elif name in ("failed", "cancelled"):
                 yield _frame("error", {"error": data or ended(service)})
             elif name == "finished":
@@ -92,11 +92,10 @@ async def unless_left(receive: Receive, job: Job, answer: Coroutine[Any, Any, Da
 
 async def whole(service: Service, owner: str, body: ImagesBody, job: Job) -> Data:
     """The answer without a stream. Raises Refused where the job failed."""
-    last = ("cancelled", 0, Data())
-    async with aclosing(follow(job, 0, _nothing, heartbeat_s=3600, partials=True)) as told:
-        async for each in told:
-            last = each or last
-    name, _, data = last
+    name, data = "cancelled", Data()
+    async with aclosing(follow(job, 0, _nothing, partials=True)) as told:
+        async for name, _, data in told:  # noqa: B007 - of the last one
+            pass
     if name != "finished":
         data = data or ended(service)
         raise Refused(STATUS.get(data["code"], 500), data["code"], data["message"])

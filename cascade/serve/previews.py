@@ -3,7 +3,9 @@
 import base64
 import io
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from PIL import Image
@@ -18,6 +20,7 @@ from data.resize import downsample
 from .jobs import Job
 
 MAX_SIDE = 256
+LOSSLESS_SIDE = 128  # smaller pictures are shown enlarged, where the levels that WebP loses are seen
 QUALITY = 80
 
 
@@ -28,8 +31,18 @@ def pil(image: Tensor) -> Image.Image:
 
 def encode(image: Tensor, kind: str, quality: int = 90) -> bytes:
     """uint8 (c, h, w) as png, webp or jpeg."""
+    return _encode(image, kind, **({} if kind == "png" else {"quality": quality}))
+
+
+def encode_preview(image: Tensor) -> bytes:
+    """WebP; without loss where it is small."""
+    if max(image.shape[-2:]) < LOSSLESS_SIDE:
+        return _encode(image, "webp", lossless=True, quality=0, method=0)  # the quickest
+    return _encode(image, "webp", quality=QUALITY)
+
+
+def _encode(image: Tensor, kind: str, **options: int) -> bytes:
     out = io.BytesIO()
-    options: dict[str, Any] = {} if kind == "png" else {"quality": quality}
     pil(image).save(out, format=kind.upper(), **options)
     return out.getvalue()
 
@@ -47,13 +60,26 @@ def preview_data(event: Preview, images: Tensor, eta_s: float | None) -> dict[st
     """images: uint8, what may be shown of the event."""
     rows = zip(event.index, small(images), strict=True)
     pictures = [
-        {"k": k, "data": f"data:image/webp;base64,{base64.b64encode(encode(image, 'webp', QUALITY)).decode()}"}
+        {"k": k, "data": f"data:image/webp;base64,{base64.b64encode(encode_preview(image)).decode()}"}
         for k, image in rows
     ]
     return {
         "stage": event.stage, "index": list(event.index), "step": event.step, "nfe": event.nfe,
         "eta_s": eta_s, "pictures": pictures,
     }  # fmt: skip
+
+
+def partial_marks(links: Sequence[Link], sizes: Sequence[tuple[int, int]], num: int) -> tuple[int, ...]:
+    """After which previews of an image to show it, `num` times: after the first, and then evenly over the work, which goes with the
+    pixels of a call. Not after the last one where there are enough: that is the result. sizes: (h, w) of each stage's pictures."""
+    done = list(accumulate(h * w for link, (h, w) in zip(links, sizes, strict=True) for _ in range(link.nfe)))
+    calls = max(1, len(done) - 1)
+    num = min(num, calls)
+    marks: list[int] = []
+    for k in range(num):
+        even = bisect_left(done, done[-1] * k / num) + 1
+        marks.append(min(max(even, marks[-1] + 1 if marks else 1), calls - (num - 1 - k)))
+    return tuple(marks)
 
 
 def time_left(job: Job, links: Sequence[Link], stages: Mapping[str, StageStats]) -> float | None:

@@ -10,17 +10,16 @@ from contextlib import suppress
 
 from torch import Tensor
 
-from cascade.chunk import per_chunk
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Preview
-from cascade.link import Link, chosen, cut
+from cascade.link import Link, chosen, cut, sizes
 from cascade.request import Request
 
 from .bodies import RefineBody, Settings, as_stored, check_count, check_work
 from .jobs import Data, Job
 from .limits import Limits, Memory, Rate, Refused, Streams
 from .metrics import Metrics
-from .previews import preview_data, time_left
+from .previews import partial_marks, preview_data, time_left
 from .refine import refined, settings_over
 from .store import EXPIRED, JobRow, PictureRow, Store
 from .views import job_data
@@ -72,12 +71,11 @@ class Service:
         return ""
 
     def create(self, owner: str, request: Request, *, settings: Settings, parent: str = "", partials: int = 0) -> Job:
-        """partials: so many previews, evenly over the work of each image, are milestones. settings: all that were
-        said, also of stages that come later. Raises ValueError and Refused."""
+        """partials: so many previews of each image are milestones, see `partial_marks`. settings: all that were said, also
+        of stages that come later. Raises ValueError and Refused."""
         request = self.engine.fitted(request)
         links = self.links_of(request)
-        nfe = sum(link.nfe for link in links) * -(-len(request.index) // per_chunk(self.cascade.links, request))
-        marks = tuple(dict.fromkeys(nfe * (k + 1) // (partials + 1) for k in range(partials)))
+        marks = partial_marks(links, sizes(links, request), partials)
         row = JobRow(
             id=self.prefix + secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,
             request=as_stored(request, settings, links),

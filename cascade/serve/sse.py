@@ -1,7 +1,8 @@
 """Server-sent events: a job's log as a stream that a slow reader cannot make grow.
 
 What is sent is looked up when the connection takes it: a slow reader gets fewer previews and all milestones. A reader that takes
-nothing for `stall_s` is dropped.
+nothing for `stall_s` is dropped. Where nothing was sent for `heartbeat_s`, whatever the job does meanwhile, a comment is: proxies
+and readers take a silent connection for a dead one.
 """
 
 import asyncio
@@ -19,10 +20,12 @@ from starlette.types import Receive, Scope, Send
 from cascade.events import Preview
 
 from .jobs import Job
+from .limits import Limits
 from .store import ENDED
 
 PREVIEW_EVERY_S = 0.08  # of one stream; faster than eyes and not worth the encoding
 ENCODERS = 2
+HEARTBEAT = b": still here\n\n"
 Told = tuple[str, int, dict[str, Any]]
 
 
@@ -37,9 +40,9 @@ def _encoders() -> CapacityLimiter:
 
 
 async def follow(
-    job: Job, after: int, make: Callable[[Job, Preview], dict[str, Any]], *, heartbeat_s: float, partials: bool = False
-) -> AsyncGenerator[Told | None, None]:
-    """(name, number, data) of what comes after number `after`, to the end of the job; None when it was silent for long.
+    job: Job, after: int, make: Callable[[Job, Preview], dict[str, Any]], *, partials: bool = False
+) -> AsyncGenerator[Told, None]:
+    """(name, number, data) of what comes after number `after`, to the end of the job.
 
     partials: the milestones of that name instead of previews.
     """
@@ -60,36 +63,50 @@ async def follow(
                     yield entry.name, entry.id, data
             if has_ended:
                 return
-            if not await bell.heard(heartbeat_s if due <= 0 else due) and due <= 0:
-                yield None
+            await bell.heard(None if due <= 0 else due)
 
 
 async def frames(
-    counted: AbstractContextManager[object],
-    job: Job,
-    after: int,
-    make: Callable[[Job, Preview], dict[str, Any]],
-    *,
-    heartbeat_s: float,
+    counted: AbstractContextManager[object], job: Job, after: int, make: Callable[[Job, Preview], dict[str, Any]]
 ) -> AsyncGenerator[bytes, None]:
     """What `follow` gives, as bytes of the stream."""
     with counted:
         yield b"retry: 1000\n\n"
-        async with aclosing(follow(job, after, make, heartbeat_s=heartbeat_s)) as told:
-            async for each in told:
-                if each is None:
-                    yield b": still here\n\n"
-                    continue
-                name, number, data = each
+        async with aclosing(follow(job, after, make)) as told:
+            async for name, number, data in told:
                 if data or name in ENDED:
                     yield frame(number, name, data)
 
 
-class EventStream(Response):
-    """`chunks` until they end, the client leaves (then `left` is called) or it takes nothing for stall_s."""
+async def beating(chunks: AsyncGenerator[bytes, None], heartbeat_s: float) -> AsyncGenerator[bytes, None]:
+    """The chunks, and a heartbeat wherever the next one takes longer than heartbeat_s to come."""
+    async with aclosing(chunks):
+        while True:
+            coming = asyncio.create_task(_next(chunks))
+            try:
+                while not (await asyncio.wait((coming,), timeout=heartbeat_s))[0]:
+                    yield HEARTBEAT
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+            chunk = coming.result()
+            if chunk is None:
+                return
+            yield chunk
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], *, stall_s: float, left: Callable[[], None] = lambda: None):
-        self.chunks, self.stall_s, self.left = chunks, stall_s, left
+
+async def _next(chunks: AsyncGenerator[bytes, None]) -> bytes | None:
+    async for chunk in chunks:
+        return chunk
+    return None
+
+
+class EventStream(Response):
+    """`chunks`, with heartbeats, until they end, the client leaves (then `left` is called) or it takes nothing for stall_s."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], limits: Limits, *, left: Callable[[], None] = lambda: None):
+        self.chunks, self.stall_s, self.left = beating(chunks, limits.heartbeat_s), limits.stall_s, left
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

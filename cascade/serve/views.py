@@ -1,6 +1,7 @@
 """What clients get to read."""
 
 from collections.abc import Sequence
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -21,13 +22,102 @@ class Accepted(TypedDict):
 
 
 class Error(TypedDict):
+    """param: the field that is wrong, on OpenAI's route."""
+
     code: str
     message: str
     type: str
+    param: NotRequired[str | None]
 
 
 class ErrorBody(TypedDict):
     error: Error
+
+
+class Failure(TypedDict):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    stage: NotRequired[str]
+
+
+class StageView(TypedDict):
+    """done: numbers of the pictures that are there, urls: where."""
+
+    name: str
+    side: int
+    done: list[int]
+    urls: list[str]
+
+
+class JobView(TypedDict):
+    """until: the stage it holds after, "" for the last one. size: [width, height]. images: their numbers."""
+
+    id: str
+    state: Literal["queued", "running", "held", "finished", "failed", "cancelled", "expired"]
+    created: float
+    parent: str | None
+    prompts: list[str]
+    labels: list[int]
+    num: int
+    seed: int
+    settings: dict[str, dict[str, Any]]
+    size: list[int] | None
+    images: list[int]
+    stages: list[StageView]
+    until: str
+    url: str
+    events: str
+    error: NotRequired[Failure | None]
+
+
+class JobsView(TypedDict):
+    jobs: list[JobView]
+
+
+class ModelStage(TypedDict):
+    name: str
+    side: int
+    low_res: int | None
+    nfe: int
+    settings: dict[str, Any]
+    ranges: dict[str, Any]
+
+
+class CascadeView(TypedDict):
+    stages: list[ModelStage]
+    conditioning: Literal["text", "class", "none"]
+    num_classes: int
+    classes: list[str]
+    limits: dict[str, int]
+
+
+class ModelView(TypedDict):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    cascade: CascadeView
+
+
+class ModelsView(TypedDict):
+    object: Literal["list"]
+    data: list[ModelView]
+
+
+class ImageView(TypedDict):
+    b64_json: str
+
+
+class ImagesView(TypedDict):
+    """usage: nothing is counted in tokens, all are 0."""
+
+    created: int
+    data: list[ImageView]
+    output_format: Literal["png", "webp", "jpeg"]
+    size: str
+    usage: dict[str, Any]
 
 
 def accepted(job: Job, stages: list[str]) -> Accepted:

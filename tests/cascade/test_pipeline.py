@@ -264,6 +264,21 @@ def test_a_request_that_does_not_fit_this_cascade(images, classes, options, mess
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": ("a cat",)}, "a prompt, but {} takes no text"),
+        ({"labels": (1,)}, "a class label, but {} takes none"),
+    ],
+)
+def test_a_part_of_a_cascade_does_not_speak_for_the_whole(model, options, message):
+    """Its base stage may take what these do not."""
+    part = Cascade(model.links[1:])
+    with pytest.raises(ValueError, match=r"^request: [^\n]*$") as error:
+        part.check(Request(low_res=torch.zeros(1, 3, 8, 8, dtype=torch.uint8), **options))
+    assert message.format("what is used of this cascade (sr_16)") in str(error.value)
+
+
 def test_super_resolution_alone_needs_pictures(networks):
     sharpen = Cascade(networks.links[1:])
     with pytest.raises(ValueError, match="starts with sr_16, a super-resolution stage; give a picture"):

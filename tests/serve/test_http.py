@@ -16,8 +16,9 @@ from cascade.pictures import read_metadata
 from cascade.request import Request
 from cascade.serve.paths import PATHS, path_of
 from cascade.serve.refine import pixels
+from data.batch import to_uint8
 from tests.cascade.chains import tiny
-from tests.serve.serving import FEW, MANY, Client, Serving, b64, load, parsed, slowed
+from tests.serve.serving import FEW, MANY, Client, Serving, around, b64, load, parsed, slowed
 
 
 def picture(client: Client, url: str) -> np.ndarray:
@@ -55,6 +56,22 @@ def test_a_preview_is_a_picture_of_each_image(client: Client):
         assert Image.open(io.BytesIO(base64.b64decode(content))).size == (side, side)
         assert 1 <= data["step"] <= data["nfe"]
         assert data["eta_s"] is None or data["eta_s"] >= 0
+
+
+def test_a_small_preview_is_what_the_network_gave(serve):
+    """Up to 128 px nothing is lost: the page shows them enlarged."""
+    given = set()
+    spied = around(load(), lambda found, sigma: given.add(to_uint8(found[0]).permute(1, 2, 0).numpy().tobytes()))
+    client = serve(cascade=spied).client
+    settings = {"base_16": {"num_steps": 20, "guidance_scale": 1.0}, "sr_64": {"num_steps": 20}}
+    shown = [
+        data["pictures"][0]["data"].partition(",")[2]
+        for _, name, data in client.events(client.start(settings=settings)["id"])
+        if name == "preview"
+    ]
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(each))).convert("RGB")) for each in shown]
+    assert {picture.shape for picture in pictures} == {(16, 16, 3), (64, 64, 3)}
+    assert all(picture.tobytes() in given for picture in pictures)
 
 
 def test_the_pictures_are_those_of_the_pipeline(client: Client, cascade):

@@ -170,7 +170,7 @@ def test_fault45_a_prompt_for_classes_and_a_label_too_high(serve, tmp_path):
     assert "class labels" in text.json()["error"]["message"]
     assert client.post("/v1/jobs", json={"labels": [4]}).status_code == 422
     openai = client.post("/v1/images/generations", json={"prompt": "red heart"})
-    assert openai.status_code == 422
+    assert (openai.status_code, openai.json()["error"]["param"]) == (400, "prompt")
     assert client.run(prompts=[], labels=[3], settings={})["state"] == "finished"
 
 

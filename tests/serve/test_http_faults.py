@@ -69,6 +69,8 @@ def test_fault43_disconnect_while_queued(slow: Serving):
 
 
 def test_fault43_disconnect_of_openais_clients(slow: Serving, caplog):
+    """The log and the metrics say that they left, not what they would have got."""
+    caplog.set_level("INFO", "cascade.serve")
     body = {"prompt": "red heart"}
     for extra in ({}, {"stream": True, "partial_images": 1}):
         with socket.create_connection(("127.0.0.1", slow.port)) as connection:
@@ -78,6 +80,17 @@ def test_fault43_disconnect_of_openais_clients(slow: Serving, caplog):
             until(lambda: slow.engine.waiting == 1)
         until(lambda: slow.engine.waiting == 0, 0.5 + 3 * CALL_S)  # 24 calls would be 1.2 s
     assert "Traceback" not in caplog.text
+    until(lambda: caplog.text.count("POST /v1/images/generations 499 ") == 2)
+
+
+def test_a_watcher_that_leaves_is_told_from_one_that_saw_the_end(slow: Serving, caplog):
+    caplog.set_level("INFO", "cascade.serve")
+    job = slow.client.start()["id"]
+    with streaming(slow.client, job) as events:
+        next(events)
+    until(lambda: "GET /v1/jobs/{job}/events 499 " in caplog.text)
+    slow.client.events(job)
+    until(lambda: "GET /v1/jobs/{job}/events 200 " in caplog.text)
 
 
 def test_fault43_disconnect_while_idle(slow: Serving):
