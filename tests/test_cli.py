@@ -144,6 +144,14 @@ def test_fault21_a_run_leaves_what_sampling_needs_and_a_person_wants(trained):
         assert [line["nimg"] for line in lines] == [8, 16, 24, 32]
 
 
+def test_magnitudes_are_logged_where_they_are_asked_for(trained, small, shards, tmp_path):
+    assert call(train.main, small, "base_8", "--data", shards, "--out", tmp_path, "--norms") == 0
+    logged = (tmp_path / "base_8" / "metrics.jsonl").read_text()
+    assert '"weight_rms/net.conv_in.weight"' in logged
+    assert '"activation_rms/net"' in logged
+    assert "_rms/" not in (trained / "base_8" / "metrics.jsonl").read_text()
+
+
 def test_the_same_command_again_has_nothing_to_do(trained, small, shards, capsys):
     before = [path.stat().st_mtime_ns for path in sorted((trained / "base_8" / "bundle").iterdir())]
     assert call(train.main, small, "base_8", "--data", shards, "--out", trained) == 0

@@ -36,6 +36,20 @@ def test_the_size_that_is_fastest_an_image(monkeypatch, seconds, best):
     assert batching.best_batch(None) == best
 
 
+def test_sizes_beyond_two_that_are_no_faster_are_not_met(monkeypatch):
+    """Each costs a start its time, and a compiled network the memory of a graph."""
+    met = []
+
+    def timed(link):
+        for rows in batching.SIZES:
+            met.append(rows)
+            yield rows, float(rows)
+
+    monkeypatch.setattr(batching, "timed", timed)
+    assert batching.best_batch(None) == 1
+    assert met == [1, 2, 4]
+
+
 def test_memory_that_ends_is_no_error(monkeypatch):
     denoise = Stage.denoise
 

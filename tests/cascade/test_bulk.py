@@ -142,6 +142,23 @@ def test_another_request_is_refused(whole):
     assert bytes_of(whole) == before
 
 
+def test_a_whole_shard_ends_in_zeros_at_a_record(tmp_path):
+    """What a power cut leaves of one does not, wherever it cuts."""
+    path = tmp_path / "train-00000.tar"
+    assert not bulk.is_whole(path)
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("000000000.png")
+        member.size = 2 * bulk.RECORD
+        tar.addfile(member, io.BytesIO(b"x" * member.size))
+    whole = path.read_bytes()
+    assert len(whole) % bulk.RECORD == 0
+    assert bulk.is_whole(path)
+    cuts = (b"", whole[: bulk.RECORD], whole[: 2 * bulk.RECORD], whole[:-512], whole[:-1024] + b"x" + bytes(1023))
+    for cut in (*cuts, whole[:-1] + b"x"):
+        path.write_bytes(cut)
+        assert not bulk.is_whole(path), len(cut)
+
+
 @pytest.mark.parametrize("said", ["[]", "null", "{", '"x"', ""])
 def test_a_damaged_record_of_the_request(tmp_path, said):
     (tmp_path / "request.json").write_text(said)

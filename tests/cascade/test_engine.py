@@ -131,6 +131,23 @@ def test_a_large_request_does_not_hold_up_small_ones_and_is_not_starved(networks
     assert ended.index("large") < 60  # newcomers never ceased, yet it came to its end before the last of them
 
 
+def test_a_large_request_delays_a_small_one_by_a_chunk(networks):
+    """All of its chunks run when the small one comes, which is seen at once and then waits for those that came before it."""
+    engine, ended = Engine(networks, batch=dict.fromkeys(networks.names, 1)), []
+
+    def listen(name):
+        return lambda event: ended.append(name) if isinstance(event, StageFinished) else None
+
+    engine.submit(Request(num=12, batch=1, last="base_8"), listen("large"))
+    engine.tick()
+    engine.tick()
+    engine.submit(Request(num=1, seed=1, last="base_8"), listen("small"))
+    while engine.tick():
+        pass
+    assert ended.count("large") == 12
+    assert ended.index("small") <= 2
+
+
 def test_every_stage_has_its_share_of_the_clock(networks):
     engine = Engine(networks, batch=dict.fromkeys(networks.names, 2))
     seen = Counter()

@@ -109,6 +109,27 @@ def test_validation_draws_what_no_training_does(place, tmp_path):
     assert by_seed[0] != pytest.approx(by_seed[1], rel=1e-3)
 
 
+def test_what_judges_keeps_nothing_for_a_backward_pass(place, tmp_path):
+    """Validation, with what the stage below paints, and a grid take the memory of a forward pass, not that of an update."""
+    pack(
+        write_folder(tmp_path / "pictures", 30, 16),
+        tmp_path / "shards",
+        Settings(size=16, shards=4, val=0.3),
+        workers=0,
+    )
+    base, sr = base_config(), sr_config()
+    batches = list(validate.held_out(sr, tmp_path / "shards", 8))
+    below, stage = wake(build_stage(base)).eval(), wake(build_stage(sr)).eval()
+    recording = []
+    for each in (below.net, stage.net):
+        each.register_forward_hook(lambda *_: recording.append(torch.is_grad_enabled()))
+    low_res = validate.painted_again(below, batches, sr.low_res)
+    assert validate.Validation(batches, low_res).losses(stage).keys() == {"val_loss", "val_loss_generated"}
+    sample_grid(stage, batches[0])
+    assert len(recording) >= 4
+    assert not any(recording)
+
+
 @pytest.mark.parametrize("crop", [0, 8], ids=["whole", "crop"])
 def test_a_given_low_res_is_flipped_and_cropped_with_its_truth(crop):
     """The picture's own low_res, given, is what the stage makes itself of the picture."""

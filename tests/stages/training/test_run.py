@@ -17,6 +17,7 @@ from data.batch import Cond
 from stages.base import BaseStage
 from stages.bundle import load_bundle, read_sidecar
 from stages.config import StageConfig
+from stages.nets.blocks import Block
 from stages.training.checkpoints import nimg_of
 from stages.training.checks import micro_batch
 from stages.training.loop import train
@@ -176,6 +177,54 @@ class TestNaN:
         assert nimg_of(RunDir(out).latest()) == 24
         train(base_config(), name="base_8", data=shards, out=out, place=place)
         assert_equal_runs(out, finished)
+
+
+class TestSettings:
+    """What a run makes of its settings, seen in the network while it trains."""
+
+    @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+    def test_the_network_computes_in_the_precision_asked_for(self, shards, place, tmp_path, precision, dtype):
+        seen = set()
+
+        def look(module, _inputs, output):
+            if isinstance(module, Block) and torch.is_grad_enabled():
+                seen.add(output.dtype)
+
+        hook = torch.nn.modules.module.register_module_forward_hook(look)
+        try:
+            train(base_config(images=8, precision=precision), name="base_8", data=shards, out=tmp_path, place=place)
+        finally:
+            hook.remove()
+        assert seen == {dtype}
+
+    def test_activations_are_kept_or_computed_again(self, shards, place, tmp_path):
+        kept = []
+        for again in (False, True):
+            sizes: list[int] = []
+            config = base_config(images=8, checkpoint_activations=again)
+            with torch.autograd.graph.saved_tensors_hooks(lambda t, to=sizes: to.append(t.nbytes) or t, lambda t: t):
+                train(config, name="base_8", data=shards, out=tmp_path / str(again), place=place)
+            kept.append(sum(sizes))
+        assert 0 < kept[1] < 0.5 * kept[0]
+
+    def test_averages_stay_where_an_update_is_skipped(self, shards, place, tmp_path, monkeypatch):
+        """Two updates and a skipped one: the averages of two."""
+        forward = BaseStage.forward
+
+        def poisoned(stage, batch, seed):
+            losses = forward(stage, batch, seed)
+            return losses._replace(loss=losses.loss * torch.nan) if batch.index[0] == 16 else losses
+
+        monkeypatch.setattr(BaseStage, "forward", poisoned)
+        found = []
+        for images in (16, 24):
+            out = tmp_path / str(images)
+            train(base_config(images=images, save_every=8), name="base_8", data=shards, out=out, place=place)
+            found.append([load_file(RunDir(out).latest() / f"ema-{each}.safetensors") for each in (16, 64)])
+        assert nimg_of(RunDir(tmp_path / "24").latest()) == 24
+        assert_close(found[1], found[0], rtol=0, atol=0)
+        weights = load_file(RunDir(tmp_path / "16").latest() / "state.safetensors")
+        assert any(not torch.equal(tensor, weights[f"weights/{name}"]) for name, tensor in found[0][1].items())
 
 
 def test_a_stage_needs_no_other_stage_s_files(shards, place, finished, tmp_path):
