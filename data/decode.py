@@ -16,15 +16,17 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from data.bounds import MAX_TEXT_CHUNK, TooMuchError, check_bounds, check_exif, check_length, light_profile
 from data.tar import MEMBER_LIMITS
 
 MAX_PIXELS = 50_000_000  # 150 MB as RGB; a bomb of a few KB can claim more
 FORMATS = ("JPEG", "PNG", "WEBP")
 PACK_FORMATS = (*FORMATS, "GIF", "BMP", "TIFF", "AVIF")
 MAX_CLASSES = 100_000
-# Of one compressed text in a PNG; Pillow's 1 MiB refuses pictures whose maker keeps its whole graph there. All texts of a
-# picture together are bound by Pillow's MAX_TEXT_MEMORY, 64 MiB.
-PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
+TURNED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # where a PNG says which side is up
+# Pillow's 1 MiB refuses pictures whose maker keeps its whole graph in a text. All texts of a PNG together are bound by Pillow's
+# MAX_TEXT_MEMORY, 64 MiB.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT_CHUNK
 
 Color = tuple[int, int, int]
 WHITE: Color = (255, 255, 255)
@@ -44,7 +46,10 @@ def decode_image(
         if shrink_to and image.format == "JPEG":
             image.draft(None, (2 * shrink_to, 2 * shrink_to))  # type: ignore[arg-type]
         image.load()
+        _check_exif(image)
         return _to_srgb(image, background)
+    except TooMuchError:
+        raise
     except Exception as error:
         raise ValueError(f"broken {image.format} picture: {_short(error)}") from error
 
@@ -83,13 +88,20 @@ def image_size(content: bytes, formats: tuple[str, ...] = PACK_FORMATS) -> tuple
     image = _opened(content, formats)
     _check_pixels(image)
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation) if image.info else None
+        if image.format == "PNG" and "exif" not in image.info and any(kind in content for kind in TURNED):
+            image.load()  # it may lie behind the pixels
+        _check_exif(image)
+        exif = Image.Image.getexif(image)  # a PNG's own method decodes the picture
+        turned = exif.get(ExifTags.Base.Orientation)
+    except TooMuchError:
+        raise
     except Exception as error:
         raise ValueError(f"broken {image.format} picture: {_short(error)}") from error
     return (image.width, image.height) if turned in (5, 6, 7, 8) else (image.height, image.width)
 
 
 def _opened(content: bytes, formats: tuple[str, ...]) -> ImageFile:
+    check_bounds(content)
     try:
         return Image.open(io.BytesIO(content), formats=formats)
     except Exception as error:  # whatever a decoder raises about foreign bytes is one kind of fault
@@ -100,6 +112,15 @@ def _opened(content: bytes, formats: tuple[str, ...]) -> ImageFile:
 def _check_pixels(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"more pixels than are decoded: {image.width} x {image.height}, at most {MAX_PIXELS:,}")
+
+
+def _check_exif(image: Image.Image) -> None:
+    """Before Pillow parses it."""
+    exif, text = image.info.get("exif"), image.info.get("Raw profile type exif")
+    if exif is None and text:
+        check_length(len(text) // 2)
+        exif = bytes.fromhex("".join(text.split("\n")[3:]))  # as Pillow reads it
+    check_exif(exif or b"")
 
 
 def to_array(image: Image.Image) -> np.ndarray:
@@ -184,7 +205,7 @@ def _through_profile(image: Image.Image, icc: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(light_profile(icc)))
     if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(profile).lower():
         return None
     return ImageCms.buildTransform(profile, _srgb(), mode, "RGB")

@@ -19,6 +19,7 @@ from cascade.serve import app, bodies
 from cascade.serve.guard import COOKIE
 from cascade.serve.limits import Keys, Limits
 from tests.cascade.chains import tiny
+from tests.data import bombs as small
 from tests.serve.serving import FEW, Client, Serving, b64, read_all
 
 GOOD: dict[str, Any] = {"prompts": ["red heart"]}
@@ -338,6 +339,17 @@ def test_fault47_upload_bombs(client: Client, content: bytes, status: int):
     client.error(answer)
     assert time.monotonic() - began < 5
     assert peak_rss() - before < 150
+
+
+@pytest.mark.parametrize(("content", "why"), (SMALL := small.refused()).values(), ids=SMALL.keys())
+def test_fault47_small_files_that_ask_for_much_work(client: Client, content: bytes, why: str):
+    """Refused before the work, whatever it would be: the processor's time is this process's, client and server together."""
+    body = json.dumps({"image": b64(content), "fit": True}).encode()
+    began = time.process_time()
+    answer = client.post("/v1/jobs", content=body, headers=JSON)
+    assert time.process_time() - began < 1
+    assert (answer.status_code, client.error(answer)) == (422, "invalid_request")
+    assert answer.json()["error"]["message"].startswith(f"image: {why}")
 
 
 def test_fault47_large_pictures_come_one_after_the_other(serve, monkeypatch):

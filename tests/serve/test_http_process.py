@@ -8,12 +8,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
-from tests.serve.serving import FEW, MANY, ROOT, Child, until
+from tests.data import bombs
+from tests.serve.serving import FEW, MANY, ROOT, Child, b64, until
 
 SLOW = {"base_16": {"num_steps": 100, "sampler": "heun"}, "sr_64": {"num_steps": 100, "sampler": "heun"}}
 
@@ -89,6 +92,34 @@ def test_fault54_sigterm_drains(child):
     assert "Traceback" not in server.log.read_text()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/healthz")
+
+
+def test_fault47_bombs_hold_up_neither_other_uploads_nor_sigterm(child):
+    """Two at once, as many as are decoded at once."""
+    server: Child = child("--drain-s", "0.5")
+    process = psutil.Process(server.process.pid)
+    bomb = {"image": b64(bombs.scans(10_000)), "fit": True}
+    good = {"image": b64(bombs.saved(bombs.photo(16, 16))), "settings": {"sr_64": {"num_steps": 1}}}
+    server.client.post("/v1/jobs", json=good)
+
+    def spent_s() -> float:
+        return sum(process.cpu_times()[:2])
+
+    with ThreadPoolExecutor(2) as pool:
+        before = spent_s()
+        sent = [pool.submit(httpx.post, f"{server.url}/v1/jobs", json=bomb, timeout=60) for _ in range(2)]
+        until(lambda: sum(answer.done() for answer in sent) or spent_s() > before)
+        answer = server.client.post("/v1/jobs", json=good)
+        assert answer.status_code == 202
+        assert spent_s() - before < 3
+        assert [each.result().status_code for each in sent] == [422, 422]
+        assert "more scans than are decoded" in sent[0].result().json()["error"]["message"]
+
+        sent = [pool.submit(httpx.post, f"{server.url}/v1/jobs", json=bomb, timeout=60) for _ in range(2)]
+        until(lambda: sum(answer.done() for answer in sent) or spent_s() > before)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(15) == 0
+    assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.matrix

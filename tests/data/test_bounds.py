@@ -1,0 +1,90 @@
+"""A small file that asks for much work is refused before the work: everywhere that pictures are read, in one line."""
+
+import io
+import time
+
+import pytest
+from PIL import Image
+
+from cascade.given import given_files
+from data.decode import FORMATS, PACK_FORMATS, decode_image, image_size, load_image
+from data.packer import pack
+from data.settings import Settings
+from tests.data import bombs
+
+BOMBS = bombs.refused()
+LEGITIMATE = bombs.legitimate()
+PACKED = bombs.refused_when_packed()
+CPU_S = 0.5  # of the processor, for a refusal
+
+
+@pytest.mark.parametrize("read", [decode_image, image_size], ids=["decoded", "measured"])
+@pytest.mark.parametrize("name", BOMBS)
+def test_fault31_work_is_refused_before_it_is_done(name, read):
+    content, why = BOMBS[name]
+    began = time.process_time()
+    with pytest.raises(ValueError, match="more") as error:
+        read(content, formats=FORMATS)
+    assert time.process_time() - began < CPU_S
+    assert str(error.value).startswith(why)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_fault31_work_is_refused_before_a_file_is_packed(name):
+    content, why = PACKED[name]
+    for read in (decode_image, image_size):
+        began = time.process_time()
+        with pytest.raises(ValueError, match="more") as error:
+            read(content, formats=PACK_FORMATS)
+        assert time.process_time() - began < CPU_S
+        assert str(error.value).startswith(why)
+
+
+@pytest.mark.filterwarnings("ignore:Tag data larger than file")
+@pytest.mark.parametrize("name", LEGITIMATE)
+def test_pictures_that_only_look_like_bombs_are_read(name):
+    content = LEGITIMATE[name]
+    image = decode_image(content, formats=PACK_FORMATS)
+    assert image_size(content) == (image.height, image.width)
+    with Image.open(io.BytesIO(content)) as plain:
+        assert image.size == plain.size
+
+
+def test_fault31_a_picture_that_asks_for_much_work_is_packed_around(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("a.png", "c.jpg"):
+        (source / name).write_bytes(bombs.saved(bombs.photo(), "JPEG" if name == "c.jpg" else "PNG"))
+    (source / "b.jpg").write_bytes(BOMBS["10,000 scans"][0])
+    (source / "d.gif").write_bytes(PACKED["comments of a GIF"][0])
+    began = time.process_time()
+    index = pack(source, tmp_path / "out", Settings(size=64, max_bad=0.5), workers=0)
+    assert time.process_time() - began < 5
+    assert index.num_images == {"train": 2}
+    assert index.skipped["more scans than are decoded"].names == [
+        "b.jpg (over 100 of 2000 x 1500 px, at most 100; save it as a PNG, or as a JPEG that is not progressive)"
+    ]
+    assert index.skipped["more blocks before the first frame than are read"].num == 1
+
+
+def test_fault31_a_users_own_picture_is_refused_by_name(tmp_path):
+    """As `sample.py --image` reads it."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(BOMBS["10,000 scans"][0])
+    for read in (load_image, lambda path: given_files([path])):
+        with pytest.raises(ValueError, match=r"photo\.jpg: more scans than are decoded: over 100 of 2000 x 1500 px, "):
+            read(path)
+
+
+def test_the_size_of_a_png_is_known_without_its_pixels():
+    content = bombs.saved(bombs.photo(), dpi=(72, 72))
+    assert image_size(content[: content.index(b"IDAT") + 20]) == (192, 256)
+
+
+def test_fault31_the_stages_of_a_profile_are_not_all_gone_through():
+    """They are optional: what the profile says otherwise holds."""
+    content = bombs.saved(Image.new("RGB", (8, 8), (200, 100, 30)), icc_profile=bombs.slow_profile(5000))
+    began = time.process_time()
+    assert decode_image(content).getpixel((0, 0)) == (200, 100, 30)
+    assert time.process_time() - began < CPU_S
