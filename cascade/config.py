@@ -11,6 +11,7 @@ from stages.bundle import first_error
 from stages.config import BaseConfig, StageConfig, Strict, SuperResConfig
 
 PRESETS = Path(__file__).parent / "presets"
+MAX_NAME = 100  # characters for which a nearest name is looked for: of a megabyte that takes for ever
 
 # part of paths, of dotted overrides and of options
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
@@ -125,6 +126,8 @@ def stage_of(config: CascadeConfig, name: str) -> StageConfig:
 
 def nearest(name: str, allowed) -> str:
     """ "; did you mean ...?", or nothing."""
+    if len(name) > MAX_NAME:
+        return ""
     close = difflib.get_close_matches(name, list(allowed), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -91,16 +91,37 @@ class Engine:
         )
         return replace(request, batch=max(1, min(request.batch, *rooms)))
 
-    def submit(self, request: Request, listen: Callable[[Event], None]) -> Ticket:
-        """Accepts a request; `listen` is called in the engine's thread and must return at once. Raises ValueError for what the user
-        can mend, QueueFullError where there is no room."""
-        plan = Plan.of(request, self.cascade.links, self.cascade.conditions)
+    def check_room(self, num: int, owner: str = "", most: int | None = None) -> None:
+        """Raises QueueFullError where `submit` would, for a request of num images."""
         with self._changed:
-            if self._closed:
-                raise QueueFullError("no new requests are accepted, the engine stops", 60.0)
-            ticket = self._schedule.accept(plan, listen, self._wake)
-            self._changed.notify_all()
+            self._check_open()
+            self._schedule.check(num, owner, most)
+
+    def submit(
+        self, request: Request, listen: Callable[[Event], None], *, owner: str = "", most: int | None = None
+    ) -> Ticket:
+        """Accepts a request; `listen` is called in the engine's thread and must return at once. owner: who shares the engine with
+        other owners equally; most: images that wait for him, where there is a limit. Raises ValueError for what the user can mend,
+        QueueFullError where there is no room, and that before anything is encoded."""
+        num = len(request.index)
+        with self._changed:
+            self._check_open()
+            self._schedule.reserve(num, owner, most)
+        try:
+            plan = Plan.of(request, self.cascade.links, self.cascade.conditions)
+            with self._changed:
+                self._check_open()
+                ticket = self._schedule.accept(plan, listen, self._wake, owner)
+                self._changed.notify_all()
+        except BaseException:
+            with self._changed:
+                self._schedule.release(num, owner)
+            raise
         return ticket
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise QueueFullError("no new requests are accepted, the engine stops", 60.0)
 
     @torch.inference_mode()
     def tick(self, worker: int = 0) -> bool:
@@ -129,7 +150,7 @@ class Engine:
             return True
         spent = time.perf_counter() - began
         with self._changed:
-            stage.count(sum(ask.rows for ask in asks), spent)
+            self._schedule.answered(chosen, spent)
         for one, x0_hat in zip(chosen, answers, strict=True):
             self._step(one, x0_hat)
         return True

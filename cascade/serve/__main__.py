@@ -8,7 +8,6 @@ Prints one line when it is ready. Exit codes: 0 after SIGTERM, 2 a mistake that 
 
 import logging
 import signal
-import sys
 import warnings
 import webbrowser
 from pathlib import Path
@@ -49,6 +48,7 @@ def main(
     precision: options.Precision = "fp32",
     download: options.Download = False,
     log_prompts: options.LogPrompts = False,
+    log_json: options.LogJson = False,
     open_: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
 ) -> None:
     """Serve a cascade over HTTP, with a page."""
@@ -56,11 +56,12 @@ def main(
     options.check_open(host, keys, no_keys)
     options.check_precision(precision)
 
-    from .limits import Keys
+    from . import logs
+    from .keys import Keys
     from .server import Server, listen
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # odd pictures of clients are no news for the log
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logs.start(as_json=log_json)
     known = Keys.read(keys) if keys else None
     hosts = options.hosts_of(host, allow_host)
     limits = options.limits_of(

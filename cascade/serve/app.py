@@ -13,19 +13,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cascade.config import nearest
 
-from . import openai
+from . import logs, openai
 from .bodies import ImagesBody, JobBody, RefineBody, job_request
 from .docs import docs_page
 from .guard import Guard, error_body, error_headers
 from .jobs import Data, Job
-from .limits import Keys, Refused, mistakes
+from .keys import Keys
+from .limits import Refused, mistakes
 from .models import models
 from .schema import Routes
 from .service import Service
-from .sse import EventStream, frames
+from .sse import EventStream, counted, frames
 from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelView, accepted
 
 log = logging.getLogger(__name__)
@@ -65,11 +67,25 @@ def routes(service: Service, *, keyed: bool = False) -> Routes:
     """Without the guard: whoever calls must put the `owner` into the scope."""
     app = Routes(keyed=keyed, title=f"Cascade {service.name}", docs_url=None, redoc_url=None)
     app.state.service = service
+    app.add_middleware(Informed, service=service)
     add_errors(app)
     add_jobs(app, service)
     add_openai(app, service)
     add_pages(app, service)
     return app
+
+
+class Informed:
+    """What the guard says of who asks, for the service and the log; the guard may be in another process."""
+
+    def __init__(self, app: ASGIApp, service: Service):
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "share" in scope:
+            self.service.shares[scope["owner"]] = scope["share"]
+            logs.begin(scope["about"])
+        await self.app(scope, receive, send)
 
 
 def owner(request: Request) -> str:
@@ -176,11 +192,11 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         said = last_event_id or after or "0"
         if not (said.isascii() and said.isdecimal() and len(said) < 19):
             raise Refused(422, "invalid_request", "Last-Event-ID: not a number of an event")
-        service.streams.check()
         found = await to_thread.run_sync(service.find, owner(request), job)
         if found.has_ended and not found.since(int(said), previews=False):
             return Response(status_code=204)  # tells an EventSource not to come again
-        return EventStream(frames(service.streams, found, int(said), service.preview), service.limits)
+        place = service.streams.reserve(owner(request), service.share(owner(request)).streams)
+        return EventStream(frames(place, found, int(said), service.preview), service.limits)
 
     @app.delete("/v1/jobs/{job}", status_code=204)
     def cancel(request: Request, job: str) -> None:
@@ -228,10 +244,11 @@ def add_openai(app: FastAPI, service: Service) -> None:
     async def generate(request: Request, body: ImagesBody) -> Any:
         """OpenAI's images.generate. Use stream: without it nothing is sent before all is done, and what lies between may give up
         (nginx after 60 s), which cancels the work. seed, steps, guidance and settings {stage: {...}} are ours."""
-        service.admit(owner(request))
+        await to_thread.run_sync(service.admit, owner(request))
+        place = service.streams.reserve(owner(request), service.share(owner(request)).streams) if body.stream else None
         job = await to_thread.run_sync(openai.start, service, owner(request), body)
-        if body.stream:
-            chunks = openai.streamed(service, owner(request), body, job)
+        if place is not None:
+            chunks = counted(place, openai.streamed(service, owner(request), body, job))
             return EventStream(chunks, service.limits, left=job.cancel)
         return await openai.unless_left(request.receive, job, openai.whole(service, owner(request), body, job))
 

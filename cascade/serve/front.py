@@ -38,6 +38,8 @@ SCOPE = [
     "root_path",
     "headers",
     "owner",
+    "share",
+    "about",
 ]
 IMAGES = "/v1/images/generations"
 MAKES = ("/v1/jobs", IMAGES)

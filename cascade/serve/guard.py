@@ -15,12 +15,16 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .limits import NOBODY, Keys, Limits, Refused
+from . import logs
+from .keys import Keys, Share
+from .limits import NOBODY, Guesses, Limits, Refused
 from .metrics import HttpMetrics
 from .paths import path_of
 
 log = logging.getLogger("cascade.serve")
 PUBLIC = ("/", "/page.js", "/page.css", "/healthz", "/readyz", "/docs", "/openapi.json")
+REQUEST = re.compile(r"[\w.:@=+/-]{1,128}", re.ASCII)  # ids that clients and proxies give
+JOB = re.compile(r"/v1/jobs/([\w-]{1,64})(?:/|$)", re.ASCII)
 COOKIE = "cascade_key"  # for <img> and EventSource, which send no header of ours
 SECURITY = {
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
@@ -62,6 +66,7 @@ class Guard:
     ):
         self.app, self.limits, self.metrics, self.keys, self.hosts = app, limits, metrics, keys, hosts
         self._reading = 0  # bytes of bodies
+        self.guesses = Guesses()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,13 +81,16 @@ class Guard:
             has_left = has_left or (message["type"] == "http.disconnect" and not is_whole)
             return message
 
+        about = scope["about"] = _about(scope)
+        logs.begin(about)
+
         async def answer(message: Message) -> None:
             nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 named = {name.lower() for name, _ in message.get("headers", ())}
                 extra = [pair for pair in SECURITY_HEADERS if pair[0] not in named]
-                extra.append((b"x-request-id", scope["request_id"].encode()))
+                extra.append((b"x-request-id", about.request.encode()))
                 if b"cache-control" not in named:
                     extra.append((b"cache-control", b"no-store"))
                 message["headers"] = [*message.get("headers", ()), *extra]
@@ -90,9 +98,9 @@ class Guard:
             is_whole = message["type"] == "http.response.body" and not message.get("more_body")
 
         held = 0
-        scope["request_id"] = _request_id(Headers(scope=scope))
         try:
-            scope["owner"] = self._owner(scope)
+            scope["owner"] = about.key = self._owner(scope)
+            scope["share"] = self.keys.share(about.key) if self.keys else Share()
             body = await self._body(scope, hear)
             held = len(body)
             await self.app(scope, _replay(body, hear), answer)
@@ -113,7 +121,8 @@ class Guard:
             spent_s = time.perf_counter() - began
             self.metrics.requests.labels(route, _method(scope), status).inc()
             self.metrics.request_s.labels(route).observe(spent_s)
-            log.info("%s %s %d %.0f ms %s", _method(scope), route, status, 1000 * spent_s, scope["request_id"])
+            said = {"method": _method(scope), "route": route, "status": status, "ms": round(1000 * spent_s)}
+            log.info("%s %s %d %d ms", *said.values(), extra={"said": said})
 
     def _owner(self, scope: Scope) -> str:
         """Raises Refused for a foreign site's page and for a wrong key."""
@@ -129,6 +138,8 @@ class Guard:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         key = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "") or _cookie(headers)
         owner = self.keys.owner(key)
+        if key:
+            self.guesses.tell(scope["about"].client, key, owner)
         if owner is None:
             raise Refused(401, "invalid_api_key", "send a valid key: Authorization: Bearer KEY")
         return owner
@@ -208,10 +219,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _request_id(headers: Headers) -> str:
-    """A proxy's, where it gives one that can stand in a log."""
-    given = headers.get("x-request-id", "")
-    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else f"req_{secrets.token_hex(8)}"
+def _about(scope: Scope) -> logs.About:
+    """For the log. The id of a request may be the client's own, if it is one."""
+    given, job = Headers(scope=scope).get("x-request-id", ""), JOB.search(scope["path"])
+    return logs.About(
+        request=given if REQUEST.fullmatch(given) else f"req_{secrets.token_hex(8)}",
+        job=job[1] if job else "",
+        client=(scope.get("client") or ("", 0))[0],
+    )
 
 
 def _method(scope: Scope) -> str:

@@ -18,6 +18,7 @@ from cascade.engine import Ticket
 from cascade.events import Cancelled, Event, Failed, Finished, Preview, StageFinished, StageStarted
 from cascade.request import Request
 
+from .logs import About
 from .store import ENDED, JobRow
 
 Data = dict[str, Any]
@@ -75,8 +76,10 @@ class Job:
         request: Request | None = None,
         marks: tuple[int, ...] = (),
         write: Callable[["Job", Entry, Event], None] | None = None,
+        about: About | None = None,
     ):
         self.row, self.id, self.state, self.request = row, row.id, row.state, request
+        self.about = about or About(job=row.id)  # for the log
         self.ticket: Ticket | None = None
         self.broken: Data | None = None  # why its pictures could not be kept
         self.began = time.monotonic()

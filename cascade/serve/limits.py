@@ -1,19 +1,20 @@
-"""What a client may ask for and how often; who a client is.
+"""What a client may ask for and how often.
 
 Everything here is decided before any work. A refusal is a `Refused`, which the app turns into an answer of one line.
 """
 
 import hashlib
-import hmac
+import ipaddress
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
-MIN_KEY = 16  # characters: shorter ones can be guessed
+from .keys import Keys as Keys
+
 NOBODY = ""  # the owner of everything where no keys are used
 
 
@@ -64,48 +65,6 @@ class Limits:
     free_bytes: int = 32 << 20  # the disk keeps so much
 
 
-class Keys:
-    """API keys by the names of their owners; comparing takes as long for a wrong key as for a right one."""
-
-    def __init__(self, keys: Mapping[str, str]):
-        self._digests = {name: _digest(key) for name, key in keys.items()}
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Lines `name: key` or `key`; # begins a comment. Raises ValueError, OSError."""
-        keys: dict[str, str] = {}
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: not a text file in UTF-8; write keys one a line") from None
-        for number, line in enumerate(lines, 1):
-            text = line.partition("#")[0].strip()
-            if not text:
-                continue
-            name, _, key = (part.strip() for part in text.rpartition(":"))
-            if len(key) < MIN_KEY or not (key.isascii() and key.isprintable()) or len(key.split()) > 1:
-                raise ValueError(f"{path}:{number}: a key has at least {MIN_KEY} ASCII characters and no spaces")
-            name = name or _digest(key).hex()[:8]
-            if name in keys:
-                raise ValueError(f"{path}:{number}: a second key of {name!r}; give it another name")
-            if key in keys.values():
-                raise ValueError(f"{path}:{number}: the key of {name!r} is another's, too; give each its own")
-            keys[name] = key
-        if not keys:
-            raise ValueError(f"{path}: no key in it; write one a line, at least {MIN_KEY} characters")
-        return cls(keys)
-
-    def owner(self, key: str) -> str | None:
-        """Whose key it is; None where it is nobody's."""
-        digest = _digest(key)
-        matches = [name for name, known in self._digests.items() if hmac.compare_digest(known, digest)]
-        return matches[0] if matches else None
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
 class Rate:
     """A bucket of tokens for each owner: `per_min` at once, refilled over a minute."""
 
@@ -114,20 +73,67 @@ class Rate:
         self._left: dict[str, tuple[float, float]] = {}  # owner: tokens, when that was
         self._lock = threading.Lock()
 
-    def take(self, owner: str) -> None:
-        """Raises Refused with the seconds until there is a token."""
+    def take(self, owner: str, per_min: int | None = None) -> None:
+        """per_min: of this owner. Raises Refused with the seconds until there is a token."""
+        most = self.per_min if per_min is None else per_min
         with self._lock:
             now = time.monotonic()
-            left, since = self._left.get(owner, (float(self.per_min), now))
-            left = min(left + (now - since) * self.per_min / 60, float(self.per_min))
+            left, since = self._left.get(owner, (float(most), now))
+            left = min(left + (now - since) * most / 60, float(most))
             if left < 1:
                 raise Refused(
                     429,
                     "too_many_requests",
-                    f"more than {self.per_min} jobs a minute; try again later",
-                    retry_after=(1 - left) * 60 / self.per_min,
+                    f"more than {most} jobs a minute; try again later",
+                    retry_after=(1 - left) * 60 / most,
                 )
             self._left[owner] = (left - 1, now)
+
+
+class Guesses:
+    """Wrong keys by the address of the client: beyond `most` different ones within `per_s` only those who were right from there
+    before are believed. Of the addresses that were wrong last, and of those that were right last, so many are remembered."""
+
+    most, per_s, addresses = 20, 60.0, 10_000
+
+    def __init__(self) -> None:
+        self._wrong: dict[str, dict[bytes, float]] = {}  # key: when it was tried first
+        self._right: dict[str, set[str]] = {}
+        self._lock = threading.Lock()
+
+    def tell(self, address: str, key: str, owner: str | None) -> None:
+        """Whose key it is, or that it is nobody's. Raises Refused where neither is said any more."""
+        now, place, digest = (
+            time.monotonic(),
+            _network(address),
+            hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest(),
+        )
+        with self._lock:
+            if owner is not None and owner in self._right.get(place, ()):
+                return
+            wrong = {each: tried for each, tried in self._wrong.pop(place, {}).items() if now - tried < self.per_s}
+            if wrong:
+                self._wrong[place] = wrong
+            if len(wrong) >= self.most and digest not in wrong:
+                wait_s = self.per_s - (now - min(wrong.values()))
+                message = "too many wrong keys from this address; try again later"
+                raise Refused(429, "too_many_wrong_keys", message, retry_after=wait_s)
+            if owner is None:
+                self._wrong.setdefault(place, {}).setdefault(digest, now)
+            else:
+                self._right.setdefault(place, set()).add(owner)
+            for table in (self._wrong, self._right):
+                if len(table) > self.addresses:
+                    table.pop(next(iter(table)))
+
+
+def _network(address: str) -> str:
+    """One client has a whole /64 of IPv6 addresses."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return address if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
 
 
 class Memory:
@@ -147,24 +153,50 @@ class Memory:
 
 
 class Streams:
-    """How many event streams are open; `with` counts one. told: called with each new number."""
+    """How many event streams are open. told: called with each new number."""
 
     def __init__(self, limit: int, told: Callable[[int], None]):
-        self.limit, self.told, self.num = limit, told, 0
+        self.limit, self.told = limit, told
+        self._of: Counter[str] = Counter()  # by owner
         self._lock = threading.Lock()
 
-    def check(self) -> None:
-        """Raises Refused where there is no room for another."""
-        if self.num >= self.limit:
-            raise Refused(429, "too_many_streams", f"{self.num} streams are open; try again later", retry_after=5)
+    @property
+    def num(self) -> int:
+        return self._of.total()
 
-    def __enter__(self) -> None:
-        self._add(1)
+    def reserve(self, owner: str, most: int | None = None) -> "Place":
+        """A place for one more stream of an owner, who may have at most so many, and in any case, where there are keys, not more
+        than he leaves for others. Raises Refused."""
+        with self._lock:
+            own, free = self._of[owner], self.limit - self.num
+            if free <= 0 or (most is not None and own >= most) or (owner != NOBODY and own >= free):
+                whose = " of this key" if free > 0 else ""
+                message = f"{own if free > 0 else self.num} streams{whose} are open; try again later"
+                raise Refused(429, "too_many_streams", message, retry_after=5)
+            self._of[owner] += 1
+            self.told(self.num)
+        return Place(self, owner)
+
+    def release(self, owner: str) -> None:
+        with self._lock:
+            self._of[owner] -= 1
+            self.told(self.num)
+
+
+class Place:
+    """Of one stream, until `with` ends or it is forgotten: a client may leave before its stream began."""
+
+    def __init__(self, streams: Streams, owner: str):
+        self._streams, self._owner = streams, owner
+        self._is_taken = True
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._add(-1)
+        if self._is_taken:
+            self._is_taken = False
+            self._streams.release(self._owner)
 
-    def _add(self, step: int) -> None:
-        with self._lock:
-            self.num += step
-            self.told(self.num)
+    def __del__(self) -> None:
+        self.__exit__()

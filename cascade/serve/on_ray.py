@@ -13,7 +13,6 @@ if its store is on a disk that all machines see; a stage that dies fails nothing
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -125,6 +124,7 @@ def main(
     precision: options.Precision = "fp32",
     download: options.Download = False,
     log_prompts: options.LogPrompts = False,
+    log_json: options.LogJson = False,
 ) -> None:
     """Serve a cascade from several processes or machines, on Ray Serve. Limits of jobs, images and the store are those of each
     server."""
@@ -133,13 +133,14 @@ def main(
     options.check_precision(precision)
     from cascade.manifest import read_manifest
 
+    from . import logs
     from .front import Front
     from .guard import Guard
-    from .limits import Keys
+    from .keys import Keys
     from .metrics import HttpMetrics
     from .server import Server, listen
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    logs.start(as_json=log_json)
     known = Keys.read(keys) if keys else None
     manifest = read_manifest(cascade)
     stages = parse_stages(stage or [], list(manifest.stages))

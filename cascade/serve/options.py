@@ -19,7 +19,10 @@ Port = Annotated[int, typer.Option(help="0: any that is free", min=0, max=65535)
 StoreMB = Annotated[int, typer.Option(help="the oldest pictures go where these MB do not suffice", min=1)]
 FreeMB = Annotated[int, typer.Option(help="no new jobs where the disk has fewer MB left", min=0)]
 KeepH = Annotated[float, typer.Option(help="hours that pictures are kept", min=0.0)]
-KeysFile = Annotated[Path | None, typer.Option("--keys", help="file of API keys, lines NAME: KEY")]
+KeysFile = Annotated[
+    Path | None,
+    typer.Option("--keys", help="file of API keys, lines NAME: KEY, perhaps with limits; read again when it changes"),
+]
 NoKeys = Annotated[bool, typer.Option("--no-keys", help="anyone who reaches the address may use it")]
 AllowHost = Annotated[
     list[str] | None, typer.Option(help="a name by which a proxy asks, besides the loopback ones; may be repeated")
@@ -39,6 +42,7 @@ Compile = Annotated[
 Precision = Annotated[str, typer.Option(help="fp32 or bf16")]
 Download = Annotated[bool, typer.Option("--download", help="let a missing text encoder be fetched")]
 LogPrompts = Annotated[bool, typer.Option("--log-prompts", help="write prompts to the log")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="the log as JSON, an object a line")]
 
 
 def check_needed(packages: tuple[str, ...], extra: str) -> None:

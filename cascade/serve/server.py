@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from types import FrameType
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -37,6 +38,17 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._no_longer()
+
+    def send_400_response(self, msg: str) -> None:
+        """To what is no HTTP. Where an answer was begun there is no place for another one; where none was, the application, which
+        would begin one, is told that nobody listens."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def _wait_for_head(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:

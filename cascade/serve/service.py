@@ -7,16 +7,20 @@ import sqlite3
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from torch import Tensor
 
+from cascade.chunk import weight
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Preview
 from cascade.link import Link, chosen, cut, sizes
 from cascade.request import Request
 
+from . import logs
 from .bodies import RefineBody, Settings, as_stored, check_count, check_work
 from .jobs import Data, Job
+from .keys import Share
 from .limits import Limits, Memory, Rate, Refused, Streams
 from .metrics import Metrics
 from .previews import partial_marks, preview_data, time_left
@@ -50,6 +54,7 @@ class Service:
         self.rate, self.streams = Rate(self.limits.jobs_per_min), Streams(self.limits.streams, self.metrics.streams.set)
         self.writer = Writer(self.cascade, store, self._ended, check)
         self.is_draining = False
+        self.shares: dict[str, Share] = {}  # of owners who have limits of their own
         self._memory = Memory()
         self._open: dict[str, Job] = {}
         self._lock = threading.Lock()
@@ -73,6 +78,9 @@ class Service:
     def create(self, owner: str, request: Request, *, settings: Settings, parent: str = "", partials: int = 0) -> Job:
         """partials: so many previews of each image are milestones, see `partial_marks`. settings: all that were said, also
         of stages that come later. Raises ValueError and Refused."""
+        share, num = self.share(owner), len(request.index)
+        if share.max_waiting is not None and num > share.max_waiting:
+            raise ValueError(f"num: {num} images; this key may have {share.max_waiting} at once")
         request = self.engine.fitted(request)
         links = self.links_of(request)
         marks = partial_marks(links, sizes(links, request), partials)
@@ -80,13 +88,16 @@ class Service:
             id=self.prefix + secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,
             request=as_stored(request, settings, links),
         )  # fmt: skip
-        job = Job(row, request=request, marks=marks, write=self.writer.put)
+        about = logs.now()
+        about.job = row.id
+        job = Job(row, request=request, marks=marks, write=self.writer.put, about=replace(about))
+        self.store.limit(owner, share.store_mb and share.store_mb << 20)
         with self._lock:
             self._check_room(owner)
             self._open[job.id] = job
         try:
             self.store.add_job(row)
-            job.accepted(self.engine.submit(request, job.listen))
+            job.accepted(self.engine.submit(request, job.listen, owner=owner, most=share.max_waiting))
         except BaseException as error:
             with self._lock:
                 self._open.pop(job.id, None)
@@ -100,20 +111,31 @@ class Service:
                 ) from None
             raise
         if self.log_prompts:
-            log.info("job %s: %r", job.id, request.prompts)
+            log.info("prompts: %r", request.prompts)
         return job
 
     def admit(self, owner: str) -> None:
         """Before anything is done for a request that would make a job. Raises Refused."""
         if self.is_draining:
             raise Refused(503, "shutting_down", "the server is shutting down; try again later", retry_after=30)
-        self.rate.take(owner)
+        share = self.share(owner)
+        self.rate.take(owner, share.jobs_per_min)
+        with self._lock:
+            self._check_room(owner)
+        try:
+            self.engine.check_room(1, owner, share.max_waiting)
+        except QueueFullError as error:
+            raise self._full(error) from None
+
+    def share(self, owner: str) -> Share:
+        return self.shares.get(owner, Share())
 
     def _check_room(self, owner: str) -> None:
-        if sum(job.row.owner == owner for job in self._open.values()) >= self.limits.open_jobs:
-            message = f"{self.limits.open_jobs} jobs of this key are open; wait for one to end"
+        open_jobs = self.share(owner).open_jobs or self.limits.open_jobs
+        if sum(job.row.owner == owner for job in self._open.values()) >= open_jobs:
+            message = f"{open_jobs} jobs of this key are open; wait for one to end"
             raise Refused(429, "too_many_jobs", message, retry_after=2)
-        if self.writer.unsaved > self.limits.unsaved:
+        if self.writer.has_too_many(owner, self.limits.unsaved):
             raise Refused(429, "disk_is_slow", "finished pictures wait for the disk; try again later", retry_after=5)
         if self.store.free_bytes < self.limits.free_bytes:
             raise Refused(507, "storage_full", "no space is left for pictures; try again later", retry_after=60)
@@ -214,13 +236,27 @@ class Service:
 
     def _ended(self, job: Job) -> None:
         """In the writer's thread."""
+        spent_s = time.monotonic() - job.began
+        code = job.last_data.get("code", "")
+        said = {"state": job.state, "seconds": round(spent_s, 3), "images": len(job.row.request["index"])}
+        log.info(
+            "job %s: %d images, %.2f s%s", job.state, said["images"], spent_s, f", {code}" if code else "",
+            extra={"said": said | ({"code": code} if code else {})},
+        )  # fmt: skip
         with self._lock:
             self._open.pop(job.id, None)
-        self._memory.tell(failed=job.last_data.get("code") == "out_of_memory")
+        if code != "out_of_memory" or not self._is_large(job):
+            self._memory.tell(failed=code == "out_of_memory")
         self.metrics.jobs.labels(job.state).inc()
-        self.metrics.total_s.observe(time.monotonic() - job.began)
+        self.metrics.total_s.observe(spent_s)
         if job.first_preview_s is not None:
             self.metrics.first_preview_s.observe(job.first_preview_s)
+
+    def _is_large(self, job: Job) -> bool:
+        """Larger than the cascade's own pictures: that memory does not suffice for it says nothing about others' requests."""
+        assert job.request is not None
+        links = self.links_of(job.request)
+        return weight(links, sizes(links, job.request)) > 1
 
     def _keep(self) -> None:
         """Jobs that were left by everyone end; old pictures expire."""
@@ -235,7 +271,7 @@ class Service:
                     job.cancel()
             self.metrics.open_jobs.set(len(jobs))
             self.metrics.unsaved.set(self.writer.unsaved)
-            self.metrics.store_bytes.set(self.store.bytes)
+            self.metrics.store_bytes.set(self.store.num_bytes)
             if turn % 240 == 0:
                 self.writer.make_room()
 

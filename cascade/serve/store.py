@@ -1,19 +1,22 @@
 """Finished pictures, held stages and the milestones of jobs on disk: PNG files under generated names, an SQLite index beside them.
 
 What was committed survives kill -9: a file is renamed into place before the index knows it, and files that the index does not know
-are removed at the next start. The oldest ended jobs expire first, by age or where the bytes are needed; a tombstone tells 410 from
-404. Every method may be called from any thread.
+are removed at the next start. Of each owner the oldest ended jobs expire first, by age or where the bytes are needed, which nobody
+takes from an owner who has less than an equal part; a tombstone tells 410 from 404. No other user of the machine can read what is
+here. Every method may be called from any thread.
 """
 
 import fcntl
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +29,8 @@ create table if not exists jobs (
     request text not null
 );
 create index if not exists jobs_by_age on jobs (created);
+create index if not exists jobs_there_by_age on jobs (created) where state != 'expired';
+create index if not exists jobs_there_by_owner on jobs (owner, created) where state != 'expired';
 create table if not exists pictures (
     job text not null, stage text not null, k integer not null, file text not null unique, bytes integer not null,
     width integer not null, height integer not null, primary key (job, stage, k)
@@ -36,7 +41,8 @@ create table if not exists events (
 """
 ENDED = ("held", "finished", "failed", "cancelled")
 EXPIRED = "expired"
-TOMBSTONES = 10_000
+TOMBSTONES = 10_000  # of one owner
+THERE = "state != 'expired' and state in ('held', 'finished', 'failed', 'cancelled')"
 OURS = re.compile(r"\.?[\w-]{24}-[0-9a-f]{16}\.png|\.?[\w-]{24}\.png(\.\d+\.part)?")  # nothing else is removed
 AFTER_CRASH = 1_000_000  # added to the last id: a client may have seen previews, whose ids were not kept
 
@@ -69,7 +75,7 @@ class Store:
     def __init__(self, folder: Path, *, max_bytes: int = 2 << 30, keep_s: float = 7 * 86400.0):
         self.folder, self.max_bytes, self.keep_s = folder, max_bytes, keep_s
         self.pictures_dir = folder / "pictures"
-        self.pictures_dir.mkdir(parents=True, exist_ok=True)
+        _keep_private(folder)
         self._hold = (folder / "lock").open("a")
         try:
             fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,6 +83,7 @@ class Store:
             self._hold.close()
             raise ValueError(f"--store {folder}: another server uses it; choose another folder") from None
         self._lock = threading.RLock()
+        self._most: dict[str, int] = {}  # bytes by owner
         try:
             self._db = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
@@ -84,7 +91,7 @@ class Store:
             self._db.execute("pragma synchronous = normal")
             self._db.executescript(SCHEMA)
             self._recover()
-            self.bytes = self._sum()
+            self._bytes = self._sum()
         except sqlite3.Error as error:
             self._hold.close()
             raise ValueError(f"--store {folder}: index.sqlite: {error}; choose another folder") from None
@@ -119,10 +126,29 @@ class Store:
         with self._lock:
             return self._db.execute(query, values).fetchall()
 
-    def _sum(self) -> int:
-        """Of pictures and of what is written in the index: prompts can be long."""
-        parts = ("bytes), 0) from pictures", "length(request)), 0) from jobs", "length(data)), 0) from events")
-        return sum(self._rows(f"select coalesce(sum({part}")[0][0] for part in parts)
+    def _sum(self) -> Counter[str]:
+        """By owner, of pictures and of what is written in the index: prompts can be long."""
+        found: Counter[str] = Counter()
+        for part in (
+            "sum(bytes) from pictures join jobs on jobs.id = job",
+            "sum(length(request) - 2) from jobs",  # without the braces, which a tombstone has, too
+            "sum(length(data)) from events join jobs on jobs.id = job",
+        ):
+            for owner, num_bytes in self._rows(f"select owner, {part} group by owner"):
+                found[owner] += num_bytes
+        return found
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all owners."""
+        return self._bytes.total()
+
+    def limit(self, owner: str, num_bytes: int | None) -> None:
+        """From now on one owner has at most so much; None: what all together may have."""
+        with self._lock:
+            self._most.pop(owner, None)
+            if num_bytes is not None:
+                self._most[owner] = num_bytes
 
     @property
     def free_bytes(self) -> int:
@@ -140,24 +166,27 @@ class Store:
                 "insert into jobs values (?, ?, ?, ?, ?, ?)",
                 (job.id, job.owner, job.state, job.created, job.parent, asked),
             )
-        self._count(len(asked))
+        self._count(job.owner, len(asked) - 2)
 
     def forget(self, job: JobRow) -> None:
         """A job that was not accepted after all."""
         with self._change() as db:
             gone = db.execute("delete from jobs where id = ?", (job.id,)).rowcount
-        self._count(-gone * len(json.dumps(job.request)))
+        self._count(job.owner, -gone * (len(json.dumps(job.request)) - 2))
 
-    def _count(self, num_bytes: int) -> None:
+    def _count(self, owner: str, num_bytes: int) -> None:
         with self._lock:
-            self.bytes += num_bytes
+            self._bytes[owner] += num_bytes
+
+    def _owner(self, job: str) -> str:
+        return next((row["owner"] for row in self._rows("select owner from jobs where id = ?", job)), "")
 
     def add_event(self, job: str, number: int, name: str, data: dict[str, Any], *, state: str) -> None:
         """A milestone, and the state that it brings."""
         with self._change() as db:
             length = self._add_event(db, job, number, name, data)
             db.execute("update jobs set state = ? where id = ?", (state, job))
-        self._count(length)
+        self._count(self._owner(job), length)
 
     def _add_event(self, db: sqlite3.Connection, job: str, number: int, name: str, data: dict[str, Any]) -> int:
         said = json.dumps(data)
@@ -170,6 +199,7 @@ class Store:
         path = self.pictures_dir / f"{secrets.token_urlsafe(18)}.png"
         try:
             save(path)
+            path.chmod(0o600)
             content = path.read_bytes()
             length = len(content)
             path = path.rename(path.with_stem(f"{path.stem}-{_digest(content)}"))
@@ -180,7 +210,7 @@ class Store:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        self._count(length)
+        self._count(self._owner(job), length)
 
     def find(self, job: str, owner: str) -> JobRow | None:
         rows = self._rows("select * from jobs where id = ? and owner = ?", job, owner)
@@ -207,19 +237,34 @@ class Store:
             return None
         return content if picture.file == f"{picture.file[:24]}-{_digest(content)}.png" else None
 
-    def expire(self) -> int:
-        """Drops what is too old, and the oldest until the bytes suffice; how many jobs that were."""
+    def expire(self, writer: str | None = None) -> int:
+        """Drops what is too old, and the oldest of who has too much until the bytes suffice, first of the owner who has just
+        written; how many jobs that were."""
         dropped = 0
-        query = "select id, created from jobs where state in (?, ?, ?, ?) order by created limit 1"
-        while rows := self._rows(query, *ENDED):
-            if self.bytes <= self.max_bytes and rows[0]["created"] > time.time() - self.keep_s:
-                break
-            self.drop(rows[0]["id"])
+        while job := self._too_old() or self._too_much(writer):
+            self.drop(job)
             dropped += 1
         return dropped
 
+    def _too_old(self) -> str | None:
+        rows = self._rows(f"select id, created from jobs where {THERE} order by created limit 1")
+        return rows[0]["id"] if rows and rows[0]["created"] <= time.time() - self.keep_s else None
+
+    def _too_much(self, writer: str | None) -> str | None:
+        with self._lock:
+            has = +self._bytes
+            above = [owner for owner in has if has[owner] > self._most.get(owner, self.max_bytes)]
+            if has.total() > self.max_bytes:
+                above += [owner for owner in has if has[owner] > self.max_bytes // len(has)]
+        for owner in sorted(above, key=lambda each: (each != writer, -has[each])):
+            rows = self._rows(f"select id from jobs where owner = ? and {THERE} order by created limit 1", owner)
+            if rows:
+                return rows[0]["id"]
+        return None
+
     def drop(self, job: str) -> None:
         """What there is of an ended job."""
+        owner = self._owner(job)
         with self._change() as db:
             parts = ("sum(length(request) - 2) from jobs where id = ?", "sum(length(data)) from events where job = ?")
             length = sum(db.execute(f"select {part}", (job,)).fetchone()[0] or 0 for part in parts)
@@ -228,11 +273,11 @@ class Store:
             db.execute("delete from events where job = ?", (job,))
             db.execute("update jobs set state = ?, request = '{}' where id = ?", (EXPIRED, job))
             db.execute(
-                "delete from jobs where state = ? and id not in "
-                "(select id from jobs where state = ? order by created desc limit ?)",
-                (EXPIRED, EXPIRED, TOMBSTONES),
+                "delete from jobs where owner = ? and state = ? and id not in "
+                "(select id from jobs where owner = ? and state = ? order by created desc limit ?)",
+                (owner, EXPIRED, owner, EXPIRED, TOMBSTONES),
             )
-        self._count(-length - sum(row["bytes"] for row in gone))
+        self._count(owner, -length - sum(row["bytes"] for row in gone))
         for row in gone:
             (self.pictures_dir / row["file"]).unlink(missing_ok=True)
 
@@ -240,6 +285,22 @@ class Store:
         with self._lock:
             self._db.close()
             self._hold.close()
+
+
+def _keep_private(folder: Path) -> None:
+    """Prompts and pictures are for this user alone. A folder that was there and is no store is left as it is."""
+    is_ours = not folder.exists() or (folder / "index.sqlite").exists()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    pictures_dir = folder / "pictures"
+    pictures_dir.mkdir(mode=0o700, exist_ok=True)
+    for name in ("lock", "index.sqlite"):  # the files that SQLite lays beside its own are as private
+        (folder / name).touch(mode=0o600)
+    folders = (folder, pictures_dir) if is_ours else (pictures_dir,)
+    files = [folder / "lock", *folder.glob("index.sqlite*")]
+    files += [path for path in pictures_dir.iterdir() if OURS.fullmatch(path.name) and path.is_file()]
+    for path in (*folders, *files):
+        if path.stat().st_uid == os.geteuid():  # else it is not ours to say
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def _digest(content: bytes) -> str:

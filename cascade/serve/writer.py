@@ -1,16 +1,19 @@
 """One thread between the engine and the disk: makes of each milestone what readers get, after its pictures were stored.
 
-The engine only puts events into the queue. `unsaved` pictures are what it holds; new jobs are refused where they are too many.
+The engine only puts events into the queue, whose owners are served in turn. `unsaved` pictures are what it holds; new jobs are
+refused where they are too many.
 """
 
 import errno
 import logging
 import sqlite3
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty
 
 from torch import Tensor
 
@@ -18,9 +21,12 @@ from cascade.events import Cancelled, Event, Failed, Finished, StageFinished, St
 from cascade.metadata import describe
 from cascade.pictures import save_png
 from cascade.pipeline import Cascade
+from cascade.schedule import is_beyond
 
+from . import logs
 from .jobs import Data, Entry, Job
 from .store import ENDED, Store
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 Check = Callable[[Tensor], bool]  # uint8 (b, c, h, w): may these be shown?
@@ -34,9 +40,9 @@ class Writer:
 
     def __init__(self, cascade: Cascade, store: Store, ended: Callable[[Job], None], check: Check | None = None):
         self.cascade, self.store, self.ended, self.check = cascade, store, ended, check
-        self.unsaved = 0
+        self._unsaved: Counter[str] = Counter()  # by owner
         self._lock = threading.Lock()
-        self._queue: SimpleQueue[tuple[Job, Entry, Event] | None] = SimpleQueue()
+        self._queue: Turns[tuple[Job, Entry, Event]] = Turns()
         self._unrecorded: list[tuple[Job, Entry]] = []  # ends
         self._thread = threading.Thread(target=self._run, daemon=True, name="writer")
         self._thread.start()
@@ -48,57 +54,72 @@ class Writer:
     def put(self, job: Job, entry: Entry, event: Event) -> None:
         """From the engine's thread; never waits."""
         if isinstance(event, StageFinished):
-            with self._lock:
-                self.unsaved += len(event.index)
-        self._queue.put((job, entry, event))
+            self._count(job, len(event.index))
+        self._queue.put(job.row.owner, (job, entry, event))
+
+    def _count(self, job: Job, num: int) -> None:
+        with self._lock:
+            self._unsaved[job.row.owner] += num
+
+    @property
+    def unsaved(self) -> int:
+        return self._unsaved.total()
+
+    def has_too_many(self, owner: str, limit: int) -> bool:
+        """Of unsaved pictures: whether this owner should not bring more."""
+        with self._lock:
+            return is_beyond(self._unsaved, owner, 0, limit)
 
     def close(self) -> None:
         """Writes what is there, then ends."""
-        self._queue.put(None)
+        self._queue.close()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             try:
-                item = self._queue.get(timeout=RETRY_S if self._unrecorded else None)
+                item = self._queue.get(RETRY_S if self._unrecorded else None)
             except Empty:
                 self._record()
                 continue
             if item is None:
                 return self._record()
-            job, entry, event = item
-            try:
-                entry.data = self._milestone(job, entry, event)
-            except (OSError, sqlite3.Error) as error:
-                self._fail(job, entry, *told(error))
-            except Exception:
-                log.exception("job %s", job.id)
-                self._fail(job, entry, "internal", "a defect of the server; its log says more")
-            if isinstance(event, StageFinished):
-                with self._lock:
-                    self.unsaved -= len(event.index)
-            if entry.name in ENDED:
-                if (job, entry) not in self._unrecorded:
-                    self.ended(job)
-                self._record()
-                self.make_room()
-            job.wake()
+            with logs.during(item[0].about):
+                self._write(*item)
+
+    def _write(self, job: Job, entry: Entry, event: Event) -> None:
+        try:
+            entry.data = self._milestone(job, entry, event)
+        except (OSError, sqlite3.Error) as error:
+            self._fail(job, entry, *told(error))
+        except Exception:
+            log.exception("a milestone cannot be made")
+            self._fail(job, entry, "internal", "a defect of the server; its log says more")
+        if isinstance(event, StageFinished):
+            self._count(job, -len(event.index))
+        if entry.name in ENDED:
+            if (job, entry) not in self._unrecorded:
+                self.ended(job)
+            self._record()
+            self.make_room(job.row.owner)
+        job.wake()
 
     def _record(self) -> None:
         """The failures that are not recorded yet, from the first; until then these jobs count as open."""
         while self._unrecorded:
             job, entry = self._unrecorded[0]
-            try:
-                self.store.add_event(job.id, entry.id, entry.name, entry.data or {}, state=job.state)
-            except (OSError, sqlite3.Error) as error:
-                log.error("job %s: its end cannot be recorded, tried again in %.0f s: %s", job.id, RETRY_S, error)
-                return
-            self._unrecorded.pop(0)
-            self.ended(job)
+            with logs.during(job.about):
+                try:
+                    self.store.add_event(job.id, entry.id, entry.name, entry.data or {}, state=job.state)
+                except (OSError, sqlite3.Error) as error:
+                    log.error("the end of this job cannot be recorded, tried again in %.0f s: %s", RETRY_S, error)
+                    return
+                self._unrecorded.pop(0)
+                self.ended(job)
 
     def _fail(self, job: Job, entry: Entry, code: str, message: str) -> None:
         """The job ends in `failed`, whatever the engine still says about it; this milestone is told empty."""
-        log.error("job %s: %s", job.id, message)
+        log.error("%s", message)
         job.broken = job.broken or {"code": code, "message": message}
         job.cancel()
         entry.data = {}
@@ -110,6 +131,9 @@ class Writer:
         data: Data = {}
         match event:
             case StageStarted():
+                if job.state == "queued":
+                    said = {"images": len(job.row.request["index"]), "waited_s": round(time.monotonic() - job.began, 3)}
+                    log.info("job started: %d images, waited %.2f s", *said.values(), extra={"said": said})
                 job.state = "running"
                 data = {"stage": event.stage, "index": list(event.index), "nfe": event.nfe}
             case StageFinished() if not job.broken:
@@ -154,13 +178,13 @@ class Writer:
             save = partial(save_png, image, metadata=metadata)
             self.store.add_picture(job.id, event.stage, k, (width, height), save)
             told.append({"k": k, "url": picture_url(job.id, event.stage, k), "width": width, "height": height})
-        self.make_room()
+        self.make_room(job.row.owner)
         return told
 
-    def make_room(self) -> None:
-        """What is too old or too much goes."""
+    def make_room(self, owner: str | None = None) -> None:
+        """What is too old or too much goes. owner: who has just written."""
         try:
-            self.store.expire()
+            self.store.expire(owner)
         except (OSError, sqlite3.Error) as error:
             log.error("old pictures cannot be removed: %s", error)
 

@@ -16,6 +16,7 @@ import openai
 import pytest
 from PIL import Image
 
+from cascade.serve import logs
 from cascade.serve.limits import Keys, Limits
 from cascade.serve.previews import partial_marks
 from tests.serve.serving import Serving, around, load, poisoned, slowed, until
@@ -218,14 +219,15 @@ def test_steps_guidance_and_settings(official, serving: Serving):
     assert serving.client.get("/v1/jobs?limit=2").json()["jobs"][1]["settings"] == settings
 
 
-def test_a_request_has_an_id_that_the_log_names(official, caplog):
+def test_a_request_has_an_id_that_the_log_names(official, caplog, monkeypatch):
+    monkeypatch.setattr(caplog.handler, "formatter", logs.Lines())
     with caplog.at_level("INFO", "cascade.serve"):
         number = official.images.generate(prompt="x", extra_body={"steps": 1})._request_id
         with pytest.raises(openai.BadRequestError) as caught:
             official.images.generate(prompt="x", n=11, extra_headers={"x-request-id": "from-a-proxy"})
     assert number
     assert caught.value.request_id == "from-a-proxy"
-    lines = [line for line in caplog.messages if "/v1/images/generations" in line]
+    lines = [line for line in caplog.text.splitlines() if "POST /v1/images/generations" in line]
     assert [number in lines[0], "from-a-proxy" in lines[1]] == [True, True]
 
 

@@ -1,0 +1,135 @@
+"""API keys: whose each is, and what its owner may have.
+
+A file has lines `NAME: KEY LIMIT=NUMBER ...`, where NAME and limits may be left out; # begins a comment. It is looked at while the
+server runs, so that what is changed in it holds a second later.
+"""
+
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+log = logging.getLogger("cascade.serve")
+MIN_KEY = 16  # characters: shorter ones can be guessed
+LOOK_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What the owner of one key may have; None: what everybody may. max_waiting: images that are not finished."""
+
+    open_jobs: int | None = None
+    jobs_per_min: int | None = None
+    max_waiting: int | None = None
+    streams: int | None = None
+    store_mb: int | None = None
+
+
+LIMITS = {field.name.replace("_", "-"): field.name for field in fields(Share)}
+
+
+class Keys:
+    """By the names of their owners; comparing takes as long for a wrong key as for a right one. file: where they are from."""
+
+    def __init__(self, keys: Mapping[str, str], shares: Mapping[str, Share] | None = None, *, file: Path | None = None):
+        self._file, self._stamp, self._looked = file, _stamp(file), time.monotonic()
+        self._take(keys, shares or {})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises ValueError, OSError."""
+        stamp = _stamp(path)
+        found = cls(*_parsed(path), file=path)
+        found._stamp = stamp  # of before: what was changed meanwhile is read again
+        return found
+
+    def _take(self, keys: Mapping[str, str], shares: Mapping[str, Share]) -> None:
+        self._digests = {name: _digest(key) for name, key in keys.items()}
+        self._shares = dict(shares)
+
+    def owner(self, key: str) -> str | None:
+        """Whose key it is; None where it is nobody's."""
+        self._look()
+        digest = _digest(key)
+        matches = [name for name, known in self._digests.items() if hmac.compare_digest(known, digest)]
+        return matches[0] if matches else None
+
+    def share(self, owner: str) -> Share:
+        return self._shares.get(owner, Share())
+
+    def _look(self) -> None:
+        """A file that is gone or damaged changes nothing; that is said once."""
+        now = time.monotonic()
+        if self._file is None or now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        stamp = _stamp(self._file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            keys, shares = _parsed(self._file)
+        except (OSError, ValueError) as error:
+            log.error("--keys: %s; the keys of before stay", error)
+            return
+        self._take(keys, shares)
+        log.info("--keys %s: read again, %d keys", self._file, len(keys))
+
+
+def _stamp(path: Path | None) -> tuple[int, ...] | None:
+    """Another one when the file is."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
+
+
+def _parsed(path: Path) -> tuple[dict[str, str], dict[str, Share]]:
+    """Keys and shares by name. Raises ValueError, OSError."""
+    keys: dict[str, str] = {}
+    shares: dict[str, Share] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file in UTF-8; write keys one a line") from None
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        name, _, said = (part.strip() for part in text.rpartition(":"))
+        key, *limits = said.split() or [""]
+        if len(key) < MIN_KEY or not (key.isascii() and key.isprintable()) or any("=" not in each for each in limits):
+            raise ValueError(f"{path}:{number}: a key has at least {MIN_KEY} ASCII characters and no spaces")
+        name = name or _digest(key).hex()[:8]
+        if name in keys:
+            raise ValueError(f"{path}:{number}: a second key of {name!r}; give it another name")
+        if key in keys.values():
+            raise ValueError(f"{path}:{number}: the key of {name!r} is another's, too; give each its own")
+        keys[name], shares[name] = key, _share(limits, f"{path}:{number}")
+    if not keys:
+        raise ValueError(f"{path}: no key in it; write one a line, at least {MIN_KEY} characters")
+    return keys, shares
+
+
+def _share(said: list[str], where: str) -> Share:
+    """Of words like open-jobs=8. What is wrong is not repeated: it may be a part of a key."""
+    found: dict[str, int] = {}
+    for each in said:
+        name, _, number = each.partition("=")
+        is_number = number.isascii() and number.isdecimal() and 0 < len(number) < 10 and int(number) > 0
+        if name not in LIMITS or not is_number or LIMITS[name] in found:
+            allowed = ", ".join(LIMITS)
+            raise ValueError(
+                f"{where}: behind a key stand limits, each once, as open-jobs=8, from 1 on; there are {allowed}"
+            )
+        found[LIMITS[name]] = int(number)
+    return Share(**found)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,380 @@
+"""Nobody who has a key can starve another one: turns, queue, streams and store are shared; the keys' file may say how much."""
+
+import contextlib
+import socket
+import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from cascade.conditions import Conditions
+from cascade.serve import keys, limits
+from cascade.serve.keys import Keys, Share
+from cascade.serve.limits import Limits
+from cascade.serve.store import JobRow, Store
+from cascade.serve.turns import Turns
+from tests.serve.serving import FEW, WAIT_S, Client, Serving, around, load, slowed, until
+
+ALICE, BOB, CAROL = "alice-0123456789abcdef", "bob-0123456789abcdefgh", "carol-0123456789abcdef"
+BOTH = {"alice": ALICE, "bob": BOB}
+CALL_S = 0.02
+LONG = {"base_16": {"num_steps": 100}, "sr_64": {"num_steps": 2}}
+
+
+def of(serving: Serving, key: str) -> Client:
+    return Client(base_url=serving.url, timeout=WAIT_S, headers={"authorization": f"Bearer {key}"})
+
+
+@pytest.fixture
+def two(serve):
+    """serving, alice, bob; calls are slow."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**options):
+            serving = serve(**({"cascade": slowed(load(), CALL_S), "keys": Keys(BOTH)} | options))
+            return serving, *(stack.enter_context(of(serving, key)) for key in (ALICE, BOB))
+
+        yield start
+
+
+def test_a_heavy_request_does_not_hold_up_another_key_s(two):
+    """More than a call has room for is under way when bob comes; he has his picture when none of it is done."""
+    _, alice, bob = two()
+    heavy = [alice.start(num=64, settings=LONG, seed=k)["url"] for k in range(3)]
+    until(lambda: alice.get(heavy[0]).json()["state"] == "running")
+    assert bob.run()["state"] == "finished"
+    assert not any(stage["done"] for url in heavy for stage in alice.get(url).json()["stages"])
+    for url in heavy:
+        alice.delete(url)
+
+
+def test_a_key_that_fills_the_queue_refills_it_for_itself(two):
+    _, alice, bob = two(max_waiting=8)
+    jobs = [alice.start(num=4, settings=LONG)["url"] for _ in range(2)]
+    answer = alice.post("/v1/jobs", json={"prompts": ["x"]})
+    assert (answer.status_code, alice.error(answer)) == (429, "queue_full")
+    assert bob.run(num=4)["state"] == "finished"
+    for url in jobs:
+        alice.delete(url)
+
+
+def test_prompts_are_encoded_when_the_queue_was_looked_at(two, monkeypatch):
+    _, alice, _ = two(max_waiting=4, keys=None)
+    encoded = []
+    of_request = Conditions.of
+    monkeypatch.setattr(Conditions, "of", lambda *given: encoded.append(1) or of_request(*given))
+    job = alice.start(num=4, settings=LONG)
+    for _ in range(3):
+        assert alice.post("/v1/jobs", json={"prompts": ["x"] * 4, "settings": FEW}).status_code == 429
+        assert alice.post("/v1/images/generations", json={"prompt": "x"}).status_code == 429
+    assert len(encoded) == 1
+    alice.delete(job["url"])
+
+
+def streaming(serving: Serving, job: str, key: str) -> tuple[socket.socket, int]:
+    """A stream that stays open, and the status of its answer."""
+    connection = socket.create_connection(("127.0.0.1", serving.port), timeout=WAIT_S)
+    connection.sendall(
+        f"GET /v1/jobs/{job}/events HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {key}\r\n\r\n".encode()
+    )
+    return connection, int(connection.recv(15).split()[1])
+
+
+@pytest.mark.parametrize(("known", "fits"), [(None, [8]), (Keys(BOTH), [4, 2])])
+def test_streams_in_a_burst(two, known, fits: list[int]):
+    """Never more than the limit; of a key never more than it leaves for others, who find room."""
+    serving, *clients = two(keys=known, limits=Limits(streams=8, abandon_s=600.0))
+    opened: list[socket.socket] = []
+    jobs = []
+    for client, key, fit in zip(clients, (ALICE, BOB), fits, strict=False):
+        jobs.append((client, client.start(settings=LONG)))
+        with ThreadPoolExecutor(24) as pool:
+            found = list(pool.map(lambda _, job=jobs[-1][1]["id"], key=key: streaming(serving, job, key), range(24)))
+        opened += [connection for connection, _ in found]
+        assert sorted(status for _, status in found) == [200] * fit + [429] * (24 - fit)
+    assert serving.service.streams.num == sum(fits)
+    for connection in opened:
+        connection.close()
+    until(lambda: serving.service.streams.num == 0, WAIT_S)
+    for client, job in jobs:
+        client.delete(job["url"])
+
+
+def test_a_stream_that_never_begins_gives_its_place_back():
+    seen: list[int] = []
+    streams = limits.Streams(1, seen.append)
+    streams.reserve("")
+    with streams.reserve("") as place:
+        assert streams.num == 1
+    del place
+    assert (streams.num, seen) == (0, [1, 0, 1, 0])
+
+
+def test_pictures_of_one_key_push_out_its_own(two):
+    serving, alice, bob = two(cascade=load(), max_bytes=60_000)
+    held = bob.run(until="base_16")
+    jobs = [alice.run(num=2, seed=k) for k in range(8)]
+    assert serving.store.num_bytes <= 60_000
+    assert alice.get(jobs[0]["url"]).status_code == 410
+    assert alice.get(jobs[-1]["stages"][1]["urls"][0]).status_code == 200
+    assert bob.get(held["stages"][0]["urls"][0]).status_code == 200
+    refined = bob.post(f"{held['url']}/refine", json={}).json()
+    assert bob.finish(refined["id"]) == "finished"
+
+
+def fill(store: Store, owner: str, *names: str, num_bytes: int = 1000) -> None:
+    """Ended jobs with a picture each."""
+    for name in names:
+        store.add_job(JobRow(id=name, owner=owner, state="held", created=time.time(), parent="", request={}))
+        store.add_picture(name, "base_16", 0, (1, 1), lambda path: path.write_bytes(bytes(num_bytes)) and None)
+        store.expire(owner)
+
+
+def there(store: Store, owner: str) -> list[str]:
+    return sorted(row.id for row in store.jobs(owner, 100))
+
+
+def test_the_bytes_of_a_store_are_shared(tmp_path):
+    """Who alone has all of it gives back what another needs, to an equal part and no further."""
+    store = Store(tmp_path, max_bytes=10_000)
+    fill(store, "alice", *(f"a{k}" for k in range(12)))
+    assert there(store, "alice") == sorted(f"a{k}" for k in range(2, 12))
+    fill(store, "bob", *(f"b{k}" for k in range(3)))
+    assert (len(there(store, "alice")), len(there(store, "bob"))) == (7, 3)
+    fill(store, "bob", *(f"b{k}" for k in range(3, 9)))
+    assert there(store, "alice") == ["a10", "a11", "a7", "a8", "a9"]
+    assert there(store, "bob") == ["b4", "b5", "b6", "b7", "b8"]
+    store.limit("bob", 2000)
+    store.expire()
+    assert there(store, "bob") == ["b7", "b8"]
+    assert store.num_bytes == 7000
+    store.close()
+    again = Store(tmp_path, max_bytes=10_000)
+    assert again.num_bytes == 7000
+    again.close()
+
+
+def modes(folder: Path) -> dict[str, str]:
+    paths = [folder, *folder.rglob("*")]
+    return {str(path.relative_to(folder)): oct(stat.S_IMODE(path.stat().st_mode))[2:] for path in paths}
+
+
+def test_no_other_user_of_the_machine_reads_the_store(serve, tmp_path):
+    """A new one, and one that was readable before."""
+    folder = tmp_path / "parent" / "store"
+    serving = serve(folder=folder)
+    serving.client.run()
+    found = modes(folder)
+    assert {"index.sqlite", "index.sqlite-wal", "lock", "pictures"} <= set(found)
+    assert found == {name: "700" if name in (".", "pictures") else "600" for name in found}
+    serving.close()
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    Store(folder).close()
+    found = modes(folder)
+    assert found == {name: "700" if name in (".", "pictures") else "600" for name in found}
+
+
+def test_a_folder_that_was_there_stays_as_open_as_it_was(tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "other").write_text("x")
+    (tmp_path / "other").chmod(0o644)
+    Store(tmp_path).close()
+    found = modes(tmp_path)
+    assert (found["."], found["other"], found["pictures"], found["index.sqlite"]) == ("755", "644", "700", "600")
+
+
+def test_who_asks_for_more_than_memory_holds_does_not_make_the_server_unready(serve):
+    def fail(found: torch.Tensor, sigma: torch.Tensor) -> None:
+        if found.shape[-1] > 100:
+            raise MemoryError("cannot allocate memory")
+
+    serving = serve(cascade=around(load(), fail))
+    for _ in range(4):
+        assert serving.client.run(size=[128, 128])["error"]["code"] == "out_of_memory"
+    assert serving.client.get("/readyz").status_code == 200
+
+
+def test_limits_of_a_key(serve, tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(
+        f"alice: {ALICE} open-jobs=1 store-mb=3 # at home\nbob: {BOB}\t max-waiting=2 jobs-per-min=4 streams=1\n"
+    )
+    serving = serve(cascade=slowed(load(), CALL_S), keys=Keys.read(path))
+    with of(serving, ALICE) as alice, of(serving, BOB) as bob:
+        job = alice.start(num=4, settings=LONG)
+        answer = alice.post("/v1/jobs", json={"prompts": ["x"]})
+        assert (answer.status_code, alice.error(answer)) == (429, "too_many_jobs")
+        answer = bob.post("/v1/jobs", json={"prompts": ["x"], "num": 3})
+        assert answer.status_code == 422
+        assert "3 images; this key may have 2 at once" in answer.text
+        first = bob.start(num=2, settings=LONG)
+        answer = bob.post("/v1/jobs", json={"prompts": ["x"]})
+        assert (answer.status_code, bob.error(answer)) == (429, "queue_full")
+        with bob.stream("GET", first["events"]) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            answer = bob.get(first["events"])
+            assert (answer.status_code, bob.error(answer)) == (429, "too_many_streams")
+        bob.delete(first["url"])
+        assert bob.finish(first["id"]) == "cancelled"
+        bob.start()
+        answer = bob.post("/v1/jobs", json={"prompts": ["x"]})
+        assert (answer.status_code, bob.error(answer)) == (429, "too_many_requests")
+        alice.delete(job["url"])
+
+
+@pytest.mark.parametrize(
+    "said", ["open-jobs=0", "open-jobs=x", "open-jobs=1 open-jobs=2", "jobs=3", "=", "open_jobs=1"]
+)
+def test_limits_that_are_none(tmp_path, said: str):
+    path = tmp_path / "keys"
+    path.write_text(f"bob: {BOB}\nalice: {ALICE} {said}\n")
+    with pytest.raises(ValueError, match=r"keys:2: behind a key stand limits, .* there are open-jobs, ") as error:
+        Keys.read(path)
+    assert ALICE not in str(error.value)
+
+
+def test_the_file_of_keys_is_read_again(serve, tmp_path, monkeypatch, caplog):
+    """A new key is let in, one that went is not; a file that is none, or gone, changes nothing and is one line of the log."""
+    monkeypatch.setattr(keys, "LOOK_S", 0.05)
+    caplog.set_level("INFO")
+    path = tmp_path / "keys"
+    path.write_text(f"alice: {ALICE}\nbob: {BOB} open-jobs=1\n")
+    serving = serve(keys=Keys.read(path))
+    with of(serving, ALICE) as alice, of(serving, BOB) as bob, of(serving, CAROL) as carol:
+        assert [client.get("/v1/models").status_code for client in (alice, bob, carol)] == [200, 200, 401]
+        path.write_text(f"bob: {BOB}\ncarol: {CAROL}\n")
+        until(lambda: carol.get("/v1/models").status_code == 200)
+        assert [client.get("/v1/models").status_code for client in (alice, bob)] == [401, 200]
+        assert serving.app.keys.share("bob") == Share()
+        for spoil in (lambda: path.write_text("carol: short\n"), path.unlink):
+            caplog.clear()
+            spoil()
+            until(lambda: bob.get("/v1/models") and "the keys of before stay" in caplog.text)
+            for _ in range(5):
+                time.sleep(2 * keys.LOOK_S)
+                assert [client.get("/v1/models").status_code for client in (alice, bob, carol)] == [401, 200, 200]
+            assert caplog.text.count("the keys of before stay") == 1
+        path.write_text(f"alice: {ALICE}\n")
+        until(lambda: alice.get("/v1/models").status_code == 200)
+
+
+def test_wrong_keys_are_limited_by_address(serve, monkeypatch):
+    """Twenty different ones; who was right from there before goes on, others of the address wait, other addresses do not."""
+    monkeypatch.setattr(limits.Guesses, "per_s", 5.0)
+    serving = serve(keys=Keys(BOTH))
+
+    def ask(client: httpx.Client, key: str) -> int:
+        return client.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status_code
+
+    elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(base_url=serving.url) as here, httpx.Client(base_url=serving.url, transport=elsewhere) as there:
+        assert ask(here, ALICE) == 200
+        assert [ask(here, "an old key") for _ in range(30)] == [401] * 30  # again and again is one guess
+        assert [ask(here, f"wrong {k}") for k in range(19)] == [401] * 19
+        answer = here.get("/v1/models", headers={"x-api-key": "wrong once more"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_wrong_keys")
+        assert 1 <= int(answer.headers["retry-after"]) <= 6
+        assert [ask(here, key) for key in ("an old key", "wrong 18", ALICE, BOB)] == [401, 401, 200, 429]
+        assert [ask(there, key) for key in (BOB, "wrong")] == [200, 401]
+        assert here.get("/healthz").status_code == 200
+        until(lambda: ask(here, BOB) == 200)
+
+
+def test_addresses_of_ipv6_are_counted_by_network():
+    guesses = limits.Guesses()
+    for k in range(guesses.most):
+        guesses.tell(f"2001:db8::{k:x}%eth0", f"wrong {k}", None)
+    with pytest.raises(limits.Refused):
+        guesses.tell("2001:db8::ffff", "another", None)
+    guesses.tell("2001:db8:0:1::1", "another", None)
+    for k in range(guesses.addresses + 10):
+        guesses.tell(f"{k}", "wrong", None)
+    assert len(guesses._wrong) <= guesses.addresses
+
+
+def test_a_queue_in_turns():
+    turns: Turns[str] = Turns()
+    for owner, items in (("a", "123456"), ("b", "xy"), ("c", "z")):
+        for item in items:
+            turns.put(owner, item)
+    assert "".join(turns.get() or "" for _ in range(5)) == "1xz2y"
+    got: list[str | None] = []
+    reader = threading.Thread(target=lambda: got.extend(iter(turns.get, None)))
+    reader.start()
+    turns.put("d", "!")
+    turns.close()
+    reader.join(WAIT_S)
+    assert sorted(got) == sorted("3456!")
+
+
+def test_a_field_name_of_megabytes(serve):
+    serving = serve()
+    began = time.monotonic()
+    answer = serving.client.post(
+        "/v1/jobs", content=b'{"' + b"promts" * 2_400_000 + b'": 1}', headers={"content-type": "application/json"}
+    )
+    assert time.monotonic() - began < 5
+    assert answer.status_code == 422
+    assert len(answer.content) < 1000
+    answer = serving.client.post("/v1/jobs", json={"promts": ["x"]})
+    assert "did you mean prompts?" in answer.text
+
+
+BAD = (
+    b"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\norigin: http://evil.example\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\nzz\r\n",
+    b"POST /v1/jobs HTTP/1.1\r\nhost: elsewhere\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n",
+    b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 3\r\n\r\nabcGARBAGE\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\nGET /healthz HTTP/9\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+    b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\nx-request-id: \xff\xfe\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+    b"GET http://[::1 HTTP/1.1\r\nhost: [::1\r\n\r\n",
+    b"HEAD /v1/jobs/%00%ff/events?after=%00 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
+)
+
+
+def test_nobody_without_a_key_can_write_a_traceback_into_the_log(two, caplog):
+    """In one piece and byte by byte, with what follows cut off; the connection is closed and the server goes on."""
+    serving, alice, _ = two(limits=Limits(body_s=2.0))
+    for content in BAD:
+        for size in (len(content), 7):
+            with socket.create_connection(("127.0.0.1", serving.port), timeout=WAIT_S) as connection:
+                with contextlib.suppress(OSError):
+                    for k in range(0, len(content), size):
+                        connection.sendall(content[k : k + size])
+                        time.sleep(0 if size > 7 else 0.001)
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(1 << 16):
+                        pass
+    assert alice.get("/v1/models").status_code == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR" or record.exc_info], caplog.text
+
+
+def test_a_bad_chunk_in_the_midst_of_a_stream(two, caplog):
+    """What comes after the head of a request whose answer has begun."""
+    serving, alice, _ = two()
+    job = alice.start(settings=LONG)
+    with socket.create_connection(("127.0.0.1", serving.port), timeout=WAIT_S) as connection:
+        head = f"GET {job['events']} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {ALICE}\r\n"
+        connection.sendall(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            connection.sendall(b"0\r\n\r\nzz\r\n\x00\r\n\r\n")
+            connection.settimeout(0.5)
+            while connection.recv(1 << 16):
+                pass
+    alice.delete(job["url"])
+    assert alice.finish(job["id"]) == "cancelled"
+    until(lambda: serving.service.streams.num == 0)
+    assert not [record for record in caplog.records if record.levelname == "ERROR" or record.exc_info], caplog.text
