@@ -92,11 +92,13 @@ def check_tags(content: bytes) -> None:
     is_big = content[2:3] == b"+"
     number, entry = (struct.Struct(order + form) for form in (("Q", "HHQQ") if is_big else ("H", "HHLL")))
     places = [int.from_bytes(content[8:16] if is_big else content[4:8], "little" if order == "<" else "big")]
+    seen: set[int] = set()
     tags = numbers = named = 0
     while places:
         at = places.pop()
-        if at + number.size > len(content):
+        if at in seen or at + number.size > len(content):
             continue
+        seen.add(at)
         (num,) = number.unpack_from(content, at)
         at += number.size
         num = min(num, (len(content) - at) // entry.size)
