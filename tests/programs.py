@@ -28,7 +28,8 @@ class Program:
 
 BROWSER = Program(("chromium", "chromium-browser", "google-chrome"), "chromium")
 COMPILER = Program(("g++",), "g++")
-PROGRAMS = (BROWSER, COMPILER, Program(("git",), "git"), Program(("unshare",), "util-linux"))
+NGINX = Program(("nginx", "/usr/sbin/nginx"), "nginx")  # which is not on every user's path
+PROGRAMS = (BROWSER, COMPILER, NGINX, Program(("git",), "git"), Program(("unshare",), "util-linux"))
 
 if __name__ == "__main__":
     print(*(program.debian for program in PROGRAMS if program.path is None))

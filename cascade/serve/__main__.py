@@ -34,6 +34,9 @@ def main(
     keys: options.KeysFile = None,
     no_keys: options.NoKeys = False,
     allow_host: options.AllowHost = None,
+    allow_origin: options.AllowOrigin = None,
+    root_path: options.RootPath = "",
+    trust_proxy: options.TrustProxy = None,
     jobs_per_min: options.JobsPerMin = 600,
     open_jobs: options.OpenJobs = 64,
     max_images: options.MaxImages = 64,
@@ -63,7 +66,8 @@ def main(
     warnings.filterwarnings("ignore", module=r"PIL\.")  # odd pictures of clients are no news for the log
     logs.start(as_json=log_json)
     known = Keys.read(keys) if keys else None
-    hosts = options.hosts_of(host, allow_host)
+    hosts, origins = options.hosts_of(host, allow_host), options.origins_of(allow_origin)
+    root, proxies = options.root_of(root_path), options.proxies_of(trust_proxy)
     limits = options.limits_of(
         body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
         abandon_s=abandon_s, free_mb=free_mb, max_waiting=max_waiting,
@@ -100,12 +104,13 @@ def main(
     with engine.start():
         service = Service(engine, disk, name=name, limits=limits, log_prompts=log_prompts)
         address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}/"
-        app = create_app(service, keys=known, hosts=hosts)
+        app = create_app(service, keys=known, hosts=hosts, origins=origins, root_path=root)
         server = Server(
             app,
             close=service.close,
             drain_s=drain_s,
             ready=lambda: say(f"cascade {name} at {address}", open_ and address),
+            proxies=proxies,
         )
         try:
             server.run(sockets=[socket])

@@ -25,10 +25,11 @@ from .jobs import Data, Job
 from .keys import Keys
 from .limits import Refused, mistakes
 from .models import models
+from .origins import Origin
 from .schema import Routes
 from .service import Service
 from .sse import EventStream, counted, frames
-from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelView, accepted
+from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelView, accepted, mounted
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
@@ -58,14 +59,22 @@ class PNG(Response):
     media_type = "image/png"
 
 
-def create_app(service: Service, *, keys: Keys | None = None, hosts: frozenset[str] | None = None) -> Guard:
-    """The application of one server; see `Guard` for keys and hosts."""
-    return Guard(routes(service, keyed=keys is not None), service.limits, service.metrics, keys=keys, hosts=hosts)
+def create_app(
+    service: Service,
+    *,
+    keys: Keys | None = None,
+    hosts: frozenset[str] | None = None,
+    origins: frozenset[Origin] = frozenset(),
+    root_path: str = "",
+) -> Guard:
+    """The application of one server; see `Guard` for the options."""
+    app, limits, metrics = routes(service, keyed=keys is not None), service.limits, service.metrics
+    return Guard(app, limits, metrics, keys=keys, hosts=hosts, origins=origins, root_path=root_path)
 
 
 def routes(service: Service, *, keyed: bool = False) -> Routes:
     """Without the guard: whoever calls must put the `owner` into the scope."""
-    app = Routes(keyed=keyed, title=f"Cascade {service.name}", docs_url=None, redoc_url=None)
+    app = Routes(keyed=keyed, title=f"Cascade {service.name}", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
     app.add_middleware(Informed, service=service)
     add_errors(app)
@@ -95,6 +104,11 @@ def owner(request: Request) -> str:
 def is_openais(request: Request) -> bool:
     """Its mistakes are 400, and name the field."""
     return request.scope["path"].endswith(openai.PATH)
+
+
+def root_of(request: Request) -> str:
+    """Where a proxy has the server."""
+    return cast(str, request.scope.get("root_path", ""))
 
 
 def add_errors(app: FastAPI) -> None:
@@ -155,9 +169,9 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
     uploads = CapacityLimiter(UPLOADS)
 
-    def made(job: Job) -> Accepted:
+    def made(request: Request, job: Job) -> Accepted:
         assert job.request is not None
-        return accepted(job, service.names_of(job.request))
+        return accepted(job, service.names_of(job.request), root_of(request))
 
     @app.post("/v1/jobs", status_code=202)
     async def create(request: Request, body: JobBody) -> Accepted:
@@ -170,19 +184,19 @@ def add_jobs(app: FastAPI, service: Service) -> None:
             service.admit(owner(request))
             with mistakes():
                 wanted = job_request(body, service.cascade, service.limits)
-                return made(service.create(owner(request), wanted, settings=body.settings))
+                return made(request, service.create(owner(request), wanted, settings=body.settings))
 
         return await to_thread.run_sync(start, limiter=uploads if body.image else None)
 
     @app.get("/v1/jobs", responses={200: {"model": JobsView}})
     def listed(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Data:
         """The jobs of this key, newest first."""
-        return {"jobs": service.jobs(owner(request), limit)}
+        return {"jobs": [mounted(job, root_of(request)) for job in service.jobs(owner(request), limit)]}
 
     @app.get("/v1/jobs/{job}", responses={200: {"model": JobView}})
     def job(request: Request, job: str) -> Data:
         """State and pictures of a job."""
-        return service.describe(service.row(owner(request), job))
+        return mounted(service.describe(service.row(owner(request), job)), root_of(request))
 
     @app.get("/v1/jobs/{job}/events", response_class=Response, responses=EVENTS)
     async def events(
@@ -196,7 +210,8 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         if found.has_ended and not found.since(int(said), previews=False):
             return Response(status_code=204)  # tells an EventSource not to come again
         place = service.streams.reserve(owner(request), service.share(owner(request)).streams)
-        return EventStream(frames(place, found, int(said), service.preview), service.limits)
+        chunks = frames(place, found, int(said), service.preview, root_path=root_of(request))
+        return EventStream(chunks, service.limits)
 
     @app.delete("/v1/jobs/{job}", status_code=204)
     def cancel(request: Request, job: str) -> None:
@@ -209,7 +224,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         by default all; until: hold after this stage; settings: of what follows, over those of the job."""
         service.admit(owner(request))
         with mistakes():
-            return made(service.refine(owner(request), job, body))
+            return made(request, service.refine(owner(request), job, body))
 
     @app.delete("/v1/jobs/{job}/pictures", status_code=204, responses=OPEN)
     def remove(request: Request, job: str) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="page.css"></head><body class="docs"><h1>{title}</h1>
-<p>The same for programs: <a href="/openapi.json">openapi.json</a>. The page: <a href="/">/</a>.</p>
+<p>The same for programs: <a href="openapi.json">openapi.json</a>. <a href="./">The page</a>.</p>
 <pre>curl -s {url}v1/jobs -H 'Content-Type: application/json' -d '{{"prompts": ["red heart"], "num": 4}}'
 curl -sN {url}v1/jobs/ID/events</pre>
 <p>Events: <code>stage_started</code>, <code>preview</code>, <code>stage_finished</code>, at last <code>held</code>,
 <code>finished</code>, <code>failed</code> or <code>cancelled</code>. Errors:
 <code>{{"error": {{"code", "message", "type"}}}}</code>;
 429, 503 and 507 say in Retry-After when to come again. A key, where there are keys: <code>Authorization: Bearer KEY</code>.
-What a job may be is in <a href="/v1/models">/v1/models</a>.</p>
+What a job may be is in <a href="v1/models">/v1/models</a>.</p>
 """
 
 

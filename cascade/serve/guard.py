@@ -10,7 +10,6 @@ import re
 import secrets
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +18,7 @@ from . import logs
 from .keys import Keys, Share
 from .limits import NOBODY, Guesses, Limits, Refused
 from .metrics import HttpMetrics
+from .origins import SHOWN, Origin, check_origin, place_of
 from .paths import path_of
 
 log = logging.getLogger("cascade.serve")
@@ -53,7 +53,9 @@ def error_headers(error: Refused) -> dict[str, str]:
 
 
 class Guard:
-    """hosts: allowed in the Host header, for a server on loopback that no other site's page shall reach; None: any."""
+    """hosts: allowed in the Host header, for a server on loopback that no other site's page shall reach; None: any. origins: of
+    pages that may change something, besides those of the host that is asked. root_path: where a proxy has the server; requests may
+    come with it or without."""
 
     def __init__(
         self,
@@ -63,8 +65,11 @@ class Guard:
         *,
         keys: Keys | None,
         hosts: frozenset[str] | None = None,
+        origins: frozenset[Origin] = frozenset(),
+        root_path: str = "",
     ):
         self.app, self.limits, self.metrics, self.keys, self.hosts = app, limits, metrics, keys, hosts
+        self.origins, self.root_path = origins, root_path
         self._reading = 0  # bytes of bodies
         self.guesses = Guesses()
 
@@ -74,6 +79,7 @@ class Guard:
                 await self.app(scope, receive, send)
             return
         began, status, is_whole, has_left = time.perf_counter(), 0, False, False
+        scope = under(self.root_path, scope)
 
         async def hear() -> Message:
             nonlocal has_left
@@ -99,6 +105,8 @@ class Guard:
 
         held = 0
         try:
+            if not scope["path"]:
+                return await redirect(f"{self.root_path}/", answer)
             scope["owner"] = about.key = self._owner(scope)
             scope["share"] = self.keys.share(about.key) if self.keys else Share()
             body = await self._body(scope, hear)
@@ -128,11 +136,11 @@ class Guard:
         """Raises Refused for a foreign site's page and for a wrong key."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.hosts is not None and _hostname(host) not in self.hosts:
-            raise Refused(421, "wrong_host", "this server answers to its loopback names only")
-        origin = headers.get("origin")
-        if origin and scope["method"] not in ("GET", "HEAD") and origin.partition("://")[2] != host:
-            raise Refused(403, "foreign_origin", "requests of other sites' pages are refused")
+        if self.hosts is not None and ((place := place_of(host)) is None or place.name not in self.hosts):
+            text = f"Host says {host[:SHOWN]!a}; this server answers to loopback names and those of --allow-host"
+            raise Refused(421, "wrong_host", text)
+        if scope["method"] not in ("GET", "HEAD"):
+            check_origin(headers, self.origins)
         if self.keys is None or scope["path"] in PUBLIC:
             return NOBODY
         scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -181,6 +189,21 @@ class Guard:
             self._reading -= size
             raise Refused(413, "too_many_values", f"a body with more than {VALUES:,} commas")
         return body
+
+
+def under(root_path: str, scope: Scope) -> Scope:
+    """A request as the routes know it, whether a proxy took root_path off or not. The path is "" where it is root_path itself."""
+    path = scope["path"]
+    if root_path and (path == root_path or path.startswith(f"{root_path}/")):
+        path = path.removeprefix(root_path)
+    return {**scope, "path": path, "root_path": root_path}
+
+
+async def redirect(path: str, send: Send) -> None:
+    """To where the page's relative addresses are right; without a host, which a proxy may know by another name."""
+    headers = [(b"location", path.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 308, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def refuse(error: Refused, send: Send) -> None:
@@ -234,13 +257,6 @@ def _method(scope: Scope) -> str:
     return (
         scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"
     )
-
-
-def _hostname(host: str) -> str | None:
-    try:
-        return None if "@" in host else urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None
 
 
 def _cookie(headers: Headers) -> str:

@@ -15,6 +15,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,6 +113,9 @@ def main(
     keys: options.KeysFile = None,
     no_keys: options.NoKeys = False,
     allow_host: options.AllowHost = None,
+    allow_origin: options.AllowOrigin = None,
+    root_path: options.RootPath = "",
+    trust_proxy: options.TrustProxy = None,
     jobs_per_min: options.JobsPerMin = 600,
     open_jobs: options.OpenJobs = 64,
     max_images: options.MaxImages = 64,
@@ -142,6 +146,8 @@ def main(
 
     logs.start(as_json=log_json)
     known = Keys.read(keys) if keys else None
+    hosts, origins = options.hosts_of(host, allow_host), options.origins_of(allow_origin)
+    root, proxies = options.root_of(root_path), options.proxies_of(trust_proxy)
     manifest = read_manifest(cascade)
     stages = parse_stages(stage or [], list(manifest.stages))
     limits = options.limits_of(
@@ -173,9 +179,10 @@ def main(
         handles = deploy_all(replicas, stages, settings, cpus=cpus, gpus=gpus, own=own)
         metrics = HttpMetrics()
         front = Front(handles, metrics, stall_s=limits.stall_s)
-        app = Guard(front, limits, metrics, keys=known, hosts=options.hosts_of(host, allow_host))
+        app = Guard(front, limits, metrics, keys=known, hosts=hosts, origins=origins, root_path=root)
         line = f"cascade {manifest.name} on {replicas} replicas at http://{host}:{socket.getsockname()[1]}/"
-        server = Server(app, close=closing(handles), drain_s=drain_s, ready=lambda: print(line, flush=True))
+        ready = partial(print, line, flush=True)
+        server = Server(app, close=closing(handles), drain_s=drain_s, ready=ready, proxies=proxies)
         server.run(sockets=[socket])
     finally:
         with suppress(Exception):

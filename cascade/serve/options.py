@@ -1,14 +1,16 @@
 """Options that `python -m cascade.serve` and `python -m cascade.serve.on_ray` share."""
 
 import ipaddress
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from .limits import Limits
+from .origins import Origin, origin_of, place_of
+from .paths import PATHS, path_of
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SHIPPED = Path(__file__).parents[1] / "shipped" / "emoji_tiny"
@@ -26,6 +28,15 @@ KeysFile = Annotated[
 NoKeys = Annotated[bool, typer.Option("--no-keys", help="anyone who reaches the address may use it")]
 AllowHost = Annotated[
     list[str] | None, typer.Option(help="a name by which a proxy asks, besides the loopback ones; may be repeated")
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option(help="an address of the page that a proxy hides: https://pictures.example:8443; may be repeated"),
+]
+RootPath = Annotated[str, typer.Option(help="where a proxy has the server, for instance /cascade", show_default="/")]
+TrustProxy = Annotated[
+    list[str] | None,
+    typer.Option(help="address of a proxy whose X-Forwarded-For and -Proto are believed; may be repeated"),
 ]
 JobsPerMin = Annotated[int, typer.Option(help="jobs a minute of one key", min=1)]
 OpenJobs = Annotated[int, typer.Option(help="jobs of one key at once", min=1)]
@@ -70,10 +81,48 @@ def is_loopback(host: str) -> bool:
 
 def hosts_of(host: str, allowed: list[str] | None) -> frozenset[str] | None:
     """Names by which clients may ask; None: any."""
-    names = [urlsplit(f"//{name}").hostname for name in allowed or ()]
-    if None in names:
-        raise ValueError(f"--allow-host {(allowed or [''])[names.index(None)]!r} is no name of a host")
-    return frozenset(filter(None, (*LOOPBACK, host, *names))) if is_loopback(host) or allowed else None
+    names = []
+    for said in allowed or ():
+        place = place_of(said) or place_of(f"[{said}]")
+        if place is None:
+            raise ValueError(f"--allow-host {said!r} is no name of a host")
+        names.append(place.name)
+    return frozenset((*LOOPBACK, host, *names)) if is_loopback(host) or allowed else None
+
+
+def origins_of(allowed: list[str] | None) -> frozenset[Origin]:
+    """Of pages that may change something, besides the server's own."""
+    found = {said: origin_of(said.removesuffix("/")) for said in allowed or ()}
+    for said, origin in found.items():
+        if origin is None:
+            raise ValueError(
+                f"--allow-origin {said!r}: write scheme, host and port, like https://pictures.example:8443"
+            )
+    return frozenset(filter(None, found.values()))
+
+
+def root_of(root_path: str) -> str:
+    """ "/cascade" of "cascade/", "" of "/"; a path that cannot be taken for one of the API's own."""
+    root = "/" + root_path.strip("/") if root_path.strip("/") else ""
+    if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*", root):
+        raise ValueError(f"--root-path {root_path!r}: write the path of the page's address, for instance /cascade")
+    if root and (path_of(root) != "-" or any(path.startswith(f"{root}/") for path in PATHS)):
+        raise ValueError(
+            f"--root-path {root_path!r} is a path of the API itself; choose another, for instance /cascade"
+        )
+    return root
+
+
+def proxies_of(trusted: list[str] | None) -> list[str]:
+    """Addresses, or networks like 10.0.0.0/8."""
+    for said in trusted or ():
+        try:
+            ipaddress.ip_network(said)
+        except ValueError:
+            raise ValueError(
+                f"--trust-proxy {said!r}: write an address or a network, like 10.0.0.7 or 10.0.0.0/8"
+            ) from None
+    return trusted or []
 
 
 def limits_of(

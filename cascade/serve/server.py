@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import h11
@@ -69,9 +69,17 @@ class Protocol(H11Protocol):
 
 class Server(uvicorn.Server):
     """close: called in a thread with the seconds that open jobs may take; at a second signal again, with none. ready: called when
-    requests are taken."""
+    requests are taken. proxies: addresses from which X-Forwarded-For and -Proto are believed; anybody can send these."""
 
-    def __init__(self, app: ASGIApp, *, close: Callable[[float], None], drain_s: float, ready: Callable[[], None]):
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        close: Callable[[float], None],
+        drain_s: float,
+        ready: Callable[[], None],
+        proxies: Sequence[str] = (),
+    ):
         config = uvicorn.Config(
             app,
             http=Protocol,
@@ -80,6 +88,8 @@ class Server(uvicorn.Server):
             loop="asyncio",
             access_log=False,
             server_header=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=list(proxies),
             log_config=None,
             limit_concurrency=CONNECTIONS,
             timeout_keep_alive=15,

@@ -22,6 +22,7 @@ from cascade.events import Preview
 from .jobs import Job
 from .limits import Limits
 from .store import ENDED
+from .views import mounted
 
 PREVIEW_EVERY_S = 0.08  # of one stream; faster than eyes and not worth the encoding
 ENCODERS = 2
@@ -77,15 +78,20 @@ async def counted(
 
 
 async def frames(
-    place: AbstractContextManager[object], job: Job, after: int, make: Callable[[Job, Preview], dict[str, Any]]
+    place: AbstractContextManager[object],
+    job: Job,
+    after: int,
+    make: Callable[[Job, Preview], dict[str, Any]],
+    *,
+    root_path: str,
 ) -> AsyncGenerator[bytes, None]:
-    """What `follow` gives, as bytes of the stream."""
+    """What `follow` gives, as bytes of the stream, with links under root_path."""
     with place:
         yield b"retry: 1000\n\n"
         async with aclosing(follow(job, after, make)) as told:
             async for name, number, data in told:
                 if data or name in ENDED:
-                    yield frame(number, name, data)
+                    yield frame(number, name, mounted(data, root_path))
 
 
 async def beating(chunks: AsyncGenerator[bytes, None], heartbeat_s: float) -> AsyncGenerator[bytes, None]:

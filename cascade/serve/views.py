@@ -120,9 +120,9 @@ class ImagesView(TypedDict):
     usage: dict[str, Any]
 
 
-def accepted(job: Job, stages: list[str]) -> Accepted:
+def accepted(job: Job, stages: list[str], root_path: str) -> Accepted:
     assert job.request is not None
-    url = f"/v1/jobs/{job.id}"
+    url = f"{root_path}/v1/jobs/{job.id}"
     return {
         "id": job.id, "images": list(job.request.index), "stages": stages, "seed": job.request.seed,
         "events": f"{url}/events", "url": url,
@@ -150,3 +150,14 @@ def job_data(row: JobRow, state: str, pictures: Sequence[PictureRow]) -> Data:
         "settings": asked["settings"], "size": asked["size"] or None, "images": asked["index"], "stages": stages,
         "until": asked["last"], "url": f"/v1/jobs/{row.id}", "events": f"/v1/jobs/{row.id}/events",
     }  # fmt: skip
+
+
+def mounted(said: Data, root_path: str) -> Data:
+    """A job, or the data of an event, with its links under the path where a proxy has the server; what is stored lacks that."""
+    found = said | {name: f"{root_path}{said[name]}" for name in ("url", "events") if name in said}
+    if "urls" in said:
+        found["urls"] = [f"{root_path}{url}" for url in said["urls"]]
+    for name in ("stages", "pictures"):
+        if name in said:
+            found[name] = [mounted(each, root_path) for each in said[name]]
+    return found

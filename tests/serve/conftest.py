@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from cascade.pipeline import Cascade
+from tests.programs import BROWSER, NGINX
+from tests.serve.nginx import Nginx
 from tests.serve.serving import Child, Client, Serving, load
+
+WAIT_MS = 150_000
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -60,3 +64,69 @@ def child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     yield start
     for each in started:
         each.close()
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Callable[..., Nginx]]:
+    """nginx("location / {...}") is a real nginx with these blocks."""
+    if NGINX.path is None:
+        pytest.skip(NGINX.missing)
+    started: list[Nginx] = []
+
+    def start(*blocks: str) -> Nginx:
+        started.append(Nginx(tmp_path / f"nginx-{len(started)}", *blocks))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if BROWSER.path is None:
+        pytest.skip(BROWSER.missing)
+    names = (
+        "--host-resolver-rules=MAP *.example 127.0.0.1"  # a page of one is no "secure context", as on a network at home
+    )
+    options = ["--no-sandbox", "--disable-dev-shm-usage", names]  # root; a container with 64 MB of shared memory
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=BROWSER.path, args=options)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """Errors, warnings and dialogs of all pages of a test; what a test expects it clears."""
+    return []
+
+
+def is_trouble(message: Any) -> bool:
+    """On plain http beyond loopback every browser says that it leaves one of our headers alone."""
+    return (
+        message.type in ("error", "warning")
+        and "Cross-Origin-Opener-Policy header has been ignored" not in message.text
+    )
+
+
+@pytest.fixture
+def visit(browser: Any, said: list[str]) -> Iterator[Callable[..., Any]]:
+    """visit(url) is a page in a context of its own, when the form is there."""
+    contexts = []
+
+    def open_(url: str, *, ready: str = "#ask:not([hidden])", **options: Any) -> Any:
+        contexts.append(browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda message: said.append(message.text) if is_trouble(message) else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
+        page.goto(url)
+        page.wait_for_selector(ready)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert said == []

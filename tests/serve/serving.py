@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cascade.engine import Engine
 from cascade.pipeline import Cascade
 from cascade.serve.app import create_app
 from cascade.serve.limits import Keys, Limits
+from cascade.serve.origins import Origin
 from cascade.serve.server import Server, listen
 from cascade.serve.service import Service
 from cascade.serve.store import Store
@@ -100,6 +101,10 @@ class Serving:
         check: Callable[[torch.Tensor], bool] | None = None,
         max_waiting: int = 512,
         max_bytes: int = 1 << 30,
+        hosts: frozenset[str] = LOOPBACK,
+        origins: frozenset[Origin] = frozenset(),
+        root_path: str = "",
+        proxies: Sequence[str] = (),
     ):
         self.engine = Engine(cascade, max_waiting=max_waiting).start()
         self.store = Store(folder, max_bytes=max_bytes)
@@ -108,8 +113,9 @@ class Serving:
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         ready = threading.Event()
-        self.app = create_app(self.service, keys=keys, hosts=LOOPBACK)
-        self.server = Server(self.app, close=self.service.close, drain_s=0.0, ready=ready.set)
+        self.app = create_app(self.service, keys=keys, hosts=hosts, origins=origins, root_path=root_path)
+        close = self.service.close
+        self.server = Server(self.app, close=close, drain_s=0.0, ready=ready.set, proxies=proxies)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         self.thread.start()
         assert ready.wait(WAIT_S)
@@ -185,6 +191,31 @@ def poisoned(cascade: Cascade, sigma_max: float) -> Cascade:
     return around(cascade, spoil)
 
 
+class Gate:
+    """A cascade whose network calls wait, after the first `free` of them, until it is opened: what a test looks at meanwhile stays.
+
+    side: only calls for pictures of so many px count and wait.
+    """
+
+    def __init__(self, *, free: int, side: int | None = None, cascade: Cascade | None = None):
+        self.free, self.side, self.calls, self._is_open = free, side, 0, threading.Event()
+        self.cascade = around(cascade or load(), self._wait)
+
+    def _wait(self, found: torch.Tensor, sigma: torch.Tensor) -> None:
+        if self.side in (None, found.shape[-1]):
+            self.calls += 1
+            if self.calls > self.free:
+                self._is_open.wait(WAIT_S)
+
+    def open(self) -> None:
+        self._is_open.set()
+
+    def close(self) -> None:
+        """For the next job, as it was at first."""
+        self._is_open.clear()
+        self.calls = 0
+
+
 def around(cascade: Cascade, then: Callable[[torch.Tensor, torch.Tensor], object]) -> Cascade:
     """`then(x0_hat, sigma)` after each answer of the real networks."""
     for link in cascade.links:
@@ -204,7 +235,7 @@ def b64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def until(done: Callable[[], object], timeout_s: float = 20.0) -> None:
+def until(done: Callable[[], object], timeout_s: float = WAIT_S) -> None:
     """Waits until it holds."""
     deadline = time.monotonic() + timeout_s
     while not done():

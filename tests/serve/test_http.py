@@ -5,6 +5,8 @@ import hashlib
 import io
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from cascade.serve.paths import PATHS, path_of
 from cascade.serve.refine import pixels
 from data.batch import to_uint8
 from tests.cascade.chains import tiny
-from tests.serve.serving import FEW, MANY, Client, Serving, around, b64, load, parsed, slowed
+from tests.serve.serving import FEW, MANY, Client, Gate, Serving, around, b64, load, parsed, slowed, until
 
 
 def picture(client: Client, url: str) -> np.ndarray:
@@ -44,9 +46,31 @@ def test_a_job_from_start_to_pictures(client: Client):
     assert said["stages"][1]["urls"] == [p["url"] for p in finished[1]["pictures"]]
 
 
-def test_a_preview_is_a_picture_of_each_image(client: Client):
-    job = client.start(num=3, settings={"base_16": {"num_steps": 60}, "sr_64": {"num_steps": 20}})
-    previews = [data for _, name, data in client.events(job["id"]) if name == "preview"]
+@pytest.fixture
+def watched(serve) -> Callable[..., list[dict[str, Any]]]:
+    """watched(...) gives the previews of a job, at least one of each stage: neither goes on before its first one was seen. All jobs
+    are of one server."""
+    base = Gate(free=1, side=16)
+    top = Gate(free=1, side=64, cascade=base.cascade)
+    gates = {"base_16": base, "sr_64": top}
+    client = serve(cascade=top.cascade).client
+
+    def run(**body: Any) -> list[dict[str, Any]]:
+        for gate in gates.values():
+            gate.close()
+        seen = []
+        with client.stream("GET", client.start(**body)["events"]) as answer:
+            for _, name, data in parsed(answer.iter_lines()):
+                if name == "preview":
+                    seen.append(data)
+                    gates[data["stage"]].open()
+        return seen
+
+    return run
+
+
+def test_a_preview_is_a_picture_of_each_image(watched):
+    previews = watched(num=3, settings={"base_16": {"num_steps": 60}, "sr_64": {"num_steps": 20}})
     assert {data["stage"] for data in previews} == {"base_16", "sr_64"}
     for data in previews:
         assert [each["k"] for each in data["pictures"]] == data["index"] == [0, 1, 2]
@@ -186,8 +210,8 @@ def test_health_readiness_metrics_and_docs(client: Client):
     assert client.get("/healthz").text == "ok"
     assert [client.head(path).status_code for path in ("/", "/healthz", "/readyz")] == [200, 200, 200]
     assert client.get("/readyz").text == "ready"
+    until(lambda: 'cascade_jobs_total{state="finished"}' in client.get("/metrics").text)  # counted after it was told
     text = client.get("/metrics").text
-    assert 'cascade_jobs_total{state="finished"}' in text
     assert 'cascade_stage_images_total{stage="sr_64"}' in text
     assert 'route="/v1/jobs/{job}"' in text
     docs = client.get("/docs").text
@@ -283,15 +307,13 @@ def test_fault60_the_time_left_is_that_of_the_whole_job(serve):
     assert 0.5 < statistics.median(middle) < 2, middle
 
 
-def test_fault60_the_time_left_is_unknown_at_first_and_never_negative(serve, monkeypatch):
+def test_fault60_the_time_left_is_unknown_at_first_and_never_negative(watched, monkeypatch):
     """Clocks may jump: only the steady one is asked."""
-    client = serve().client
-    first = [data["eta_s"] for _, name, data in client.events(client.start()["id"]) if name == "preview"]
-    assert first[0] is None
+    assert watched()[0]["eta_s"] is None
     for jump in (-86400.0, 86400.0):
         now = time.time
         monkeypatch.setattr(time, "time", lambda now=now, jump=jump: now() + jump)
-        told = [data["eta_s"] for _, name, data in client.events(client.start()["id"]) if name == "preview"]
-        assert told
+        told = [data["eta_s"] for data in watched()]
+        assert len(told) > 1
         assert all(0 <= eta < 60 for eta in told)
         monkeypatch.undo()

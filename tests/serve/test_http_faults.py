@@ -19,7 +19,7 @@ from cascade import chunk
 from cascade.serve import service
 from cascade.serve.limits import Limits, Memory
 from cascade.serve.store import Store
-from tests.serve.serving import FEW, MANY, ROOT, Client, Serving, around, load, parsed, poisoned, slowed, until
+from tests.serve.serving import FEW, MANY, ROOT, Client, Gate, Serving, around, load, parsed, poisoned, slowed, until
 
 CALL_S = 0.05
 LONG = {"base_16": {"num_steps": 100}, "sr_64": {"num_steps": 2}}  # 5 s and more on a slowed cascade
@@ -42,35 +42,39 @@ def test_fault43_disconnect_while_running(slow: Serving, caplog):
     with streaming(slow.client, job) as events:
         assert next(event for event in events if event[1] == "preview")
         assert slow.engine.waiting == 1
-    until(lambda: slow.engine.waiting == 0, 0.3 + 0.25 + 5 * CALL_S + 1)
+    until(lambda: slow.engine.waiting == 0)
     assert slow.client.finish(job) == "cancelled"
     assert "Traceback" not in caplog.text
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_fault43_who_comes_back_in_time_loses_nothing(slow: Serving):
-    job = slow.client.start(settings={"base_16": {"num_steps": 20}, "sr_64": {"num_steps": 2}})["id"]
-    with streaming(slow.client, job) as events:
+def test_fault43_who_comes_back_in_time_loses_nothing(serve):
+    gate = Gate(free=3)
+    client = serve(cascade=gate.cascade).client
+    job = client.start(settings={"base_16": {"num_steps": 20}, "sr_64": {"num_steps": 2}})["id"]
+    with streaming(client, job) as events:
         after, _, _ = next(event for event in events if event[1] == "preview")
-    rest = slow.client.events(job, after)
+    gate.open()
+    rest = client.events(job, after)
     assert rest[0][0] > after
     assert rest[-1][1] == "finished"
 
 
 def test_fault43_disconnect_while_queued(slow: Serving):
-    first = slow.client.start(num=4, settings=LONG)["id"]
+    first = slow.client.start(num=4, settings=MANY)["id"]
     second = slow.client.start(num=4, settings=LONG)["id"]
     assert slow.client.post("/v1/jobs", json={"prompts": ["x"]}).status_code == 429
     with streaming(slow.client, second):
         pass
-    until(lambda: slow.engine.waiting == 4, 3)
+    until(lambda: slow.engine.waiting == 4)
     assert slow.client.start()["id"]  # its place is free
     slow.client.delete(f"/v1/jobs/{first}")
 
 
-def test_fault43_disconnect_of_openais_clients(slow: Serving, caplog):
+def test_fault43_disconnect_of_openais_clients(serve, caplog):
     """The log and the metrics say that they left, not what they would have got."""
     caplog.set_level("INFO", "cascade.serve")
+    slow = serve(cascade=slowed(load(), 0.3))  # some 20 calls
     body = {"prompt": "red heart"}
     for extra in ({}, {"stream": True, "partial_images": 1}):
         with socket.create_connection(("127.0.0.1", slow.port)) as connection:
@@ -143,13 +147,15 @@ def test_fault44_a_stalled_stream_is_dropped(serve):
 
 def test_fault44_only_the_newest_preview_is_kept(serve):
     """Nobody reads while 40 calls are made; who then comes sees one preview, the newest."""
-    serving = serve(cascade=slowed(load(), 0.01))
+    gate = Gate(free=40)
+    serving = serve(cascade=gate.cascade)
     job = serving.client.start(settings={"base_16": {"num_steps": 60}, "sr_64": {"num_steps": 2}})["id"]
-    until(lambda: serving.engine.stages["base_16"].calls >= 40)
+    until(lambda: gate.calls > 40)
     with streaming(serving.client, job) as events:
         seen = [next(events) for _ in range(2)]
+    gate.open()
     assert [name for _, name, _ in seen] == ["stage_started", "preview"]
-    assert seen[1][2]["step"] >= 39
+    assert seen[1][2]["step"] == 40
 
 
 def test_fault46_a_full_queue(slow: Serving):
@@ -205,13 +211,15 @@ def test_fault50_foreign_and_unknown_jobs(client: Client):
         assert (answer.status_code, client.error(answer)) == (404, "not_found")
 
 
-def test_cancel_frees_its_place_within_one_call(slow: Serving):
-    job = slow.client.start(num=8, settings=LONG)
-    until(lambda: slow.engine.stages["base_16"].calls >= 2)
-    calls = slow.engine.stages["base_16"].calls
-    slow.client.delete(job["url"])
-    until(lambda: slow.engine.waiting == 0)
-    assert slow.engine.stages["base_16"].calls <= calls + 2
+def test_cancel_frees_its_place_within_one_call(serve):
+    gate = Gate(free=2)
+    serving = serve(cascade=gate.cascade)
+    job = serving.client.start(num=8, settings=LONG)
+    until(lambda: gate.calls == 3)
+    serving.client.delete(job["url"])
+    gate.open()
+    until(lambda: serving.engine.waiting == 0)
+    assert gate.calls == 3
 
 
 def test_fault51_out_of_memory(serve, monkeypatch):
@@ -228,7 +236,7 @@ def test_fault51_out_of_memory(serve, monkeypatch):
         assert serving.client.get("/readyz").status_code == 200, k
         job = serving.client.run()
         assert (job["state"], job["error"]["code"]) == ("failed", "out_of_memory")
-    assert serving.client.get("/readyz").status_code == 503
+    until(lambda: serving.client.get("/readyz").status_code == 503)
     assert serving.client.get("/healthz").status_code == 200
     answer = serving.client.post("/v1/images/generations", json={"prompt": "red heart"})
     assert (answer.status_code, serving.client.error(answer)) == (503, "out_of_memory")
@@ -239,7 +247,7 @@ def test_fault51_out_of_memory(serve, monkeypatch):
     assert serving.client.get("/readyz").status_code == 503
     is_full.clear()
     assert serving.client.run()["state"] == "finished"
-    assert serving.client.get("/readyz").status_code == 200
+    until(lambda: serving.client.get("/readyz").status_code == 200)
 
 
 def test_fault52_nan_in_a_network(serve):
@@ -284,7 +292,7 @@ def test_fault53_what_is_flagged_only_in_a_preview_is_not_shown_either(serve):
         return images.shape[-1] != 64
 
     serving = serve(cascade=slowed(load(), 0.02), check=check)
-    job = serving.client.start(settings={"base_16": {"num_steps": 4}, "sr_64": {"num_steps": 40}})["id"]
+    job = serving.client.start(settings={"base_16": {"num_steps": 4}, "sr_64": {"num_steps": 100}})["id"]
     events = serving.client.events(job)
     assert events[-1][2]["code"] == "refused_content"
     assert not [d for _, name, d in events if name == "preview" and d["stage"] == "sr_64"]
@@ -355,7 +363,8 @@ def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head(client: Cli
     assert sorted(spent)[10] < 0.025, spent
 
 
-def test_reconnect_gives_what_came_after_and_the_newest_preview(slow: Serving):
+def test_reconnect_gives_what_came_after_and_the_newest_preview(serve):
+    slow = serve(cascade=slowed(load(), CALL_S))
     job = slow.client.start(settings={"base_16": {"num_steps": 30}, "sr_64": {"num_steps": 4}})["id"]
     with streaming(slow.client, job) as events:
         seen = [next(events) for _ in range(3)]
@@ -522,5 +531,5 @@ def test_sixty_short_jobs_leave_nothing_behind(serving: Serving):
         states = [client.finish(job["id"]) for job in jobs]
     assert set(states) <= {"finished", "cancelled"}
     until(lambda: serving.engine.waiting == 0)
-    assert not serving.service._open
+    until(lambda: not serving.service._open)
     assert threading.active_count() <= before + 45  # worker threads of the event loop, at most 40

@@ -2,58 +2,14 @@
 
 import io
 import re
-import time
-from collections.abc import Callable, Iterator
 
 import pytest
 from PIL import Image
 
 from cascade.serve.limits import Keys, Limits
-from tests.programs import BROWSER
-from tests.serve.serving import ROOT, Serving, around, load, slowed, until
-
-api = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(BROWSER.path is None, reason=BROWSER.missing)
+from tests.serve.serving import ROOT, Gate, Serving, load, slowed, until
 
 SHOWN = "#grid img:not([hidden])"
-WAIT_MS = 150_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with api.sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-dev-shm-usage"]  # root; a container with 64 MB of shared memory
-        found = playwright.chromium.launch(executable_path=BROWSER.path, args=options)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def said() -> list[str]:
-    """Errors, warnings and dialogs of all pages of a test; what a test expects it clears."""
-    return []
-
-
-@pytest.fixture
-def visit(browser, said: list[str]) -> Iterator[Callable]:
-    """visit(url) is a page in a context of its own, when the form is there."""
-    contexts = []
-
-    def open_(url: str, *, ready: str = "#ask:not([hidden])", **options):
-        contexts.append(browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(WAIT_MS)
-        page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
-        page.goto(url)
-        page.wait_for_selector(ready)
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert said == []
 
 
 def ask(page, prompt: str = "red heart", num: int = 2, *, hold: bool = False) -> None:
@@ -79,11 +35,13 @@ def states(server: Serving) -> list[str]:
 
 
 def test_pictures_begin_small_and_sharpen(serve, visit):
-    page = visit(serve(cascade=slowed(load(), 0.02)).url)
+    gate = Gate(free=3)
+    page = visit(serve(cascade=gate.cascade).url)
     ask(page, num=3)
     page.wait_for_selector(SHOWN)
-    assert page.locator("#job").get_attribute("data-state") not in ("finished", "failed")
-    assert max(sides(page)) == 16
+    until(lambda: sides(page) == [16, 16, 16])
+    assert page.locator("#job").get_attribute("data-state") == "running"
+    gate.open()
     ends(page, "finished")
     until(lambda: sides(page) == [64, 64, 64])
 
@@ -127,21 +85,26 @@ def focused(page) -> str:
 
 
 def test_cancel(serve, visit):
-    server = serve(cascade=slowed(load(), 0.2))
+    gate = Gate(free=2)
+    server = serve(cascade=gate.cascade)
     page = visit(server.url)
     ask(page)
     page.wait_for_selector(SHOWN)
-    page.click("#cancel")
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        page.click("#cancel")
+    gate.open()
     ends(page, "cancelled")
     until(lambda: server.engine.waiting == 0)
 
 
 def test_a_cancelled_job_goes_on_from_a_stage_that_is_whole(serve, visit):
-    slow = around(load(), lambda found, sigma: time.sleep(0.5 if found.shape[-1] == 64 else 0.0))
-    page = visit(serve(cascade=slow).url)
+    gate = Gate(free=0, side=64)
+    page = visit(serve(cascade=gate.cascade).url)
     ask(page)
     page.wait_for_selector("#rail li.done")
-    page.click("#cancel")
+    with page.expect_response(lambda answer: answer.request.method == "DELETE"):
+        page.click("#cancel")
+    gate.open()
     ends(page, "cancelled")
     page.click(".tile[data-k='1'] .pick")
     page.click("#refine")
@@ -150,7 +113,8 @@ def test_a_cancelled_job_goes_on_from_a_stage_that_is_whole(serve, visit):
 
 
 def test_a_job_runs_on_while_another_is_shown(serve, visit):
-    server = serve(cascade=slowed(load(), 0.03), limits=Limits(abandon_s=0.3))
+    gate = Gate(free=3)
+    server = serve(cascade=gate.cascade, limits=Limits(abandon_s=0.3))
     page = visit(server.url)
     ask(page, "red heart", 3)
     page.wait_for_selector(SHOWN)
@@ -158,14 +122,15 @@ def test_a_job_runs_on_while_another_is_shown(serve, visit):
     until(lambda: page.locator(".tile").count() == 1)
     page.locator("#history a", has_text="red heart").click()
     until(lambda: page.locator(".tile").count() == 3)
-    assert page.locator("#job").get_attribute("data-state") == "running"
+    ends(page, "running")
+    gate.open()
     ends(page, "finished")
     until(lambda: sides(page) == [64, 64, 64])
     assert "red heart" in page.inner_text("#title")
-    assert page.inner_text("#status") == "Done"
+    until(lambda: page.inner_text("#status") == "Done")
     until(lambda: states(server) == ["held", "finished"])
     until(lambda: "held" in page.inner_text("#history"))
-    assert "running" not in page.inner_text("#history")
+    until(lambda: "running" not in page.inner_text("#history"))
 
 
 def test_at_most_four_jobs_are_followed(serve, visit):
@@ -179,25 +144,29 @@ def test_at_most_four_jobs_are_followed(serve, visit):
 
 
 def test_the_window_tells_how_far_a_job_is(serve, visit):
-    page = visit(serve(cascade=slowed(load(), 0.02)).url)
+    gate = Gate(free=3)
+    page = visit(serve(cascade=gate.cascade).url)
     assert page.title() == "emoji_tiny"
     ask(page, num=1)
     until(lambda: re.fullmatch("[1-9][0-9]?% · emoji_tiny", page.title()))
+    gate.open()
     ends(page, "finished")
-    assert page.title() == "emoji_tiny"
+    until(lambda: page.title() == "emoji_tiny")
 
 
-def test_of_many_pictures_the_done_ones_are_counted(serving: Serving, visit):
-    page = visit(serving.url)
+def test_of_many_pictures_the_done_ones_are_counted(serve, visit):
+    gate = Gate(free=0)
+    page = visit(serve(cascade=gate.cascade).url)
     page.evaluate("""() => {
         window.heard = [];
         const status = document.querySelector("#status");
         new MutationObserver(() => heard.push(status.textContent)).observe(status, {childList: true});
     }""")
     ask(page, num=5)
+    until(lambda: "0 of 5 done" in page.evaluate("heard"))
+    gate.open()
     ends(page, "finished")
     heard = page.evaluate("heard")
-    assert "0 of 5 done" in heard
     assert "5 of 5 done" in heard
     assert not any("step" in line for line in heard)
 

@@ -8,6 +8,8 @@ const copyOf = (id) => $(id).content.firstElementChild.cloneNode(true);
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
+const HOME = new URL(".", location).pathname; // a proxy may have several servers under one name: all addresses are relative to it
+const KEY = `key ${HOME}`;
 const OVER = ["held", "finished", "failed", "cancelled"];
 const TINY = 48; // px: pictures up to here are shown as the squares that they are
 const MANY = 4; // pictures: of more, the status says how many are done; their stages take turns
@@ -27,7 +29,7 @@ class ApiError extends Error {
 }
 
 async function call(path, { headers, ...options } = {}) {
-  const key = localStorage.getItem("key");
+  const key = localStorage.getItem(KEY);
   const response = await fetch(path, { ...options, headers: { ...(key && { Authorization: `Bearer ${key}` }), ...headers } }).catch((error) => {
     throw options.signal?.aborted ? error : new Error("The server cannot be reached");
   });
@@ -44,10 +46,13 @@ const getJson = async (path) => (await call(path)).json();
 const postJson = async (path, body) =>
   (await call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
 
+// The address of a stored picture as it is from here; the server's own says where it believes that it is mounted.
+const pictureAt = (job, stage, k) => `v1/jobs/${job}/stages/${encodeURIComponent(stage)}/${k}.png`;
+
 // An <img> sends no key: with one, pictures are fetched and shown from memory.
 const blobs = new Map(); // the one that was not asked for longest is first
 async function pictureUrl(url) {
-  if (!localStorage.getItem("key") || url.startsWith("data:")) return url;
+  if (!localStorage.getItem(KEY) || url.startsWith("data:")) return url;
   const found = blobs.get(url) ?? call(url).then((answer) => answer.blob()).then(URL.createObjectURL);
   blobs.delete(url);
   blobs.set(url, found);
@@ -146,14 +151,14 @@ const guarded = (work) => async (event) => {
 };
 
 function askForKey() {
-  localStorage.removeItem("key");
+  localStorage.removeItem(KEY);
   $("sign-out").hidden = true;
   $("key-form").hidden = false;
   $("key").focus();
 }
 
 async function takeKey() {
-  localStorage.setItem("key", $("key").value);
+  localStorage.setItem(KEY, $("key").value);
   $("key-form").hidden = true;
   await start();
   $("key").value = "";
@@ -162,7 +167,7 @@ async function takeKey() {
 
 // The page begins anew: nothing of what the key gave stays in it.
 function signOut() {
-  localStorage.removeItem("key");
+  localStorage.removeItem(KEY);
   history.replaceState(null, "", location.pathname);
   location.reload();
 }
@@ -222,7 +227,7 @@ let askedSettings;
 let upload; // {entry: number of the stage, base64, fit: shrunk first}
 
 async function loadModel() {
-  const { data } = await getJson("/v1/models");
+  const { data } = await getJson("v1/models");
   const { id, cascade } = data[0];
   model = { id, ...cascade };
   document.title = id;
@@ -324,7 +329,7 @@ function showUpload() {
 async function submit() {
   $("go").disabled = true;
   try {
-    const { id } = await postJson("/v1/jobs", asked());
+    const { id } = await postJson("v1/jobs", asked());
     await open(id, { scroll: true, focus: true });
   } finally {
     $("go").disabled = false;
@@ -452,7 +457,7 @@ class View {
     this.alive = true;
     const lost = (gone) => gone && this.say("Connection lost; trying again");
     try {
-      for await (const { type, data } of follow(`/v1/jobs/${this.job.id}/events`, this.stop.signal, lost)) this.on(type, data);
+      for await (const { type, data } of follow(`v1/jobs/${this.job.id}/events`, this.stop.signal, lost)) this.on(type, data);
     } catch (error) {
       if (this.shown && !this.stop.signal.aborted) showError(error);
     } finally {
@@ -481,7 +486,7 @@ class View {
       const left = data.eta_s > 0 ? `· ${duration(data.eta_s)} left` : "";
       this.say(this.done() ?? `${this.sides[data.stage]} px, step ${data.step} of ${data.nfe}`, { spoken: false, left });
     } else if (type === "stage_finished") {
-      for (const { k, url } of data.pictures) if (this.tiles.has(k)) this.show(k, data.stage, url, true);
+      for (const { k } of data.pictures) if (this.tiles.has(k)) this.show(k, data.stage, pictureAt(this.job.id, data.stage, k), true);
       this.say(this.done() ?? `${this.sides[data.stage]} px is there`, { left: this.said.left });
     } else if (OVER.includes(type)) {
       this.setState(type, data.message);
@@ -606,7 +611,7 @@ class View {
     const from = $("from").value;
     const pick = [...(this.picked.size ? this.picked : this.tiles.keys())].sort((a, b) => a - b);
     const owner = this.line.find((each) => each.stages.some((stage) => stage.name === from));
-    const { id } = await postJson(`/v1/jobs/${owner.id}/refine`, { from, pick, settings: this.nextSettings() });
+    const { id } = await postJson(`v1/jobs/${owner.id}/refine`, { from, pick, settings: this.nextSettings() });
     await open(id, { scroll: true, focus: true });
   }
 }
@@ -656,12 +661,12 @@ function fileName(view, k, stage) {
 }
 
 async function loadJob(id) {
-  return readJob(await getJson(`/v1/jobs/${encodeURIComponent(id)}`));
+  return readJob(await getJson(`v1/jobs/${encodeURIComponent(id)}`));
 }
 
 // The server's job, with its pictures by stage.
 function readJob(job) {
-  for (const stage of job.stages) stage.pictures = stage.done.map((k, i) => ({ k, url: stage.urls[i] }));
+  for (const stage of job.stages) stage.pictures = stage.done.map((k) => ({ k, url: pictureAt(job.id, stage.name, k) }));
   return job;
 }
 
@@ -689,7 +694,7 @@ async function open(id, { scroll = false, focus = false } = {}) {
 }
 
 async function deleteJob() {
-  await call(`/v1/jobs/${view.job.id}/pictures`, { method: "DELETE" });
+  await call(`v1/jobs/${view.job.id}/pictures`, { method: "DELETE" });
   view = undefined;
   $("job").hidden = true;
   $("empty").hidden = false;
@@ -755,7 +760,7 @@ async function stepLarge(by) {
 
 // ---------------------------------------------------------------- history
 
-const tabs = new BroadcastChannel("jobs");
+const tabs = new BroadcastChannel(`jobs ${HOME}`);
 const tell = () => tabs.postMessage("changed");
 const cards = new Map(); // by job; a card that stays where it is keeps the focus
 let again;
@@ -763,7 +768,7 @@ let again;
 async function refreshHistory() {
   clearTimeout(again);
   if (document.hidden) return;
-  const answer = await getJson("/v1/jobs?limit=200").catch(() => undefined);
+  const answer = await getJson("v1/jobs?limit=200").catch(() => undefined);
   if (!answer) return;
   clearTimeout(again); // of another call meanwhile
   const jobs = new Map(answer.jobs.map((job) => [job.id, readJob(job)]));
@@ -844,7 +849,7 @@ function ago(seconds) {
 // ---------------------------------------------------------------- start
 
 async function start() {
-  $("sign-out").hidden = !localStorage.getItem("key");
+  $("sign-out").hidden = !localStorage.getItem(KEY);
   await loadModel();
   const id = location.hash.slice(1);
   await refreshHistory();
@@ -858,7 +863,7 @@ $("prompt").addEventListener("keydown", (event) => {
   $("ask").requestSubmit();
 });
 $("dice").addEventListener("click", rollSeed);
-$("cancel").addEventListener("click", guarded(() => call(`/v1/jobs/${view.job.id}`, { method: "DELETE" })));
+$("cancel").addEventListener("click", guarded(() => call(`v1/jobs/${view.job.id}`, { method: "DELETE" })));
 $("delete").addEventListener("click", guarded(clickDelete));
 $("reuse").addEventListener("click", () => useAgain(view.job));
 $("refine").addEventListener("click", guarded(() => view.refine()));
@@ -878,7 +883,7 @@ $("file").addEventListener("change", guarded(() => takeFile($("file").files[0]))
 $("unfile").addEventListener("click", dropFile);
 $("key-form").addEventListener("submit", guarded(takeKey));
 $("sign-out").addEventListener("click", signOut);
-addEventListener("storage", (event) => event.key === "key" && location.reload()); // another tab signed in or out
+addEventListener("storage", (event) => event.key === KEY && location.reload()); // another tab signed in or out
 
 const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
 addEventListener("dragover", (event) => {
