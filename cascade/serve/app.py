@@ -4,6 +4,7 @@ ones wait for events. What refuses is a `Refused` or a `ValueError`; both become
 
 import logging
 import sqlite3
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -168,6 +169,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
     """The native API."""
 
     uploads = CapacityLimiter(UPLOADS)
+    in_turn: dict[str, AbstractAsyncContextManager[object]] = {}  # of a key one at a time, so that they wait in turn
 
     def made(request: Request, job: Job) -> Accepted:
         assert job.request is not None
@@ -186,7 +188,10 @@ def add_jobs(app: FastAPI, service: Service) -> None:
                 wanted = job_request(body, service.cascade, service.limits)
                 return made(request, service.create(owner(request), wanted, settings=body.settings))
 
-        return await to_thread.run_sync(start, limiter=uploads if body.image else None)
+        if not body.image:
+            return await to_thread.run_sync(start)
+        async with in_turn.setdefault(owner(request), CapacityLimiter(1)) if owner(request) else nullcontext():
+            return await to_thread.run_sync(start, limiter=uploads)
 
     @app.get("/v1/jobs", responses={200: {"model": JobsView}})
     def listed(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Data:

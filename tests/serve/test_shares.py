@@ -1,6 +1,7 @@
 """Nobody who has a key can starve another one: turns, queue, streams and store are shared; the keys' file may say how much."""
 
 import contextlib
+import io
 import socket
 import stat
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from PIL import Image
 
 from cascade.conditions import Conditions
 from cascade.serve import keys, limits
@@ -18,7 +20,7 @@ from cascade.serve.keys import Keys, Share
 from cascade.serve.limits import Limits
 from cascade.serve.store import JobRow, Store
 from cascade.serve.turns import Turns
-from tests.serve.serving import FEW, WAIT_S, Client, Serving, around, load, slowed, until
+from tests.serve.serving import FEW, WAIT_S, Client, Serving, around, b64, load, slowed, until
 
 ALICE, BOB, CAROL = "alice-0123456789abcdef", "bob-0123456789abcdefgh", "carol-0123456789abcdef"
 BOTH = {"alice": ALICE, "bob": BOB}
@@ -74,6 +76,27 @@ def test_prompts_are_encoded_when_the_queue_was_looked_at(two, monkeypatch):
         assert alice.post("/v1/images/generations", json={"prompt": "x"}).status_code == 429
     assert len(encoded) == 1
     alice.delete(job["url"])
+
+
+def test_uploads_of_one_key_are_decoded_in_turn_with_another_s(two):
+    """Ten large pictures of alice wait when bob sends one."""
+    out = io.BytesIO()
+    Image.new("RGB", (3000, 3000), "red").save(out, "PNG")
+    body = {"image": b64(out.getvalue()), "fit": True, "settings": FEW}
+    _, alice, bob = two(cascade=load())
+    ended: list[str] = []
+
+    def send(client: Client, name: str) -> None:
+        assert client.post("/v1/jobs", json=body).status_code == 202
+        ended.append(name)
+
+    with ThreadPoolExecutor(11) as pool:
+        sent = [pool.submit(send, alice, "alice") for _ in range(10)]
+        until(lambda: ended, WAIT_S)
+        sent.append(pool.submit(send, bob, "bob"))
+        for each in sent:
+            each.result()
+    assert ended.index("bob") <= 6
 
 
 def streaming(serving: Serving, job: str, key: str) -> tuple[socket.socket, int]:
