@@ -59,6 +59,7 @@ OF_LAUNCHERS = {
     "--node-rank",
     "--all",
     "--group",
+    "--dist",
     "--node_rank",
     "--master_addr",
     "--no_ssh",
