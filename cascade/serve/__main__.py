@@ -3,9 +3,11 @@
     python -m cascade.serve
     python -m cascade.serve --cascade runs/emoji --port 8080 --store pictures/ --keys keys.txt --host 0.0.0.0
 
-Prints one line when it is ready. Exit codes: 0 after SIGTERM, 2 a mistake that you can mend, 130 interrupted.
+Prints one line when it is ready. Exit codes: 0 after SIGTERM, 1 where something hung then, 2 a mistake that you can mend, 130
+interrupted.
 """
 
+import gc
 import logging
 import signal
 import warnings
@@ -44,7 +46,9 @@ def main(
     max_waiting: options.MaxWaiting = 512,
     body_mb: options.BodyMB = 16,
     abandon_s: options.AbandonS = 60.0,
-    drain_s: options.DrainS = 30.0,
+    connections: options.Connections = None,
+    address_connections: options.AddressConnections = 256,
+    drain_s: options.DrainS = 20.0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0, or several by commas; auto: every GPU, else cpu")] = "auto",
     place: Annotated[list[str] | None, typer.Option(help="a stage elsewhere: sr_256=cuda:1; may be repeated")] = None,
     compile_: options.Compile = None,
@@ -60,8 +64,9 @@ def main(
     options.check_precision(precision)
 
     from . import logs
+    from .connections import listen
     from .keys import Keys
-    from .server import Server, listen
+    from .server import END_S, Server, end_within, starting
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # odd pictures of clients are no news for the log
     logs.start(as_json=log_json)
@@ -71,52 +76,62 @@ def main(
     limits = options.limits_of(
         body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
         abandon_s=abandon_s, free_mb=free_mb, max_waiting=max_waiting,
+        connections=connections, address_connections=address_connections,
     )  # fmt: skip
     socket = listen(host, port)
 
-    import torch  # what can be refused without it was
+    with starting(socket):
+        import torch  # what can be refused without it was
 
-    from cascade.batching import preparing
-    from cascade.devices import choose_devices, parse_place
-    from cascade.engine import Engine
-    from cascade.manifest import read_manifest
-    from cascade.pipeline import Cascade
-    from cascade.request import Request
+        from cascade.batching import preparing
+        from cascade.devices import choose_devices, parse_place
+        from cascade.engine import Engine
+        from cascade.manifest import read_manifest
+        from cascade.pipeline import Cascade
+        from cascade.request import Request
 
-    from .app import create_app
-    from .service import Service
-    from .store import Store
+        from .app import create_app
+        from .service import Service
+        from .store import Store
 
-    torch.set_flush_denormal(True)
-    name = read_manifest(cascade).name
-    devices, placed = choose_devices(device), parse_place(place or [])
-    model, *replicas = (
-        Cascade.load(cascade, device=each, place=placed, precision=precision, download=download) for each in devices
-    )
-    on_gpu = any(each.startswith("cuda") for each in (*devices, *placed.values()))
-    if model.conditions.text:
-        model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
-    disk = Store(store, max_bytes=store_mb << 20, keep_s=keep_h * 3600)
-    prepare, buckets = preparing(compile_, on_gpu=on_gpu)
-    log.info("%s on %s: measuring how many images a call should have", name, ", ".join(devices))
-    engine = Engine(model, *replicas, prepare=prepare, buckets=buckets, max_waiting=max_waiting)
-    replicas.clear()  # of a stage that is placed for all of them one copy is kept
-    with engine.start():
+        torch.set_flush_denormal(True)
+        name = read_manifest(cascade).name
+        devices, placed = choose_devices(device), parse_place(place or [])
+        model, *replicas = (
+            Cascade.load(cascade, device=each, place=placed, precision=precision, download=download) for each in devices
+        )
+        on_gpu = any(each.startswith("cuda") for each in (*devices, *placed.values()))
+        if model.conditions.text:
+            model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
+        disk = Store(store, max_bytes=store_mb << 20, keep_s=keep_h * 3600)
+        prepare, buckets = preparing(compile_, on_gpu=on_gpu)
+        log.info("%s on %s: measuring how many images a call should have", name, ", ".join(devices))
+        engine = Engine(model, *replicas, prepare=prepare, buckets=buckets, max_waiting=max_waiting)
+        replicas.clear()  # of a stage that is placed for all of them one copy is kept
+        engine.start()
+    with engine:
         service = Service(engine, disk, name=name, limits=limits, log_prompts=log_prompts)
         address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}/"
         app = create_app(service, keys=known, hosts=hosts, origins=origins, root_path=root)
+
+        def close(drain_s: float) -> None:
+            end_within(drain_s + END_S)
+            service.close(drain_s)
+
         server = Server(
             app,
-            close=service.close,
+            close=close,
             drain_s=drain_s,
             ready=lambda: say(f"cascade {name} at {address}", open_ and address),
             proxies=proxies,
+            limits=limits,
         )
         try:
             server.run(sockets=[socket])
         finally:
             service.close()
             disk.close()
+            gc.freeze()  # else the interpreter looks through all of torch before it ends, for seconds on a busy machine
     if signal.SIGINT in server.told:
         raise KeyboardInterrupt
 

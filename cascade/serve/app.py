@@ -34,6 +34,7 @@ from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelVie
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
+PROBES_AT_ONCE = 2  # threads of their own: others may be busy for long
 UPLOADS = 2  # pictures that are decoded at once: one of 25 megapixels takes some 300 MB
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 Responses = dict[int | str, dict[str, Any]]
@@ -276,18 +277,27 @@ def add_openai(app: FastAPI, service: Service) -> None:
 def add_pages(app: FastAPI, service: Service) -> None:
     """The page, and what operators read."""
 
+    probes = CapacityLimiter(PROBES_AT_ONCE)
+
     @app.head("/healthz", include_in_schema=False)
-    @app.get("/healthz", response_class=PlainTextResponse)
-    def health() -> str:
-        """The process answers."""
-        return "ok"
+    @app.get("/healthz", response_class=PlainTextResponse, responses=NOT_READY)
+    async def health() -> Response:
+        """Liveness: 503 where only a restart helps."""
+        why = await to_thread.run_sync(lambda: service.what_died, limiter=probes)
+        return PlainTextResponse(why or "ok", 503 if why else 200)
 
     @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", response_class=PlainTextResponse, responses=NOT_READY)
-    def ready() -> Response:
+    async def ready() -> Response:
         """Whether new jobs are wanted; a full queue is not a reason."""
-        why = service.why_not_ready
+        why = await to_thread.run_sync(lambda: service.why_not_ready, limiter=probes)
         return PlainTextResponse(why or "ready", 503 if why else 200)
+
+    @app.head("/startupz", include_in_schema=False)
+    @app.get("/startupz", response_class=PlainTextResponse)
+    def started() -> str:
+        """Start-up: the models are loaded and measured; from here on liveness and readiness say how it is."""
+        return "started"
 
     @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:

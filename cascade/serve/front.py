@@ -67,8 +67,8 @@ class Front:
         body = (await receive()).get("body", b"")
         path, method = scope["path"], scope["method"]
         try:
-            if path == "/healthz" and method in ("GET", "HEAD"):
-                await plain(send, 200, b"ok")
+            if path in ("/healthz", "/startupz") and method in ("GET", "HEAD"):
+                await plain(send, 200, b"ok" if path == "/healthz" else b"started")  # Ray looks after the replicas
             elif path == "/v1/jobs" and method == "GET":
                 await self._history(scope, send)
             elif path == "/metrics" and method == "GET" and b"replica=" not in scope["query_string"]:

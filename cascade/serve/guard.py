@@ -22,7 +22,8 @@ from .origins import SHOWN, Origin, check_origin, place_of
 from .paths import path_of
 
 log = logging.getLogger("cascade.serve")
-PUBLIC = ("/", "/page.js", "/page.css", "/healthz", "/readyz", "/docs", "/openapi.json")
+PROBES = ("/healthz", "/readyz", "/startupz")
+PUBLIC = ("/", "/page.js", "/page.css", *PROBES, "/docs", "/openapi.json")
 REQUEST = re.compile(r"[\w.:@=+/-]{1,128}", re.ASCII)  # ids that clients and proxies give
 JOB = re.compile(r"/v1/jobs/([\w-]{1,64})(?:/|$)", re.ASCII)
 COOKIE = "cascade_key"  # for <img> and EventSource, which send no header of ours
@@ -38,7 +39,9 @@ SECURITY = {
 SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
 VALUES = 50_000  # commas of a body: base64 has none, and reading more values than that holds everybody up
 LEFT = 499  # in log and metrics, as nginx has it: the client left before the end of its answer
-LINGER_S = 5.0  # a refused body is still read for so long: a client that is writing does not see the answer
+LINGER_S = 5.0  # what a refused client still writes is read for so long: else a reset would overtake the answer
+SILENT_S = 1.0  # and no longer than it is silent for so long
+LINGERING = 64  # at once; others are closed at once
 
 
 def error_body(code: str, message: str, status: int = 422) -> dict[str, Any]:
@@ -72,6 +75,7 @@ class Guard:
         self.origins, self.root_path = origins, root_path
         self._reading = 0  # bytes of bodies
         self.guesses = Guesses()
+        self._working = self._lingering = 0  # requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,27 +107,37 @@ class Guard:
             await send(message)
             is_whole = message["type"] == "http.response.body" and not message.get("more_body")
 
-        held = 0
+        held, unread = 0, _has_body(Headers(scope=scope))
+        self._working += 1
         try:
+            if self._working > self.limits.requests and scope["path"] not in PROBES:
+                raise Refused(503, "busy", "too many requests at once; try again later", retry_after=5)
             if not scope["path"]:
                 return await redirect(f"{self.root_path}/", answer)
             scope["owner"] = about.key = self._owner(scope)
             scope["share"] = self.keys.share(about.key) if self.keys else Share()
-            body = await self._body(scope, hear)
-            held = len(body)
+            body = await self._body(scope, hear) if unread else b""
+            held, unread = len(body), False
+            if body.count(b",") > VALUES:
+                raise Refused(413, "too_many_values", f"a body with more than {VALUES:,} commas")
             await self.app(scope, _replay(body, hear), answer)
             if has_left or not is_whole:
                 status = LEFT
         except Refused as error:
             self.metrics.refused.labels(error.code).inc()
-            await refuse(error, answer)
-            if has_left:
+            left_before = has_left
+            await self._turn_away(error, hear if unread else None, answer)
+            if left_before:
                 status = LEFT
+        except asyncio.CancelledError:  # the server ends, and this took longer
+            if not status:
+                await refuse(Refused(503, "shutting_down", "the server is shutting down", retry_after=30), answer)
         except Exception:
             status = status or 500  # what uvicorn answers then
             raise
         finally:
             status = status or LEFT
+            self._working -= 1
             self._reading -= held
             route = path_of(scope["path"])
             spent_s = time.perf_counter() - began
@@ -132,32 +146,56 @@ class Guard:
             said = {"method": _method(scope), "route": route, "status": status, "ms": round(1000 * spent_s)}
             log.info("%s %s %d %d ms", *said.values(), extra={"said": said})
 
+    async def _turn_away(self, error: Refused, receive: Receive | None, answer: Send) -> None:
+        """The whole answer, then the end of the connection. receive: of a client that still writes; it gets to read the answer."""
+        lingers = receive is not None and self._lingering < LINGERING
+        await refuse(error, answer, closes=True, is_last=not lingers)
+        if receive is not None and lingers:
+            self._lingering += 1
+            try:
+                await _linger(receive)
+            finally:
+                self._lingering -= 1
+            await answer({"type": "http.response.body", "body": b""})
+
     def _owner(self, scope: Scope) -> str:
         """Raises Refused for a foreign site's page and for a wrong key."""
+        if scope["path"] in PROBES:
+            return NOBODY  # an orchestrator asks by the address of a pod, whatever its name is
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.hosts is not None and ((place := place_of(host)) is None or place.name not in self.hosts):
+        is_ours = self.hosts is None or ((place := place_of(host)) is not None and place.name in self.hosts)
+        if not (is_ours or self._may_scrape(scope, headers)):
             text = f"Host says {host[:SHOWN]!a}; this server answers to loopback names and those of --allow-host"
             raise Refused(421, "wrong_host", text)
         if scope["method"] not in ("GET", "HEAD"):
             check_origin(headers, self.origins)
         if self.keys is None or scope["path"] in PUBLIC:
             return NOBODY
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        key = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "") or _cookie(headers)
-        owner = self.keys.owner(key)
-        if key:
-            self.guesses.tell(scope["about"].client, key, owner)
+        owner = self._owner_of_key(scope, headers)
         if owner is None:
             raise Refused(401, "invalid_api_key", "send a valid key: Authorization: Bearer KEY")
         return owner
 
+    def _may_scrape(self, scope: Scope, headers: Headers) -> bool:
+        """Whether these are metrics, with a valid key: a collector asks by the address of a pod, too."""
+        return scope["path"] == "/metrics" and self._owner_of_key(scope, headers) is not None
+
+    def _owner_of_key(self, scope: Scope, headers: Headers) -> str | None:
+        """Raises Refused for who guesses."""
+        if self.keys is None:
+            return None
+        key = _key(headers)
+        owner = self.keys.owner(key)
+        if key:
+            self.guesses.tell(scope["about"].client, key, owner)
+        return owner
+
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Raises Refused: too large, too slow, too many at once."""
-        headers = Headers(scope=scope)
-        length = headers.get("content-length", "0")
-        if length == "0" and "transfer-encoding" not in headers:
-            return b""
+        """Raises Refused: too large, too slow, too many at once, where there is none."""
+        if scope["path"] in PUBLIC:
+            raise Refused(400, "no_body_here", "nothing is read here; send no body")
+        length = Headers(scope=scope).get("content-length", "0")
         expected = int(length) if length.isdecimal() and len(length) < 19 else 0
         limit = self.limits.body_bytes
         parts: list[bytes] = []
@@ -182,13 +220,8 @@ class Guard:
             raise
         if max(size, expected) > limit:
             self._reading -= size
-            await _linger(receive)
             raise Refused(413, "too_large", f"a body of more than {limit:,} bytes")
-        body = b"".join(parts)
-        if body.count(b",") > VALUES:
-            self._reading -= size
-            raise Refused(413, "too_many_values", f"a body with more than {VALUES:,} commas")
-        return body
+        return b"".join(parts)
 
 
 def under(root_path: str, scope: Scope) -> Scope:
@@ -206,26 +239,33 @@ async def redirect(path: str, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def refuse(error: Refused, send: Send) -> None:
-    """Counts are kept by the caller."""
+async def refuse(error: Refused, send: Send, *, closes: bool = False, is_last: bool = True) -> None:
+    """Counts are kept by the caller. closes: the connection. is_last: of the messages."""
     body = json.dumps(error_body(error.code, str(error), error.status)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(error)}
-    if error.status in (408, 413):
+    if closes:
         headers["connection"] = "close"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
 
 async def _linger(receive: Receive) -> None:
+    """Until the body ends, the client leaves or is silent."""
+    message: Message = {"type": "http.request", "more_body": True}
     try:
         async with asyncio.timeout(LINGER_S):
-            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
-                pass
+            while message["type"] == "http.request" and message.get("more_body"):
+                async with asyncio.timeout(SILENT_S):
+                    message = await receive()
     except TimeoutError:
         return
+
+
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -257,6 +297,11 @@ def _method(scope: Scope) -> str:
     return (
         scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"
     )
+
+
+def _key(headers: Headers) -> str:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "") or _cookie(headers)
 
 
 def _cookie(headers: Headers) -> str:

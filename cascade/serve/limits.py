@@ -45,6 +45,7 @@ class Limits:
     scale: a side of a result is at most so many times the cascade's own; larger pictures count as several of the `images`.
     bodies_bytes: of all bodies being read at once. open_jobs, jobs_per_min: of one key. unsaved: pictures that wait for the disk.
     stall_s: a reader that takes nothing for so long is dropped. abandon_s: a job that was watched and no longer is ends after it.
+    connections: at once; address_connections: of one client address.
     """
 
     body_bytes: int = 16 << 20
@@ -63,6 +64,13 @@ class Limits:
     heartbeat_s: float = 15.0
     abandon_s: float = 60.0
     free_bytes: int = 32 << 20  # the disk keeps so much
+    connections: int = 1000
+    address_connections: int = 256
+
+    @property
+    def requests(self) -> int:
+        """At work at once: some connections always wait, so that one who asks for the server's health has a place."""
+        return self.connections - min(64, self.connections // 4)
 
 
 class Rate:

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from .calm import CalmHandler
+
 
 @dataclass
 class About:
@@ -49,9 +51,10 @@ def during(about: About) -> Iterator[None]:
 
 def start(*, as_json: bool) -> None:
     """Of the process, on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = CalmHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else Lines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # what goes on we say ourselves
 
 
 def _known() -> dict[str, str]:

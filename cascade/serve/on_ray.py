@@ -123,7 +123,9 @@ def main(
     max_waiting: options.MaxWaiting = 512,
     body_mb: options.BodyMB = 16,
     abandon_s: options.AbandonS = 60.0,
-    drain_s: options.DrainS = 30.0,
+    connections: options.Connections = None,
+    address_connections: options.AddressConnections = 256,
+    drain_s: options.DrainS = 20.0,
     compile_: options.Compile = None,
     precision: options.Precision = "fp32",
     download: options.Download = False,
@@ -138,11 +140,12 @@ def main(
     from cascade.manifest import read_manifest
 
     from . import logs
+    from .connections import listen
     from .front import Front
     from .guard import Guard
     from .keys import Keys
     from .metrics import HttpMetrics
-    from .server import Server, listen
+    from .server import Server, starting
 
     logs.start(as_json=log_json)
     known = Keys.read(keys) if keys else None
@@ -153,6 +156,7 @@ def main(
     limits = options.limits_of(
         body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
         abandon_s=abandon_s, free_mb=free_mb, max_waiting=max_waiting,
+        connections=connections, address_connections=address_connections,
     )  # fmt: skip
     socket = listen(host, port)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -176,13 +180,14 @@ def main(
             "download": download, "log_prompts": log_prompts,
         }  # fmt: skip
         log.info("starting %d servers and %d networks of stages", replicas, sum(stages.values()))
-        handles = deploy_all(replicas, stages, settings, cpus=cpus, gpus=gpus, own=own)
+        with starting(socket):
+            handles = deploy_all(replicas, stages, settings, cpus=cpus, gpus=gpus, own=own)
         metrics = HttpMetrics()
         front = Front(handles, metrics, stall_s=limits.stall_s)
         app = Guard(front, limits, metrics, keys=known, hosts=hosts, origins=origins, root_path=root)
         line = f"cascade {manifest.name} on {replicas} replicas at http://{host}:{socket.getsockname()[1]}/"
         ready = partial(print, line, flush=True)
-        server = Server(app, close=closing(handles), drain_s=drain_s, ready=ready, proxies=proxies)
+        server = Server(app, close=closing(handles), drain_s=drain_s, ready=ready, proxies=proxies, limits=limits)
         server.run(sockets=[socket])
     finally:
         with suppress(Exception):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from . import descriptors
 from .limits import Limits
 from .origins import Origin, origin_of, place_of
 from .paths import PATHS, path_of
@@ -45,6 +46,11 @@ MaxSteps = Annotated[int, typer.Option(help="sampler steps of a stage", min=1, m
 MaxWaiting = Annotated[int, typer.Option(help="images that are accepted and not finished", min=1)]
 BodyMB = Annotated[int, typer.Option(help="MB of a request's body", min=1)]
 AbandonS = Annotated[float, typer.Option(help="seconds until a job that nobody watches any more ends", min=0.0)]
+Connections = Annotated[
+    int | None,
+    typer.Option(help="connections at once", min=16, show_default="1000, or what the limit of open files allows"),
+]
+AddressConnections = Annotated[int, typer.Option(help="connections of one client address at once", min=1)]
 DrainS = Annotated[float, typer.Option(help="seconds that open jobs get after SIGTERM", min=0.0)]
 Compile = Annotated[
     bool | None,
@@ -135,6 +141,8 @@ def limits_of(
     jobs_per_min: int,
     abandon_s: float,
     free_mb: int,
+    connections: int | None,
+    address_connections: int,
 ) -> Limits:
     """Raises ValueError where two of them do not go together."""
     if max_images > max_waiting:
@@ -148,4 +156,6 @@ def limits_of(
         jobs_per_min=jobs_per_min,
         abandon_s=abandon_s,
         free_bytes=free_mb << 20,
+        connections=descriptors.connections(connections),
+        address_connections=address_connections,
     )

@@ -14,6 +14,7 @@ PATHS = (
     "/v1/images/generations",
     "/healthz",
     "/readyz",
+    "/startupz",
     "/metrics",
     "/docs",
     "/openapi.json",

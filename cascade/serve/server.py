@@ -1,70 +1,32 @@
-"""uvicorn around the application: signals, slow connections, one line when it is ready.
+"""uvicorn around the application: signals, places for connections, one line when it is ready, answers before it is.
 
 SIGTERM: new jobs are refused, open ones end or are cancelled after drain_s, exit code 0. SIGINT: the same at once, 130. A second
-signal ends what still waits.
+signal ends what still waits. What then still hangs ends END_S later with exit code 1.
 """
 
 import asyncio
-import contextlib
+import json
+import logging
+import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
-import h11
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-HEAD_S = 15.0  # a request's head must arrive within
-GRACE_S = 5.0  # answers under way, after the jobs have ended
-CONNECTIONS = 1000
-BACKLOG = 512
+from .connections import BACKLOG, TURN, Listener, Places
+from .guard import error_body
+from .limits import Limits
+from .protocol import Protocol
 
-
-class Protocol(H11Protocol):
-    """Closes connections whose head does not arrive: they would hold a place for ever."""
-
-    _head: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait_for_head()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._wait_for_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._no_longer()
-
-    def send_400_response(self, msg: str) -> None:
-        """To what is no HTTP. Where an answer was begun there is no place for another one; where none was, the application, which
-        would begin one, is told that nobody listens."""
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
-            self.transport.close()
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-
-    def _wait_for_head(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._no_longer()
-        elif self._head is None:
-            self._head = self.loop.call_later(HEAD_S, self._too_late)
-
-    def _no_longer(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-            self._head = None
-
-    def _too_late(self) -> None:
-        self._head = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+log = logging.getLogger("cascade.serve")
+GRACE_S = 3.0  # answers under way, after the jobs have ended
+END_S = 9.0  # from the end of draining to the end of the process
 
 
 class Server(uvicorn.Server):
@@ -79,10 +41,13 @@ class Server(uvicorn.Server):
         drain_s: float,
         ready: Callable[[], None],
         proxies: Sequence[str] = (),
+        limits: Limits | None = None,
     ):
+        limits = limits or Limits()
+        self.places = Places(limits.connections, limits.address_connections, proxies)
         config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=partial(Protocol, places=self.places),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             loop="asyncio",
@@ -91,7 +56,7 @@ class Server(uvicorn.Server):
             proxy_headers=bool(proxies),
             forwarded_allow_ips=list(proxies),
             log_config=None,
-            limit_concurrency=CONNECTIONS,
+            backlog=TURN,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=int(GRACE_S),
         )
@@ -108,6 +73,7 @@ class Server(uvicorn.Server):
         """Every 0.1 s."""
         if self.told and self._closing is None:
             drain_s = self.drain_s if self.told[0] == signal.SIGTERM else 0.0
+            log.info("%s: ending, open jobs have %.0f s", signal.Signals(self.told[0]).name, drain_s)
             self._closing = asyncio.create_task(asyncio.to_thread(self.close, drain_s))
         if len(self.told) > 1:
             await asyncio.to_thread(self.close, 0.0)  # what still drains ends now
@@ -116,24 +82,50 @@ class Server(uvicorn.Server):
         return (self._closing is not None and self._closing.done()) or await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for each in sockets or ():
+            if isinstance(each, Listener):
+                each.places = self.places
         await super().startup(sockets)
+        for each in sockets or ():
+            each.listen(BACKLOG)  # asyncio took the number of a turn for it
         self.ready()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. A client that acknowledges nothing for a minute is dropped by the system. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # the protocol is named, else asyncio leaves Nagle's delay on and small answers wait 40 ms
-    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+@contextmanager
+def starting(listener: socket.socket) -> Iterator[None]:
+    """While the models load: the process lives, has not started, is not ready. Nothing that comes meanwhile waits for it."""
+    server = Server(_not_yet, close=lambda drain_s: None, drain_s=0.0, ready=lambda: None)
+    thread = threading.Thread(target=server.run, args=([listener.dup()],), daemon=True, name="starting")
+    thread.start()
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            with contextlib.suppress(OSError):
-                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
-        found.bind((host, port))
-        found.listen(BACKLOG)
-    except (OSError, TypeError, ValueError) as error:
-        found.close()
-        why = getattr(error, "strerror", None) or "no address"
-        raise ValueError(f"--host {ascii(host)[1:-1]} --port {port}: {why}; choose another") from None
-    return found
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+async def _not_yet(scope: Scope, receive: Receive, send: Send) -> None:
+    """No body is read, each connection ends with its answer."""
+    status, body, kind = 503, b"starting", "text/plain; charset=utf-8"
+    if scope["path"] == "/healthz":
+        status, body = 200, b"ok"
+    elif scope["path"] not in ("/readyz", "/startupz"):
+        said = error_body("starting", "the models are being loaded; try again later", 503)
+        body, kind = json.dumps(said).encode(), "application/json"
+    headers = {"content-type": kind, "content-length": str(len(body)), "connection": "close", "retry-after": "5"}
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})
+
+
+def end_within(seconds: float) -> None:
+    """What hangs then, as a call of a network that takes minutes, is left: who waits for the process would kill it anyway."""
+
+    def end() -> None:
+        log.error("not ended %.0f s after the signal; what still ran is lost", seconds)
+        logging.shutdown()
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

@@ -31,6 +31,7 @@ from .writer import Check, Writer, told
 
 log = logging.getLogger("cascade.serve")
 KEEPER_S = 0.25
+DRAINING = 20  # turns of the keeper between lines of the log
 
 
 class Service:
@@ -63,12 +64,19 @@ class Service:
         self._keeper.start()
 
     @property
+    def what_died(self) -> str:
+        """The thread without which nothing works again before a restart; "" where all live. At the end of a server they end."""
+        live = {"engine": self.engine.is_alive, "writer": self.writer.is_alive, "keeper": self._keeper.is_alive()}
+        died = [name for name, is_alive in live.items() if not is_alive]
+        return f"a thread has died: {died[0]}" if died and not self.is_draining else ""
+
+    @property
     def why_not_ready(self) -> str:
         """ "" where it is."""
         if self.is_draining:
             return "shutting down"
-        if not (self.engine.is_alive and self.writer.is_alive and self._keeper.is_alive()):
-            return "a thread has died"
+        if died := self.what_died:
+            return died
         if not self.store.is_there:
             return "the store's folder is gone"
         if self._memory.is_short:
@@ -272,14 +280,27 @@ class Service:
             self.metrics.open_jobs.set(len(jobs))
             self.metrics.unsaved.set(self.writer.unsaved)
             self.metrics.store_bytes.set(self.store.num_bytes)
+            if self.is_draining and turn % DRAINING == 0:
+                self._say_what_drains("draining")
             if turn % 240 == 0:
                 self.writer.make_room()
 
     def close(self, drain_s: float = 0.0) -> None:
         """Refuses new jobs, lets the open ones end for drain_s, then cancels them; what was finished is written. A second call
         hurries the first."""
+        if not self.is_draining:
+            self._say_what_drains(f"no new jobs; for up to {drain_s:.0f} s")
         self.is_draining = True
         self.engine.stop(drain_s=drain_s)
+        is_first = not self._closing.is_set()
         self.writer.close()
         self._closing.set()
         self._keeper.join()
+        if is_first:
+            log.info("drained: every job has ended or was cancelled, all pictures are written")
+
+    def _say_what_drains(self, what: str) -> None:
+        with self._lock:
+            jobs = len(self._open)
+        log.info("%s: %d jobs, %d images of them, %d pictures to be written, %d event streams", what, jobs,
+                 self.engine.waiting, self.writer.unsaved, self.streams.num)  # fmt: skip

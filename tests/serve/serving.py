@@ -19,9 +19,10 @@ import torch
 from cascade.engine import Engine
 from cascade.pipeline import Cascade
 from cascade.serve.app import create_app
+from cascade.serve.connections import listen
 from cascade.serve.limits import Keys, Limits
 from cascade.serve.origins import Origin
-from cascade.serve.server import Server, listen
+from cascade.serve.server import Server
 from cascade.serve.service import Service
 from cascade.serve.store import Store
 from stages.stage import Stage
@@ -115,7 +116,9 @@ class Serving:
         ready = threading.Event()
         self.app = create_app(self.service, keys=keys, hosts=hosts, origins=origins, root_path=root_path)
         close = self.service.close
-        self.server = Server(self.app, close=close, drain_s=0.0, ready=ready.set, proxies=proxies)
+        self.server = Server(
+            self.app, close=close, drain_s=0.0, ready=ready.set, proxies=proxies, limits=self.service.limits
+        )
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         self.thread.start()
         assert ready.wait(WAIT_S)

@@ -263,7 +263,7 @@ def test_fault45_slowloris(serve):
 
 @pytest.mark.matrix
 def test_fault45_a_head_that_never_ends(serve, monkeypatch):
-    monkeypatch.setattr("cascade.serve.server.HEAD_S", 0.5)
+    monkeypatch.setattr("cascade.serve.protocol.HEAD_S", 0.5)
     serving = serve()
     began = time.monotonic()
     assert serving.raw(b"GET / HTTP/1.1\r\nhost: 127") == b""

@@ -1,0 +1,118 @@
+"""What an orchestrator asks: started, alive, ready; by whatever name it likes; and how it ends a server."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from cascade.serve.limits import Keys
+from tests.serve.serving import ROOT, WAIT_S, Child, Serving, until
+
+KEY = "alice-0123456789abcdef"
+PROBES = ("/healthz", "/readyz", "/startupz")
+POD = {"host": "10.1.2.3:8000"}
+
+
+def test_a_dead_engine_is_not_alive(serve, monkeypatch):
+    """Nothing but a restart helps: liveness says so, start-up stays told."""
+    serving: Serving = serve()
+    assert [serving.client.get(path).text for path in PROBES] == ["ok", "ready", "started"]
+    monkeypatch.setattr("threading.excepthook", lambda args: None)
+    monkeypatch.setattr(serving.engine, "tick", lambda worker=0: sys.exit())
+    until(lambda: not serving.engine.is_alive)
+    health, ready, started = (serving.client.get(path) for path in PROBES)
+    assert (health.status_code, health.text) == (503, "a thread has died: engine")
+    assert (ready.status_code, ready.text) == (503, "a thread has died: engine")
+    assert started.status_code == 200
+    assert serving.client.post("/v1/jobs", json={"prompts": ["x"]}).status_code == 503
+
+
+@pytest.mark.parametrize("path", PROBES)
+def test_probes_are_answered_by_any_name(serve, path: str):
+    serving: Serving = serve()
+    assert serving.client.get(path, headers=POD).status_code == 200
+    assert serving.client.head(path, headers=POD).status_code == 200
+    assert serving.client.get("/v1/models", headers=POD).status_code == 421
+    assert serving.client.get("/metrics", headers=POD).status_code == 421  # another site's page could read them
+    assert serving.client.get("/metrics").status_code == 200
+
+
+def test_metrics_are_answered_by_any_name_with_a_key(serve):
+    serving: Serving = serve(keys=Keys({"collector": KEY}))
+    key = {"authorization": f"Bearer {KEY}"}
+    assert serving.client.get("/metrics", headers=POD | key).status_code == 200
+    assert serving.client.get("/metrics", headers=POD).status_code == 421
+    assert serving.client.get("/metrics", headers=POD | {"authorization": "Bearer wrong"}).status_code == 421
+    assert serving.client.get("/v1/models", headers=POD | key).status_code == 421
+
+
+def test_a_server_that_starts_says_so(tmp_path):
+    """Alive, not started, not ready; and a request is answered, not held until the models are there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "cascade.serve", "--port", str(port), "--store", str(tmp_path / "store")]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=ROOT)
+    seen: list[tuple[int, ...]] = []
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+
+            def ask() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    seen.append(tuple(client.get(path).status_code for path in ("/startupz", "/readyz", "/v1/models")))
+                    seen[-1] += (client.get("/healthz").status_code,)
+                return (200, 200, 200, 200) in seen
+
+            until(ask, 4 * WAIT_S)
+            assert seen[0] == (503, 503, 503, 200)
+            assert {each[3] for each in seen if len(each) == 4} == {200}
+    finally:
+        process.terminate()
+        assert process.wait(WAIT_S) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.matrix
+def test_sigterm_by_default_is_done_within_30_s(child):
+    """With a job that takes longer, watched by nobody, and a body that never ends; the log says what is drained."""
+    server: Child = child()
+    slow = {"num_steps": 100, "sampler": "heun"}
+    job = server.client.start(num=64, settings={"base_16": slow, "sr_64": slow})
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=60) as connection:
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: server.client.get("/readyz").status_code == 503)
+        assert server.client.get("/healthz").status_code == 200
+        time.sleep(10)
+        head = b"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n"
+        connection.sendall(head)
+        assert server.process.wait(60) == 0
+        assert time.monotonic() - began < 30
+    log = server.log.read_text()
+    assert "SIGTERM: ending, open jobs have 20 s" in log
+    assert "no new jobs; for up to 20 s: 1 jobs, 64 images of them" in log
+    assert "draining: 1 jobs" in log
+    assert "drained: " in log
+    assert "Traceback" not in log
+    assert child().client.get(job["url"]).json()["state"] == "cancelled"
+
+
+def test_what_hangs_at_the_end_is_left(tmp_path):
+    """A thread that never ends, as one in a call of minutes."""
+    code = (
+        "import threading, time; from cascade.serve import logs, server\n"
+        "logs.start(as_json=False); server.end_within(0.5)\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("not ended 0 s after the signal; what still ran is lost\n")
