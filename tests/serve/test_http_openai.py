@@ -261,11 +261,14 @@ def test_a_full_queue_is_their_rate_limit(serve):
 
 
 def test_a_job_that_somebody_cancels_is_an_error(serve):
-    serving = serve(cascade=slowed(load(), 0.05))
+    serving = serve(cascade=slowed(load(), 0.3))
+
+    def running() -> list[str]:
+        return [job["url"] for job in serving.client.get("/v1/jobs").json()["jobs"] if job["state"] == "running"]
 
     def cancel() -> None:
-        until(lambda: serving.engine.waiting)
-        serving.client.delete(serving.client.get("/v1/jobs").json()["jobs"][0]["url"])
+        until(running)
+        serving.client.delete(running()[0])
 
     with (
         openai.OpenAI(base_url=f"{serving.url}/v1", api_key="x", max_retries=0) as official,

@@ -79,6 +79,12 @@ def held(server: Child) -> tuple[int, int]:
     return len(os.listdir(proc / "task")), len(os.listdir(proc / "fd"))
 
 
+def counted(server: Child) -> dict[str, int]:
+    """Jobs by how they ended, which is counted after it was told."""
+    found = re.findall(r'cascade_jobs_total{state="(\w+)"} (\S+)', server.client.get("/metrics").text)
+    return {state: int(float(num)) for state, num in found}
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 @pytest.mark.matrix
 @pytest.mark.timeout(900)
@@ -87,10 +93,8 @@ def test_fault59_soak(child):
     ended = load(server, WARM_UP, 1)
     before_mb, before = server.rss_mb(), held(server)
     ended += load(server, JOBS, 2)
-    text = server.client.get("/metrics").text
-    counted = {state: int(float(num)) for state, num in re.findall(r'cascade_jobs_total{state="(\w+)"} (\S+)', text)}
     states = [state for _, state in ended]
-    assert counted == {state: states.count(state) for state in set(states)}  # none lost
+    until(lambda: counted(server) == {state: states.count(state) for state in set(states)})  # none lost
     assert len({job for job, _ in ended}) == len(ended) == WARM_UP + JOBS  # none doubled
     assert set(states) == {"finished", "cancelled"}
     for name in ("cascade_waiting_images", "cascade_open_jobs", "cascade_streams", "cascade_unsaved_images"):
