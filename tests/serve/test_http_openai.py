@@ -241,6 +241,26 @@ def test_a_reader_that_gives_up_on_silence(serve, partial_images: int):
         assert [event.type.rpartition(".")[2] for event in events] == ["partial_image"] * partial_images + ["completed"]
 
 
+@pytest.mark.parametrize(
+    ("more", "heartbeat_s", "call_s", "steps"),
+    [
+        ("proxy_read_timeout 3s;", 0.5, 0.25, 20),
+        pytest.param("", Limits().heartbeat_s, 0.35, 200, marks=pytest.mark.matrix),  # 60 s of silence are too many
+    ],
+    ids=["in small", "defaults"],
+)
+def test_a_stream_through_nginx(serve, nginx, more: str, heartbeat_s: float, call_s: float, steps: int):
+    """With nothing but `proxy_pass`, a job that computes for longer than it waits for the next byte: whole, not cut."""
+    serving = serve(cascade=slowed(load(), call_s), limits=Limits(heartbeat_s=heartbeat_s))
+    serving.client.run()  # the text encoder is there
+    proxy = nginx(f"location / {{ proxy_pass {serving.url}; {more} }}")
+    settings = {"base_16": {"num_steps": steps // 2}, "sr_64": {"num_steps": steps // 2}}
+    timeout = httpx.Timeout(60, read=heartbeat_s + 5)  # nothing is held back
+    with openai.OpenAI(base_url=f"{proxy.url}/v1", api_key="x", max_retries=0, timeout=timeout) as official:
+        events = official.images.generate(prompt="x", stream=True, extra_body={"settings": settings})
+        assert [event.type for event in events] == ["image_generation.completed"]
+
+
 def test_keys(serve):
     serving = serve(keys=Keys({"alice": KEY}))
     wrong = openai.OpenAI(base_url=f"{serving.url}/v1", api_key="wrong", max_retries=0)
