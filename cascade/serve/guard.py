@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 import time
+from collections import Counter
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -73,7 +74,7 @@ class Guard:
     ):
         self.app, self.limits, self.metrics, self.keys, self.hosts = app, limits, metrics, keys, hosts
         self.origins, self.root_path = origins, root_path
-        self._reading = 0  # bytes of bodies
+        self._bodies: Counter[str] = Counter()  # bytes of bodies, by owner
         self.guesses = Guesses()
         self._working = self._lingering = 0  # requests
 
@@ -138,7 +139,7 @@ class Guard:
         finally:
             status = status or LEFT
             self._working -= 1
-            self._reading -= held
+            self._bodies[about.key] -= held
             route = path_of(scope["path"])
             spent_s = time.perf_counter() - began
             self.metrics.requests.labels(route, _method(scope), status).inc()
@@ -197,7 +198,7 @@ class Guard:
             raise Refused(400, "no_body_here", "nothing is read here; send no body")
         length = Headers(scope=scope).get("content-length", "0")
         expected = int(length) if length.isdecimal() and len(length) < 19 else 0
-        limit = self.limits.body_bytes
+        limit, owner = self.limits.body_bytes, scope["owner"]
         parts: list[bytes] = []
         size = 0
         try:
@@ -207,21 +208,30 @@ class Guard:
                         raise Refused(400, "incomplete", "the connection was closed before the body was there")
                     parts.append(message["body"])
                     size += len(message["body"])
-                    self._reading += len(message["body"])
-                    if self._reading > self.limits.bodies_bytes:
+                    self._bodies[owner] += len(message["body"])
+                    if self._is_too_much(owner):
                         raise Refused(503, "busy", "too much is being uploaded; try again later", retry_after=5)
                     if size > limit or not message.get("more_body"):
                         break
         except TimeoutError:
-            self._reading -= size
+            self._bodies[owner] -= size
             raise Refused(408, "too_slow", f"the body did not arrive within {self.limits.body_s:.0f} s") from None
         except BaseException:
-            self._reading -= size
+            self._bodies[owner] -= size
             raise
         if max(size, expected) > limit:
-            self._reading -= size
+            self._bodies[owner] -= size
             raise Refused(413, "too_large", f"a body of more than {limit:,} bytes")
         return b"".join(parts)
+
+    @property
+    def _reading(self) -> int:
+        return self._bodies.total()
+
+    def _is_too_much(self, owner: str) -> bool:
+        """In the bodies that are read now. A key has one body, and beyond that no more than it leaves free for others."""
+        free = self.limits.bodies_bytes - self._reading
+        return free < 0 or (owner != NOBODY and self._bodies[owner] > max(free, self.limits.body_bytes))
 
 
 def under(root_path: str, scope: Scope) -> Scope:

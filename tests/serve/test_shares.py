@@ -99,6 +99,23 @@ def test_uploads_of_one_key_are_decoded_in_turn_with_another_s(two):
     assert ended.index("bob") <= 6
 
 
+def test_bodies_that_one_key_holds_leave_room_for_another_s(two):
+    """Ten bodies of alice that do not end; bob's upload is read meanwhile."""
+    serving, _, bob = two(limits=Limits(body_bytes=4 << 20, bodies_bytes=16 << 20))
+    head = "POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    head += f"authorization: Bearer {ALICE}\r\ncontent-length: {4 << 20}\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(10):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", serving.port), timeout=WAIT_S))
+            with contextlib.suppress(OSError):  # refused in the midst of it
+                connection.sendall(head.encode() + bytes(3 << 20))
+        until(lambda: serving.app._bodies["alice"] >= 6 << 20)
+        answer = bob.post("/v1/jobs", json={"prompts": ["x"], "image": "A" * (3 << 20)})
+        assert answer.status_code == 422, answer.text
+        assert serving.app._reading <= 9 << 20
+    until(lambda: serving.app._reading == 0, WAIT_S)
+
+
 def streaming(serving: Serving, job: str, key: str) -> tuple[socket.socket, int]:
     """A stream that stays open, and the status of its answer."""
     connection = socket.create_connection(("127.0.0.1", serving.port), timeout=WAIT_S)
