@@ -6,12 +6,15 @@
 
 This process has the socket, the keys and the limits of bodies and connections (`front`). Each replica, wherever Ray puts it, is the
 rest of a server (`replica`); networks of single stages can be replicas of their own, which the engines of all servers share
-(`stage_replica`). Whatever dies is started again by Ray. A server's jobs that ran have failed then, its stored pictures are there
-if its store is on a disk that all machines see; a stage that dies fails nothing, its calls are made again.
+(`stage_replica`). Whatever dies or is not well is started again by Ray. A server's jobs that ran have failed then, its stored
+pictures are there if its store is on a disk that all machines see; a stage that dies fails nothing, its calls are made again.
+The applications have names of their own and end with this process (`lease`), those of others on the cluster go on.
 """
 
 import logging
 import os
+import re
+import secrets
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,42 +24,90 @@ from typing import Annotated, Any
 
 import typer
 
-from data.cli import run
+from data.cli import RunError, run
 
 from . import options
 from .options import SHIPPED
 
 log = logging.getLogger("cascade.serve")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+HEALTH_EVERY_S = 5.0  # what says three times that it is not well is started again
+ENDING_S = 5.0  # of a replica, after its jobs have ended
 
 
-def deploy(apps: Mapping[str, tuple[type, tuple, dict[str, Any], int]], *, cpus: float, gpus: float) -> list[Any]:
-    """A handle of each application, when all are ready. apps: by name the class, its arguments, how many."""
+def deploy(
+    apps: Mapping[str, tuple[type, tuple, dict[str, Any], int]],
+    *,
+    cpus: float,
+    gpus: float,
+    health_s: float = HEALTH_EVERY_S,
+) -> list[Any]:
+    """A handle of each application, when all are ready. apps: by name the class, its arguments, how many. Raises ValueError or
+    RunError, in a line, with what a replica raised when it started."""
     from ray import serve
 
     actor = {"num_cpus": cpus, "num_gpus": gpus}
     targets = []
     for name, (kind, args, kwargs, num) in apps.items():
-        made = serve.deployment(num_replicas=num, max_ongoing_requests=1000, ray_actor_options=actor)(kind)
+        made = serve.deployment(
+            num_replicas=num,
+            max_ongoing_requests=1000,
+            ray_actor_options=actor,
+            health_check_period_s=health_s,
+            graceful_shutdown_timeout_s=ENDING_S,
+            graceful_shutdown_wait_loop_s=0.5,
+        )(kind)
         targets.append(serve.RunTarget(target=made.bind(*args, **kwargs), name=name, route_prefix=None))
-    return serve.run_many(targets) if targets else []
+    try:
+        return serve.run_many(targets) if targets else []
+    except RuntimeError as error:
+        raise reason(list(apps), str(error)) from None
+
+
+def reason(names: list[str], said: str) -> Exception:
+    """Why applications do not start: the exception of a replica, which Serve tells as text."""
+    from ray import serve
+
+    there = serve.status().applications
+    told = "\n".join(each.message for name in names if name in there for each in there[name].deployments.values())
+    found = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception)): (.+)$", told, re.MULTILINE)
+    if not found:
+        return RunError(said)
+    kind, message = found[-1]
+    return ValueError(message) if kind == "ValueError" else RunError(f"{kind}: {message}")
+
+
+def names_of(name: str, replicas: int, stages: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Of the applications: the servers', the stages'."""
+    return [f"{name}-{k}" for k in range(replicas)], [f"{name}-stage-{stage}" for stage in stages]
 
 
 def deploy_all(
-    replicas: int, stages: dict[str, int], settings: dict[str, Any], *, cpus: float, gpus: float, own: bool
+    name: str, replicas: int, stages: dict[str, int], settings: dict[str, Any], *, cpus: float, gpus: float, own: bool
 ) -> list[Any]:
     """A handle of each server. Each is an application of its own, so that a job can be sent where it is. own: a server has networks
     of its own, too."""
     from .replica import Replica
     from .stage_replica import StageReplica
 
-    how = {name: settings[name] for name in ("cascade", "precision", "compile_")}
-    networks = {f"stage-{name}": (StageReplica, (name,), how, num) for name, num in stages.items()}
-    found = deploy(networks, cpus=cpus, gpus=gpus)
-    handles = dict(zip(stages, found, strict=True))
-    rows = {name: handle.rows.remote().result() for name, handle in handles.items()}
-    shared = {name: (handle, stages[name]) for name, handle in handles.items()}
-    servers = {f"cascade-{k}": (Replica, (k, shared), settings | {"rows": rows}, 1) for k in range(replicas)}
-    return deploy(servers, cpus=cpus, gpus=gpus if own else 0)
+    servers, networks = names_of(name, replicas, stages)
+    how = {name: settings[name] for name in ("cascade", "precision", "compile_", "lease")}
+    by_app = zip(networks, stages.items(), strict=True)
+    found = {app: (StageReplica, (stage,), how, num) for app, (stage, num) in by_app}
+    handles = dict(zip(stages, deploy(found, cpus=cpus, gpus=gpus), strict=True))
+    rows = {stage: handle.rows.remote().result() for stage, handle in handles.items()}
+    shared = {stage: (handle, stages[stage]) for stage, handle in handles.items()}
+    apps = {app: (Replica, (k, shared), settings | {"rows": rows}, 1) for k, app in enumerate(servers)}
+    return deploy(apps, cpus=cpus, gpus=gpus if own else 0)
+
+
+def chosen_name(said: str, cascade: str) -> str:
+    """said: "" for the cascade's with a part that no other has. Raises ValueError."""
+    if not said:
+        return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', cascade)[:40].strip('-') or 'cascade'}-{secrets.token_hex(4)}"
+    if not NAME.fullmatch(said):
+        raise ValueError(f"--name {said!r}: take up to 60 letters, digits, '_', '.' and '-', a letter or digit first")
+    return said
 
 
 def parse_stages(said: list[str], names: list[str]) -> dict[str, int]:
@@ -77,17 +128,29 @@ def parse_stages(said: list[str], names: list[str]) -> dict[str, int]:
 
 
 def check_resources(servers: int, networks: int, *, cpus: float, gpus: float, own: bool, local: bool) -> None:
-    """Raises ValueError where the machine lacks what is asked for; a cluster may grow, there it is only said."""
+    """Raises ValueError where the machine lacks what is asked for; a cluster may grow or others leave, there it is only said."""
     import ray
 
     wanted = {"CPU": (servers + networks) * cpus, "GPU": (servers * own + networks) * gpus}
-    there = ray.cluster_resources()
+    there = ray.cluster_resources() if local else ray.available_resources()
     for kind, num in wanted.items():
         if num > there.get(kind, 0):
             text = f"--{kind.lower()}s: {num:g} {kind}s are needed in all, there are {there.get(kind, 0):g}"
             if local:
                 raise ValueError(f"{text}; take fewer")
-            log.warning("%s now; waiting for more", text)
+            log.warning("%s free now; waiting for more", text)
+
+
+def connect(address: str, here: dict[str, Any]) -> None:
+    """here: options of a Ray of its own, where there is no address. Raises OSError for a wrong one, and RunError."""
+    import ray
+
+    try:
+        ray.init(address=address or "local", log_to_driver=False, **here)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # Ray has many; on a busy machine its own processes miss its 15 s to start
+        raise RunError(f"Ray does not start: {error}") from None
 
 
 def main(
@@ -103,6 +166,10 @@ def main(
     gpus: Annotated[float, typer.Option(help="GPUs of each that has a network", min=0.0)] = 0.0,
     address: Annotated[
         str, typer.Option(help="of the Ray cluster, auto: the one here", show_default="a Ray of its own")
+    ] = "",
+    name: Annotated[
+        str,
+        typer.Option(help="of its applications on the cluster", show_default="the cascade's and a part of its own"),
     ] = "",
     host: options.Host = "127.0.0.1",
     port: options.Port = 8000,
@@ -144,6 +211,7 @@ def main(
     from .front import Front
     from .guard import Guard
     from .keys import Keys
+    from .lease import Lease, take
     from .metrics import HttpMetrics
     from .server import Server, starting
 
@@ -153,6 +221,7 @@ def main(
     root, proxies = options.root_of(root_path), options.proxies_of(trust_proxy)
     manifest = read_manifest(cascade)
     stages = parse_stages(stage or [], list(manifest.stages))
+    name = chosen_name(name, manifest.name)
     limits = options.limits_of(
         body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
         abandon_s=abandon_s, free_mb=free_mb, max_waiting=max_waiting,
@@ -168,20 +237,24 @@ def main(
     import ray
     from ray import serve
 
+    lease: Lease | None = None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each deployment tells that options are not applied again
     try:
-        ray.init(address=address or "local", log_to_driver=False, **here)
+        connect(address, here)
         own = len(stages) < len(manifest.stages)
         check_resources(replicas, sum(stages.values()), cpus=cpus, gpus=gpus, own=own, local=not address)
+        servers, networks = names_of(name, replicas, stages)
+        lease = take(name, (*servers, *networks))
         serve.start(proxy_location="Disabled")
         settings = {
+            "lease": lease,
             "cascade": str(cascade.resolve()), "store": str(store.resolve()), "limits": limits, "store_mb": store_mb,
             "keep_h": keep_h, "max_waiting": max_waiting, "precision": precision, "compile_": compile_,
             "download": download, "log_prompts": log_prompts,
         }  # fmt: skip
-        log.info("starting %d servers and %d networks of stages", replicas, sum(stages.values()))
+        log.info("starting %d servers and %d networks of stages as %s", replicas, sum(stages.values()), name)
         with starting(socket):
-            handles = deploy_all(replicas, stages, settings, cpus=cpus, gpus=gpus, own=own)
+            handles = deploy_all(name, replicas, stages, settings, cpus=cpus, gpus=gpus, own=own)
         metrics = HttpMetrics()
         front = Front(handles, metrics, stall_s=limits.stall_s)
         app = Guard(front, limits, metrics, keys=known, hosts=hosts, origins=origins, root_path=root)
@@ -190,8 +263,9 @@ def main(
         server = Server(app, close=closing(handles), drain_s=drain_s, ready=ready, proxies=proxies, limits=limits)
         server.run(sockets=[socket])
     finally:
-        with suppress(Exception):
-            serve.shutdown()
+        if lease is not None:
+            with suppress(Exception):
+                lease.end(wait=True)
         ray.shutdown()
         socket.close()
     if signal.SIGINT in server.told:

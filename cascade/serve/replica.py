@@ -8,14 +8,16 @@ from typing import Any
 
 from starlette.types import Message, Scope
 
+from .lease import Lease
 from .limits import Limits
 
 BUFFERED = 16  # ASGI messages between the app and the wire
+STORE_S = 8.0  # until the replica that this one replaces has left its store; Ray tries three times
 
 
 class Replica:
     """Number `number` of the replicas: an engine, a store and the routes, in a process of its own. stages: which networks are
-    elsewhere: by name, who answers and how many of them there are; rows: of their calls."""
+    elsewhere: by name, who answers and how many of them there are; rows: of their calls. lease: it ends with that."""
 
     def __init__(
         self,
@@ -33,7 +35,9 @@ class Replica:
         download: bool,
         log_prompts: bool,
         rows: dict[str, int],
+        lease: Lease,
     ):
+        lease.watch()
         import torch
 
         from cascade.batching import preparing
@@ -48,6 +52,8 @@ class Replica:
         from .stage_replica import RemoteStage
         from .store import Store
 
+        folder = Path(store) / f"replica-{number}"
+        disk = Store(folder, max_bytes=store_mb << 20, keep_s=keep_h * 3600, wait_s=STORE_S)
         torch.set_flush_denormal(True)
         device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
         model = Cascade.load(cascade, device=device, elsewhere=stages, precision=precision, download=download)
@@ -62,10 +68,14 @@ class Replica:
             buckets=buckets,
             max_waiting=max_waiting,
         ).start()
-        disk = Store(Path(store) / f"replica-{number}", max_bytes=store_mb << 20, keep_s=keep_h * 3600)
         name, prefix = read_manifest(Path(cascade)).name, f"{number}-"
         self.service = Service(self.engine, disk, name=name, prefix=prefix, limits=limits, log_prompts=log_prompts)
         self.app = routes(self.service)
+
+    def check_health(self) -> None:
+        """Ray asks it. Raises RuntimeError where only another process helps."""
+        if died := self.service.what_died:
+            raise RuntimeError(died)
 
     def load(self) -> int:
         """Images that wait. Raises RuntimeError where it takes no jobs."""

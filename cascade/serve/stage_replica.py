@@ -6,15 +6,20 @@ from typing import Any
 
 from torch import Tensor
 
+from stages.memory import is_memory_error
 from stages.sampling import Ask
 
+from .lease import Lease
+
+FAILURES = 3  # calls in a row, after which a network is started again: a GPU that has failed answers nothing any more
 LOST_S = 300.0  # without an answer: several servers may wait for one network, or for one that starts
 
 
 class StageReplica:
-    """Loads and measures one stage, in the thread that will answer: CUDA graphs belong to a thread."""
+    """Loads and measures one stage, in the thread that will answer: CUDA graphs belong to a thread. lease: it ends with that."""
 
-    def __init__(self, stage: str, *, cascade: str, precision: str, compile_: bool | None):
+    def __init__(self, stage: str, *, cascade: str, precision: str, compile_: bool | None, lease: Lease):
+        lease.watch()
         import torch
 
         from cascade.batching import preparing
@@ -25,6 +30,7 @@ class StageReplica:
         device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
         self.link = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).links[0]
         self._thread = ThreadPoolExecutor(1)
+        self._failures = 0
         prepare, self.buckets = preparing(compile_, on_gpu=device != "cpu")
         self._rows = self._thread.submit(prepare, [self.link]).result()[stage]
 
@@ -32,9 +38,20 @@ class StageReplica:
         """Of a call, as measured."""
         return self._rows
 
+    def check_health(self) -> None:
+        """Ray asks it. Raises RuntimeError where only another process helps."""
+        if self._failures >= FAILURES:
+            raise RuntimeError(f"the last {self._failures} calls failed")
+
     async def answer(self, asks: list[Ask], batch: int) -> list[Tensor]:
         """x0_hat of each ask, on the CPU."""
-        return await asyncio.wrap_future(self._thread.submit(self._answer, asks, batch))
+        try:
+            found = await asyncio.wrap_future(self._thread.submit(self._answer, asks, batch))
+        except Exception as error:
+            self._failures += not is_memory_error(error)  # for those the engine asks for less
+            raise
+        self._failures = 0
+        return found
 
     def _answer(self, asks: list[Ask], batch: int) -> list[Tensor]:
         import torch

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 SCHEMA = """
 create table if not exists jobs (
@@ -70,18 +70,13 @@ class PictureRow:
 
 
 class Store:
-    """max_bytes: of all pictures together. keep_s: an ended job's pictures live so long."""
+    """max_bytes: of all pictures together. keep_s: an ended job's pictures live so long. wait_s: for another server to leave."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = 2 << 30, keep_s: float = 7 * 86400.0):
+    def __init__(self, folder: Path, *, max_bytes: int = 2 << 30, keep_s: float = 7 * 86400.0, wait_s: float = 0.0):
         self.folder, self.max_bytes, self.keep_s = folder, max_bytes, keep_s
         self.pictures_dir = folder / "pictures"
         _keep_private(folder)
-        self._hold = (folder / "lock").open("a")
-        try:
-            fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._hold.close()
-            raise ValueError(f"--store {folder}: another server uses it; choose another folder") from None
+        self._hold = _hold(folder, wait_s)
         self._lock = threading.RLock()
         self._most: dict[str, int] = {}  # bytes by owner
         try:
@@ -301,6 +296,20 @@ def _keep_private(folder: Path) -> None:
     for path in (*folders, *files):
         if path.stat().st_uid == os.geteuid():  # else it is not ours to say
             path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def _hold(folder: Path, wait_s: float) -> IO[str]:
+    """The lock of a store. Raises ValueError where another process has it for so long."""
+    lock, deadline = (folder / "lock").open("a"), time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except OSError:
+            if time.monotonic() >= deadline:
+                lock.close()
+                raise ValueError(f"--store {folder}: another server uses it; choose another folder") from None
+        time.sleep(0.1)
 
 
 def _digest(content: bytes) -> str:

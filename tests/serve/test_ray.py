@@ -1,5 +1,7 @@
-"""Servers on Ray: of two, each job is found where it lives, and one that dies takes its own jobs only; stages of their own."""
+"""Servers on a Ray that others use: of two replicas, each job is found where it lives, and one that dies takes its own jobs only;
+stages of their own; several cascades and somebody else's application side by side, of which each ends its own."""
 
+import ast
 import contextlib
 import inspect
 import io
@@ -11,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import httpx
@@ -30,48 +33,161 @@ from tests.serve.serving import ENDED, FEW, ROOT, SHIPPED, Client, parsed, until
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(400)]
 TOP = {"sr_64": FEW["sr_64"]}
+ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token"}
 LONG = {"base_16": {"num_steps": 100}, "sr_64": {"num_steps": 100}}
 
 
-@contextlib.contextmanager
-def serving(folder: Path, *options: str) -> Iterator[str]:
-    """The address of a server on a Ray of its own."""
-    command = [sys.executable, "-m", "cascade.serve.on_ray", *options, "--port", "0", "--drain-s", "5"]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    others = set(pids("ServeReplica:"))
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--store", str(folder / "store")],
+OTHER = """
+import logging, os, sys
+import ray
+from ray import serve
+from cascade.serve import lease, on_ray
+from cascade.serve.limits import Limits
+from cascade.serve.replica import Replica
+from tests.serve.serving import SHIPPED
+
+class Frail(Replica):
+    def spoil(self, what):
+        if what == "engine":
+            self.engine.tick = None
+        else:
+            self.service.writer._queue.put("nobody", "no entry")
+
+    def pid(self):
+        return os.getpid()
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Plain:
+    def __call__(self):
+        return "plain"
+
+def start(name, folder):
+    global frail, kept
+    kept = lease.take(name, (name,))
+    settings = dict(cascade=str(SHIPPED), store=folder, limits=Limits(), store_mb=64, keep_h=1.0, max_waiting=64, rows={},
+                    precision="fp32", compile_=None, download=False, log_prompts=False, lease=kept)
+    frail = on_ray.deploy({name: (Frail, (0, {}), settings, 1)}, cpus=0, gpus=0, health_s=0.5)[0]
+
+def pid():
+    try:
+        return frail.pid.remote().result(timeout_s=1)
+    except Exception:
+        return 0
+
+def begin():
+    for turn in range(9):  # Ray gives its own processes 15 s to start, which a busy machine does not
+        try:
+            return ray.init("local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+        except Exception:
+            ray.shutdown()
+            if turn == 8:
+                raise
+
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # Ray prints what happens on the cluster
+logging.disable(logging.WARNING)
+begin()
+serve.start(proxy_location="Disabled")
+plain = serve.run(Plain.bind(), name="plain", route_prefix=None)
+print(repr(ray.get_runtime_context().gcs_address), file=answers, flush=True)
+for line in sys.stdin:
+    print(repr(eval(line)), file=answers, flush=True)
+"""
+
+
+class Other:
+    """Somebody with a Ray cluster and an application on it, who says what an expression is there."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OTHER],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
             text=True,
-            env=env,
+            env=ENV,
             cwd=ROOT,
         )
-    assert process.stdout
-    line = process.stdout.readline()
-    assert line.startswith("cascade emoji_tiny on "), (folder / "log").read_text()
+        self.address = self._told()
+
+    def _told(self) -> Any:
+        assert self.process.stdout
+        return ast.literal_eval(self.process.stdout.readline())
+
+    def says(self, expression: str) -> Any:
+        assert self.process.stdin
+        print(expression, file=self.process.stdin, flush=True)
+        return self._told()
+
+    def applications(self) -> set[str]:
+        return set(self.says("sorted(serve.status().applications)"))
+
+    def close(self) -> None:
+        try:
+            self.process.communicate(timeout=60)
+        finally:
+            self.process.kill()
+
+
+class Cluster:
+    """`python -m cascade.serve.on_ray` as a process of its own, ready to answer."""
+
+    def __init__(self, folder: Path, *options: str):
+        command = [sys.executable, "-m", "cascade.serve.on_ray", *options, "--port", "0", "--drain-s", "5"]
+        self.log = folder / "log"
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, "--store", str(folder / "store")],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=ENV,
+                cwd=ROOT,
+            )
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line.startswith("cascade emoji_tiny on "), self.log.read_text()
+        self.url = line.split()[-1].rstrip("/")
+        self.name = re.search(r"networks of stages as (\S+)", self.log.read_text())[1]
+
+    def close(self, number: int = signal.SIGTERM) -> None:
+        """Once or more."""
+        self.process.send_signal(number)
+        code = self.process.wait(60)
+        assert self.process.stdout
+        self.process.stdout.close()
+        assert code == (-number if number == signal.SIGKILL else 0)
+        told = self.log.read_text()
+        assert not any(noise in told for noise in ("will not be applied", "Token authentication", "Traceback")), told
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *options: str) -> Iterator[Cluster]:
+    found = Cluster(folder, *options)
     try:
-        yield line.split()[-1].rstrip("/")
+        yield found
     finally:
-        process.terminate()
-        process.stdout.close()
-        code = process.wait(60)
-    assert code == 0
-    told = (folder / "log").read_text()
-    assert not any(noise in told for noise in ("will not be applied", "Token authentication")), told
-    assert set(pids("ServeReplica:")) <= others
+        if found.process.poll() is None:
+            found.close()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("ray"), "--replicas", "2", "--max-steps", "150") as address:
-        yield address
+def other() -> Iterator[Other]:
+    found = Other()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def server(other, tmp_path_factory) -> Iterator[Cluster]:
+    said = ("--address", other.address, "--replicas", "2", "--max-steps", "150")
+    with serving(tmp_path_factory.mktemp("ray"), *said) as found:
+        yield found
+    assert other.applications() == {"plain"}
 
 
 @pytest.fixture
 def client(server) -> Iterator[Client]:
-    with Client(base_url=server, timeout=60) as found:
+    with Client(base_url=server.url, timeout=60) as found:
         yield found
 
 
@@ -109,7 +225,7 @@ def test_fault58_jobs_on_both_from_start_to_pictures(client):
         assert told[-1][1] == "finished"
         wanted = {"stage_started", "stage_finished"} | ({"preview"} if job is jobs[0] else set())
         assert {name for _, name, _ in told} >= wanted
-        url = next(data for _, name, data in reversed(told) if name == "stage_finished")["pictures"][1]["url"]
+        url = client.get(job["url"]).json()["stages"][-1]["urls"][1]
         assert client.get(url).content.startswith(b"\x89PNG")
     assert [job["id"] for job in client.get("/v1/jobs").json()["jobs"]][:4] == [job["id"] for job in reversed(jobs)]
     assert len(client.get("/v1/jobs?limit=2").json()["jobs"]) == 2
@@ -165,7 +281,7 @@ def test_fault46_a_full_queue_is_told_before_the_stream(client):
     until(lambda: waiting(client, 0) + waiting(client, 1) == 0)
 
 
-def test_fault58_a_replica_that_dies_takes_its_own_jobs_only(client):
+def test_fault58_a_replica_that_dies_takes_its_own_jobs_only(server, client):
     """Its stream ends with one line, the other replica goes on, Ray starts it again and its stored pictures are there."""
     kept = [client.start(seed=seed) for seed in range(2)]
     assert all(client.finish(job["id"]) == "finished" for job in kept)
@@ -174,7 +290,7 @@ def test_fault58_a_replica_that_dies_takes_its_own_jobs_only(client):
     with client.stream("GET", lost["events"]) as answer:
         lines = answer.iter_lines()
         assert next(lines)
-        for pid in pids(f"ServeReplica:cascade-{place}"):
+        for pid in pids(f"ServeReplica:{server.name}-{place}:"):
             os.kill(pid, signal.SIGKILL)
         told = [line for line in lines if line.startswith(("event:", "data:"))]
     assert told[-2] == "event: failed"
@@ -217,6 +333,7 @@ def test_events_are_numbered_and_come_once(client):
         (["--host", "0.0.0.0"], "--keys"),
         (["--cascade", "nowhere"], "no such folder"),
         (["--precision", "fp8"], "allowed are fp32 and bf16"),
+        (["--name", "a/b"], "--name 'a/b': take up to 60 letters"),
     ],
 )
 def test_mistakes_on_the_command_line(said, told, capsys):
@@ -245,12 +362,13 @@ def test_options_of_both_commands_have_the_same_defaults():
     assert {name: one[name].default for name in both} == {name: other[name].default for name in both}
 
 
-def test_stages_with_replicas_of_their_own(tmp_path):
+def test_stages_with_replicas_of_their_own(other, tmp_path):
     """One server without a weight, a base network and two of the second stage: the pictures of one process, and a network that is
     killed in the midst of a job costs it nothing."""
-    said = ("--stage", "base_16=1", "--stage", "sr_64=2")
-    with serving(tmp_path, *said) as address, Client(base_url=address, timeout=60) as client:
-        assert len(pids("ServeReplica:stage-sr_64")) == 2
+    said = ("--address", other.address, "--stage", "base_16=1", "--stage", "sr_64=2", "--name", "apart")
+    with serving(tmp_path, *said) as server, Client(base_url=server.url, timeout=60) as client:
+        assert other.applications() >= {"apart-0", "apart-stage-base_16", "apart-stage-sr_64"}
+        assert len(pids("ServeReplica:apart-stage-sr_64")) == 2
         held = client.start(num=3, seed=5, until="base_16")
         assert client.events(held["id"])[-1][1] == "held"
         job = client.post(f"{held['url']}/refine", json={"pick": [0, 2], "settings": TOP}).json()
@@ -265,6 +383,76 @@ def test_stages_with_replicas_of_their_own(tmp_path):
         with client.stream("GET", job["events"]) as answer:
             names = (name for _, name, data in parsed(answer.iter_lines()) if data.get("stage") == "sr_64")
             assert "preview" in names
-            os.kill(pids("ServeReplica:stage-sr_64")[0], signal.SIGKILL)
+            os.kill(pids("ServeReplica:apart-stage-sr_64")[0], signal.SIGKILL)
         assert client.finish(job["id"]) == "finished"
-        until(lambda: len(pids("ServeReplica:stage-sr_64")) == 2, 60)
+        until(lambda: len(pids("ServeReplica:apart-stage-sr_64")) == 2, 60)
+
+
+def refused(folder: Path, *options: str) -> str:
+    """The one line of an error at the start."""
+    command = [sys.executable, "-m", "cascade.serve.on_ray", "--port", "0", "--store", str(folder), *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENV, timeout=200, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_cascades_side_by_side_end_their_own(other, server, client, tmp_path):
+    """One of two leaves, the other and somebody else's application go on; its name and its store are taken until then."""
+    address = ("--address", other.address)
+    with serving(tmp_path, *address, "--name", "second") as second, Client(base_url=second.url, timeout=60) as asked:
+        assert asked.run(num=1)["state"] == client.run(num=1)["state"] == "finished"
+        before = other.applications()
+        assert before == {"plain", "second-0", f"{server.name}-0", f"{server.name}-1"}
+        assert re.fullmatch(r"emoji_tiny-[0-9a-f]{8}", server.name)
+        said = refused(tmp_path / "free", *address, "--name", "second")
+        assert said == "error: --name second: a cascade of this name is served on this cluster; choose another"
+        assert other.applications() == before
+        job = client.start(num=4, settings=LONG)
+        second.close()
+    assert other.applications() == before - {"second-0"}
+    assert client.finish(job["id"]) == "finished"
+    assert other.says("plain.remote().result()") == "plain"
+
+
+def test_a_server_that_was_killed_leaves_nothing_on_the_cluster(other, server, tmp_path):
+    """Its replicas end by themselves, and the same command goes on: with its name, and the pictures of its store."""
+    said = ("--address", other.address, "--name", "killed")
+    with serving(tmp_path, *said) as first, Client(base_url=first.url, timeout=60) as client:
+        kept = client.run(num=1)
+        first.close(signal.SIGKILL)
+    with serving(tmp_path, *said) as second, Client(base_url=second.url, timeout=60) as client:
+        assert client.get(kept["stages"][-1]["urls"][0]).content.startswith(b"\x89PNG")
+        assert client.run(num=1)["state"] == "finished"
+        second.close(signal.SIGKILL)
+    until(lambda: other.applications() == {"plain", f"{server.name}-0", f"{server.name}-1"}, 60)
+    assert not pids("ServeReplica:killed")
+
+
+def test_a_store_that_another_server_uses_is_told_in_a_line(other, server):
+    """By the replica that needs it, wherever it is; what was started for it is gone."""
+    before = other.applications()
+    store = server.log.with_name("store")
+    said = refused(store, "--address", other.address)
+    assert said == f"error: --store {store}/replica-0: another server uses it; choose another folder"
+    assert other.applications() == before
+
+
+def test_a_ray_of_its_own_ends_with_a_server_that_was_killed(tmp_path):
+    with serving(tmp_path) as server, Client(base_url=server.url, timeout=60) as client:
+        assert client.run(num=1)["state"] == "finished"
+        assert pids(f"ServeReplica:{server.name}-0:")
+        server.close(signal.SIGKILL)
+    until(lambda: not pids(f"ServeReplica:{server.name}-0:"), 60)
+
+
+@pytest.mark.parametrize("what", ["engine", "writer"])
+def test_a_replica_whose_thread_has_died_is_replaced(other, tmp_path, what):
+    """Whose process lives; its store is there for the one that comes."""
+    other.says(f"start({what!r}, {str(tmp_path)!r})")
+    before = other.says("pid()")
+    assert before
+    other.says(f"frail.spoil.remote({what!r}).result()")
+    until(lambda: other.says("pid()") not in (0, before), 120)
+    assert other.says("frail.load.remote().result()") == 0
+    other.says(f"serve.delete({what!r})")
