@@ -19,8 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cascade.config import nearest
 
 from . import logs, openai
+from .answers import answer, is_known
 from .bodies import ImagesBody, JobBody, RefineBody, job_request
 from .docs import docs_page
+from .feed import ROOM, feed, is_told, positions
 from .guard import Guard, error_body, error_headers
 from .jobs import Data, Job
 from .keys import Keys
@@ -30,7 +32,7 @@ from .origins import Origin
 from .schema import Routes
 from .service import Service
 from .sse import EventStream, counted, frames
-from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelView, accepted, mounted
+from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelView, accepted, cursor, mounted
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
@@ -53,6 +55,7 @@ IMAGES = stream(
     "The pictures; with `stream` the events image_generation.partial_image and image_generation.completed, or error."
 )
 IMAGES[200]["model"] = ImagesView
+SAME: Responses = {304: {"description": "As it was, by If-None-Match."}}
 OPEN: Responses = {409: {"description": "The job has not ended."}}
 NOT_READY: Responses = {503: {"description": "Why not.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
@@ -194,15 +197,20 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         async with in_turn.setdefault(owner(request), CapacityLimiter(1)) if owner(request) else nullcontext():
             return await to_thread.run_sync(start, limiter=uploads)
 
-    @app.get("/v1/jobs", responses={200: {"model": JobsView}})
-    def listed(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Data:
-        """The jobs of this key, newest first."""
-        return {"jobs": [mounted(job, root_of(request)) for job in service.jobs(owner(request), limit)]}
+    @app.get("/v1/jobs", responses={200: {"model": JobsView}, **SAME})
+    def listed(
+        request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50, before: Annotated[str, Query()] = ""
+    ) -> Response:
+        """The jobs of this key, newest first; `next` is what `before` says to get those behind, null where there are none.
+        If-None-Match with the ETag of an earlier answer: 304 where it is as it was."""
+        said = service.jobs(owner(request), limit, cursor(before))
+        return answer(request.headers, mounted(said, root_of(request)))
 
-    @app.get("/v1/jobs/{job}", responses={200: {"model": JobView}})
-    def job(request: Request, job: str) -> Data:
+    @app.get("/v1/jobs/{job}", responses={200: {"model": JobView}, **SAME})
+    def job(request: Request, job: str) -> Response:
         """State and pictures of a job."""
-        return mounted(service.describe(service.row(owner(request), job)), root_of(request))
+        said = service.describe(service.row(owner(request), job))
+        return answer(request.headers, mounted(said, root_of(request)))
 
     @app.get("/v1/jobs/{job}/events", response_class=Response, responses=EVENTS)
     async def events(
@@ -217,6 +225,24 @@ def add_jobs(app: FastAPI, service: Service) -> None:
             return Response(status_code=204)  # tells an EventSource not to come again
         place = service.streams.reserve(owner(request), service.share(owner(request)).streams)
         chunks = frames(place, found, int(said), service.preview, root_path=root_of(request))
+        return EventStream(chunks, service.limits)
+
+    @app.get("/v1/events", response_class=Response, responses=EVENTS)
+    async def events_of_all(
+        request: Request,
+        jobs: Annotated[str, Query(max_length=ROOM)],
+        last_event_id: Annotated[str, Header(max_length=ROOM)] = "",
+    ) -> Response:
+        """The same of several jobs in one stream. jobs: JOB,JOB,... or JOB:NUMBER, to go on after that event; data say `job`, an id
+        has the numbers of all: a:12,b:3. A job that is not there has an event `gone`. Previews of the first come most often."""
+        at = positions(jobs, "jobs")
+        if last_event_id:
+            at |= {name: n for name, n in positions(last_event_id, "Last-Event-ID").items() if name in at}
+        found = await to_thread.run_sync(service.find_all, owner(request), list(at))
+        if is_told(found, at):
+            return Response(status_code=204)
+        place = service.streams.reserve(owner(request), service.share(owner(request)).streams)
+        chunks = feed(place, found, at, service.preview, root_path=root_of(request))
         return EventStream(chunks, service.limits)
 
     @app.delete("/v1/jobs/{job}", status_code=204)
@@ -238,21 +264,23 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         service.remove(owner(request), job)
 
     @app.head("/v1/jobs/{job}/stages/{stage}/{k}.png", include_in_schema=False)
-    @app.get("/v1/jobs/{job}/stages/{stage}/{k}.png", response_class=PNG)
+    @app.get("/v1/jobs/{job}/stages/{stage}/{k}.png", response_class=PNG, responses=SAME)
     def picture(request: Request, job: str, stage: str, k: int) -> Response:
-        """A stored picture."""
-        content = service.picture(owner(request), job, stage, k)
-        kept = {"cache-control": "private, max-age=31536000, immutable"}
-        return PNG(content, headers=kept)
+        """A stored picture. No cache keeps it: who signs out or deletes it means that it is gone; If-None-Match works."""
+        row = service.picture_row(owner(request), job, stage, k)
+        told = {"etag": f'"{row.digest}"'}
+        if is_known(request.headers, told["etag"]):
+            return Response(status_code=304, headers=told)
+        return PNG(service.read(row), headers=told)
 
 
 def add_openai(app: FastAPI, service: Service) -> None:
     """What OpenAI's clients know."""
 
-    @app.get("/v1/models", responses={200: {"model": ModelsView}})
-    def listed() -> Data:
+    @app.get("/v1/models", responses={200: {"model": ModelsView}, **SAME})
+    def listed(request: Request) -> Response:
         """The cascade that is served: stages, settings, ranges, limits."""
-        return models(service)
+        return answer(request.headers, models(service))
 
     @app.get("/v1/models/{model}", responses={200: {"model": ModelView}})
     def named(model: str) -> Data:

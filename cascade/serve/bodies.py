@@ -281,8 +281,9 @@ def unpack(text: str) -> bytes:
     head, comma, tail = text.partition(",")
     if "://" in text[:32] or (comma and not (head.startswith("data:image/") and head.endswith(";base64"))):
         raise ValueError("image: send the picture itself as base64; addresses are not fetched")
+    lines = (tail if comma else text).split()  # `base64 photo.png` breaks them
     try:
-        return base64.b64decode(tail if comma else text, validate=True)
+        return base64.b64decode("".join(lines), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("image: not base64; send the bytes of a PNG, JPEG or WebP file in base64") from None
 

@@ -16,13 +16,16 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from pydantic import TypeAdapter
-from starlette.datastructures import QueryParams
+from starlette.datastructures import Headers, QueryParams
 from starlette.types import Message, Receive, Scope, Send
 
+from .answers import answer
+from .front_feed import FEED, asked_of, jobs_of, join
 from .guard import error_body, refuse
 from .limits import Refused
 from .metrics import HttpMetrics, merged
 from .sse import disconnected
+from .views import history
 
 log = logging.getLogger("cascade.serve")
 T = TypeVar("T")
@@ -70,9 +73,11 @@ class Front:
             if path in ("/healthz", "/startupz") and method in ("GET", "HEAD"):
                 await plain(send, 200, b"ok" if path == "/healthz" else b"started")  # Ray looks after the replicas
             elif path == "/v1/jobs" and method == "GET":
-                await self._history(scope, send)
+                await self._history(scope, receive, send)
             elif path == "/metrics" and method == "GET" and b"replica=" not in scope["query_string"]:
                 await self._metrics(scope, send)
+            elif path == FEED and method == "GET":
+                await self._feed(scope, body, receive, send)
             elif path == "/readyz" or (path in MAKES and method == "POST"):
                 await self._pass_on(await self._least_busy(), scope, body, receive, send)
             elif (number := self._number(scope)) is not None:
@@ -86,9 +91,11 @@ class Front:
     def _number(self, scope: Scope) -> int | None:
         """Of the one replica that can answer; None where any can."""
         path = scope["path"]
-        number = path.removeprefix("/v1/jobs/").partition("-")[0] if path.startswith("/v1/jobs/") else ""
         if path == "/metrics":
-            number = parse_qs(scope["query_string"].decode("latin-1")).get("replica", [""])[0]
+            return self._of(parse_qs(scope["query_string"].decode("latin-1")).get("replica", [""])[0])
+        return self._of(path.removeprefix("/v1/jobs/").partition("-")[0] if path.startswith("/v1/jobs/") else "")
+
+    def _of(self, number: str) -> int | None:
         if number.isascii() and number.isdecimal() and len(number) < 6 and int(number) < len(self.replicas):
             return int(number)
         return None
@@ -146,7 +153,10 @@ class Front:
         that says so."""
         if first_s is None and number not in self._there:
             first_s = ASK_S
-        passing = asyncio.create_task(self._messages(number, scope, body, send, first_s))
+        await self._unless_left(self._messages(number, scope, body, send, first_s), receive)
+
+    async def _unless_left(self, work: Coroutine[Any, Any, None], receive: Receive) -> None:
+        passing = asyncio.create_task(work)
         leaving = asyncio.create_task(disconnected(receive))
         try:
             await asyncio.wait((passing, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -175,9 +185,7 @@ class Front:
             if not started:
                 raise lost from None
             if any(value.startswith(b"text/event-stream") for _, value in started.get("headers", ())):
-                said = error_body(lost.code, str(lost), lost.status)
-                name, data = ("error", said) if scope["path"] == IMAGES else ("failed", said["error"])
-                last = f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+                last = last_words(scope, lost)
                 await self._taken({"type": "http.response.body", "body": last, "more_body": False}, send)
 
     async def _taken(self, message: Message, send: Send) -> bool:
@@ -209,17 +217,33 @@ class Front:
             start, *rest = [message async for message in told]
         return start, b"".join(message["body"] for message in rest)
 
-    async def _history(self, scope: Scope, send: Send) -> None:
+    async def _feed(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """The events of jobs of several replicas."""
+        asked = asked_of(scope, lambda job: self._of(job.partition("-")[0]) or 0)
+        if len(asked) == 1:
+            return await self._pass_on(min(asked), asked[min(asked)], body, receive, send)
+
+        async def tell(number: int, own: Scope, send: Send) -> None:
+            await self._messages(number, own, body, send, None if number in self._there else ASK_S)
+
+        await self._unless_left(join(asked, tell, send), receive)
+
+    async def _history(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The jobs of all replicas that are there, newest first."""
-        answers = await self._asked(lambda number: self._whole(number, scope))
+        headers = Headers(scope=scope)
+        here = (b"accept-encoding", b"if-none-match")  # what is told is told here
+        open_ = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in here]}
+        answers = await self._asked(lambda number: self._whole(number, open_))
         for start, body in answers.values():
             if start["status"] != 200:
                 return await plain(send, start["status"], body, b"application/json")
-        found = (job for _, body in answers.values() for job in json.loads(body)["jobs"])
-        jobs = sorted(found, key=lambda job: -job["created"])
+        pages = [json.loads(body) for _, body in answers.values()]
+        found = (job for page in pages for job in page["jobs"])
+        jobs = sorted(found, key=lambda job: (job["created"], job["id"]), reverse=True)
         # read as the replicas read it, who took it: "5.0" is 5 there
         limit = TypeAdapter(int).validate_python(QueryParams(scope["query_string"]).get("limit", "50"))
-        await plain(send, 200, json.dumps({"jobs": jobs[:limit]}).encode(), b"application/json")
+        said = history(jobs, limit, is_more=any(page.get("next") for page in pages))
+        await (await asyncio.to_thread(answer, headers, said))(scope, receive, send)
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         """Of this process and of all replicas that are there."""
@@ -230,6 +254,14 @@ class Front:
         texts = {number: body.decode() for number, (start, body) in answers.items() if start["status"] == 200}
         text = await asyncio.to_thread(merged, self.metrics.text().decode(), texts)  # of many replicas it takes a while
         await plain(send, 200, text, METRICS)
+
+
+def last_words(scope: Scope, lost: Refused) -> bytes:
+    """How a stream ends whose replica is lost, as its readers know it."""
+    said = error_body(lost.code, str(lost), lost.status)
+    name, data = ("error", said) if scope["path"] == IMAGES else ("failed", said["error"])
+    told = [{"job": job, **data} for job in jobs_of(scope)] if scope["path"] == FEED else [data]
+    return b"".join(f"event: {name}\ndata: {json.dumps(each)}\n\n".encode() for each in told)
 
 
 async def plain(send: Send, status: int, body: bytes, kind: bytes = b"text/plain; charset=utf-8") -> None:

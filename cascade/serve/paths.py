@@ -3,6 +3,7 @@
 from starlette.routing import compile_path
 
 PATHS = (
+    "/v1/events",
     "/v1/jobs",
     "/v1/jobs/{job}",
     "/v1/jobs/{job}/events",

@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ from .metrics import Metrics
 from .previews import partial_marks, preview_data, time_left
 from .refine import refined, settings_over
 from .store import EXPIRED, JobRow, PictureRow, Store
-from .views import job_data
+from .views import history, job_data
 from .writer import Check, Writer, told
 
 log = logging.getLogger("cascade.serve")
@@ -175,6 +176,16 @@ class Service:
             job = self._open.get(number)
         return job or Job.replay(self.row(owner, row.id), self.store.events(number))
 
+    def find_all(self, owner: str, numbers: Iterable[str]) -> dict[str, Job | Refused]:
+        """Those that can be found, and why others cannot."""
+        found: dict[str, Job | Refused] = {}
+        for number in numbers:
+            try:
+                found[number] = self.find(owner, number)
+            except Refused as error:
+                found[number] = error
+        return found
+
     def cancel(self, owner: str, number: str) -> None:
         self.find(owner, number).cancel()
 
@@ -193,12 +204,12 @@ class Service:
         """A new job: some pictures of a stage go on from there, with the noise they would have had."""
         asked = self.row(owner, number).request
         settings = settings_over(asked["settings"], body.settings)
-        request = refined(body, asked, settings, self.store.pictures(number), self._read, self.cascade)
+        request = refined(body, asked, settings, self.store.pictures(number), self.read, self.cascade)
         check_count(len(request.pick), self.limits)
         check_work(request, self.cascade, self.limits)
         return self.create(owner, request, settings=settings, parent=number)
 
-    def _read(self, picture: PictureRow) -> bytes:
+    def read(self, picture: PictureRow) -> bytes:
         content = self.store.read(picture)
         if content is None:
             raise Refused(410, "expired", "this picture has expired; start the job again")
@@ -206,15 +217,20 @@ class Service:
 
     def picture(self, owner: str, number: str, stage: str, k: int) -> bytes:
         """PNG."""
+        return self.read(self.picture_row(owner, number, stage, k))
+
+    def picture_row(self, owner: str, number: str, stage: str, k: int) -> PictureRow:
         self.row(owner, number)
         there = {picture.k: picture for picture in self.store.pictures(number) if picture.stage == stage}
         if k not in there:
             has = ", ".join(map(str, sorted(there))) or "none"
             raise Refused(404, "not_found", f"no such picture; of stage {stage[:60]!r} there are {has}")
-        return self._read(there[k])
+        return there[k]
 
-    def jobs(self, owner: str, limit: int) -> list[Data]:
-        return [self.describe(row) for row in self.store.jobs(owner, limit)]
+    def jobs(self, owner: str, limit: int, before: tuple[float, str]) -> Data:
+        """A page of the history."""
+        rows = self.store.jobs(owner, limit + 1, before)
+        return history([self.describe(row) for row in rows[:limit]], limit, is_more=len(rows) > limit)
 
     def describe(self, row: JobRow) -> Data:
         with self._lock:

@@ -30,7 +30,7 @@ HEARTBEAT = b": still here\n\n"
 Told = tuple[str, int, dict[str, Any]]
 
 
-def frame(number: int, name: str, data: dict[str, Any]) -> bytes:
+def frame(number: int | str, name: str, data: dict[str, Any]) -> bytes:
     """JSON has no raw line breaks, so the data is one line whatever a prompt contains."""
     return f"id: {number}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
@@ -41,17 +41,22 @@ def _encoders() -> CapacityLimiter:
 
 
 async def follow(
-    job: Job, after: int, make: Callable[[Job, Preview], dict[str, Any]], *, partials: bool = False
+    job: Job,
+    after: int,
+    make: Callable[[Job, Preview], dict[str, Any]],
+    *,
+    partials: bool = False,
+    every_s: float = PREVIEW_EVERY_S,
 ) -> AsyncGenerator[Told, None]:
     """(name, number, data) of what comes after number `after`, to the end of the job.
 
-    partials: the milestones of that name instead of previews.
+    partials: the milestones of that name instead of previews. every_s: previews are told at most so often.
     """
     shown = 0.0
     with job.watch() as bell:
         while True:
             has_ended = job.has_ended
-            due = shown + PREVIEW_EVERY_S - time.monotonic()
+            due = shown + every_s - time.monotonic()
             for entry in job.since(after, previews=due <= 0 and not partials):
                 after = max(after, entry.id)
                 if entry.preview is not None or entry.data is None:

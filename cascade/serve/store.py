@@ -9,6 +9,7 @@ here. Every method may be called from any thread.
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -67,6 +68,11 @@ class PictureRow:
     bytes: int
     width: int
     height: int
+
+    @property
+    def digest(self) -> str:
+        """Of the content."""
+        return self.file[25:41]
 
 
 class Store:
@@ -211,10 +217,13 @@ class Store:
         rows = self._rows("select * from jobs where id = ? and owner = ?", job, owner)
         return _job(rows[0]) if rows else None
 
-    def jobs(self, owner: str, limit: int) -> list[JobRow]:
-        """Newest first, without the expired."""
-        query = "select * from jobs where owner = ? and state != ? order by created desc, rowid desc limit ?"
-        return [_job(row) for row in self._rows(query, owner, EXPIRED, limit)]
+    def jobs(self, owner: str, limit: int, before: tuple[float, str] = (math.inf, "")) -> list[JobRow]:
+        """Newest first, without the expired. before: created and id of the one that the first of them follows."""
+        query = (
+            "select * from jobs where owner = ? and state != ? and (created, id) < (?, ?) "
+            "order by created desc, id desc limit ?"
+        )
+        return [_job(row) for row in self._rows(query, owner, EXPIRED, *before, limit)]
 
     def events(self, job: str) -> list[tuple[int, str, dict[str, Any]]]:
         rows = self._rows("select id, name, data from events where job = ? order by id", job)

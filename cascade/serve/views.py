@@ -1,11 +1,13 @@
 """What clients get to read."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
 from .jobs import Data, Job
+from .limits import Refused
 from .store import JobRow, PictureRow
 from .writer import picture_url
 
@@ -74,6 +76,7 @@ class JobView(TypedDict):
 
 class JobsView(TypedDict):
     jobs: list[JobView]
+    next: str | None
 
 
 class ModelStage(TypedDict):
@@ -147,17 +150,38 @@ def job_data(row: JobRow, state: str, pictures: Sequence[PictureRow]) -> Data:
     return {
         "id": row.id, "state": state, "created": row.created, "parent": row.parent or None,
         "prompts": asked["prompts"], "labels": asked["labels"], "num": asked["num"], "seed": asked["seed"],
-        "settings": asked["settings"], "size": asked["size"] or None, "images": asked["index"], "stages": stages,
+        "settings": asked["settings"], "size": asked["size"][::-1] or None, "images": asked["index"], "stages": stages,
         "until": asked["last"], "url": f"/v1/jobs/{row.id}", "events": f"/v1/jobs/{row.id}/events",
     }  # fmt: skip
 
 
 def mounted(said: Data, root_path: str) -> Data:
-    """A job, or the data of an event, with its links under the path where a proxy has the server; what is stored lacks that."""
+    """Jobs, or the data of an event, with links under the path where a proxy has the server; what is stored lacks that."""
     found = said | {name: f"{root_path}{said[name]}" for name in ("url", "events") if name in said}
     if "urls" in said:
         found["urls"] = [f"{root_path}{url}" for url in said["urls"]]
-    for name in ("stages", "pictures"):
+    for name in ("jobs", "stages", "pictures"):
         if name in said:
             found[name] = [mounted(each, root_path) for each in said[name]]
     return found
+
+
+def history(jobs: Sequence[Data], limit: int, *, is_more: bool) -> Data:
+    """`limit` of these jobs, newest first; next: what `before` says to get those behind the last one, null where there are none."""
+    shown = jobs[:limit]
+    is_more = is_more or len(jobs) > limit
+    return {"jobs": list(shown), "next": f"{shown[-1]['created']!r}:{shown[-1]['id']}" if is_more and shown else None}
+
+
+def cursor(before: str) -> tuple[float, str]:
+    """created and id out of `next`; "": before everything. Raises Refused."""
+    if not before:
+        return math.inf, ""
+    created, _, job = before.partition(":")
+    try:
+        found = float(created)
+    except ValueError:
+        found = math.nan
+    if math.isnan(found) or not job:
+        raise Refused(422, "invalid_request", f"before: {before[:60]!r}; send what `next` of the page before says")
+    return found, job

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -100,6 +101,18 @@ def app(number: int) -> FastAPI:
     @found.get("/v1/jobs")
     def jobs(limit: Annotated[int, Query(ge=1, le=200)] = 50) -> dict[str, Any]:
         return {"jobs": [{"id": f"{number}-{k}", "created": 10 * k + number} for k in range(9, -1, -1)][:limit]}
+
+    @found.get("/v1/events")
+    def feed(jobs: str) -> Response:
+        if jobs.endswith(":9"):
+            return Response(status_code=204)
+
+        async def each() -> AsyncIterator[bytes]:
+            for job in jobs.split(","):
+                yield f'id: {job}\nevent: finished\ndata: {{"job": "{job.partition(":")[0]}"}}\n\n'.encode()
+                await asyncio.sleep(0)
+
+        return StreamingResponse(each(), media_type="text/event-stream")
 
     @found.get("/v1/jobs/{job}/events")
     @found.post("/v1/images/generations")
@@ -235,6 +248,26 @@ async def test_streams_of_one_that_dies_end_as_their_readers_know_it(one: Handle
             with pytest.raises(openai.APIError, match="was lost") as told:
                 [event async for event in stream]
         assert told.value.code == "replica_lost"
+
+
+@running
+async def test_events_of_jobs_of_several_replicas_come_in_one_stream(one: Handle, other: Handle):
+    async def told(jobs: str) -> tuple[int, list[str]]:
+        answer = await client.get("/v1/events", params={"jobs": jobs})
+        return answer.status_code, sorted(re.findall('^event: [a-z]+|"job": "[^"]+"', answer.text, re.M))
+
+    async with served(one, other) as client:
+        for jobs in ("0-a:3,1-b,0-c", "0-a,0-c", "nothing,1-b"):
+            names = [f'"job": "{each.partition(":")[0]}"' for each in jobs.split(",")]
+            assert await told(jobs) == (200, sorted([*names, *["event: finished"] * len(names)]))
+        assert await told("0-a:9,1-b:9") == (204, [])
+        assert await told("0-a:9,1-b") == (200, ['"job": "1-b"', "event: finished"])
+        one.lost_after = 2
+        found = await told("0-a,1-b,0-c")
+        assert found[1].count("event: failed") == 2  # of those of the lost one, whatever it had told before
+        one.lost_after = 0
+        assert (await client.get("/v1/events", params={"jobs": "0-a"})).status_code == 503
+    assert one.cancelled == other.cancelled == 0
 
 
 def scope_of(path: str) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """The page in a real browser against a real server: what a person does, and that nothing is said in the console meanwhile."""
 
 import io
+import json
 import re
+import time
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -10,6 +13,7 @@ from cascade.serve.limits import Keys, Limits
 from tests.serve.serving import ROOT, Gate, Serving, load, slowed, until
 
 SHOWN = "#grid img:not([hidden])"
+EVENTS = re.compile(r"/v1/events\?")
 
 
 def ask(page, prompt: str = "red heart", num: int = 2, *, hold: bool = False) -> None:
@@ -133,14 +137,21 @@ def test_a_job_runs_on_while_another_is_shown(serve, visit):
     until(lambda: "running" not in page.inner_text("#history"))
 
 
-def test_at_most_four_jobs_are_followed(serve, visit):
-    server = serve(cascade=slowed(load(), 0.2), limits=Limits(abandon_s=0.2))
+def test_all_running_jobs_of_a_page_share_a_stream(serve, visit):
+    gate = Gate(free=6)
+    server = serve(cascade=gate.cascade, limits=Limits(abandon_s=2.0))
     page = visit(server.url)
-    for prompt in ("one", "two", "three", "four", "five"):
+    prompts = ("one", "two", "three", "four", "five", "six", "seven")
+    for prompt in prompts:
         ask(page, prompt, 1)
         until(lambda prompt=prompt: page.inner_text("#title") == prompt)
-    until(lambda: states(server) == ["running"] * 4 + ["cancelled"])
-    assert server.service.streams.num == 4
+    until(lambda: server.service.streams.num == 1)
+    time.sleep(2.5)  # nobody is left unwatched for longer than a job may be
+    assert set(states(server)) <= {"running", "queued"}
+    gate.open()
+    until(lambda: states(server) == ["finished"] * 7, 120)
+    until(lambda: page.locator("#history a", has_text="running").count() == 0)
+    until(lambda: server.service.streams.num == 0)
 
 
 def test_the_window_tells_how_far_a_job_is(serve, visit):
@@ -173,8 +184,14 @@ def test_of_many_pictures_the_done_ones_are_counted(serve, visit):
 
 def test_without_a_connection_no_time_is_left(serve, visit):
     page = visit(serve(cascade=slowed(load(), 0.1)).url)
-    preview = 'id: 1\nevent: preview\ndata: {"stage": "base_16", "step": 1, "nfe": 9, "eta_s": 30, "pictures": []}\n\n'
-    page.route("**/events", lambda route: route.fulfill(content_type="text/event-stream", body=preview))
+
+    def preview(route) -> None:
+        job = re.search("jobs=([^:]+)", route.request.url)[1]
+        data = {"job": job, "stage": "base_16", "step": 1, "nfe": 9, "eta_s": 30, "pictures": []}
+        body = f"id: {job}:1\nevent: preview\ndata: {json.dumps(data)}\n\n"
+        route.fulfill(content_type="text/event-stream", body=body)
+
+    page.route(EVENTS, preview)
     ask(page, num=1)
     until(lambda: page.inner_text("#status").startswith("Connection lost"))
     assert page.inner_text("#eta") == ""
@@ -182,11 +199,11 @@ def test_without_a_connection_no_time_is_left(serve, visit):
 
 def test_a_tile_without_a_picture_has_nothing_to_enlarge(serve, visit):
     page = visit(serve(cascade=slowed(load(), 0.3)).url)
-    page.route("**/events", lambda route: route.fulfill(content_type="text/event-stream", body=""))
+    page.route(EVENTS, lambda route: route.fulfill(content_type="text/event-stream", body=""))
     ask(page, num=1)
     page.wait_for_selector(".tile")
     assert page.is_hidden(".open")
-    page.unroute("**/events")
+    page.unroute(EVENTS)
     page.wait_for_selector(SHOWN)
     assert page.is_visible(".open")
 
@@ -299,12 +316,35 @@ def test_the_large_view_goes_to_the_next_picture(serving: Serving, visit):
     until(lambda: page.is_hidden("#large"))
 
 
-def test_the_history_is_long(serve, visit):
-    server = serve(limits=Limits(open_jobs=100))
-    for _ in range(60):
-        server.client.start(until="base_16", settings={"base_16": {"num_steps": 1}})
+def test_the_history_is_as_long_as_it_is(serve, visit):
+    server = serve()
+    row = server.store.find(server.client.run(until="base_16")["id"], "")
+    for k in range(229):
+        server.store.add_job(replace(row, id=f"old{k}", created=row.created - k - 1, state="cancelled"))
     page = visit(server.url)
-    until(lambda: page.locator("#history li").count() == 60)
+    until(lambda: page.locator("#history li").count() == 50)
+    for num in (100, 150, 200, 230):
+        page.keyboard.press("End")
+        until(lambda num=num: page.locator("#history li").count() == num)
+    assert page.is_hidden("#older")
+    names = page.eval_on_selector_all("#history a", "all => all.map(a => a.hash)")
+    assert names == [f"#{row.id}", *(f"#old{k}" for k in range(229))]
+    page.click("#history a >> nth=228")
+    ends(page, "cancelled")
+
+
+def test_the_history_is_not_sent_again_and_again(serve, visit):
+    gate = Gate(free=3)
+    server = serve(cascade=gate.cascade)
+    page = visit(server.url)
+    answers = []
+    page.on("response", lambda answer: answers.append(answer.status) if "/v1/jobs?" in answer.url else None)
+    ask(page, num=1)
+    ends(page, "running")
+    until(lambda: page.title() and answers.count(304) >= 2)  # events are heard during a call
+    gate.open()
+    ends(page, "finished")
+    until(lambda: "running" not in page.inner_text("#history"))
 
 
 def test_the_history_keeps_the_focus_when_jobs_come(serving: Serving, visit):

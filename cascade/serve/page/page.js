@@ -13,7 +13,10 @@ const KEY = `key ${HOME}`;
 const OVER = ["held", "finished", "failed", "cancelled"];
 const TINY = 48; // px: pictures up to here are shown as the squares that they are
 const MANY = 4; // pictures: of more, the status says how many are done; their stages take turns
-const BEHIND = 3; // jobs that are followed but not shown: a browser has 6 connections for a server, over HTTP/1.1
+const BEHIND = 63; // jobs that are followed but not shown: as many as a key may have open
+const PAGE = 50; // jobs of the history that are asked for at once
+const MAX_SEED = 2n ** 63n - 1n;
+const SENT_BYTES = 512 * 1024; // of a picture that was made small here: proxies take 1 MB, and base64 adds a third
 const BLOBS = 400; // pictures in memory
 const SURE_MS = 4000; // for the second click that deletes
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
@@ -33,18 +36,31 @@ async function call(path, { headers, ...options } = {}) {
   const response = await fetch(path, { ...options, headers: { ...(key && { Authorization: `Bearer ${key}` }), ...headers } }).catch((error) => {
     throw options.signal?.aborted ? error : new Error("The server cannot be reached");
   });
-  if (response.ok) return response;
-  const said = await response.json().catch(() => ({}));
+  if (response.ok || response.status === 304) return response;
+  const { error } = await response.json().catch(() => ({}));
   if (response.status === 401) {
     askForKey();
     throw new ApiError(401, key ? "This key is not valid" : ""); // without one, the form for it says enough
   }
-  throw new ApiError(response.status, said.error?.message ?? `The server answers ${response.status}`, Number(response.headers.get("Retry-After")));
+  const words = error?.code === "too_large" ? undefined : error?.message;
+  throw new ApiError(response.status, words ?? wordsFor(response.status, options.body?.length), Number(response.headers.get("Retry-After")));
 }
 
-const getJson = async (path) => (await call(path)).json();
+// What stands between may answer without a word.
+function wordsFor(status, sent = 0) {
+  if (status === 413) return `${(sent / 1e6).toFixed(1)} MB are more than the server, or what stands before it, takes at once; choose a smaller picture`;
+  if ([502, 503, 504].includes(status)) return "The server does not answer at the moment; try again later";
+  return `The server answers ${status}`;
+}
+
+// Seeds go up to 2^63, numbers of JavaScript to 2^53: here they are text. Inside of a string "seed" would have its quotes escaped.
+const parseJson = (text) => JSON.parse(text.replace(/"seed":\s*(\d+)/g, '"seed":"$1"'));
+const writeJson = ({ seed, ...rest }) => (seed === undefined ? JSON.stringify(rest) : `{"seed":${BigInt(seed)},${JSON.stringify(rest).slice(1)}`);
+
+const readJson = async (response) => parseJson(await response.text());
+const getJson = async (path) => readJson(await call(path));
 const postJson = async (path, body) =>
-  (await call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
+  readJson(await call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: writeJson(body) }));
 
 // The address of a stored picture as it is from here; the server's own says where it believes that it is mounted.
 const pictureAt = (job, stage, k) => `v1/jobs/${job}/stages/${encodeURIComponent(stage)}/${k}.png`;
@@ -61,10 +77,11 @@ async function pictureUrl(url) {
   return found;
 }
 
-function revokeOldest() {
-  const [url, oldest] = blobs.entries().next().value;
+const revokeOldest = () => forget(blobs.keys().next().value);
+
+function forget(url) {
+  blobs.get(url)?.then(URL.revokeObjectURL, () => {});
   blobs.delete(url);
-  oldest.then(URL.revokeObjectURL, () => {});
 }
 
 // Server-sent events, https://html.spec.whatwg.org/multipage/server-sent-events.html; EventSource could not send the key.
@@ -90,12 +107,28 @@ async function* parseEvents(body, heard) {
   }
 }
 
-// The events of a job until it is over, over as many connections as it takes. A hidden tab keeps listening: the server ends jobs
-// that nobody watches any more.
-async function* follow(url, signal, lost) {
-  let last = "";
+// The jobs that this page follows, all over one connection: a browser has six for a server, over HTTP/1.1, for all its tabs. A hidden
+// tab keeps listening: the server ends jobs that nobody watches any more.
+const followed = new Map(); // by id: {number: of the last event, on(type, data), lost(), end(error)}
+let listening = new AbortController(); // of the newest stream
+
+function followJob(id, how) {
+  followed.set(id, { number: 0, ...how });
+  listen();
+}
+
+function unfollow(id) {
+  if (followed.delete(id)) listen();
+}
+
+// A stream of what is followed now. The one before is closed when this one is open, so that nobody goes unwatched.
+async function listen() {
+  const before = listening;
+  const own = (listening = new AbortController());
+  own.signal.addEventListener("abort", () => before.abort(), { once: true });
+  await sleep(0); // more may change at once
   let wait = 500;
-  while (!signal.aborted) {
+  while (listening === own && followed.size) {
     const one = new AbortController();
     const stop = () => one.abort();
     let silence = setTimeout(stop, SILENT_MS);
@@ -103,30 +136,49 @@ async function* follow(url, signal, lost) {
       clearTimeout(silence);
       silence = setTimeout(stop, SILENT_MS);
     };
-    signal.addEventListener("abort", stop);
+    own.signal.addEventListener("abort", stop);
     try {
-      const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
-      const response = await call(url, { headers, signal: one.signal, cache: "no-store" });
-      if (response.status === 204) return; // over, and everything was told
-      for await (const event of parseEvents(response.body, heard)) {
-        last = event.id ?? last;
-        wait = 500;
-        lost(false);
-        yield event;
-        if (OVER.includes(event.type)) return;
-      }
+      const shown = view?.job.id;
+      const ids = [...followed.keys()].sort((a, b) => (b === shown) - (a === shown)); // previews of the first come most often
+      const jobs = ids.map((id) => `${id}:${followed.get(id).number}`);
+      const response = await call(`v1/events?jobs=${jobs}`, { headers: { Accept: "text/event-stream" }, signal: one.signal, cache: "no-store" });
+      before.abort();
+      if (response.status === 204) for (const id of ids) endFollowing(id); // over, and everything was told
+      else
+        for await (const event of parseEvents(response.body, heard)) {
+          wait = 500;
+          hear(event);
+        }
     } catch (error) {
-      const final = error instanceof ApiError && error.status < 500 && error.status !== 429;
-      if (final) throw error;
+      if (error.status === 429) before.abort(); // no room for both
+      else if (error instanceof ApiError && error.status < 500) for (const id of [...followed.keys()]) endFollowing(id, error);
     } finally {
       clearTimeout(silence);
-      signal.removeEventListener("abort", stop);
+      own.signal.removeEventListener("abort", stop);
     }
-    if (signal.aborted) return;
-    lost(true);
+    if (listening !== own || !followed.size) break;
+    for (const { lost } of followed.values()) lost();
     await sleep(wait * (0.5 + Math.random()));
     wait = Math.min(wait * 2, 15_000);
   }
+  if (listening === own) own.abort();
+}
+
+function hear({ type, data, id }) {
+  const { job, ...rest } = data;
+  const each = followed.get(job);
+  const number = id ? Number(id.split(",").find((part) => part.startsWith(`${job}:`)).slice(job.length + 1)) : Infinity; // by whoever knows no numbers
+  if (!each || number <= each.number) return; // told by the stream before
+  each.number = number;
+  if (type === "gone") return endFollowing(job, new Error(data.message));
+  each.on(type, rest);
+  if (OVER.includes(type)) endFollowing(job);
+}
+
+function endFollowing(id, error) {
+  const each = followed.get(id);
+  followed.delete(id);
+  each?.end(error);
 }
 
 // ---------------------------------------------------------------- messages
@@ -176,48 +228,93 @@ function signOut() {
 
 const KNOBS = {
   guidance_scale: ["Guidance", "1 is off; more holds to the prompt"],
-  aug_sigma: ["Freedom (aug_sigma)", "more invents detail"],
+  aug_sigma: ["Freedom (aug_sigma)", "invents detail"],
   num_steps: ["Steps", "more is slower and finer"],
 };
 
-// Sliders for these stages, as `said` before; returns a function that gives what was moved since, as the API's `settings`.
+const TOPS = { num_steps: 64, guidance_scale: 12 }; // of sliders; what is typed beside them may be larger
+
+// What these stages are set to, as `said` before. What has no control here (sigma_max, a stage of another cascade) is named and kept
+// until somebody takes it out. Returns a function that gives what is shown as the API's `settings`: all of it, or what is unusual.
 function buildSettings(place, stages, said = {}) {
   const read = [];
   place.replaceChildren();
-  for (const stage of stages) {
+  const strange = Object.keys(said).filter((name) => !model.stages.some((stage) => stage.name === name));
+  for (const stage of [...stages, ...strange.map((name) => ({ name, ranges: {}, settings: {} }))]) {
     const group = document.createElement("fieldset");
     group.dataset.stage = stage.name;
-    group.append(Object.assign(document.createElement("legend"), { textContent: `${stage.name} · ${stage.side} px` }));
-    for (const [key, [title, hint]] of Object.entries(KNOBS)) {
+    const title = [stage.name, stage.side && `${stage.side} px`].filter(Boolean).join(" · ");
+    group.append(Object.assign(document.createElement("legend"), { textContent: title }));
+    const given = { ...said[stage.name] };
+    for (const [key, words] of Object.entries(KNOBS)) {
       const range = stage.ranges[key];
       if (!range || range[0] >= range[1]) continue;
       const usual = stage.settings[key];
-      const slider = copyOf("t-slider");
-      const [label, output, explained, input] = slider.children;
-      input.id = `${place.id}-${stage.name}-${key}`;
-      label.htmlFor = input.id;
-      label.textContent = title;
-      explained.textContent = hint;
-      explained.id = `${input.id}-hint`;
-      input.setAttribute("aria-describedby", explained.id);
-      const whole = key === "num_steps";
-      const top = clamp({ num_steps: 64, guidance_scale: 12 }[key] ?? range[1], usual, range[1]);
-      Object.assign(input, { min: range[0], max: top, step: whole ? 1 : top > 2 ? 0.1 : 0.01 });
-      input.value = said[stage.name]?.[key] ?? usual;
-      const before = Number(input.value);
-      const show = () => (output.textContent = input.value);
-      input.addEventListener("input", show);
-      show();
-      read.push(() => Number(input.value) !== before && [stage.name, key, Number(input.value)]);
-      group.append(slider);
+      const value = slider(group, { id: `${place.id}-${stage.name}-${key}`, key, words, range, usual, value: given[key] ?? usual });
+      read.push((all) => (all || value() !== usual) && [stage.name, key, value()]);
+      delete given[key];
+    }
+    if (stage.ranges.sampler?.length > 1) {
+      const usual = stage.settings.sampler;
+      const value = chooser(group, { id: `${place.id}-${stage.name}-sampler`, options: stage.ranges.sampler, value: given.sampler ?? usual });
+      read.push((all) => (all || value() !== usual) && [stage.name, "sampler", value()]);
+      delete given.sampler;
+    }
+    for (const [key, value] of Object.entries(given)) {
+      const there = chip(group, settingWords(key, value));
+      read.push(() => there() && [stage.name, key, value]);
     }
     if (group.childElementCount > 1) place.append(group);
   }
-  return () => {
+  return (all) => {
     const settings = {};
-    for (const [stage, key, value] of read.map((each) => each()).filter(Boolean)) (settings[stage] ??= {})[key] = value;
+    for (const [stage, key, value] of read.map((each) => each(all)).filter(Boolean)) (settings[stage] ??= {})[key] = value;
     return settings;
   };
+}
+
+const settingWords = (key, value) => `${key} ${[value].flat().join(" to ")}`; // an interval has two
+
+// A slider for most values beside a field that takes and shows any, to the last digit; returns a function that reads it.
+function slider(group, { id, key, words: [title, hint], range: [min, max], usual, value }) {
+  const node = copyOf("t-slider");
+  const [label, field, explained, input] = node.children;
+  const whole = key === "num_steps";
+  const top = clamp(TOPS[key] ?? max, usual, max);
+  input.id = label.htmlFor = id;
+  label.textContent = title;
+  explained.textContent = hint;
+  explained.id = `${id}-hint`;
+  field.id = `${id}-value`;
+  field.setAttribute("aria-label", `${title}, ${group.firstElementChild.textContent}`);
+  for (const each of [input, field]) each.setAttribute("aria-describedby", explained.id);
+  Object.assign(input, { min, max: top, step: whole ? 1 : top > 2 ? 0.1 : 0.01, value });
+  Object.assign(field, { min, max, step: whole ? 1 : "any", value });
+  input.addEventListener("input", () => (field.value = input.value));
+  field.addEventListener("input", () => (input.value = field.value));
+  group.append(node);
+  return () => Number(field.value);
+}
+
+function chooser(group, { id, options, value }) {
+  const node = copyOf("t-choice");
+  const [label, select] = node.children;
+  select.id = label.htmlFor = id;
+  select.append(...[...new Set([...options, value])].map((name) => new Option(name, name)));
+  select.value = value;
+  group.append(node);
+  return () => select.value;
+}
+
+// A thing that is kept, with a button that takes it out; returns whether it is there.
+function chip(place, text) {
+  const node = copyOf("t-chip");
+  const [words, out] = node.children;
+  words.textContent = text;
+  out.setAttribute("aria-label", `Leave out ${text}`);
+  out.addEventListener("click", () => node.remove());
+  place.append(node);
+  return () => node.isConnected;
 }
 
 // ---------------------------------------------------------------- asking
@@ -243,31 +340,41 @@ async function loadModel() {
   $("ask").hidden = false;
 }
 
+let kept = { more: [] }; // of the job that is used again, what its fields cannot hold: {prompts, promptText, labels, labelText, more: [{key, value, there()}]}
+
 function asked() {
-  const body = { num: Number($("num").value), seed: Number($("seed").value), settings: askedSettings() };
+  const body = { num: Number($("num").value), seed: $("seed").value, settings: askedSettings() };
+  const prompt = $("prompt").value;
   const said = $("class").value.trim();
-  if (model.conditioning === "text") body.prompts = $("prompt").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (model.conditioning === "class" && said) body.labels = [/^\d+$/.test(said) && !model.classes.includes(said) ? Number(said) : said];
+  if (model.conditioning === "text") body.prompts = prompt === kept.promptText ? kept.prompts : linesOf(prompt);
+  if (model.conditioning === "class" && said) body.labels = said === kept.labelText ? kept.labels : [labelOf(said)];
   if (upload) Object.assign(body, { image: upload.base64, fit: upload.fit });
-  else if ($("hold").checked && model.stages.length > 1) body.until = model.stages[0].name;
+  else {
+    for (const { key, value, there } of kept.more) if (there()) body[key] = value;
+    if ($("hold").checked && model.stages.length > 1) body.until = model.stages[0].name;
+  }
   return body;
 }
 
-// The form as it was for a job.
-function useAgain(job) {
+const linesOf = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
+const labelOf = (said) => (/^\d+$/.test(said) && !model.classes.includes(said) ? Number(said) : said);
+
+// The form as it was for a job, to the last digit. root: what it was refined from in the first place, or itself.
+function useAgain(job, root) {
   dropFile();
   $("prompt").value = job.prompts.join("\n");
-  $("class").value = job.labels.length ? (model.classes[job.labels[0]] ?? job.labels[0]) : "";
+  $("class").value = job.labels.map((label) => model.classes[label] ?? label).join(", ");
+  kept = { prompts: job.prompts, promptText: $("prompt").value, labels: job.labels, labelText: $("class").value.trim(), more: [] };
   $("num").value = job.num;
   $("seed").value = job.seed;
+  lockSeed(true);
   $("hold").checked = model.stages.length > 1 && job.until === model.stages[0].name;
-  for (const { name, settings } of model.stages)
-    for (const key of Object.keys(KNOBS)) {
-      const slider = $(`settings-${name}-${key}`);
-      if (!slider) continue;
-      slider.value = job.settings[name]?.[key] ?? settings[key];
-      slider.dispatchEvent(new Event("input"));
-    }
+  askedSettings = buildSettings($("settings"), model.stages, job.settings);
+  $("kept").replaceChildren();
+  const keep = (key, value, text) => kept.more.push({ key, value, there: chip($("kept"), text) });
+  const size = job.size ?? root.size;
+  if (size) keep("size", size, `${size.join("×")} px`);
+  if (job.until && !$("hold").checked && job.until !== model.stages.at(-1).name) keep("until", job.until, `until ${job.until}`);
   $("ask").scrollIntoView({ block: "nearest" });
   focusForm();
 }
@@ -280,6 +387,21 @@ function focusForm() {
 
 function rollSeed() {
   $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
+  checkSeed();
+}
+
+// A locked seed stays; else each Paint has another one.
+const seedIsLocked = () => $("lock").getAttribute("aria-pressed") === "true";
+function lockSeed(on) {
+  $("lock").setAttribute("aria-pressed", on);
+  $("lock").firstElementChild.firstElementChild.setAttribute("href", on ? "#i-locked" : "#i-unlocked");
+  $("lock").title = on ? "This seed is kept; unlock it for another one at each Paint" : "Another seed at each Paint; lock it to keep this one";
+}
+
+function checkSeed() {
+  const { value } = $("seed");
+  const fine = /^\d{1,19}$/.test(value) && BigInt(value) <= MAX_SEED;
+  $("seed").setCustomValidity(fine ? "" : `A whole number from 0 to ${MAX_SEED}`);
 }
 
 // A picture enters at the stage that loses least of it; as it is, if the result is not larger than the server allows.
@@ -288,25 +410,55 @@ async function takeFile(file) {
   if (!KINDS.includes(file.type)) throw new Error(`${file.name} is no picture of a kind that is taken: PNG, JPEG or WebP`);
   const bitmap = await createImageBitmap(file).catch(() => undefined);
   if (!bitmap) throw new Error(`${file.name} is no picture that this browser can read`);
-  const { width, height } = bitmap;
-  bitmap.close();
+  const { width, height } = bitmap; // as its EXIF turns it
   const able = model.stages.filter(({ low_res: side }) => side && side <= Math.min(width, height));
   const entry = able.at(-1) ?? model.stages.find(({ low_res: side }) => side);
   const { side } = model.stages.at(-1);
   const factor = side / entry.low_res;
   const fit = factor * Math.max(width, height) > model.limits.scale * side;
-  if (fit && !able.length) throw new Error(`${file.name} has ${width}×${height} px; that is too narrow`);
-  const base64 = await new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => reject(new Error(`${file.name} cannot be read`));
-    reader.readAsDataURL(file);
+  const held = `${file.name} has ${width}×${height} px`;
+  if (fit && !able.length) throw new Error(`${held}; that is too narrow`);
+  if (fit && Math.max(width, height) > model.limits.scale * Math.min(width, height))
+    throw new Error(`${held}; at most ${model.limits.scale} times as long as wide is taken`);
+  // The server makes it small by its own rule, from twice the size that it wants: more would be sent for nothing.
+  const content = fit && Math.min(width, height) > 2 * entry.low_res ? await shrunk(bitmap, 2 * entry.low_res) : file;
+  bitmap.close();
+  const base64 = await base64Of(content).catch(() => {
+    throw new Error(`${file.name} cannot be read`);
   });
   upload = { entry: model.stages.indexOf(entry), base64, fit };
   const result = side > Math.min(width, height) ? `and from there ${side} px` : `first; the result, ${side} px, will not be larger than it was`;
   const told = fit ? `more than is enlarged here as it is; made ${entry.low_res} px small ${result}` : `becomes ${width * factor}×${height * factor} px`;
   $("file-name").textContent = `${file.name}: ${width}×${height} px, ${told}`;
   showUpload();
+}
+
+function base64Of(content) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = reject;
+    reader.readAsDataURL(content);
+  });
+}
+
+// By halves, each pixel the mean of four, down to a shorter side of `short`: in one step most pixels would not count.
+async function shrunk(bitmap, short) {
+  const scale = short / Math.min(bitmap.width, bitmap.height);
+  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.round(side * scale));
+  let from = bitmap;
+  while (from.width !== width || from.height !== height) {
+    const isLast = from.width <= 2 * width;
+    const side = (now, end) => (isLast ? end : Math.ceil(now / 2));
+    const canvas = Object.assign(document.createElement("canvas"), { width: side(from.width, width), height: side(from.height, height) });
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(from, 0, 0, canvas.width, canvas.height);
+    from = canvas;
+  }
+  const packed = (kind, quality) => new Promise((resolve) => from.toBlob(resolve, kind, quality));
+  const whole = await packed("image/png");
+  return whole.size > SENT_BYTES ? packed("image/webp", 0.95) : whole;
 }
 
 function dropFile() {
@@ -318,7 +470,7 @@ function dropFile() {
 
 function showUpload() {
   $("unfile").hidden = !upload;
-  $("hold").disabled = Boolean(upload);
+  $("hold").disabled = $("kept").hidden = Boolean(upload);
   model.stages.forEach(({ name }, at) => {
     const group = $("settings").querySelector(`[data-stage="${CSS.escape(name)}"]`);
     if (group) group.hidden = at < (upload?.entry ?? 0);
@@ -330,6 +482,7 @@ async function submit() {
   $("go").disabled = true;
   try {
     const { id } = await postJson("v1/jobs", asked());
+    if (!seedIsLocked()) rollSeed();
     await open(id, { scroll: true, focus: true });
   } finally {
     $("go").disabled = false;
@@ -358,7 +511,6 @@ class View {
     this.tiles = new Map(job.images.map((k) => [k, this.tile(k)]));
     this.rail = this.chain.map(railItem);
     this.picked = new Set();
-    this.stop = new AbortController();
     this.said = { text: "", left: "" };
     for (const { name, pictures } of made)
       for (const { k, url } of pictures) if (this.tiles.has(k)) this.show(k, name, url, true);
@@ -393,7 +545,7 @@ class View {
   tile(k) {
     const node = copyOf("t-tile");
     const pick = node.querySelector(".pick");
-    pick.addEventListener("click", () => this.toggle(k));
+    pick.addEventListener("click", guarded(() => this.press(k)));
     pick.addEventListener("focus", () => this.focus(k, false));
     pick.addEventListener("keydown", (event) => this.key(event, k));
     const large = node.querySelector(".open");
@@ -453,24 +605,23 @@ class View {
 
   // ---- events
 
-  async watch() {
-    this.alive = true;
-    const lost = (gone) => gone && this.say("Connection lost; trying again");
-    try {
-      for await (const { type, data } of follow(`v1/jobs/${this.job.id}/events`, this.stop.signal, lost)) this.on(type, data);
-    } catch (error) {
-      if (this.shown && !this.stop.signal.aborted) showError(error);
-    } finally {
-      this.alive = false;
+  get alive() {
+    return followed.has(this.job.id);
+  }
+
+  watch() {
+    const end = (error) => {
       behind = behind.filter((each) => each !== this);
-    }
+      if (error && this.shown) showError(error);
+    };
+    followJob(this.job.id, { on: (type, data) => this.on(type, data), lost: () => this.say("Connection lost; trying again"), end });
   }
 
   // Another one is shown. The server ends a job that was watched and is no longer, so one that runs is followed on.
   stepBack() {
     if (!this.alive) return;
     behind.push(this);
-    if (behind.length > BEHIND) behind.shift().stop.abort();
+    if (behind.length > BEHIND) unfollow(behind.shift().job.id);
   }
 
   on(type, data) {
@@ -490,6 +641,7 @@ class View {
       this.say(this.done() ?? `${this.sides[data.stage]} px is there`, { left: this.said.left });
     } else if (OVER.includes(type)) {
       this.setState(type, data.message);
+      if (past.has(this.job.id)) past.get(this.job.id).state = type;
       refreshHistory();
       tell();
     }
@@ -542,13 +694,23 @@ class View {
 
   // ---- picking
 
-  toggle(k) {
+  // Whether a pick leads anywhere: to the stages above one that all pictures have, or will have.
+  get canPick() {
+    return OVER.includes(this.job.state) ? this.whole().length > 0 : this.names.length > 1;
+  }
+
+  press(k) {
+    if (!this.canPick) return this.tiles.get(k).img.hidden ? undefined : openLarge(this, k);
     if (!this.picked.delete(k)) this.picked.add(k);
     this.showPicked();
   }
 
   showPicked() {
-    for (const [k, { pick }] of this.tiles) pick.setAttribute("aria-pressed", this.picked.has(k));
+    if (!this.canPick) this.picked.clear();
+    for (const [k, { pick }] of this.tiles) {
+      if (this.canPick) pick.setAttribute("aria-pressed", this.picked.has(k));
+      else pick.removeAttribute("aria-pressed");
+    }
     const some = this.picked.size > 0;
     const redo = this.job.state === "finished";
     const which = some ? `${this.picked.size} picked` : redo ? "all" : "picked";
@@ -585,7 +747,7 @@ class View {
     const choices = OVER.includes(this.job.state) ? this.whole() : [];
     $("next").hidden = !choices.length;
     $("hint").hidden = this.job.state === "finished" || !choices.length;
-    if (!choices.length) return;
+    if (!choices.length) return this.showPicked();
     $("from").replaceChildren(...choices.map((name) => new Option(`${this.sides[name]} px`, name)));
     $("from").value = choices.at(-1);
     $("from-field").hidden = choices.length < 2;
@@ -604,14 +766,16 @@ class View {
     const above = model.stages.slice(model.stages.findIndex((stage) => stage.name === $("from").value) + 1);
     this.nextSettings = buildSettings($("next-settings"), above, this.job.settings);
     const sides = above.map((stage) => `${stage.side} px`).join(", ");
-    $("again").firstElementChild.textContent = this.job.state === "finished" ? `Redo ${sides} with other settings` : `Settings for ${sides}`;
+    $("again").querySelector("summary").textContent = this.job.state === "finished" ? `Redo ${sides} with other settings` : `Settings for ${sides}`;
   }
 
+  // With what the controls show, all of it: the job that has the pictures may have been made with other settings.
   async refine() {
+    if (![...$("next-settings").querySelectorAll("input")].every((input) => input.reportValidity())) return;
     const from = $("from").value;
     const pick = [...(this.picked.size ? this.picked : this.tiles.keys())].sort((a, b) => a - b);
     const owner = this.line.find((each) => each.stages.some((stage) => stage.name === from));
-    const { id } = await postJson(`v1/jobs/${owner.id}/refine`, { from, pick, settings: this.nextSettings() });
+    const { id } = await postJson(`v1/jobs/${owner.id}/refine`, { from, pick, settings: this.nextSettings(true) });
     await open(id, { scroll: true, focus: true });
   }
 }
@@ -643,9 +807,10 @@ function unusual(job, root) {
   const stages = model.stages.slice(isUpload(root) ? at(root.stages[0].name) : 0, end);
   const said = stages.map(({ name, side, settings }) => {
     const pairs = Object.entries(job.settings[name] ?? {}).filter(([key, value]) => String(value) !== String(settings[key]));
-    return pairs.length && `${side} px: ${pairs.map((pair) => pair.join(" ")).join(", ")}`;
+    return pairs.length && `${side} px: ${pairs.map((pair) => settingWords(...pair)).join(", ")}`;
   });
-  return said.filter(Boolean).join(" · ");
+  const size = job.size ?? root.size;
+  return [size && `${size.join("×")} px`, ...said].filter(Boolean).join(" · ");
 }
 
 const duration = (s) => (s < 60 ? `${Math.ceil(s)} s` : `${Math.ceil(s / 60)} min`);
@@ -661,11 +826,11 @@ function fileName(view, k, stage) {
 }
 
 async function loadJob(id) {
-  return readJob(await getJson(`v1/jobs/${encodeURIComponent(id)}`));
+  return ownJob(await getJson(`v1/jobs/${encodeURIComponent(id)}`));
 }
 
 // The server's job, with its pictures by stage.
-function readJob(job) {
+function ownJob(job) {
   for (const stage of job.stages) stage.pictures = stage.done.map((k) => ({ k, url: pictureAt(job.id, stage.name, k) }));
   return job;
 }
@@ -685,7 +850,8 @@ async function open(id, { scroll = false, focus = false } = {}) {
     view.mount();
   }
   if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
-  if (!view.alive && !OVER.includes(view.job.state)) view.watch();
+  if (view.alive) listen(); // its previews first
+  else if (!OVER.includes(view.job.state)) view.watch();
   if (focus) view.tiles.get(view.job.images[0]).pick.focus({ preventScroll: true });
   const { top } = $("job").getBoundingClientRect();
   if (scroll && (top < 0 || top > innerHeight / 2)) $("job").scrollIntoView({ behavior: "smooth" });
@@ -694,14 +860,28 @@ async function open(id, { scroll = false, focus = false } = {}) {
 }
 
 async function deleteJob() {
-  await call(`v1/jobs/${view.job.id}/pictures`, { method: "DELETE" });
-  view = undefined;
-  $("job").hidden = true;
-  $("empty").hidden = false;
-  history.replaceState(null, "", location.pathname);
+  const { id } = view.job;
+  await call(`v1/jobs/${id}/pictures`, { method: "DELETE" });
+  forgetJob(id);
   focusForm();
+  tabs.postMessage({ deleted: id });
+}
+
+// Nothing of a deleted job stays in this page, either.
+function forgetJob(id) {
+  for (const url of [...blobs.keys()]) if (url.startsWith(`v1/jobs/${id}/`)) forget(url);
+  past.delete(id);
+  if (view?.job.id === id) {
+    if ($("large").open) $("large").close();
+    view = undefined;
+    $("job").hidden = true;
+    $("grid").replaceChildren();
+    $("large-picture").removeAttribute("src");
+    $("empty").hidden = false;
+    history.replaceState(null, "", location.pathname);
+  }
+  showHistory();
   refreshHistory();
-  tell();
 }
 
 function askDelete(sure) {
@@ -761,25 +941,64 @@ async function stepLarge(by) {
 // ---------------------------------------------------------------- history
 
 const tabs = new BroadcastChannel(`jobs ${HOME}`);
-const tell = () => tabs.postMessage("changed");
+const tell = () => tabs.postMessage({});
+const past = new Map(); // jobs that are listed, by id
 const cards = new Map(); // by job; a card that stays where it is keeps the focus
+let newest = { tag: "", ids: [] }; // the first page, as it was when it was told last
+let further = null; // where the list goes on, for the server
+let isLong = false; // more than the first page is listed
 let again;
 
+// The first page, and nothing but "as it was" where it is.
 async function refreshHistory() {
   clearTimeout(again);
   if (document.hidden) return;
-  const answer = await getJson("v1/jobs?limit=200").catch(() => undefined);
-  if (!answer) return;
+  const response = await call(`v1/jobs?limit=${PAGE}`, { headers: newest.tag ? { "If-None-Match": newest.tag } : {} }).catch(() => undefined);
+  if (!response) return;
+  if (response.status !== 304) takeNewest(await readJson(response), response.headers.get("ETag"));
   clearTimeout(again); // of another call meanwhile
-  const jobs = new Map(answer.jobs.map((job) => [job.id, readJob(job)]));
-  $("past").hidden = jobs.size === 0;
-  for (const id of cards.keys()) if (!jobs.has(id)) dropCard(id);
-  [...jobs.values()].forEach((job, i) => {
-    const item = card(job, rootOf(job, jobs));
+  showHistory();
+  if (newest.ids.some((id) => past.has(id) && !OVER.includes(past.get(id).state))) again = setTimeout(refreshHistory, 3000);
+}
+
+function takeNewest({ jobs, next }, tag) {
+  const ids = jobs.map(({ id }) => id);
+  const isGap = next && !ids.some((id) => past.has(id)); // others lie between these and what is listed
+  const oldest = jobs.at(-1)?.created ?? -Infinity;
+  for (const [id, { created }] of past) if (!next || isGap || (created >= oldest && !ids.includes(id))) past.delete(id);
+  for (const job of jobs) past.set(job.id, ownJob(job));
+  if (!next || isGap) isLong = false;
+  if (!isLong) further = next;
+  newest = { tag, ids };
+}
+
+async function loadOlder() {
+  if (!further || $("older").disabled) return;
+  $("older").disabled = true;
+  try {
+    const from = further;
+    const { jobs, next } = await getJson(`v1/jobs?limit=${PAGE}&before=${encodeURIComponent(from)}`);
+    if (from !== further) return; // the list began anew meanwhile
+    for (const job of jobs) past.set(job.id, ownJob(job));
+    further = next;
+    isLong = true;
+  } finally {
+    $("older").disabled = false;
+  }
+  showHistory();
+}
+
+function showHistory() {
+  $("past").hidden = past.size === 0;
+  for (const id of cards.keys()) if (!past.has(id)) dropCard(id);
+  const order = [...past.values()].sort((a, b) => b.created - a.created || (a.id < b.id ? 1 : -1));
+  order.forEach((job, i) => {
+    const item = card(job, rootOf(job, past));
     const there = $("history").children[i];
     if (there !== item) $("history").insertBefore(item, there ?? null);
   });
-  if (answer.jobs.some((job) => !OVER.includes(job.state))) again = setTimeout(refreshHistory, 3000);
+  $("older").hidden = !further;
+  if (further) whenSeen($("older"), () => loadOlder().catch(showError));
 }
 
 function dropCard(id) {
@@ -863,9 +1082,16 @@ $("prompt").addEventListener("keydown", (event) => {
   $("ask").requestSubmit();
 });
 $("dice").addEventListener("click", rollSeed);
+$("lock").addEventListener("click", () => lockSeed(!seedIsLocked()));
+$("seed").addEventListener("input", () => {
+  checkSeed();
+  lockSeed(true); // who writes a seed means it
+});
+$("older").addEventListener("click", guarded(loadOlder));
+document.addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true); // what is wrong must be seen
 $("cancel").addEventListener("click", guarded(() => call(`v1/jobs/${view.job.id}`, { method: "DELETE" })));
 $("delete").addEventListener("click", guarded(clickDelete));
-$("reuse").addEventListener("click", () => useAgain(view.job));
+$("reuse").addEventListener("click", () => useAgain(view.job, view.root));
 $("refine").addEventListener("click", guarded(() => view.refine()));
 $("all").addEventListener("click", () => {
   view.picked = new Set(view.picked.size === view.tiles.size ? [] : view.tiles.keys());
@@ -900,8 +1126,10 @@ addEventListener("drop", (event) => {
 });
 addEventListener("hashchange", guarded(() => location.hash.length > 1 && location.hash !== `#${view?.job.id}` && open(location.hash.slice(1), { scroll: true })));
 document.addEventListener("visibilitychange", () => refreshHistory());
-tabs.addEventListener("message", () => refreshHistory());
+tabs.addEventListener("message", ({ data }) => (data.deleted ? forgetJob(data.deleted) : refreshHistory()));
+addEventListener("pageshow", (event) => event.persisted && location.reload()); // it was put by, and may show what is gone since
 
 $("knobs").open = matchMedia("(min-width: 761px)").matches;
+lockSeed(false);
 rollSeed();
 guarded(start)();
