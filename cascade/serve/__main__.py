@@ -7,7 +7,6 @@ Prints one line when it is ready. Exit codes: 0 after SIGTERM, 1 where something
 interrupted.
 """
 
-import gc
 import logging
 import signal
 import warnings
@@ -48,7 +47,7 @@ def main(
     abandon_s: options.AbandonS = 60.0,
     connections: options.Connections = None,
     address_connections: options.AddressConnections = 256,
-    drain_s: options.DrainS = 20.0,
+    drain_s: options.DrainS = 15.0,
     device: Annotated[str, typer.Option(help="cpu, cuda:0, or several by commas; auto: every GPU, else cpu")] = "auto",
     place: Annotated[list[str] | None, typer.Option(help="a stage elsewhere: sr_256=cuda:1; may be repeated")] = None,
     compile_: options.Compile = None,
@@ -131,7 +130,6 @@ def main(
         finally:
             service.close()
             disk.close()
-            gc.freeze()  # else the interpreter looks through all of torch before it ends, for seconds on a busy machine
     if signal.SIGINT in server.told:
         raise KeyboardInterrupt
 

@@ -192,7 +192,7 @@ def main(
     abandon_s: options.AbandonS = 60.0,
     connections: options.Connections = None,
     address_connections: options.AddressConnections = 256,
-    drain_s: options.DrainS = 20.0,
+    drain_s: options.DrainS = 15.0,
     compile_: options.Compile = None,
     precision: options.Precision = "fp32",
     download: options.Download = False,

@@ -53,7 +53,7 @@ def test_a_request_has_an_id_of_its_own_where_the_given_is_none(serving: Serving
         answer = serving.client.get("/nothing", headers={"x-request-id": given.encode("latin-1")})
         assert re.fullmatch("req_[0-9a-f]{16}", answer.headers["x-request-id"]), given
         until(lambda number=answer.headers["x-request-id"]: number in lines.getvalue())
-    refused = serving.client.get("/healthz", headers={"host": "elsewhere", "x-request-id": "mine"})
+    refused = serving.client.get("/v1/models", headers={"host": "elsewhere", "x-request-id": "mine"})
     assert (refused.status_code, refused.headers["x-request-id"]) == (421, "mine")
 
 

@@ -96,8 +96,8 @@ def test_sigterm_by_default_is_done_within_30_s(child):
         assert server.process.wait(60) == 0
         assert time.monotonic() - began < 30
     log = server.log.read_text()
-    assert "SIGTERM: ending, open jobs have 20 s" in log
-    assert "no new jobs; for up to 20 s: 1 jobs, 64 images of them" in log
+    assert "SIGTERM: ending, open jobs have 15 s" in log
+    assert "no new jobs; for up to 15 s: 1 jobs, 64 images of them" in log
     assert "draining: 1 jobs" in log
     assert "drained: " in log
     assert "Traceback" not in log
