@@ -250,7 +250,7 @@ def main(
             "lease": lease,
             "cascade": str(cascade.resolve()), "store": str(store.resolve()), "limits": limits, "store_mb": store_mb,
             "keep_h": keep_h, "max_waiting": max_waiting, "precision": precision, "compile_": compile_,
-            "download": download, "log_prompts": log_prompts,
+            "download": download, "log_prompts": log_prompts, "log_json": log_json,
         }  # fmt: skip
         log.info("starting %d servers and %d networks of stages as %s", replicas, sum(stages.values()), name)
         with starting(socket):

@@ -34,6 +34,7 @@ class Replica:
         compile_: bool | None,
         download: bool,
         log_prompts: bool,
+        log_json: bool = False,
         rows: dict[str, int],
         lease: Lease,
     ):
@@ -47,6 +48,7 @@ class Replica:
         from cascade.pipeline import Cascade
         from cascade.request import Request
 
+        from . import logs
         from .app import routes
         from .service import Service
         from .stage_replica import RemoteStage
@@ -54,6 +56,7 @@ class Replica:
 
         folder = Path(store) / f"replica-{number}"
         disk = Store(folder, max_bytes=store_mb << 20, keep_s=keep_h * 3600, wait_s=STORE_S)
+        logs.start(as_json=log_json)
         torch.set_flush_denormal(True)
         device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
         model = Cascade.load(cascade, device=device, elsewhere=stages, precision=precision, download=download)

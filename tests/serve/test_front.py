@@ -19,7 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from cascade.serve import front
 from cascade.serve.front import Front
 from cascade.serve.guard import Guard
+from cascade.serve.keys import Keys, Share
 from cascade.serve.limits import Limits
+from cascade.serve.logs import About
 from cascade.serve.metrics import HttpMetrics, Metrics
 from cascade.serve.replica import Replica
 
@@ -180,6 +182,22 @@ async def test_one_that_dies_before_its_first_message_is_replaced(one: Handle, o
         assert (await client.get("/v1/jobs/1-a")).text == "1"
         answer = await client.post("/v1/jobs")  # might be made twice
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "6")
+
+
+@running
+async def test_whose_a_request_is_reaches_the_replica(one: Handle, other: Handle):
+    """Its key's name and limits, and what the log calls it."""
+    key, share, seen = "alice-0123456789abcdef", Share(open_jobs=3), []
+    answer = one.answer.remote
+    one.answer.remote = lambda scope, body: seen.append(scope) or answer(scope, body)
+    metrics = HttpMetrics()
+    keys = Keys({"alice": key}, {"alice": share})
+    guard = Guard(Front([one], metrics, stall_s=5.0), Limits(), metrics, keys=keys)
+    headers = {"x-api-key": key, "x-request-id": "mine"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://front") as client:
+        assert (await client.get("/v1/jobs/0-a", headers=headers)).headers["x-request-id"] == "mine"
+    about = About(request="mine", job="0-a", key="alice", client="127.0.0.1")
+    assert [(scope["owner"], scope["share"], scope["about"]) for scope in seen] == [("alice", share, about)]
 
 
 @running

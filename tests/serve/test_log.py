@@ -70,7 +70,7 @@ def test_why_a_job_failed_is_said_beside_its_request(serve, lines: io.StringIO):
 
 
 def test_json(child, tmp_path):
-    """Every line of the process, from its start to its end."""
+    """Every line of the process."""
     keys = tmp_path / "keys"
     keys.write_text(f"alice: {KEY}\n")
     server: Child = child("--keys", str(keys), "--log-json")
@@ -80,8 +80,7 @@ def test_json(child, tmp_path):
     )
     job = answer.json()["id"]
     assert server.client.finish(job) == "finished"
-    server.process.terminate()
-    assert server.process.wait(60) == 0
+    until(lambda: "job finished" in server.log.read_text())
     said = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(line) for line in said)
     of_job = [line for line in said if line.get("request") == "r1"]
