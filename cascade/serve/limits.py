@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from .keys import Keys as Keys
-
 NOBODY = ""  # the owner of everything where no keys are used
 
 

@@ -20,7 +20,8 @@ from cascade.engine import Engine
 from cascade.pipeline import Cascade
 from cascade.serve.app import create_app
 from cascade.serve.connections import listen
-from cascade.serve.limits import Keys, Limits
+from cascade.serve.keys import Keys
+from cascade.serve.limits import Limits
 from cascade.serve.origins import Origin
 from cascade.serve.server import Server
 from cascade.serve.service import Service

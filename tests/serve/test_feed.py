@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from cascade.serve.limits import Keys, Limits
+from cascade.serve.keys import Keys
+from cascade.serve.limits import Limits
 from tests.serve.serving import ENDED, MANY, Client, Serving, load, slowed, until
 
 Told = tuple[str, str, dict[str, Any]]

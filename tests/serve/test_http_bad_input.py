@@ -17,7 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from cascade.serve import app, bodies
 from cascade.serve.guard import COOKIE
-from cascade.serve.limits import Keys, Limits
+from cascade.serve.keys import Keys
+from cascade.serve.limits import Limits
 from tests.cascade.chains import tiny
 from tests.data import bombs as small
 from tests.serve.serving import FEW, Client, Serving, b64, read_all, until

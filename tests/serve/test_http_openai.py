@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from cascade.serve import logs
-from cascade.serve.limits import Keys, Limits
+from cascade.serve.keys import Keys
+from cascade.serve.limits import Limits
 from cascade.serve.previews import partial_marks
 from tests.serve.serving import Serving, around, load, poisoned, slowed, until
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cascade.serve.limits import Keys, Limits
+from cascade.serve.keys import Keys
+from cascade.serve.limits import Limits
 from tests.serve.serving import Client
 
 KEY = "alice-0123456789abcdef"

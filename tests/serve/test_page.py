@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from cascade.serve.limits import Keys, Limits
+from cascade.serve.keys import Keys
+from cascade.serve.limits import Limits
 from tests.serve.serving import ROOT, Gate, Serving, load, slowed, until
 
 SHOWN = "#grid img:not([hidden])"

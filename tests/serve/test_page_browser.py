@@ -2,7 +2,7 @@
 
 import pytest
 
-from cascade.serve.limits import Keys
+from cascade.serve.keys import Keys
 from tests.serve.serving import Gate, Serving, until
 from tests.serve.test_page import SHOWN, ask, ends, states
 

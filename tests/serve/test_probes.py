@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from cascade.serve.limits import Keys
+from cascade.serve.keys import Keys
 from tests.serve.serving import ROOT, WAIT_S, Child, Serving, until
 
 KEY = "alice-0123456789abcdef"

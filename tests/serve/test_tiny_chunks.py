@@ -10,7 +10,8 @@ import h11
 import pytest
 
 from cascade.serve import protocol
-from cascade.serve.limits import Keys, Limits
+from cascade.serve.keys import Keys
+from cascade.serve.limits import Limits
 from tests.serve.serving import FEW, Serving, read_all, until
 
 KEY = "alice-0123456789abcdef"
