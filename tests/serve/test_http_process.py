@@ -74,7 +74,7 @@ def test_without_the_extra_it_says_which_one(tmp_path):
 
 def test_fault54_sigterm_drains(child):
     """Open jobs end, new ones are refused with 503, streams get their end, exit code 0."""
-    server: Child = child()
+    server: Child = child("--drain-s", "60")
     job = server.client.start(num=2, settings=MANY)["id"]
     with server.client.stream("GET", f"/v1/jobs/{job}/events") as answer:
         lines = answer.iter_lines()
