@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from .guard import COOKIE
+from .guard import COOKIE, PROBES
 from .openai import PATH
 from .views import ErrorBody
 
@@ -30,7 +30,6 @@ ERRORS = {
     507: "No space is left for pictures.",
 }
 LATER = (429, 503, 507)  # may say when to come again
-PROBES = ("/healthz", "/readyz")
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
