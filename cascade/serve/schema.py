@@ -25,6 +25,7 @@ ERRORS = {
     421: "A name in the Host header that this server does not answer to.",
     422: "A mistake: what, where, what is allowed, in one line.",
     429: "Too many jobs, streams or requests.",
+    431: "The head of the request is too large.",
     500: "A defect of the server, or a job that failed.",
     503: "Not now: shutting down, out of memory, or the disk fails.",
     507: "No space is left for pictures.",
@@ -89,7 +90,7 @@ def complete(found: Described, *, keyed: bool) -> None:
 
 def statuses(path: str, method: str, route: Described) -> set[int]:
     """Of errors that a route can give, besides those that it names itself."""
-    found = {400, 408, 413, 500, 503}
+    found = {400, 408, 413, 431, 500, 503}
     if path not in PROBES:
         found |= {401, 421, 429}
     if method != "get":

@@ -26,7 +26,7 @@ def test_every_error_is_described_as_json(client: Client):
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         for method, route in methods.items():
             errors = {int(status): answer for status, answer in route["responses"].items() if status >= "400"}
-            assert {400, 408, 413, 500, 503} <= set(errors), (method, path)
+            assert {400, 408, 413, 431, 500, 503} <= set(errors), (method, path)
             for status, answer in errors.items():
                 schema = answer["content"]["application/json"]["schema"]
                 assert schema == {"$ref": "#/components/schemas/ErrorBody"}, (method, path, status)
@@ -52,7 +52,7 @@ def test_every_error_is_described_as_json(client: Client):
 def test_which_errors_a_route_has(client: Client, method: str, path: str, wanted: set[int]):
     route = client.get("/openapi.json").json()["paths"][path][method]
     found = {int(status) for status in route["responses"] if status >= "400"}
-    assert found == wanted | {400, 408, 413, 500, 503}
+    assert found == wanted | {400, 408, 413, 431, 500, 503}
 
 
 def test_streams_and_pictures_are_described(client: Client):
@@ -86,6 +86,10 @@ def test_the_server_keeps_what_it_says(serve, tmp_path: Path):
     serving = serve(
         keys=Keys({"alice": KEY}), limits=Limits(images=2, steps=4, open_jobs=10_000, jobs_per_min=100_000, scale=1)
     )
+    refusals = (
+        "[checks.negative_data_rejection]\nexpected-statuses = [400, 401, 403, 404, 409, 413, 421, 422, 429, 431]\n"
+    )
+    (tmp_path / "schemathesis.toml").write_text(refusals)
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{serving.url}/openapi.json", "--no-color"),
         *("--header", f"Authorization: Bearer {KEY}", "--max-examples", "10", "--seed", "1"),
