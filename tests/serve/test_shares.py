@@ -415,6 +415,6 @@ def test_a_bad_chunk_in_the_midst_of_a_stream(two, caplog):
             while connection.recv(1 << 16):
                 pass
     alice.delete(job["url"])
-    assert alice.finish(job["id"]) == "cancelled"
+    assert alice.finish(job["id"]) in ("cancelled", "finished")  # the answer may have been told to its end
     until(lambda: serving.service.streams.num == 0)
     assert not [record for record in caplog.records if record.levelname == "ERROR" or record.exc_info], caplog.text
