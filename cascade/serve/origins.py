@@ -42,7 +42,7 @@ def place_of(text: str) -> Place | None:
         name = name if name.isascii() else name.encode("idna").decode()  # as browsers send it
     except ValueError:
         return None
-    if not name or parts.netloc != text or "@" in text:
+    if not name or parts.netloc != text or "@" in text or any(letter.isspace() for letter in text):
         return None
     with suppress(ValueError):
         name = str(ip_address(name))

@@ -44,7 +44,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path):
     assert "allowed are auto" in refused("--device", "tpu", *store)
     assert "No such file" in refused("--keys", str(tmp_path / "none"), *store)
     assert "never fits --max-waiting 8" in refused("--max-waiting", "8", *store)
-    assert "is no name of a host" in refused("--allow-host", "a b", *store)
+    assert "is no name of a host" in refused("--allow-host", "a/b", *store)
     (tmp_path / "file").write_text("")
     assert "file" in refused("--store", str(tmp_path / "file"))
     assert "not-an-address" in refused("--host", "not-an-address", "--no-keys", *store)

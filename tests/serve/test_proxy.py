@@ -178,7 +178,7 @@ def test_options_in_other_words():
     ]
     found = hosts_of("127.0.0.1", ["Bücher.example.", "::1", "[::0001]", "a:8000"])
     assert found == {"localhost", "127.0.0.1", "::1", "xn--bcher-kva.example", "a"}
-    for said in ("", "http://a", "a/b"):
+    for said in ("", "http://a", "a/b", "a b"):
         with pytest.raises(ValueError, match=r"--allow-host .* is no name of a host"):
             hosts_of("127.0.0.1", [said])
     assert proxies_of(["10.0.0.0/8", "::1"]) == ["10.0.0.0/8", "::1"]
