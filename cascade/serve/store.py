@@ -44,7 +44,7 @@ ENDED = ("held", "finished", "failed", "cancelled")
 EXPIRED = "expired"
 TOMBSTONES = 10_000  # of one owner
 THERE = "state != 'expired' and state in ('held', 'finished', 'failed', 'cancelled')"
-OURS = re.compile(r"\.?[\w-]{24}-[0-9a-f]{16}\.png|\.?[\w-]{24}\.png(\.\d+\.part)?")  # nothing else is removed
+OURS = re.compile(r"[\w-]{24}(-[0-9a-f]{16})?\.png|\.\d+\.\d+\.part")  # nothing else is removed
 AFTER_CRASH = 1_000_000  # added to the last id: a client may have seen previews, whose ids were not kept
 
 
