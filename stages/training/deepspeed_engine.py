@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -245,8 +245,12 @@ def init_distributed(deepspeed, device: torch.device, timeout_s: float) -> None:
 
 
 def free_port() -> int:
+    """Of loopback, and none of those that the system gives to connections: one of these may be taken before it is used."""
+    import random
     import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port from 20000 to 31999 on 127.0.0.1")
