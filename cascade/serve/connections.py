@@ -1,7 +1,8 @@
 """Who may connect. Connections are counted where they are accepted and where their descriptor is closed.
 
-At a limit a newcomer gets the place of a connection that waits for a request, first of one that never sent any, so that idle ones
-hold no place against anybody; where all are at work the newcomer is refused before anything is read.
+At a limit a newcomer gets the place of a connection that waits for a request: of the address of which most wait, the one that waits
+longest. So idle ones hold no place against anybody, and who came just now keeps his. Where all are at work the newcomer is refused
+before anything is read.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from .addresses import client_of, plain
 from .guard import error_body
 
 log = logging.getLogger("cascade.serve")
@@ -29,9 +31,7 @@ ANSWER = (
 
 
 class Waiting(Protocol):
-    """A connection that waits for a request. has_asked: whether it sent one before."""
-
-    has_asked: bool
+    """A connection that waits for a request."""
 
     def drop(self) -> None: ...
 
@@ -77,18 +77,20 @@ class Places:
         self._waiting.pop(connection, None)
 
     def _is_proxy(self, host: str) -> bool:
-        return bool(self._proxies) and any(
-            ipaddress.ip_address(host.partition("%")[0]) in each for each in self._proxies
+        return bool(host and self._proxies) and any(
+            ipaddress.ip_address(plain(host).partition("%")[0]) in each for each in self._proxies
         )
 
     def drop_one(self) -> bool:
         return self._drop_one("")
 
     def _drop_one(self, address: str) -> bool:
-        waiting = (each for each, its in self._waiting.items() if not address or its == address)
-        found = min(waiting, key=lambda each: each.has_asked, default=None)
-        if found is None:
+        """A proxy, which stands for many clients, is no address of which most wait."""
+        waiting = [each for each, its in self._waiting.items() if not address or its == address]
+        if not waiting:
             return False
+        num = {its: 1 if self._is_proxy(its) else n for its, n in Counter(self._waiting.values()).items()}
+        found = max(waiting, key=lambda each: num[self._waiting[each]])  # the first of several
         del self._waiting[found]
         found.drop()
         return True
@@ -137,19 +139,6 @@ def turn_away(connection: socket.socket) -> None:
         connection.send(ANSWER)
         connection.shutdown(socket.SHUT_WR)
         connection.recv(1 << 16)  # what was not read would become a reset that overtakes the answer
-
-
-def client_of(host: str) -> str:
-    """An address as one client has it: of IPv6 the network of 64 bits, all of which anybody has."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address.packed, 64), strict=False).network_address)
-    return host
 
 
 def listen(host: str, port: int) -> Listener:

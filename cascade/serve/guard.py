@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import logs
+from .addresses import plain
 from .keys import Keys, Share
 from .limits import NOBODY, Guesses, Limits, Refused
 from .metrics import HttpMetrics
@@ -298,7 +299,7 @@ def _about(scope: Scope) -> logs.About:
     return logs.About(
         request=given if REQUEST.fullmatch(given) else f"req_{secrets.token_hex(8)}",
         job=job[1] if job else "",
-        client=(scope.get("client") or ("", 0))[0],
+        client=plain((scope.get("client") or ("", 0))[0]),
     )
 
 

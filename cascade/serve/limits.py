@@ -4,7 +4,6 @@ Everything here is decided before any work. A refusal is a `Refused`, which the 
 """
 
 import hashlib
-import ipaddress
 import threading
 import time
 from collections import Counter
@@ -12,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
+
+from .addresses import client_of
 
 NOBODY = ""  # the owner of everything where no keys are used
 
@@ -111,7 +112,7 @@ class Guesses:
         """Whose key it is, or that it is nobody's. Raises Refused where neither is said any more."""
         now, place, digest = (
             time.monotonic(),
-            _network(address),
+            client_of(address),
             hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest(),
         )
         with self._lock:
@@ -131,15 +132,6 @@ class Guesses:
             for table in (self._wrong, self._right):
                 if len(table) > self.addresses:
                     table.pop(next(iter(table)))
-
-
-def _network(address: str) -> str:
-    """One client has a whole /64 of IPv6 addresses."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    return address if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
 
 
 class Memory:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from . import descriptors
+from .addresses import plain_network
 from .limits import Limits
 from .origins import Origin, origin_of, place_of
 from .paths import PATHS, path_of
@@ -121,14 +122,15 @@ def root_of(root_path: str) -> str:
 
 def proxies_of(trusted: list[str] | None) -> list[str]:
     """Addresses, or networks like 10.0.0.0/8."""
+    found = []
     for said in trusted or ():
         try:
-            ipaddress.ip_network(said)
+            found.append(plain_network(said))
         except ValueError:
             raise ValueError(
                 f"--trust-proxy {said!r}: write an address or a network, like 10.0.0.7 or 10.0.0.0/8"
             ) from None
-    return trusted or []
+    return found
 
 
 def limits_of(

@@ -14,7 +14,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from .connections import Places, client_of
+from .addresses import client_of, plain
+from .connections import Places
 from .guard import error_body
 
 HEAD_S = 15.0  # a request's head must arrive within
@@ -63,7 +64,6 @@ class Protocol(H11Protocol):
     """places: where it says whether it waits for a request."""
 
     conn: Connection
-    has_asked = False
     address = ""
     _head: asyncio.TimerHandle | None = None
     _is_due = _is_ending = False
@@ -83,7 +83,9 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # of asyncio's own; 256 KiB else
         super().connection_made(transport)
-        self.address = client_of(self.client[0] if self.client else "")
+        if self.client:
+            self.client = (plain(self.client[0]), self.client[1])  # as log and --trust-proxy have it
+            self.address = client_of(self.client[0])
         self._settle()
 
     def data_received(self, data: bytes) -> None:
@@ -97,7 +99,6 @@ class Protocol(H11Protocol):
         self.places.works(self)
 
     def on_response_complete(self) -> None:
-        self.has_asked = True
         super().on_response_complete()
         if not self._is_working and not self.transport.is_closing():
             self.places.waits(self, self.address)

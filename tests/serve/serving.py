@@ -107,11 +107,12 @@ class Serving:
         origins: frozenset[Origin] = frozenset(),
         root_path: str = "",
         proxies: Sequence[str] = (),
+        host: str = "127.0.0.1",
     ):
         self.engine = Engine(cascade, max_waiting=max_waiting).start()
         self.store = Store(folder, max_bytes=max_bytes)
         self.service = Service(self.engine, self.store, name="emoji_tiny", limits=limits, check=check)
-        self.socket = listen("127.0.0.1", 0)
+        self.socket = listen(host, 0)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         ready = threading.Event()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from cascade.serve import calm, connections
+from cascade.serve import addresses, calm, connections
 from cascade.serve.limits import Limits
 from tests.serve.serving import FEW, ROOT, Child, Serving, load, read_all, slowed, until
 
@@ -74,11 +74,12 @@ def test_1200_idle_connections_harm_nobody(child, connect, descriptors):
 
 
 def test_idle_connections_give_way_to_newcomers(serve, connect):
-    """The one that waited longest goes, first of those that never asked for anything."""
+    """The one that waited longest goes."""
     serving: Serving = serve(limits=Limits(connections=100, address_connections=50))
     asked = connect(serving.port, "127.0.0.2")
-    assert is_healthy(asked)
     idle = [connect(serving.port, "127.0.0.2") for _ in range(49)]
+    until(lambda: len(serving.server.places._waiting) == 50)
+    assert is_healthy(asked)
     until(lambda: len(serving.server.places._waiting) == 50)
     newcomer = connect(serving.port, "127.0.0.2")
     assert is_healthy(newcomer)
@@ -89,6 +90,42 @@ def test_idle_connections_give_way_to_newcomers(serve, connect):
         connect(serving.port, f"127.0.0.{3 + k}")
     until(lambda: serving.server.places.num <= 100)
     assert serving.client.get("/v1/models").status_code == 200
+
+
+def test_connections_that_asked_once_drop_no_newcomer(serve, connect):
+    """Who connects and asks a moment later keeps his place, though others take theirs meanwhile; so does who asked before."""
+    serving: Serving = serve(limits=Limits(connections=64, address_connections=16))
+    kept = connect(serving.port, "127.0.0.99")
+    assert is_healthy(kept)
+    crowd = [connect(serving.port, f"127.0.0.{2 + k % 8}") for k in range(63)]
+    assert all(is_healthy(each) for each in crowd)
+    newcomer = connect(serving.port, "127.0.0.98")
+    places = serving.server.places
+    until(lambda: "127.0.0.98" in places._waiting.values())
+    for k in range(40):
+        assert is_healthy(connect(serving.port, f"127.0.0.{2 + k % 8}"))
+    assert places.num <= 64
+    assert is_healthy(newcomer)
+    assert is_healthy(kept)
+
+
+def test_a_proxys_connections_are_not_the_first_to_go():
+    """They are many clients'; a socket that listens on :: has its address in another form."""
+
+    class Idle:
+        is_dropped = False
+
+        def drop(self) -> None:
+            self.is_dropped = True
+
+    places = connections.Places(4, 2, ["192.0.2.7"])
+    idle = {Idle(): host for host in ("192.0.2.7", "192.0.2.7", "198.51.100.1", "198.51.100.1")}
+    for each, host in idle.items():
+        assert places.take(f"::ffff:{host}")
+        places.waits(each, host)
+    for _ in range(2):
+        assert places.drop_one()
+    assert [each.is_dropped for each in idle] == [True, False, True, False]
 
 
 def test_connections_at_work_are_limited_by_address(serve, connect):
@@ -174,7 +211,7 @@ def test_more_connections_than_the_system_allows_are_a_mistake(tmp_path):
     ],
 )
 def test_an_address_as_one_client_has_it(host: str, client: str):
-    assert connections.client_of(host) == client
+    assert addresses.client_of(host) == client
 
 
 def test_a_log_that_is_flooded_counts_what_it_leaves_out():

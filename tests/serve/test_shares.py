@@ -16,8 +16,10 @@ from PIL import Image
 
 from cascade.conditions import Conditions
 from cascade.serve import keys, limits
+from cascade.serve.connections import listen
 from cascade.serve.keys import Keys, Share
 from cascade.serve.limits import Limits
+from cascade.serve.options import proxies_of
 from cascade.serve.store import JobRow, Store
 from cascade.serve.turns import Turns
 from tests.serve.serving import FEW, WAIT_S, Client, Serving, around, b64, load, slowed, until
@@ -337,6 +339,28 @@ def test_addresses_of_ipv6_are_counted_by_network():
     for k in range(guesses.addresses + 10):
         guesses.tell(f"{k}", "wrong", None)
     assert len(guesses._wrong) <= guesses.addresses
+
+
+def test_ipv4_clients_of_a_socket_for_both_are_told_apart(serve):
+    """Of one that listens on ::. Wrong keys of one do not shut out another, and --trust-proxy knows them."""
+    try:
+        listen("::", 0).close()
+    except ValueError as error:
+        pytest.skip(str(error))
+    proxies = proxies_of(["127.0.0.9", "::ffff:127.0.1.0/120"])
+    assert proxies == ["127.0.0.9", "127.0.1.0/24"]
+    serving = serve(keys=Keys(BOTH), host="::", proxies=proxies)
+
+    def ask(source: str, key: str, **headers: str) -> int:
+        transport = httpx.HTTPTransport(local_address=source)
+        with httpx.Client(base_url=serving.url, transport=transport) as client:
+            return client.get("/v1/models", headers={"x-api-key": key} | headers).status_code
+
+    assert [ask("127.0.0.2", f"wrong {k}") for k in range(21)] == [401] * 20 + [429]
+    assert ask("127.0.0.3", BOB) == 200
+    assert ask("127.0.0.2", BOB) == 429
+    assert [ask(each, BOB, **{"x-forwarded-for": "127.0.0.2"}) for each in ("127.0.0.9", "127.0.1.5")] == [429, 429]
+    assert ask("127.0.0.9", BOB, **{"x-forwarded-for": "::ffff:192.0.2.1"}) == 200
 
 
 def test_a_queue_in_turns():
