@@ -39,6 +39,8 @@ async function call(path, { headers, ...options } = {}) {
   if (response.ok || response.status === 304) return response;
   const { error } = await response.json().catch(() => ({}));
   if (response.status === 401) {
+    const now = localStorage.getItem(KEY);
+    if (now && now !== key) throw new ApiError(401, ""); // another one was entered meanwhile
     askForKey();
     throw new ApiError(401, key ? "This key is not valid" : ""); // without one, the form for it says enough
   }
@@ -209,18 +211,36 @@ function askForKey() {
   $("key").focus();
 }
 
+let whose; // the key that all that is shown was asked for with; null: none, undefined: there is nothing yet
+
+// The key of before shows what was there, to the last slider; whoever has another one sees nothing of it.
 async function takeKey() {
-  localStorage.setItem(KEY, $("key").value);
+  const key = $("key").value;
+  localStorage.setItem(KEY, key);
+  const found = await findModel().catch((error) => {
+    if (localStorage.getItem(KEY) === key) askForKey(); // one that nobody has found valid is not kept
+    throw error;
+  });
+  if (whose !== undefined && (key !== whose || !isEqual(found, model))) return beginAnew();
   $("key-form").hidden = true;
-  await start();
+  await start(found);
   $("key").value = "";
   focusForm();
 }
 
-// The page begins anew: nothing of what the key gave stays in it.
 function signOut() {
   localStorage.removeItem(KEY);
+  beginAnew();
+}
+
+// Nothing of what the key gave stays in the page.
+function beginAnew() {
   history.replaceState(null, "", location.pathname);
+  reloadEmpty();
+}
+
+function reloadEmpty() {
+  $("ask").reset(); // a browser would fill it in again
   location.reload();
 }
 
@@ -323,12 +343,18 @@ let model; // {id, conditioning: "text" | "class" | "none", classes, stages: [{n
 let askedSettings;
 let upload; // {entry: number of the stage, base64, fit: shrunk first}
 
-async function loadModel() {
+async function findModel() {
   const { data } = await getJson("v1/models");
   const { id, cascade } = data[0];
-  model = { id, ...cascade };
-  document.title = id;
-  $("name").textContent = id;
+  return { id, ...cascade };
+}
+
+const isEqual = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+function takeModel(found) {
+  model = found;
+  document.title = model.id;
+  $("name").textContent = model.id;
   $("chain").textContent = `${model.stages.map((stage) => stage.side).join(" → ")} px`;
   $("text-field").hidden = model.conditioning !== "text";
   $("class-field").hidden = model.conditioning !== "class";
@@ -609,10 +635,17 @@ class View {
     return followed.has(this.job.id);
   }
 
+  // Nothing more is to come: what was picked and set here may stay.
+  get isWhole() {
+    return OVER.includes(this.job.state) && [...this.tiles.values()].every(({ img }) => !img.hidden);
+  }
+
   watch() {
     const end = (error) => {
       behind = behind.filter((each) => each !== this);
-      if (error && this.shown) showError(error);
+      if (!error) return;
+      this.setState("lost");
+      if (this.shown) showError(error);
     };
     followJob(this.job.id, { on: (type, data) => this.on(type, data), lost: () => this.say("Connection lost; trying again"), end });
   }
@@ -675,6 +708,7 @@ class View {
       finished: "Done",
       failed: `Failed: ${message ?? "the server does not say why"}`,
       cancelled: "Cancelled",
+      lost: "Not followed any more", // what became of it is not known here
     };
     if (words[state]) this.say(words[state]);
     this.showState();
@@ -684,7 +718,7 @@ class View {
     if (!this.shown) return;
     const over = OVER.includes(this.job.state);
     $("job").dataset.state = this.job.state;
-    $("cancel").hidden = over;
+    $("cancel").hidden = over || this.job.state === "lost";
     $("reuse").hidden = !over || isUpload(this.root);
     $("delete").hidden = !over;
     askDelete(false);
@@ -954,8 +988,8 @@ async function refreshHistory() {
   clearTimeout(again);
   if (document.hidden) return;
   const response = await call(`v1/jobs?limit=${PAGE}`, { headers: newest.tag ? { "If-None-Match": newest.tag } : {} }).catch(() => undefined);
-  if (!response) return;
-  if (response.status !== 304) takeNewest(await readJson(response), response.headers.get("ETag"));
+  if (!$("key-form").hidden) return; // signing in goes on with it
+  if (response && response.status !== 304) takeNewest(await readJson(response), response.headers.get("ETag"));
   clearTimeout(again); // of another call meanwhile
   showHistory();
   if (newest.ids.some((id) => past.has(id) && !OVER.includes(past.get(id).state))) again = setTimeout(refreshHistory, 3000);
@@ -1067,12 +1101,13 @@ function ago(seconds) {
 
 // ---------------------------------------------------------------- start
 
-async function start() {
-  $("sign-out").hidden = !localStorage.getItem(KEY);
-  await loadModel();
+async function start(found) {
+  whose = localStorage.getItem(KEY);
+  $("sign-out").hidden = !whose;
+  if (!model) takeModel(found);
   const id = location.hash.slice(1);
   await refreshHistory();
-  if (id) await open(id);
+  if (id && !(view?.job.id === id && view.isWhole)) await open(id);
 }
 
 $("ask").addEventListener("submit", guarded(submit));
@@ -1109,7 +1144,7 @@ $("file").addEventListener("change", guarded(() => takeFile($("file").files[0]))
 $("unfile").addEventListener("click", dropFile);
 $("key-form").addEventListener("submit", guarded(takeKey));
 $("sign-out").addEventListener("click", signOut);
-addEventListener("storage", (event) => event.key === KEY && location.reload()); // another tab signed in or out
+addEventListener("storage", (event) => event.key === KEY && reloadEmpty()); // another tab signed in or out
 
 const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
 addEventListener("dragover", (event) => {
@@ -1132,4 +1167,4 @@ addEventListener("pageshow", (event) => event.persisted && location.reload()); /
 $("knobs").open = matchMedia("(min-width: 761px)").matches;
 lockSeed(false);
 rollSeed();
-guarded(start)();
+guarded(async () => start(await findModel()))();
