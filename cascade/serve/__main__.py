@@ -3,8 +3,8 @@
     python -m cascade.serve
     python -m cascade.serve --cascade runs/emoji --port 8080 --store pictures/ --keys keys.txt --host 0.0.0.0
 
-Prints one line when it is ready. Exit codes: 0 after SIGTERM, 1 where something hung then, 2 a mistake that you can mend, 130
-interrupted.
+Prints one line when it is ready. Exit codes: 0 after SIGTERM, also while it starts, 1 where something hung then, 2 a mistake that
+you can mend, 130 interrupted.
 """
 
 import logging
@@ -18,7 +18,7 @@ import typer
 
 from data.cli import run
 
-from . import options
+from . import early, options
 from .options import SHIPPED
 
 log = logging.getLogger("cascade.serve")
@@ -117,16 +117,16 @@ def main(
             end_within(drain_s + END_S)
             service.close(drain_s)
 
-        server = Server(
-            app,
-            close=close,
-            drain_s=drain_s,
-            ready=lambda: say(f"cascade {name} at {address}", open_ and address),
-            proxies=proxies,
-            limits=limits,
-        )
+        def ready() -> None:
+            early.begun()
+            say(f"cascade {name} at {address}", open_ and address)
+
+        server = Server(app, close=close, drain_s=drain_s, ready=ready, proxies=proxies, limits=limits)
         try:
             server.run(sockets=[socket])
+        except BaseException:
+            end_within(END_S)
+            raise
         finally:
             service.close()
             disk.close()
@@ -142,4 +142,5 @@ def say(line: str, address: str | bool) -> None:
 
 
 if __name__ == "__main__":
+    early.end_at_once()
     run(main)

@@ -1,6 +1,7 @@
 """What an orchestrator asks: started, alive, ready; by whatever name it likes; and how it ends a server."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -77,6 +78,48 @@ def test_a_server_that_starts_says_so(tmp_path):
         process.terminate()
         assert process.wait(WAIT_S) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_server_that_starts_is_told_to_end(tmp_path, number: signal.Signals, code: int):
+    """It ends at once; the log is still JSON to its last line."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ["--port", str(port), "--store", str(tmp_path / "store"), "--log-json"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cascade.serve", *options], stdout=log, stderr=log, env=env, cwd=ROOT
+        )
+
+    def is_starting() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/startupz", timeout=30).status_code == 503
+        return False
+
+    try:
+        until(is_starting, 4 * WAIT_S)
+        process.send_signal(number)
+        assert process.wait(WAIT_S) == code
+    finally:
+        process.kill()
+        process.wait()
+    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert said[-1]["message"] == f"{number.name} while the server starts: ended"
+
+
+def test_a_signal_while_it_starts_is_not_lost_where_exceptions_are():
+    """In the callback of a weak reference Python prints what is raised, and goes on."""
+    code = (
+        "import os, signal, time, weakref; from cascade.serve import early\n"
+        "early.end_at_once()\n"
+        "def gone(_):\n os.kill(os.getpid(), signal.SIGTERM)\n for _ in range(1000): pass\n"
+        "thing = set(); reference = weakref.ref(thing, gone); del thing; time.sleep(30); raise SystemExit(3)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.matrix

@@ -1,0 +1,39 @@
+"""Signals while the server starts, when it has nothing to lose: they end the process there and then.
+
+An exception from a handler can be swallowed where it comes up, as in the callback of a weak reference, and the server would go on.
+"""
+
+import logging
+import os
+import signal
+from types import FrameType
+
+log = logging.getLogger("cascade.serve")
+CODES = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: 130}
+NOT_TAKEN = (signal.SIG_DFL, signal.default_int_handler)
+_has_begun = False
+
+
+def end_at_once() -> None:
+    """Whatever nobody has decided otherwise about: a handler, or nohup."""
+    for number in CODES:
+        if signal.getsignal(number) in NOT_TAKEN:
+            signal.signal(number, _told)
+
+
+def begun() -> None:
+    """The server has handlers of its own, and what it stores; what comes after they are gone again finds it about to end."""
+    global _has_begun
+    _has_begun = True
+
+
+def _told(number: int, _frame: FrameType | None) -> None:
+    if _has_begun:
+        if number == signal.SIGHUP:
+            raise KeyboardInterrupt
+        return
+    try:
+        log.info("%s while the server starts: ended", signal.Signals(number).name)
+        logging.shutdown()
+    finally:
+        os._exit(CODES[signal.Signals(number)])
