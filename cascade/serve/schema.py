@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
+from cascade.request import MAX_SEED
+
 from .guard import COOKIE, PROBES
 from .openai import PATH
 from .views import ErrorBody
@@ -62,6 +64,7 @@ def complete(found: Described, *, keyed: bool) -> None:
     schemas |= {**error.pop("$defs"), "ErrorBody": error}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    restore_bounds(found)
     parts["securitySchemes"] = SCHEMES
     parts["headers"] = {
         "RetryAfter": {"description": "Seconds until it may help to try again.", "schema": {"type": "integer"}},
@@ -86,6 +89,20 @@ def complete(found: Described, *, keyed: bool) -> None:
                 for content in answer.get("content", {}).values():
                     if "$ref" in content.get("schema", {}):
                         content["schema"] = {"$ref": content["schema"]["$ref"]}  # of two descriptions, ours
+
+
+def restore_bounds(node: object) -> None:
+    """Those of integers, which FastAPI tells as floats: the largest seed is none."""
+    if isinstance(node, dict):
+        if node.get("type") == "integer":
+            for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+                if isinstance(node.get(key), float):
+                    node[key] = min(int(node[key]), MAX_SEED)
+        for each in node.values():
+            restore_bounds(each)
+    elif isinstance(node, list):
+        for each in node:
+            restore_bounds(each)
 
 
 def statuses(path: str, method: str, route: Described) -> set[int]:

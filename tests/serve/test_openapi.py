@@ -22,6 +22,15 @@ def test_the_description_is_well_formed(client: Client):
     validator.validate(client.get("/openapi.json").json())
 
 
+def test_the_largest_seed_is_told_to_the_last_digit(client: Client):
+    assert "0 to 9223372036854775807" in client.get("/docs").text
+    for path in ("/docs", "/openapi.json"):
+        text = client.get(path).text
+        assert "9223372036854775807" in text
+        assert "9223372036854775808" not in text
+        assert "e+18" not in text
+
+
 def test_every_error_is_described_as_json(client: Client):
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         for method, route in methods.items():

@@ -29,6 +29,13 @@ def ends(page, state: str) -> None:
     page.wait_for_selector(f"#job[data-state={state}]")
 
 
+def delete_job(page) -> None:
+    """The one that is shown; the second click counts when it does not follow at once."""
+    while page.is_visible("#job"):
+        page.click("#delete")
+        page.wait_for_timeout(600)
+
+
 def sides(page) -> list[int]:
     """Natural widths of the pictures that are shown."""
     return page.eval_on_selector_all(SHOWN, "all => all.map(img => img.naturalWidth)")
@@ -367,12 +374,45 @@ def test_a_deleted_job_is_gone(serving: Serving, visit):
     page.dblclick("#delete")
     assert page.inner_text("#delete") == "Delete for good?"
     assert serving.client.get(f"/v1/jobs/{job}").status_code == 200
-    page.click("#delete")
+    delete_job(page)
     page.wait_for_selector("#empty:not([hidden])")
     assert page.is_hidden("#job")
     assert page.url.partition("#")[2] == ""
     until(lambda: page.locator(f"#history a[href='#{job}']").count() == 0)
     assert serving.client.get(f"/v1/jobs/{job}").status_code in (404, 410)
+
+
+def test_a_key_that_is_held_down_deletes_nothing(serving: Serving, visit):
+    page = visit(serving.url)
+    ask(page, "yellow star", 1, hold=True)
+    ends(page, "held")
+    job = page.url.partition("#")[2]
+    page.focus("#delete")
+    for press in (["down"] * 60, ["press"] * 2):
+        page.wait_for_selector("#delete:not(.sure)")
+        for how in press:
+            getattr(page.keyboard, how)("Enter")
+            page.wait_for_timeout(0 if how == "press" else 20)  # from the second on the same key is one that is held
+        page.keyboard.up("Enter")
+        assert page.inner_text("#delete") == "Delete for good?"
+        assert serving.client.get(f"/v1/jobs/{job}").status_code == 200
+    page.wait_for_timeout(600)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#empty:not([hidden])")
+
+
+def test_enter_that_is_held_paints_once(serving: Serving, visit):
+    page = visit(serving.url)
+    before = len(states(serving))
+    page.fill("#num", "1")
+    page.check("#hold")
+    page.focus("#prompt")
+    for _ in range(20):
+        page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    ends(page, "held")
+    assert len(states(serving)) == before + 1
+    assert page.locator("#grid [aria-pressed=true]").count() == 0
 
 
 def test_history_outlives_a_reload(serving: Serving, visit):
@@ -442,6 +482,66 @@ def test_with_three_stages_the_buttons_are_in_sight(serving: Serving, visit):
     assert page.locator("#next").bounding_box()["height"] <= 0.46 * 640
 
 
+def test_several_prompts_are_typed_on_a_phone(serving: Serving, visit):
+    page = visit(serving.url, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    assert "one prompt a line" in page.inner_text("#text-field label")
+    assert "Shift" not in page.inner_text("#text-field label")
+    page.tap("#prompt")
+    page.keyboard.type("red heart\nblue circle")
+    assert page.input_value("#prompt") == "red heart\nblue circle"
+    assert page.is_hidden("#job")
+    page.fill("#num", "1")
+    page.check("#hold")
+    page.tap("#go")
+    ends(page, "held")
+    assert serving.client.get("/v1/jobs").json()["jobs"][0]["prompts"] == ["red heart", "blue circle"]
+
+
+def test_with_a_keyboard_enter_paints_and_shift_makes_a_line(serving: Serving, visit):
+    page = visit(serving.url)
+    assert "Shift+Enter: new line" in page.inner_text("#text-field label")
+    page.check("#hold")
+    page.fill("#num", "1")
+    page.focus("#prompt")
+    page.keyboard.type("red heart")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("blue circle")
+    page.keyboard.press("Enter")
+    ends(page, "held")
+    assert serving.client.get("/v1/jobs").json()["jobs"][0]["prompts"] == ["red heart", "blue circle"]
+
+
+def test_an_emptied_field_is_red_while_it_is_written_in(serving: Serving, visit):
+    page = visit(serving.url)
+    red = page.evaluate("""() => {
+        const node = document.body.appendChild(document.createElement("p"));
+        node.style.color = "var(--bad)";
+        return getComputedStyle(node).color;
+    }""")
+    for field in ("#settings-sr_64-num_steps-value", "#num", "#seed"):
+        assert border(page, field) != red
+        page.fill(field, "")
+        page.focus(field)
+        page.hover(field)
+        until(lambda field=field: border(page, field) == red)
+
+
+def border(page, field: str) -> str:
+    return page.eval_on_selector(field, "input => getComputedStyle(input).borderTopColor")
+
+
+def test_a_card_shows_whole_pictures(serving: Serving, visit):
+    page = visit(serving.url)
+    for num, sides_px in ((1, [48]), (2, [23.5] * 2), (3, [23.5] * 3)):
+        job = serving.client.run(num=num, until="base_16")["id"]
+        page.reload()
+        card = f"#history a[href='#{job}'] img"
+        until(lambda card=card, num=num: page.locator(card).count() == num)
+        boxes = [page.locator(card).nth(k).bounding_box() for k in range(num)]
+        assert [box["width"] for box in boxes] == [box["height"] for box in boxes] == pytest.approx(sides_px, abs=0.6)
+        assert page.locator(card).first.evaluate("img => getComputedStyle(img).objectFit") == "contain"
+
+
 def test_light_and_dark(serving: Serving, visit):
     shade = {}
     for scheme in ("light", "dark"):
@@ -474,6 +574,8 @@ def test_a_refusal_is_one_line(serving: Serving, visit, said):
 def test_fault56_a_server_that_wants_a_key(serve, visit, said):
     server = serve(keys=Keys({"someone": "k" * 20}))
     page = visit(server.url, ready="#key-form:not([hidden])")
+    main, columns = (page.locator(what).bounding_box() for what in ("main", "#columns"))
+    assert main["width"] > 0.9 * columns["width"]
     assert page.is_hidden("#error")  # nobody has done anything wrong yet
     assert page.is_hidden("#sign-out")
     for key in ("wrong", "k" * 20):

@@ -4,7 +4,7 @@ import pytest
 
 from cascade.serve.keys import Keys
 from tests.serve.serving import Gate, Serving, until
-from tests.serve.test_page import SHOWN, ask, ends, states
+from tests.serve.test_page import SHOWN, ask, delete_job, ends, states
 
 FETCH = "url => fetch(url, {cache: 'force-cache'}).then(answer => answer.status)"
 
@@ -61,8 +61,7 @@ def test_pictures_are_gone_from_the_browser_too(serve, visit, said, how: str):
             assert each.evaluate(FETCH, url) == 401
     else:
         acts = page if how == "deleted" else other
-        acts.click("#delete")
-        acts.click("#delete.sure")
+        delete_job(acts)
         for each in (page, other):
             each.wait_for_selector("#empty:not([hidden])")
             assert each.locator(SHOWN).count() == 0
@@ -78,8 +77,7 @@ def test_without_keys_a_deleted_picture_is_gone_too(serving: Serving, visit, sai
     ends(page, "finished")
     until(lambda: page.locator(SHOWN).count() == 1)
     url = page.get_attribute(SHOWN, "src")
-    page.click("#delete")
-    page.click("#delete.sure")
+    delete_job(page)
     page.wait_for_selector("#empty:not([hidden])")
     assert page.evaluate(FETCH, url) == 410
     assert all("410" in line for line in said)

@@ -70,6 +70,19 @@ def test_redo_runs_with_what_its_sliders_show(serving: Serving, visit):
     assert (said["num_steps"], said["sampler"], said["aug_sigma"]) == (70, "heun", 0.1234567)
 
 
+def test_what_a_refinement_is_made_with_is_in_sight(serving: Serving, visit):
+    """Not the sliders of the form."""
+    page = visit(serving.url)
+    ask(page, num=2, hold=True)
+    ends(page, "held")
+    assert page.is_hidden("#next-settings")
+    page.fill("#settings-sr_64-num_steps-value", "7")
+    page.click(".pick >> nth=0")
+    assert page.is_visible("#next-settings-sr_64-num_steps-value")
+    shown = int(page.input_value("#next-settings-sr_64-num_steps-value"))
+    assert top(made(page, serving.client, "#refine"))["num_steps"] == shown != 7
+
+
 def test_used_again_it_is_the_same_to_the_last_digit(serving: Serving, visit):
     client = serving.client
     prompts = ["red  heart", "two\nlines", " blank "]

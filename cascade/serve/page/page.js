@@ -19,6 +19,7 @@ const MAX_SEED = 2n ** 63n - 1n;
 const SENT_BYTES = 512 * 1024; // of a picture that was made small here: proxies take 1 MB, and base64 adds a third
 const BLOBS = 400; // pictures in memory
 const SURE_MS = 4000; // for the second click that deletes
+const SLIP_MS = 500; // one that comes sooner is no answer
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 const SILENT_MS = 60_000; // nothing for so long, not even a heartbeat: the connection is dead
 
@@ -505,6 +506,7 @@ function showUpload() {
 }
 
 async function submit() {
+  if ($("go").disabled) return; // the prompt's Enter comes here all the same
   $("go").disabled = true;
   try {
     const { id } = await postJson("v1/jobs", asked());
@@ -749,7 +751,7 @@ class View {
     const redo = this.job.state === "finished";
     const which = some ? `${this.picked.size} picked` : redo ? "all" : "picked";
     $("refine").textContent = `${redo ? "Redo" : "Refine"} ${which}`;
-    if (redo && some) $("again").open = true;
+    if (some && !$("next").hidden) $("again").open = true; // its sliders count, those of the form do not
     $("refine").disabled = !some && !redo;
     $("all").textContent = this.picked.size === this.tiles.size ? "Pick none" : "Pick all";
   }
@@ -871,6 +873,7 @@ function ownJob(job) {
 
 let opened = 0;
 let unsure; // a timer: nobody said that a job is to be deleted for good
+let askedAt; // ms: when that was asked
 
 // focus: on the first tile, where what had it may be gone.
 async function open(id, { scroll = false, focus = false } = {}) {
@@ -923,10 +926,11 @@ function askDelete(sure) {
   $("delete").classList.toggle("sure", sure);
 }
 
-// The first click asks, the next one does it; the second of a double click does nothing.
-async function clickDelete({ detail }) {
-  if ($("delete").classList.contains("sure")) return detail < 2 && deleteJob();
+// The first click asks, the next one does it; the second of a double click or of two quick Enters does nothing.
+async function clickDelete({ detail, timeStamp }) {
+  if ($("delete").classList.contains("sure")) return detail < 2 && timeStamp - askedAt > SLIP_MS && deleteJob();
   askDelete(true);
+  askedAt = timeStamp;
   clearTimeout(unsure);
   unsure = setTimeout(() => askDelete(false), SURE_MS);
 }
@@ -1111,8 +1115,18 @@ async function start(found) {
 }
 
 $("ask").addEventListener("submit", guarded(submit));
+const makesLine = (event) => event.target.id === "prompt" && (event.shiftKey || matchMedia("(pointer: coarse)").matches); // a phone has no Shift+Enter
+document.addEventListener(
+  "keydown",
+  (event) => {
+    if (event.key !== "Enter" || !event.repeat || makesLine(event)) return; // what is held down is meant once
+    event.preventDefault();
+    event.stopPropagation();
+  },
+  true,
+);
 $("prompt").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  if (event.key !== "Enter" || makesLine(event) || event.isComposing) return;
   event.preventDefault();
   $("ask").requestSubmit();
 });
