@@ -53,6 +53,10 @@ class Connection(h11.Connection):
             self._chunks = self._bytes = 0
             if len(event.headers) > HEADERS:
                 raise h11.RemoteProtocolError(f"more than {HEADERS} headers", error_status_hint=431)
+            named = {name for name, _ in event.headers}
+            if b"transfer-encoding" in named and (b"content-length" in named or event.http_version < b"1.1"):
+                # where a proxy before us believes the other one, what is a body here is a request there
+                raise h11.RemoteProtocolError("Transfer-Encoding with Content-Length, or of HTTP/1.0")
         elif isinstance(event, h11.Data):
             self._chunks += 1
             self._bytes += len(event.data)

@@ -212,6 +212,16 @@ def test_fault45_a_length_that_is_none(serving: Serving, length: str):
     assert answer.split()[1] in (b"400", b"413")
 
 
+@pytest.mark.parametrize(("version", "length"), [("1.1", "content-length: 5\r\n"), ("1.0", "")])
+def test_a_body_whose_end_is_told_in_two_ways(serving: Serving, version: str, length: str):
+    """What one of two servers takes for a body is a request for the other: one answer, and the connection ends."""
+    head = f"POST /v1/jobs HTTP/{version}\r\nhost: 127.0.0.1\r\n{length}transfer-encoding: chunked\r\n\r\n"
+    answer = serving.raw(head.encode() + b"0\r\n\r\nGET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+    assert answer.split()[1] == b"400"
+    assert b"connection: close" in answer.lower()
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 def many(num: int, fill: str) -> dict[str, bytes]:
     """Bodies of `num` wrong values, each of which could cost an error of its own."""
     pairs = ",".join(f'"k{k}":{fill}' for k in range(num))
