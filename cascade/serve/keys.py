@@ -7,6 +7,8 @@ server runs, so that what is changed in it holds a second later.
 import hashlib
 import hmac
 import logging
+import os
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -43,7 +45,7 @@ class Keys:
     def read(cls, path: Path) -> Self:
         """Raises ValueError, OSError."""
         stamp = _stamp(path)
-        found = cls(*_parsed(path), file=path)
+        found = cls(*_parsed(path, path.read_bytes()), file=path)
         found._stamp = stamp  # of before: what was changed meanwhile is read again
         return found
 
@@ -72,7 +74,7 @@ class Keys:
             return
         self._stamp = stamp
         try:
-            keys, shares = _parsed(self._file)
+            keys, shares = _parsed(self._file, _content(self._file))
         except (OSError, ValueError) as error:
             log.error("--keys: %s; the keys of before stay", error)
             return
@@ -89,12 +91,20 @@ def _stamp(path: Path | None) -> tuple[int, ...] | None:
     return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
 
 
-def _parsed(path: Path) -> tuple[dict[str, str], dict[str, Share]]:
-    """Keys and shares by name. Raises ValueError, OSError."""
+def _content(path: Path) -> bytes:
+    """Of a regular file: nobody waits here for who writes into a pipe. Raises ValueError, OSError."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path}: no regular file")
+        return file.read()
+
+
+def _parsed(path: Path, content: bytes) -> tuple[dict[str, str], dict[str, Share]]:
+    """Keys and shares by name. Raises ValueError."""
     keys: dict[str, str] = {}
     shares: dict[str, Share] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file in UTF-8; write keys one a line") from None
     for number, line in enumerate(lines, 1):

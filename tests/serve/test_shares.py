@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import socket
 import stat
 import threading
@@ -295,7 +296,7 @@ def test_the_file_of_keys_is_read_again(serve, tmp_path, monkeypatch, caplog):
         until(lambda: carol.get("/v1/models").status_code == 200)
         assert [client.get("/v1/models").status_code for client in (alice, bob)] == [401, 200]
         assert serving.app.keys.share("bob") == Share()
-        for spoil in (lambda: path.write_text("carol: short\n"), path.unlink):
+        for spoil in (lambda: path.write_text("carol: short\n"), path.unlink, lambda: os.mkfifo(path)):
             caplog.clear()
             spoil()
             until(lambda: bob.get("/v1/models") and "the keys of before stay" in caplog.text)
@@ -303,6 +304,7 @@ def test_the_file_of_keys_is_read_again(serve, tmp_path, monkeypatch, caplog):
                 time.sleep(2 * keys.LOOK_S)
                 assert [client.get("/v1/models").status_code for client in (alice, bob, carol)] == [401, 200, 200]
             assert caplog.text.count("the keys of before stay") == 1
+        path.unlink()
         path.write_text(f"alice: {ALICE}\n")
         until(lambda: alice.get("/v1/models").status_code == 200)
 
