@@ -60,7 +60,7 @@ def _kind(field: dict[str, Any]) -> str:
 
 
 def _number(bound: float | None) -> str:
-    """Bounds of integers are told as floats."""
+    """An integer, or a float, as short as it can be told."""
     return "" if bound is None else str(int(bound) if bound == int(bound) else bound)
 
 
