@@ -541,8 +541,8 @@ def test_an_empty_value_is_no_folder(refused, small, words):
             ("--out", "x" * 250 + ".png"),
             "would be 256 bytes long, at most 255 are allowed: the name is too long; choose",
         ),
-        (("--out", ""), "--out: is empty; name a .png for one grid, or a folder/ for single files"),
-        (("--out", "", "--shard-size", "2"), "--out: is empty; name a .png for one grid"),
+        (("--out", ""), "--out has an empty value; give it one, or leave it out"),
+        (("--out", "", "--shard-size", "2"), "--out has an empty value"),
         (
             ("--num", 10**9, "--pick", "0-999999999"),
             "--pick 0-999999999: 1,000,000,000 images are named; at most 1,000,000",
