@@ -331,9 +331,7 @@ def test_the_history_is_as_long_as_it_is(serve, visit):
         server.store.add_job(replace(row, id=f"old{k}", created=row.created - k - 1, state="cancelled"))
     page = visit(server.url)
     until(lambda: page.locator("#history li").count() == 50)
-    for num in (100, 150, 200, 230):
-        page.keyboard.press("End")
-        until(lambda num=num: page.locator("#history li").count() == num)
+    until(lambda: page.keyboard.press("End") or page.locator("#history li").count() == 230)
     assert page.is_hidden("#older")
     names = page.eval_on_selector_all("#history a", "all => all.map(a => a.hash)")
     assert names == [f"#{row.id}", *(f"#old{k}" for k in range(229))]
@@ -437,8 +435,8 @@ def test_two_tabs_at_once(serve, visit):
         assert page.locator(".tile").count() == num
 
 
-def test_phone_width_has_no_sideways_scroll(serving: Serving, visit):
-    page = visit(serving.url, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+def test_phone_width_has_no_sideways_scroll(serve, visit):
+    page = visit(serve().url, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     ask(page, "a caption that is so long that it does not fit into one line of a phone\nred heart", 3)
     ends(page, "finished")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
