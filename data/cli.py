@@ -78,6 +78,8 @@ def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
 def leave(message: str, code: int) -> NoReturn:
     """Say one line on stderr and exit."""
     print(message, file=sys.stderr)
+    # CPython under -m kills itself by SIGINT where the last text that it evaluated (a dataclass in an import) was interrupted
+    eval("0")  # noqa: S307
     raise SystemExit(code)
 
 

@@ -812,3 +812,17 @@ def test_help_lists_the_fixed_options(script, wanted):
     words = done.stdout.lower()
     assert [word for word in wanted.lower().split() if word not in words] == []
     assert not done.stderr
+
+
+def test_an_interrupt_while_a_dataclass_is_made_ends_with_130(tmp_path):
+    """CPython would end by SIGINT itself, without a word of code that caught it."""
+    (tmp_path / "job.py").write_text(
+        "from data.cli import run\n\ndef main():\n    exec('raise KeyboardInterrupt')\n\nrun(main)\n"
+    )
+    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
+    job = [sys.executable, "-m", "job"]
+    done = subprocess.run(
+        job, env=os.environ | {"PYTHONPATH": paths}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr == "interrupted\n"

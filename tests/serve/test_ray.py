@@ -33,7 +33,12 @@ from tests.serve.serving import ENDED, FEW, ROOT, SHIPPED, Client, parsed, until
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(400)]
 TOP = {"sr_64": FEW["sr_64"]}
-ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token"}
+ENV = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(ROOT),
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
 LONG = {"base_16": {"num_steps": 100}, "sr_64": {"num_steps": 100}}
 
 

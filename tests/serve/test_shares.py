@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from cascade.conditions import Conditions
-from cascade.serve import keys, limits
+from cascade.serve import guard, keys, limits
 from cascade.serve.connections import listen
 from cascade.serve.keys import Keys, Share
 from cascade.serve.limits import Limits
@@ -115,7 +115,7 @@ def test_bodies_that_one_key_holds_leave_room_for_another_s(two):
         until(lambda: serving.app._bodies["alice"] >= 6 << 20)
         answer = bob.post("/v1/jobs", json={"prompts": ["x"], "image": "A" * (3 << 20)})
         assert answer.status_code == 422, answer.text
-        assert serving.app._reading <= 9 << 20
+        until(lambda: serving.app._reading <= 9 << 20, WAIT_S)
     until(lambda: serving.app._reading == 0, WAIT_S)
 
 
@@ -444,3 +444,33 @@ def test_a_bad_chunk_in_the_midst_of_a_stream(two, caplog):
     assert alice.finish(job["id"]) in ("cancelled", "finished")  # the answer may have been told to its end
     until(lambda: serving.service.streams.num == 0)
     assert not [record for record in caplog.records if record.levelname == "ERROR" or record.exc_info], caplog.text
+
+
+def test_reads_of_one_key_are_answered_a_few_at_a_time(two, monkeypatch):
+    """Who lists his history on many connections holds up neither another key nor a probe."""
+    serving, alice, bob = two()
+    at_once: list[int] = []
+    running, lock, may_end = [0], threading.Lock(), threading.Event()
+
+    def jobs(owner: str, *_, **__):
+        if owner == "alice":
+            with lock:
+                running[0] += 1
+                at_once.append(running[0])
+            may_end.wait(WAIT_S)
+            with lock:
+                running[0] -= 1
+        return {"jobs": [], "next": None}
+
+    monkeypatch.setattr(serving.service, "jobs", jobs)
+    with ThreadPoolExecutor(30) as pool:
+        asked = [
+            pool.submit(httpx.get, f"{serving.url}/v1/jobs", headers=alice.headers, timeout=WAIT_S) for _ in range(30)
+        ]
+        until(lambda: len(at_once) == guard.READS)
+        assert bob.get("/v1/jobs").status_code == 200
+        assert bob.get("/healthz").status_code == 200
+        may_end.set()
+        assert {each.result().status_code for each in asked} == {200}
+    assert len(at_once) == 30
+    assert max(at_once) == guard.READS
