@@ -28,9 +28,10 @@ from .bodies import ImagesBody, images_request
 from .jobs import Data, Job
 from .limits import Refused, mistakes
 from .previews import encode
+from .reads import disconnected
 from .refine import pixels
 from .service import Service
-from .sse import disconnected, follow
+from .sse import follow
 
 log = logging.getLogger(__name__)
 PATH = "/v1/images/generations"

@@ -21,6 +21,7 @@ from cascade.events import Preview
 
 from .jobs import Job
 from .limits import Limits
+from .reads import disconnected
 from .store import ENDED
 from .views import mounted
 
@@ -160,8 +161,3 @@ class EventStream(Response):
                     self.left()
                     return  # the response stays unfinished, so the server closes the connection
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
