@@ -544,3 +544,50 @@ def feeding(serving: Serving, jobs: str, key: str) -> tuple[socket.socket, int]:
     connection = socket.create_connection(("127.0.0.1", serving.port), timeout=WAIT_S)
     connection.sendall(f"GET /v1/events?jobs={jobs} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: {key}\r\n\r\n".encode())
     return connection, int(connection.recv(15).split()[1])
+
+
+def test_streams_of_one_key(two):
+    """As many as its limit says, whatever the server's would allow; the keys' file may allow more."""
+    serving, alice, bob = two(keys=Keys(BOTH, {"bob": Share(streams=5)}), limits=Limits(key_streams=3, abandon_s=600.0))
+    for client, key, fit in ((alice, ALICE, 3), (bob, BOB, 5)):
+        job = client.start(settings=LONG)
+        opened = [streaming(serving, job["id"], key) for _ in range(8)]
+        assert [status for _, status in opened] == [200] * fit + [429] * (8 - fit)
+        for connection, _ in opened:
+            connection.close()
+        client.delete(job["url"])
+
+
+def test_many_streams_of_many_jobs_are_told_as_many_previews_as_few(two):
+    """Twenty streams of eight jobs each; all of these have previews, and the end is told to all."""
+    slow = {"num_steps": 100, "sampler": "heun"}
+    serving, alice, _ = two(cascade=slowed(load(), 0.05))
+    serving.service.pace.per_s = 20.0
+    jobs = [alice.start(settings={"base_16": slow, "sr_64": slow}) for _ in range(8)]
+    names = ",".join(job["id"] for job in jobs)
+    opened = [feeding(serving, names, ALICE)[0] for _ in range(20)]
+    read: list[list[bytes]] = [[] for _ in opened]
+
+    def listen(connection: socket.socket, parts: list[bytes]) -> None:
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+
+    def previews() -> int:
+        return sum(b"".join(parts).count(b"event: preview\n") for parts in read)
+
+    with ThreadPoolExecutor(len(opened)) as pool, contextlib.ExitStack() as stack:
+        for connection in opened:
+            stack.enter_context(contextlib.suppress(OSError))
+            stack.callback(connection.shutdown, socket.SHUT_RDWR)
+        listening = [pool.submit(listen, *each) for each in zip(opened, read, strict=True)]
+        until(lambda: previews() >= len(opened) * len(jobs))  # each pair's first one comes at once
+        seen, began = previews(), time.monotonic()
+        time.sleep(4)
+        assert previews() - seen <= 2 * 20 * (time.monotonic() - began)
+        for job in jobs:
+            alice.delete(job["url"])
+        until(lambda: all(b"".join(parts).count(b"event: cancelled\n") == len(jobs) for parts in read))
+        for each in listening:
+            each.result()
+    for connection in opened:
+        connection.close()
