@@ -182,12 +182,15 @@ def test_of_many_pictures_the_done_ones_are_counted(serve, visit):
         new MutationObserver(() => heard.push(status.textContent)).observe(status, {childList: true});
     }""")
     ask(page, num=5)
-    until(lambda: "0 of 5 done" in page.evaluate("heard"))
+    until(lambda: "16 px: 0% · 0 of 5 done" in page.evaluate("heard"))
     gate.open()
     ends(page, "finished")
     heard = page.evaluate("heard")
     assert "5 of 5 done" in heard
     assert not any("step" in line for line in heard)
+    shares = [int(line[1]) for said in heard if (line := re.fullmatch("16 px: ([0-9]+)% · 0 of 5 done", said))]
+    assert shares == sorted(shares)
+    assert len(set(shares)) > 2
 
 
 def test_without_a_connection_no_time_is_left(serve, visit):
@@ -317,7 +320,7 @@ def test_the_large_view_goes_to_the_next_picture(serving: Serving, visit):
     for key, k in (("ArrowRight", 2), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0)):
         page.click("#large-stages button >> nth=0")  # which goes with its picture
         page.keyboard.press(key)
-        until(lambda k=k: page.inner_text("#large-title").startswith(f"{k} · "))
+        until(lambda k=k: page.inner_text("#large-place") == f"{k + 1} of 3")
     page.click("#large-picture")
     assert page.is_visible("#large")
     page.mouse.click(5, 5)

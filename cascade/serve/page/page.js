@@ -18,6 +18,7 @@ const PAGE = 50; // jobs of the history that are asked for at once
 const MAX_SEED = 2n ** 63n - 1n;
 const SENT_BYTES = 512 * 1024; // of a picture that was made small here: proxies take 1 MB, and base64 adds a third
 const BLOBS = 400; // pictures in memory
+const UPLOADS = 20; // the same of those that were sent
 const SURE_MS = 4000; // for the second click that deletes
 const SLIP_MS = 500; // one that comes sooner is no answer
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
@@ -205,6 +206,18 @@ const guarded = (work) => async (event) => {
   }
 };
 
+// The same for a button that makes a job: one click, one job. Until it is there others do nothing, nor does the second of a double click.
+const once = (button, work) =>
+  guarded(async ({ detail }) => {
+    if (detail > 1 || button.ariaDisabled) return;
+    button.ariaDisabled = "true"; // not `disabled`: that would take the focus away
+    try {
+      await work();
+    } finally {
+      button.ariaDisabled = null;
+    }
+  });
+
 function askForKey() {
   localStorage.removeItem(KEY);
   $("sign-out").hidden = true;
@@ -256,9 +269,10 @@ const KNOBS = {
 const TOPS = { num_steps: 64, guidance_scale: 12 }; // of sliders; what is typed beside them may be larger
 
 // What these stages are set to, as `said` before. What has no control here (sigma_max, a stage of another cascade) is named and kept
-// until somebody takes it out. Returns a function that gives what is shown as the API's `settings`: all of it, or what is unusual.
+// until somebody takes it out. Returns {read(all), reset()}: what is shown as the API's `settings`, all of it or what is unusual.
 function buildSettings(place, stages, said = {}) {
   const read = [];
+  const usuals = [];
   place.replaceChildren();
   const strange = Object.keys(said).filter((name) => !model.stages.some((stage) => stage.name === name));
   for (const stage of [...stages, ...strange.map((name) => ({ name, ranges: {}, settings: {} }))]) {
@@ -271,12 +285,14 @@ function buildSettings(place, stages, said = {}) {
       const range = stage.ranges[key];
       if (!range || range[0] >= range[1]) continue;
       const usual = stage.settings[key];
+      usuals.push([`${place.id}-${stage.name}-${key}-value`, usual]);
       const value = slider(group, { id: `${place.id}-${stage.name}-${key}`, key, words, range, usual, value: given[key] ?? usual });
       read.push((all) => (all || value() !== usual) && [stage.name, key, value()]);
       delete given[key];
     }
     if (stage.ranges.sampler?.length > 1) {
       const usual = stage.settings.sampler;
+      usuals.push([`${place.id}-${stage.name}-sampler`, usual]);
       const value = chooser(group, { id: `${place.id}-${stage.name}-sampler`, options: stage.ranges.sampler, value: given.sampler ?? usual });
       read.push((all) => (all || value() !== usual) && [stage.name, "sampler", value()]);
       delete given.sampler;
@@ -287,10 +303,19 @@ function buildSettings(place, stages, said = {}) {
     }
     if (group.childElementCount > 1) place.append(group);
   }
-  return (all) => {
-    const settings = {};
-    for (const [stage, key, value] of read.map((each) => each(all)).filter(Boolean)) (settings[stage] ??= {})[key] = value;
-    return settings;
+  return {
+    read(all) {
+      const settings = {};
+      for (const [stage, key, value] of read.map((each) => each(all)).filter(Boolean)) (settings[stage] ??= {})[key] = value;
+      return settings;
+    },
+    reset() {
+      for (const [id, usual] of usuals) {
+        $(id).value = usual;
+        $(id).dispatchEvent(new Event("input", { bubbles: true }));
+      }
+      for (const out of place.querySelectorAll(".chip button")) out.click();
+    },
   };
 }
 
@@ -342,7 +367,8 @@ function chip(place, text) {
 
 let model; // {id, conditioning: "text" | "class" | "none", classes, stages: [{name, side, settings, ranges}], limits}
 let askedSettings;
-let upload; // {entry: number of the stage, base64, fit: shrunk first}
+let upload; // {entry: number of the stage, base64, fit: shrunk first, told}; of a job whose picture is not here any more: {entry}
+const uploads = new Map(); // by job that was made of one in this tab: the server does not keep it
 
 async function findModel() {
   const { data } = await getJson("v1/models");
@@ -370,11 +396,12 @@ function takeModel(found) {
 let kept = { more: [] }; // of the job that is used again, what its fields cannot hold: {prompts, promptText, labels, labelText, more: [{key, value, there()}]}
 
 function asked() {
-  const body = { num: Number($("num").value), seed: $("seed").value, settings: askedSettings() };
+  const body = { num: Number($("num").value), seed: $("seed").value, settings: askedSettings.read() };
   const prompt = $("prompt").value;
   const said = $("class").value.trim();
   if (model.conditioning === "text") body.prompts = prompt === kept.promptText ? kept.prompts : linesOf(prompt);
   if (model.conditioning === "class" && said) body.labels = said === kept.labelText ? kept.labels : [labelOf(said)];
+  if (upload && !upload.base64) throw new Error("Choose the picture to upscale once more, or leave it out: it is not kept");
   if (upload) Object.assign(body, { image: upload.base64, fit: upload.fit });
   else {
     for (const { key, value, there } of kept.more) if (there()) body[key] = value;
@@ -402,6 +429,10 @@ function useAgain(job, root) {
   const size = job.size ?? root.size;
   if (size) keep("size", size, `${size.join("×")} px`);
   if (job.until && !$("hold").checked && job.until !== model.stages.at(-1).name) keep("until", job.until, `until ${job.until}`);
+  if (isUpload(root)) {
+    upload = uploads.get(root.id) ?? { entry: model.stages.findIndex(({ name }) => name === root.stages[0].name) };
+    showUpload();
+  }
   $("ask").scrollIntoView({ block: "nearest" });
   focusForm();
 }
@@ -453,10 +484,9 @@ async function takeFile(file) {
   const base64 = await base64Of(content).catch(() => {
     throw new Error(`${file.name} cannot be read`);
   });
-  upload = { entry: model.stages.indexOf(entry), base64, fit };
   const result = side > Math.min(width, height) ? `and from there ${side} px` : `first; the result, ${side} px, will not be larger than it was`;
   const told = fit ? `more than is enlarged here as it is; made ${entry.low_res} px small ${result}` : `becomes ${width * factor}×${height * factor} px`;
-  $("file-name").textContent = `${file.name}: ${width}×${height} px, ${told}`;
+  upload = { entry: model.stages.indexOf(entry), base64, fit, told: `${file.name}: ${width}×${height} px, ${told}` };
   showUpload();
 }
 
@@ -491,11 +521,12 @@ async function shrunk(bitmap, short) {
 function dropFile() {
   upload = undefined;
   $("file").value = "";
-  $("file-name").textContent = "Drop a picture to upscale, or choose one";
   showUpload();
 }
 
 function showUpload() {
+  const none = upload ? "The picture is not kept: choose it once more" : "Drop a picture to upscale, or choose one";
+  $("file-name").textContent = upload?.told ?? none;
   $("unfile").hidden = !upload;
   $("hold").disabled = $("kept").hidden = Boolean(upload);
   model.stages.forEach(({ name }, at) => {
@@ -506,20 +537,18 @@ function showUpload() {
 }
 
 async function submit() {
-  if ($("go").disabled) return; // the prompt's Enter comes here all the same
-  $("go").disabled = true;
-  try {
-    const { id } = await postJson("v1/jobs", asked());
-    if (!seedIsLocked()) rollSeed();
-    await open(id, { scroll: true, focus: true });
-  } finally {
-    $("go").disabled = false;
-  }
+  const given = upload;
+  const { id } = await postJson("v1/jobs", asked());
+  if (given) uploads.set(id, given);
+  if (uploads.size > UPLOADS) uploads.delete(uploads.keys().next().value);
+  if (!seedIsLocked()) rollSeed();
+  await open(id, { scroll: true, focus: true });
 }
 
 // ---------------------------------------------------------------- one job
 
 let view; // the job that is shown
+const notes = new Map(); // by job, for the life of the tab: {picked, from, isOpen, settings: by the stage to go on from}
 let behind = []; // Views of jobs that still run, the oldest first
 
 // A View lives on behind another one: what it does with the nodes outside its tiles and its rail waits until it is shown.
@@ -536,9 +565,10 @@ class View {
     this.sides = Object.fromEntries(this.chain.map(({ name, side }) => [name, side]));
     this.first = this.names.indexOf(job.stages[0].name);
     this.last = this.names.indexOf(job.stages.at(-1).name);
-    this.tiles = new Map(job.images.map((k) => [k, this.tile(k)]));
+    this.tiles = new Map(job.images.map((k, i) => [k, this.tile(k, `${i + 1} of ${job.images.length}`)]));
     this.rail = this.chain.map(railItem);
-    this.picked = new Set();
+    if (!notes.has(job.id)) notes.set(job.id, { picked: new Set(), settings: {} });
+    this.note = notes.get(job.id);
     this.said = { text: "", left: "" };
     for (const { name, pictures } of made)
       for (const { k, url } of pictures) if (this.tiles.has(k)) this.show(k, name, url, true);
@@ -570,21 +600,22 @@ class View {
     $("parent").textContent = this.parent ? `← all ${this.parent.images.length}` : "";
   }
 
-  tile(k) {
+  // place: its number for people, who count from one; k is the server's.
+  tile(k, place) {
     const node = copyOf("t-tile");
     const pick = node.querySelector(".pick");
     pick.addEventListener("click", guarded(() => this.press(k)));
     pick.addEventListener("focus", () => this.focus(k, false));
     pick.addEventListener("keydown", (event) => this.key(event, k));
     const large = node.querySelector(".open");
-    large.setAttribute("aria-label", `Enlarge picture ${k}`);
+    large.setAttribute("aria-label", `Enlarge picture ${place}`);
     large.addEventListener("click", guarded(() => openLarge(this, k)));
-    node.querySelector(".save").setAttribute("aria-label", `Download picture ${k}`);
+    node.querySelector(".save").setAttribute("aria-label", `Download picture ${place}`);
     const caption = node.querySelector(".caption");
     caption.textContent = caption.title = this.captionOf(k);
     caption.hidden = saidOf(this.job).length < 2;
     node.dataset.k = k;
-    return { node, pick, large, img: node.querySelector("img"), stage: -1, part: 0, urls: {} };
+    return { node, place, pick, large, img: node.querySelector("img"), stage: -1, part: 0, urls: {} };
   }
 
   captionOf(k) {
@@ -600,11 +631,11 @@ class View {
     if (!src || order !== tile.order) return; // a newer one overtook it
     tile.img.src = src;
     tile.img.hidden = tile.large.hidden = false;
-    tile.img.alt = `${this.captionOf(k)}, picture ${k}, ${this.sides[name]} px`;
+    tile.img.alt = `${this.captionOf(k)}, picture ${tile.place}, ${this.sides[name]} px`;
     tile.img.classList.toggle("pixels", this.sides[name] <= TINY);
     tile.node.querySelector(".side").textContent = `${this.sides[name]} px`;
     tile.node.classList.toggle("rough", !whole);
-    tile.pick.setAttribute("aria-label", `Picture ${k}, ${this.sides[name]} px`);
+    tile.pick.setAttribute("aria-label", `Picture ${tile.place}, ${this.sides[name]} px`);
     const at = this.names.indexOf(name);
     if (whole && at >= 0) this.advance(k, at, 1);
     if (whole) setLink(tile.node.querySelector(".save"), src, fileName(this, k, name));
@@ -659,6 +690,20 @@ class View {
     if (behind.length > BEHIND) unfollow(behind.shift().job.id);
   }
 
+  // As it is now, for a job that it was refined from is gone.
+  async readAgain() {
+    if (this.shown) closeLarge();
+    const now = new View(await loadLine(this.job.id));
+    const at = behind.indexOf(this);
+    if (at >= 0) behind[at] = now;
+    else if (!this.shown) return; // it has been left meanwhile
+    if (this.shown) {
+      view = now;
+      now.mount();
+    }
+    if (!OVER.includes(now.job.state)) now.watch();
+  }
+
   on(type, data) {
     if (type === "stage_started") {
       this.setState("running");
@@ -672,7 +717,11 @@ class View {
       const left = data.eta_s > 0 ? `· ${duration(data.eta_s)} left` : "";
       this.say(this.done() ?? `${this.sides[data.stage]} px, step ${data.step} of ${data.nfe}`, { spoken: false, left });
     } else if (type === "stage_finished") {
-      for (const { k } of data.pictures) if (this.tiles.has(k)) this.show(k, data.stage, pictureAt(this.job.id, data.stage, k), true);
+      for (const { k } of data.pictures) {
+        if (!this.tiles.has(k)) continue;
+        this.show(k, data.stage, pictureAt(this.job.id, data.stage, k), true);
+        this.advance(k, this.names.indexOf(data.stage), 1);
+      }
       this.say(this.done() ?? `${this.sides[data.stage]} px is there`, { left: this.said.left });
     } else if (OVER.includes(type)) {
       this.setState(type, data.message);
@@ -682,11 +731,13 @@ class View {
     }
   }
 
-  // Nothing where there are few pictures.
+  // With the stage that not all have behind them, and its share. Nothing where there are few pictures.
   done() {
     const tiles = [...this.tiles.values()];
     if (tiles.length <= MANY) return undefined;
-    return `${tiles.filter(({ urls }) => urls[this.names[this.last]]).length} of ${tiles.length} done`;
+    const done = `${tiles.filter(({ urls }) => urls[this.names[this.last]]).length} of ${tiles.length} done`;
+    const at = this.rail.findIndex(({ bar }, i) => i >= this.first && i <= this.last && bar.value < 1);
+    return at < 0 ? done : `${this.sides[this.names[at]]} px: ${Math.floor(100 * this.rail[at].bar.value)}% · ${done}`;
   }
 
   // Each step is shown, but only milestones are spoken. left: the time until the end, where it is known.
@@ -721,7 +772,7 @@ class View {
     const over = OVER.includes(this.job.state);
     $("job").dataset.state = this.job.state;
     $("cancel").hidden = over || this.job.state === "lost";
-    $("reuse").hidden = !over || isUpload(this.root);
+    $("reuse").hidden = !over;
     $("delete").hidden = !over;
     askDelete(false);
     this.offerNext();
@@ -737,23 +788,23 @@ class View {
 
   press(k) {
     if (!this.canPick) return this.tiles.get(k).img.hidden ? undefined : openLarge(this, k);
-    if (!this.picked.delete(k)) this.picked.add(k);
+    if (!this.note.picked.delete(k)) this.note.picked.add(k);
     this.showPicked();
   }
 
   showPicked() {
-    if (!this.canPick) this.picked.clear();
+    if (!this.canPick) this.note.picked.clear();
     for (const [k, { pick }] of this.tiles) {
-      if (this.canPick) pick.setAttribute("aria-pressed", this.picked.has(k));
+      if (this.canPick) pick.setAttribute("aria-pressed", this.note.picked.has(k));
       else pick.removeAttribute("aria-pressed");
     }
-    const some = this.picked.size > 0;
+    const some = this.note.picked.size > 0;
     const redo = this.job.state === "finished";
-    const which = some ? `${this.picked.size} picked` : redo ? "all" : "picked";
+    const which = some ? `${this.note.picked.size} picked` : redo ? "all" : "picked";
     $("refine").textContent = `${redo ? "Redo" : "Refine"} ${which}`;
     if (some && !$("next").hidden) $("again").open = true; // its sliders count, those of the form do not
     $("refine").disabled = !some && !redo;
-    $("all").textContent = this.picked.size === this.tiles.size ? "Pick none" : "Pick all";
+    $("all").textContent = this.note.picked.size === this.tiles.size ? "Pick none" : "Pick all";
   }
 
   key(event, k) {
@@ -764,7 +815,7 @@ class View {
     if (move !== undefined) {
       event.preventDefault();
       if (order[at + move] !== undefined) this.focus(order[at + move]);
-    } else if (event.key === "Enter" && this.picked.size && !$("next").hidden) {
+    } else if (event.key === "Enter" && this.note.picked.size && !$("next").hidden) {
       event.preventDefault();
       $("refine").click();
     }
@@ -785,10 +836,10 @@ class View {
     $("hint").hidden = this.job.state === "finished" || !choices.length;
     if (!choices.length) return this.showPicked();
     $("from").replaceChildren(...choices.map((name) => new Option(`${this.sides[name]} px`, name)));
-    $("from").value = choices.at(-1);
+    $("from").value = choices.includes(this.note.from) ? this.note.from : choices.at(-1);
     $("from-field").hidden = choices.length < 2;
     this.offerSettings();
-    $("again").open = false;
+    $("again").open = this.note.isOpen ?? false;
     this.showPicked();
   }
 
@@ -799,19 +850,25 @@ class View {
   }
 
   offerSettings() {
-    const above = model.stages.slice(model.stages.findIndex((stage) => stage.name === $("from").value) + 1);
-    this.nextSettings = buildSettings($("next-settings"), above, this.job.settings);
+    this.from = $("from").value;
+    const above = model.stages.slice(model.stages.findIndex((stage) => stage.name === this.from) + 1);
+    this.next = buildSettings($("next-settings"), above, this.note.settings[this.from] ?? this.job.settings);
     const sides = above.map((stage) => `${stage.side} px`).join(", ");
     $("again").querySelector("summary").textContent = this.job.state === "finished" ? `Redo ${sides} with other settings` : `Settings for ${sides}`;
+  }
+
+  // What is set here is there again after a look at another job.
+  keepSettings() {
+    this.note.settings[this.from] = this.next.read(true);
   }
 
   // With what the controls show, all of it: the job that has the pictures may have been made with other settings.
   async refine() {
     if (![...$("next-settings").querySelectorAll("input")].every((input) => input.reportValidity())) return;
     const from = $("from").value;
-    const pick = [...(this.picked.size ? this.picked : this.tiles.keys())].sort((a, b) => a - b);
+    const pick = [...(this.note.picked.size ? this.note.picked : this.tiles.keys())].sort((a, b) => a - b);
     const owner = this.line.find((each) => each.stages.some((stage) => stage.name === from));
-    const { id } = await postJson(`v1/jobs/${owner.id}/refine`, { from, pick, settings: this.nextSettings(true) });
+    const { id } = await postJson(`v1/jobs/${owner.id}/refine`, { from, pick, settings: this.next.read(true) });
     await open(id, { scroll: true, focus: true });
   }
 }
@@ -861,6 +918,25 @@ function fileName(view, k, stage) {
   return `${words || "picture"}-${view.job.seed}-${k}-${view.sides[stage]}px.png`;
 }
 
+// What the address says: a job, or none. One that is not there leaves what is shown, and its address.
+async function openAddress(how) {
+  const id = location.hash.slice(1);
+  if (!id) return closeJob();
+  try {
+    await open(id, how);
+  } catch (error) {
+    if (location.hash.slice(1) === id) history.replaceState(null, "", view ? `#${view.job.id}` : location.pathname);
+    throw [404, 410].includes(error.status) ? new Error(`There is no job #${id} here: it was deleted, has expired, or is of another key`) : error;
+  }
+}
+
+function closeJob() {
+  opened++; // what was asked for before is not wanted any more
+  view?.stepBack();
+  showNothing();
+  showHistory();
+}
+
 async function loadJob(id) {
   return ownJob(await getJson(`v1/jobs/${encodeURIComponent(id)}`));
 }
@@ -883,6 +959,7 @@ async function open(id, { scroll = false, focus = false } = {}) {
   if (next !== view) {
     behind = behind.filter((each) => each !== next);
     view?.stepBack();
+    closeLarge();
     view = next;
     view.mount();
   }
@@ -904,21 +981,26 @@ async function deleteJob() {
   tabs.postMessage({ deleted: id });
 }
 
-// Nothing of a deleted job stays in this page, either.
+// Nothing of a deleted job stays in this page, either; what was refined from it shows its own pictures alone.
 function forgetJob(id) {
-  for (const url of [...blobs.keys()]) if (url.startsWith(`v1/jobs/${id}/`)) forget(url);
-  past.delete(id);
+  for (const each of [past, notes, uploads]) each.delete(id);
   if (view?.job.id === id) {
-    if ($("large").open) $("large").close();
-    view = undefined;
-    $("job").hidden = true;
-    $("grid").replaceChildren();
-    $("large-picture").removeAttribute("src");
-    $("empty").hidden = false;
+    showNothing();
     history.replaceState(null, "", location.pathname);
   }
+  for (const each of [view, ...behind]) if (each?.line.some((one) => one.id === id)) each.readAgain().catch(showError);
+  for (const url of [...blobs.keys()]) if (url.startsWith(`v1/jobs/${id}/`)) forget(url);
   showHistory();
   refreshHistory();
+}
+
+function showNothing() {
+  closeLarge();
+  view = undefined;
+  document.title = model.id;
+  $("job").hidden = true;
+  $("grid").replaceChildren();
+  $("empty").hidden = false;
 }
 
 function askDelete(sure) {
@@ -945,11 +1027,21 @@ async function loadLine(id) {
 
 let enlarged; // {of: View, k}
 
+function closeLarge() {
+  if ($("large").open) $("large").close();
+  $("large-picture").removeAttribute("src");
+}
+
 async function openLarge(of, k) {
   enlarged = { of, k };
   const { urls, img } = of.tiles.get(k);
   const names = of.names.filter((name) => urls[name]);
-  $("large-title").textContent = `${k} · ${of.captionOf(k)}`;
+  const there = besides(of);
+  const at = there.indexOf(k);
+  $("large-place").textContent = `${at + 1} of ${there.length}`;
+  $("large-title").textContent = of.captionOf(k);
+  $("large-back").ariaDisabled = at === 0 ? "true" : null;
+  $("large-on").ariaDisabled = at === there.length - 1 ? "true" : null;
   const buttons = names.map((name) => Object.assign(document.createElement("button"), { type: "button", textContent: `${of.sides[name]} px` }));
   const choose = async (i) => {
     const src = i < 0 ? img.src : await pictureUrl(urls[names[i]]);
@@ -966,13 +1058,15 @@ async function openLarge(of, k) {
   if (!$("large").open) $("large").showModal();
 }
 
-// To the next picture before or behind that there is.
+// The pictures that can be enlarged.
+const besides = (of) => [...of.tiles.keys()].filter((each) => !of.tiles.get(each).img.hidden);
+
 async function stepLarge(by) {
   const { of, k } = enlarged;
-  const there = [...of.tiles.keys()].filter((each) => !of.tiles.get(each).img.hidden);
+  const there = besides(of);
   const next = there[there.indexOf(k) + by];
   if (next === undefined) return;
-  $("large-close").focus(); // the stage that had it may go
+  if ($("large-stages").contains(document.activeElement)) $("large-close").focus(); // the stage that had it may go
   await openLarge(of, next);
 }
 
@@ -1057,9 +1151,9 @@ function card(job, root) {
   link.href = `#${job.id}`;
   link.ariaCurrent = job.id === view?.job.id ? "true" : null;
   what.textContent = titleOf(job, root);
-  how.textContent = unusual(job, root);
-  when.textContent = [job.state === "finished" ? "" : job.state, ago(job.created)].filter(Boolean).join(" · ");
-  link.title = [what, how].map((part) => part.textContent).filter(Boolean).join("\n");
+  how.textContent = [`seed ${job.seed}`, unusual(job, root)].filter(Boolean).join(" · ");
+  when.textContent = [job.state === "finished" ? "" : job.state, count(job.images.length, "picture"), ago(job.created)].filter(Boolean).join(" · ");
+  link.title = [what.textContent, how.textContent, new Date(1000 * job.created).toLocaleString("en")].join("\n");
   const best = job.stages.findLast((stage) => stage.pictures.length);
   const urls = best?.pictures.slice(0, 4).map(({ url }) => url) ?? [];
   link.classList.toggle("bare", !urls.length);
@@ -1111,10 +1205,11 @@ async function start(found) {
   if (!model) takeModel(found);
   const id = location.hash.slice(1);
   await refreshHistory();
-  if (id && !(view?.job.id === id && view.isWhole)) await open(id);
+  if (id && !(view?.job.id === id && view.isWhole)) await openAddress();
 }
 
-$("ask").addEventListener("submit", guarded(submit));
+$("ask").addEventListener("submit", once($("go"), submit));
+$("go").addEventListener("click", (event) => event.detail > 1 && event.preventDefault()); // a submit does not tell
 const makesLine = (event) => event.target.id === "prompt" && (event.shiftKey || matchMedia("(pointer: coarse)").matches); // a phone has no Shift+Enter
 document.addEventListener(
   "keydown",
@@ -1141,14 +1236,24 @@ document.addEventListener("invalid", ({ target }) => target.closest("details")?.
 $("cancel").addEventListener("click", guarded(() => call(`v1/jobs/${view.job.id}`, { method: "DELETE" })));
 $("delete").addEventListener("click", guarded(clickDelete));
 $("reuse").addEventListener("click", () => useAgain(view.job, view.root));
-$("refine").addEventListener("click", guarded(() => view.refine()));
+$("refine").addEventListener("click", once($("refine"), () => view.refine()));
 $("all").addEventListener("click", () => {
-  view.picked = new Set(view.picked.size === view.tiles.size ? [] : view.tiles.keys());
+  const { note, tiles } = view;
+  note.picked = new Set(note.picked.size === tiles.size ? [] : tiles.keys());
   view.showPicked();
 });
-$("from").addEventListener("change", () => view.offerSettings());
+$("from").addEventListener("change", () => {
+  view.note.from = $("from").value;
+  view.offerSettings();
+});
+for (const type of ["input", "click"]) $("next-settings").addEventListener(type, () => view.keepSettings());
+$("again").addEventListener("toggle", () => view && (view.note.isOpen = $("again").open));
+$("next-defaults").addEventListener("click", () => view.next.reset());
+$("defaults").addEventListener("click", () => askedSettings.reset());
 $("error").lastElementChild.addEventListener("click", clearError);
 $("large-close").addEventListener("click", () => $("large").close());
+$("large-back").addEventListener("click", guarded(() => stepLarge(-1)));
+$("large-on").addEventListener("click", guarded(() => stepLarge(1)));
 $("large").addEventListener("click", (event) => event.target === $("large") && $("large").close()); // all but the backdrop is in a div
 $("large").addEventListener("keydown", (event) => {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -1173,7 +1278,7 @@ addEventListener("drop", (event) => {
   $("veil").hidden = true;
   guarded(() => takeFile(event.dataTransfer.files[0]))();
 });
-addEventListener("hashchange", guarded(() => location.hash.length > 1 && location.hash !== `#${view?.job.id}` && open(location.hash.slice(1), { scroll: true })));
+addEventListener("hashchange", guarded(() => model && openAddress({ scroll: true })));
 document.addEventListener("visibilitychange", () => refreshHistory());
 tabs.addEventListener("message", ({ data }) => (data.deleted ? forgetJob(data.deleted) : refreshHistory()));
 addEventListener("pageshow", (event) => event.persisted && location.reload()); // it was put by, and may show what is gone since
