@@ -22,12 +22,12 @@ import sample
 import train
 from cascade.cli import lines_of
 from cascade.pictures import levels_apart, read_metadata, read_png
-from data.cli import run
 from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder
 from stages.bundle import file_sha256
 from tests.bare import bare_site
+from tests.calling import call
 
 ROOT = Path(__file__).parents[1]
 SMALL = """
@@ -102,15 +102,6 @@ def refused(capsys):
         return lines[0]
 
     return call_it
-
-
-def call(main, *arguments) -> int:
-    """The exit code of a command line, run in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            run(main)
-    return exit.value.code
 
 
 def files(folder: Path) -> list[str]:

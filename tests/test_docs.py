@@ -19,37 +19,14 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-import cascade.demo
-import cascade.launch
-import cascade.serve.__main__
-import cascade.serve.on_ray
-import data.pack
-import data.tally
-import sample
 import stages.config
-import stages.export
-import stages.measure
-import stages.runs
-import train
+from tests.surface import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ("README.md", "data/README.md", "stages/README.md", "cascade/README.md")
 EXECUTED = tuple(doc for doc in DOCS if doc != "data/README.md")
 BLOCK_S = 600  # a block takes seconds; a machine that is busy with other things takes longer
 
-COMMANDS = {
-    "train.py": train.main,
-    "sample.py": sample.main,
-    "data.pack": data.pack.main,
-    "data.index": data.tally.main,
-    "cascade.demo": cascade.demo.main,
-    "cascade.launch": cascade.launch.main,
-    "cascade.serve": cascade.serve.__main__.main,
-    "cascade.serve.on_ray": cascade.serve.on_ray.main,
-    "stages.export": stages.export.main,
-    "stages.measure": stages.measure.main,
-    "stages.runs": stages.runs.main,
-}
 OF_LAUNCHERS = {
     "--num_gpus",
     "--nproc-per-node",
