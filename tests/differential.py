@@ -2,7 +2,7 @@
 
     python tests/differential.py                      the working tree against where its branch left main, on main against HEAD~1
     python tests/differential.py v1 --quick           against another commit, the cases that find most
-    python tests/differential.py ../other --only sample_heun --only zero
+    python tests/differential.py ../other --only sample_heun --only "zero*"
     python tests/differential.py --list
 
 BEFORE is a commit, which is unpacked into a temporary folder, or the folder of another checkout. A case runs commands (data.pack,
@@ -31,6 +31,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -651,7 +652,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="only the cases that find most")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="cases whose name begins so; may be repeated"
+        "--only", action="append", default=[], metavar="NAME", help="cases of this name, or like zero*; may be repeated"
     )
     parser.add_argument("--keep", type=Path, help="folder, not there yet, in which everything stays")
     parser.add_argument("--list", action="store_true", help="say the names of the cases")
@@ -663,7 +664,7 @@ def main() -> int:
     cases = [
         case
         for case in make_cases()
-        if (any(case.name.startswith(name) for name in given.only) if given.only else case.quick or not given.quick)
+        if (any(fnmatch(case.name, name) for name in given.only) if given.only else case.quick or not given.quick)
     ]
     if not cases:
         parser.error(f"--only {' '.join(given.only)}: no such case; --list says them")

@@ -15,7 +15,12 @@ CASES = ("base_text", "sr_crop", "sample_heun")
 NOT_COPIED = shutil.ignore_patterns("emoji64", "__pycache__", "page")
 MOVED = {
     "two draws change places": ("stages/stage.py", '("sigma", "drop",', '("drop", "sigma",', {"base_text", "sr_crop"}),
-    "a constant of the sampler": ("stages/diffusion/samplers.py", "/ 2", "* 0.5000001", {"sample_heun"}),
+    "a constant of heun, in the seventh figure": (
+        "stages/diffusion/samplers.py",
+        "/ 2",
+        "* 0.5000001",
+        {"base_text", "sample_heun"},
+    ),
 }
 
 
