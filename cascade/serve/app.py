@@ -223,8 +223,8 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         found = await to_thread.run_sync(service.find, owner(request), job)
         if found.has_ended and not found.since(int(said), previews=False):
             return Response(status_code=204)  # tells an EventSource not to come again
-        place = service.streams.reserve(owner(request), service.share(owner(request)).streams)
-        chunks = frames(place, found, int(said), service.preview, root_path=root_of(request))
+        place = service.place(owner(request))
+        chunks = frames(place, found, int(said), service.preview, pace=service.pace, root_path=root_of(request))
         return EventStream(chunks, service.limits)
 
     @app.get("/v1/events", response_class=Response, responses=EVENTS)
@@ -241,8 +241,8 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         found = await to_thread.run_sync(service.find_all, owner(request), list(at))
         if is_told(found, at):
             return Response(status_code=204)
-        place = service.streams.reserve(owner(request), service.share(owner(request)).streams)
-        chunks = feed(place, found, at, service.preview, root_path=root_of(request))
+        place = service.place(owner(request))
+        chunks = feed(place, found, at, service.preview, pace=service.pace, root_path=root_of(request))
         return EventStream(chunks, service.limits)
 
     @app.delete("/v1/jobs/{job}", status_code=204)
@@ -294,7 +294,7 @@ def add_openai(app: FastAPI, service: Service) -> None:
         """OpenAI's images.generate. Use stream: without it nothing is sent before all is done, and what lies between may give up
         (nginx after 60 s), which cancels the work. seed, steps, guidance and settings {stage: {...}} are ours."""
         await to_thread.run_sync(service.admit, owner(request))
-        place = service.streams.reserve(owner(request), service.share(owner(request)).streams) if body.stream else None
+        place = service.place(owner(request)) if body.stream else None
         job = await to_thread.run_sync(openai.start, service, owner(request), body)
         if place is not None:
             chunks = counted(place, openai.streamed(service, owner(request), body, job))

@@ -12,7 +12,7 @@ from typing import Any
 from cascade.events import Preview
 
 from .jobs import Data, Job
-from .limits import Refused
+from .limits import Pace, Refused
 from .sse import PREVIEW_EVERY_S, Told, follow, frame
 from .store import ENDED
 from .views import mounted
@@ -51,6 +51,7 @@ async def feed(
     at: Mapping[str, int],
     make: Callable[[Job, Preview], Data],
     *,
+    pace: Pace,
     root_path: str,
 ) -> AsyncGenerator[bytes, None]:
     """jobs: those that can be told of, and why others cannot: an event `gone` each. The first has its previews as often as in a
@@ -63,7 +64,7 @@ async def feed(
                 at[name] = GONE
                 yield frame(_id(at), "gone", {"job": name, "code": why.code, "message": str(why)})
         there = [job for job in jobs.values() if isinstance(job, Job)]
-        async with aclosing(_merged(there, at, make)) as told:
+        async with aclosing(_merged(there, at, make, pace)) as told:
             async for job, (name, number, data) in told:
                 at[job] = number
                 if data or name in ENDED:
@@ -75,7 +76,7 @@ def _id(at: Mapping[str, int]) -> str:
 
 
 async def _merged(
-    jobs: Sequence[Job], at: Mapping[str, int], make: Callable[[Job, Preview], Data]
+    jobs: Sequence[Job], at: Mapping[str, int], make: Callable[[Job, Preview], Data], pace: Pace
 ) -> AsyncGenerator[tuple[str, Told], None]:
     """What `follow` gives of each, as it comes. One at a time is handed over: a slow reader makes all of them wait."""
     handed: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(1)
@@ -83,7 +84,7 @@ async def _merged(
     async def pump(job: Job, every_s: float) -> None:
         end: object = END
         try:
-            async with aclosing(follow(job, at[job.id], make, every_s=every_s)) as told:
+            async with aclosing(follow(job, at[job.id], make, pace=pace, every_s=every_s)) as told:
                 async for each in told:
                     await handed.put((job.id, each))
         except Exception as error:

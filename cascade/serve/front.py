@@ -24,7 +24,7 @@ from .front_feed import FEED, asked_of, jobs_of, join
 from .guard import error_body, refuse
 from .limits import Refused
 from .metrics import HttpMetrics, merged
-from .sse import disconnected
+from .reads import disconnected
 from .views import history
 
 log = logging.getLogger("cascade.serve")

@@ -10,9 +10,8 @@ import re
 import secrets
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any
-from weakref import WeakValueDictionary
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +23,7 @@ from .limits import NOBODY, Guesses, Limits, Refused
 from .metrics import HttpMetrics
 from .origins import SHOWN, Origin, check_origin, place_of
 from .paths import path_of
+from .reads import Reads
 
 log = logging.getLogger("cascade.serve")
 PROBES = ("/healthz", "/readyz", "/startupz")
@@ -46,7 +46,6 @@ LEFT = 499  # in log and metrics, as nginx has it: the client left before the en
 LINGER_S = 5.0  # what a refused client still writes is read for so long: else a reset would overtake the answer
 SILENT_S = 1.0  # and no longer than it is silent for so long
 LINGERING = 64  # at once; others are closed at once
-READS = 4  # of one client that are answered at once: more would only fight for the interpreter, which others need, too
 
 
 def error_body(code: str, message: str, status: int = 422) -> dict[str, Any]:
@@ -81,7 +80,7 @@ class Guard:
         self._bodies: Counter[str] = Counter()  # bytes of bodies, by owner
         self.guesses = Guesses()
         self._working = self._lingering = 0  # requests
-        self._reads: WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = WeakValueDictionary()
+        self._reads = Reads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,10 +98,12 @@ class Guard:
 
         about = scope["about"] = _about(scope)
         logs.begin(about)
+        turn = AsyncExitStack()
 
         async def answer(message: Message) -> None:
             nonlocal status, is_whole
             if message["type"] == "http.response.start":
+                await turn.aclose()  # the answer is made: however slowly it is read, the next one is
                 status = message["status"]
                 named = {name.lower() for name, _ in message.get("headers", ())}
                 extra = [pair for pair in SECURITY_HEADERS if pair[0] not in named]
@@ -126,8 +127,9 @@ class Guard:
             held, unread = len(body), False
             if body.count(b",") > VALUES:
                 raise Refused(413, "too_many_values", f"a body with more than {VALUES:,} commas")
-            async with self._turn(scope):
-                await self.app(scope, _replay(body, hear), answer)
+            async with turn:
+                if await turn.enter_async_context(self._turn(scope, hear)):
+                    await self.app(scope, _replay(body, hear), answer)
             if has_left or not is_whole:
                 status = LEFT
         except Refused as error:
@@ -230,13 +232,11 @@ class Guard:
             raise Refused(413, "too_large", f"a body of more than {limit:,} bytes")
         return b"".join(parts)
 
-    def _turn(self, scope: Scope) -> asyncio.Semaphore | nullcontext[None]:
-        """To be entered by what is read, not by streams, which take long and little, nor by probes."""
-        path = scope["path"]
-        if scope["method"] not in ("GET", "HEAD") or path in PROBES or path.endswith("/events"):
-            return nullcontext()
-        who = (scope["owner"], "" if scope["owner"] else client_of(scope["about"].client))
-        return self._reads.setdefault(who, asyncio.Semaphore(READS))
+    def _turn(self, scope: Scope, receive: Receive) -> AbstractAsyncContextManager[bool]:
+        """Of what is read, of a stream until it begins; probes need none. It says whether the client is still there."""
+        if scope["method"] not in ("GET", "HEAD") or scope["path"] in PROBES:
+            return nullcontext(True)
+        return self._reads.turn((scope["owner"], "" if scope["owner"] else client_of(scope["about"].client)), receive)
 
     @property
     def _reading(self) -> int:

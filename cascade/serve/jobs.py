@@ -45,9 +45,11 @@ class Entry:
 
 
 class Bell:
-    """An asyncio event that other threads may ring; many rings before it is heard are one."""
+    """An asyncio event that other threads may ring; many rings before it is heard are one. hears_previews: whether it rings for a
+    preview; for milestones it always does."""
 
     def __init__(self) -> None:
+        self.hears_previews = True
         self._loop, self._event = asyncio.get_running_loop(), asyncio.Event()
         self._ringing = False
 
@@ -122,6 +124,7 @@ class Job:
 
     def listen(self, event: Event) -> None:
         """In the engine's thread: returns at once."""
+        is_milestone = not isinstance(event, Preview)
         with self._lock:
             self._last_id += 1
             entry = Entry(self._last_id, _name(event))
@@ -130,7 +133,7 @@ class Job:
                     entry.preview = event
                     self.calls[event.stage] += len(event.index)
                     self._slots[event.stage, event.index] = entry
-                    self._keep(event)
+                    is_milestone = self._keep(event)
                 case StageStarted():
                     self.started = self.started or time.monotonic()
                 case StageFinished():
@@ -144,17 +147,21 @@ class Job:
             self._write(self, entry, event)
         elif self.first_preview_s is None:
             self.first_preview_s = time.monotonic() - self.began
-        self.wake()
+        self.wake(is_milestone=is_milestone)
 
-    def _keep(self, event: Preview) -> None:
+    def _keep(self, event: Preview) -> bool:
+        """Whether it is one of those that become a milestone."""
         self._seen[event.index] += 1
-        if self._seen[event.index] in self._marks:
-            self._last_id += 1
-            self._log.append(Entry(self._last_id, "partial", preview=event))
+        if self._seen[event.index] not in self._marks:
+            return False
+        self._last_id += 1
+        self._log.append(Entry(self._last_id, "partial", preview=event))
+        return True
 
-    def wake(self) -> None:
+    def wake(self, *, is_milestone: bool = True) -> None:
+        """Those who want to know: a preview that comes too soon for a stream is not its business."""
         with self._lock:
-            bells = list(self._bells)
+            bells = [bell for bell in self._bells if is_milestone or bell.hears_previews]
         for bell in bells:
             bell.ring()
 

@@ -44,7 +44,7 @@ class Limits:
     scale: a side of a result is at most so many times the cascade's own; larger pictures count as several of the `images`.
     bodies_bytes: of all bodies being read at once. open_jobs, jobs_per_min: of one key. unsaved: pictures that wait for the disk.
     stall_s: a reader that takes nothing for so long is dropped. abandon_s: a job that was watched and no longer is ends after it.
-    connections: at once; address_connections: of one client address.
+    key_streams: of one key. connections: at once; address_connections: of one client address.
     """
 
     body_bytes: int = 16 << 20
@@ -59,6 +59,7 @@ class Limits:
     jobs_per_min: int = 600
     unsaved: int = 512
     streams: int = 512
+    key_streams: int = 64
     stall_s: float = 60.0
     heartbeat_s: float = 15.0
     abandon_s: float = 60.0
@@ -179,6 +180,30 @@ class Streams:
         with self._lock:
             self._of[owner] -= 1
             self.told(self.num)
+
+
+class Pace:
+    """Of previews: one owner is told at most `per_s` a second, over all his streams and the jobs in them. What is told costs by the
+    stream, so that many streams of many jobs would else keep the server from everything else. All of it in the event loop's
+    thread."""
+
+    def __init__(self, per_s: float = 200.0):
+        self.per_s = per_s
+        self._following: Counter[str] = Counter()  # by owner: jobs, each as often as a stream follows it
+
+    @contextmanager
+    def following(self, owner: str) -> Iterator[None]:
+        self._following[owner] += 1
+        try:
+            yield
+        finally:
+            self._following[owner] -= 1
+            if not self._following[owner]:
+                del self._following[owner]
+
+    def wait_s(self, owner: str) -> float:
+        """After a preview, of one job in one stream."""
+        return self._following[owner] / self.per_s
 
 
 class Place:

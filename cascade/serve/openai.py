@@ -28,9 +28,10 @@ from .bodies import ImagesBody, images_request
 from .jobs import Data, Job
 from .limits import Refused, mistakes
 from .previews import encode
+from .reads import disconnected
 from .refine import pixels
 from .service import Service
-from .sse import disconnected, follow
+from .sse import follow
 
 log = logging.getLogger(__name__)
 PATH = "/v1/images/generations"
@@ -59,7 +60,7 @@ async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> 
         images = service.allowed(job, preview)
         return {"pictures": [] if images is None else _pictures(preview.index, enlarge(images, size), body)}
 
-    async with aclosing(follow(job, 0, make, partials=True)) as told:
+    async with aclosing(follow(job, 0, make, pace=None)) as told:
         async for name, _, data in told:
             if name == "partial":
                 for picture in data.get("pictures", []):
@@ -93,7 +94,7 @@ async def unless_left(receive: Receive, job: Job, answer: Coroutine[Any, Any, Da
 async def whole(service: Service, owner: str, body: ImagesBody, job: Job) -> Data:
     """The answer without a stream. Raises Refused where the job failed."""
     name, data = "cancelled", Data()
-    async with aclosing(follow(job, 0, _nothing, partials=True)) as told:
+    async with aclosing(follow(job, 0, _nothing, pace=None)) as told:
         async for name, _, data in told:  # noqa: B007 - of the last one
             pass
     if name != "finished":

@@ -22,7 +22,7 @@ from . import logs
 from .bodies import RefineBody, Settings, as_stored, check_count, check_work
 from .jobs import Data, Job
 from .keys import Share
-from .limits import Limits, Memory, Rate, Refused, Streams
+from .limits import NOBODY, Limits, Memory, Pace, Place, Rate, Refused, Streams
 from .metrics import Metrics
 from .previews import partial_marks, preview_data, time_left
 from .refine import refined, settings_over
@@ -54,6 +54,7 @@ class Service:
         self.engine, self.cascade, self.store, self.limits = engine, engine.cascade, store, limits or Limits()
         self.metrics = Metrics(engine)
         self.rate, self.streams = Rate(self.limits.jobs_per_min), Streams(self.limits.streams, self.metrics.streams.set)
+        self.pace = Pace()
         self.writer = Writer(self.cascade, store, self._ended, check)
         self.is_draining = False
         self.shares: dict[str, Share] = {}  # of owners who have limits of their own
@@ -138,6 +139,11 @@ class Service:
 
     def share(self, owner: str) -> Share:
         return self.shares.get(owner, Share())
+
+    def place(self, owner: str) -> Place:
+        """For one more stream. Raises Refused."""
+        most = None if owner == NOBODY else self.share(owner).streams or self.limits.key_streams
+        return self.streams.reserve(owner, most)
 
     def _check_room(self, owner: str) -> None:
         open_jobs = self.share(owner).open_jobs or self.limits.open_jobs

@@ -1,6 +1,7 @@
 """Server-sent events: a job's log as a stream that a slow reader cannot make grow.
 
-What is sent is looked up when the connection takes it: a slow reader gets fewer previews and all milestones. A reader that takes
+What is sent is looked up when the connection takes it: a slow reader gets fewer previews and all milestones. So do all where one
+owner follows many jobs on many streams (`Pace`). A reader that takes
 nothing for `stall_s` is dropped. Where nothing was sent for `heartbeat_s`, whatever the job does meanwhile, a comment is: proxies
 and readers take a silent connection for a dead one.
 """
@@ -9,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,8 @@ from starlette.types import Receive, Scope, Send
 from cascade.events import Preview
 
 from .jobs import Job
-from .limits import Limits
+from .limits import Limits, Pace
+from .reads import disconnected
 from .store import ENDED
 from .views import mounted
 
@@ -45,28 +47,32 @@ async def follow(
     after: int,
     make: Callable[[Job, Preview], dict[str, Any]],
     *,
-    partials: bool = False,
+    pace: Pace | None,
     every_s: float = PREVIEW_EVERY_S,
 ) -> AsyncGenerator[Told, None]:
     """(name, number, data) of what comes after number `after`, to the end of the job.
 
-    partials: the milestones of that name instead of previews. every_s: previews are told at most so often.
+    pace: of previews; None: the milestones called `partial` instead. every_s: previews are told at most so often.
     """
-    shown = 0.0
-    with job.watch() as bell:
+    shown, wait_s, whose = 0.0, every_s, job.row.owner
+    with job.watch() as bell, pace.following(whose) if pace else nullcontext():
         while True:
             has_ended = job.has_ended
-            due = shown + every_s - time.monotonic()
-            for entry in job.since(after, previews=due <= 0 and not partials):
+            due = shown + wait_s - time.monotonic()
+            bell.hears_previews = pace is not None and due <= 0
+            num = 0
+            for entry in job.since(after, previews=bell.hears_previews):
                 after = max(after, entry.id)
                 if entry.preview is not None or entry.data is None:
                     data = await to_thread.run_sync(entry.render, lambda p: make(job, p), limiter=_encoders())
                 else:
                     data = entry.data
                 if entry.name == "preview":
-                    shown = time.monotonic()
-                if partials or entry.name != "partial":
+                    shown, num = time.monotonic(), num + 1
+                if pace is None or entry.name != "partial":
                     yield entry.name, entry.id, data
+            if pace is not None and num:
+                wait_s = max(every_s, num * pace.wait_s(whose))
             if has_ended:
                 return
             await bell.heard(None if due <= 0 else due)
@@ -88,12 +94,13 @@ async def frames(
     after: int,
     make: Callable[[Job, Preview], dict[str, Any]],
     *,
+    pace: Pace,
     root_path: str,
 ) -> AsyncGenerator[bytes, None]:
     """What `follow` gives, as bytes of the stream, with links under root_path."""
     with place:
         yield b"retry: 1000\n\n"
-        async with aclosing(follow(job, after, make)) as told:
+        async with aclosing(follow(job, after, make, pace=pace)) as told:
             async for name, number, data in told:
                 if data or name in ENDED:
                     yield frame(number, name, mounted(data, root_path))
@@ -160,8 +167,3 @@ class EventStream(Response):
                     self.left()
                     return  # the response stays unfinished, so the server closes the connection
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

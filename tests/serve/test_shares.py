@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 from cascade.conditions import Conditions
-from cascade.serve import guard, keys, limits
+from cascade.serve import keys, limits
 from cascade.serve.connections import listen
 from cascade.serve.keys import Keys, Share
 from cascade.serve.limits import Limits
 from cascade.serve.options import proxies_of
+from cascade.serve.reads import READS
 from cascade.serve.store import JobRow, Store
 from cascade.serve.turns import Turns
 from tests.serve.serving import FEW, WAIT_S, Client, Serving, around, b64, load, slowed, until
@@ -467,10 +468,126 @@ def test_reads_of_one_key_are_answered_a_few_at_a_time(two, monkeypatch):
         asked = [
             pool.submit(httpx.get, f"{serving.url}/v1/jobs", headers=alice.headers, timeout=WAIT_S) for _ in range(30)
         ]
-        until(lambda: len(at_once) == guard.READS)
+        until(lambda: len(at_once) == READS)
         assert bob.get("/v1/jobs").status_code == 200
         assert bob.get("/healthz").status_code == 200
         may_end.set()
         assert {each.result().status_code for each in asked} == {200}
     assert len(at_once) == 30
-    assert max(at_once) == guard.READS
+    assert max(at_once) == READS
+
+
+def test_who_does_not_read_what_he_asked_for_keeps_no_turn(two, monkeypatch):
+    """More large pages than there are turns: of a key, whose other reads go on, and without one."""
+    serving, alice, _ = two()
+    page = {"jobs": [{"prompts": ["x" * 16_000_000]}], "next": None}
+    listed = threading.Semaphore(0)
+    monkeypatch.setattr(serving.service, "jobs", lambda *_: listed.release() or page)
+    said = [f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" for path in ("/v1/jobs", "/page.js")]
+    said[0] = said[0].replace("\r\n\r\n", f"\r\nx-api-key: {ALICE}\r\n\r\n")
+    with contextlib.ExitStack() as stack:
+        for each in said:
+            for _ in range(2 * READS):
+                connection = stack.enter_context(socket.socket())
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.connect(("127.0.0.1", serving.port))
+                connection.sendall(50 * each.encode())  # of answers that are not read the first holds up the others
+        for _ in range(2 * READS):
+            assert listed.acquire(timeout=WAIT_S)
+        assert alice.get("/v1/models").status_code == 200
+        assert httpx.get(f"{serving.url}/page.css", timeout=WAIT_S).status_code == 200
+
+
+def test_who_leaves_before_his_turn_holds_no_place(two, monkeypatch):
+    serving, alice, bob = two(limits=Limits(connections=64))
+    may_end = threading.Event()
+    monkeypatch.setattr(serving.service, "jobs", lambda *_: may_end.wait(WAIT_S) and {"jobs": [], "next": None})
+    said = f"GET /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: {ALICE}\r\n\r\n".encode()
+    for _ in range(200):
+        with socket.create_connection(("127.0.0.1", serving.port), timeout=WAIT_S) as connection:
+            connection.sendall(said)
+    until(lambda: serving.app._working <= READS)
+    assert bob.get("/v1/models").status_code == 200
+    may_end.set()
+    assert alice.get("/v1/jobs").status_code == 200
+
+
+def test_many_jobs_of_streams_are_looked_up_in_turn(two, monkeypatch):
+    serving, alice, bob = two()
+    found, looking, may_end, lock = serving.service.find_all, [0, 0], threading.Event(), threading.Lock()
+
+    def find_all(owner, numbers):
+        with lock:
+            looking[:] = looking[0] + 1, max(looking[1], looking[0] + 1)
+        may_end.wait(WAIT_S)
+        with lock:
+            looking[0] -= 1
+        return found(owner, numbers)
+
+    monkeypatch.setattr(serving.service, "find_all", find_all)
+    job = alice.start(settings=LONG)
+    with ThreadPoolExecutor(30) as pool:
+        opened = [pool.submit(feeding, serving, job["id"], ALICE) for _ in range(30)]
+        until(lambda: looking[0] == READS)
+        assert bob.get("/v1/jobs").status_code == 200
+        may_end.set()
+        connections, statuses = zip(*(each.result() for each in opened), strict=True)
+        for connection in connections:
+            connection.close()
+    assert set(statuses) == {200}
+    assert looking[1] == READS
+    alice.delete(job["url"])
+
+
+def feeding(serving: Serving, jobs: str, key: str) -> tuple[socket.socket, int]:
+    """A stream of several jobs that stays open, and the status of its answer."""
+    connection = socket.create_connection(("127.0.0.1", serving.port), timeout=WAIT_S)
+    connection.sendall(f"GET /v1/events?jobs={jobs} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: {key}\r\n\r\n".encode())
+    return connection, int(connection.recv(15).split()[1])
+
+
+def test_streams_of_one_key(two):
+    """As many as its limit says, whatever the server's would allow; the keys' file may allow more."""
+    serving, alice, bob = two(keys=Keys(BOTH, {"bob": Share(streams=5)}), limits=Limits(key_streams=3, abandon_s=600.0))
+    for client, key, fit in ((alice, ALICE, 3), (bob, BOB, 5)):
+        job = client.start(settings=LONG)
+        opened = [streaming(serving, job["id"], key) for _ in range(8)]
+        assert [status for _, status in opened] == [200] * fit + [429] * (8 - fit)
+        for connection, _ in opened:
+            connection.close()
+        client.delete(job["url"])
+
+
+def test_many_streams_of_many_jobs_are_told_as_many_previews_as_few(two):
+    """Twenty streams of eight jobs each; all of these have previews, and the end is told to all."""
+    slow = {"num_steps": 100, "sampler": "heun"}
+    serving, alice, _ = two(cascade=slowed(load(), 0.05))
+    serving.service.pace.per_s = 20.0
+    jobs = [alice.start(settings={"base_16": slow, "sr_64": slow}) for _ in range(8)]
+    names = ",".join(job["id"] for job in jobs)
+    opened = [feeding(serving, names, ALICE)[0] for _ in range(20)]
+    read: list[list[bytes]] = [[] for _ in opened]
+
+    def listen(connection: socket.socket, parts: list[bytes]) -> None:
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+
+    def previews() -> int:
+        return sum(b"".join(parts).count(b"event: preview\n") for parts in read)
+
+    with ThreadPoolExecutor(len(opened)) as pool, contextlib.ExitStack() as stack:
+        for connection in opened:
+            stack.enter_context(contextlib.suppress(OSError))
+            stack.callback(connection.shutdown, socket.SHUT_RDWR)
+        listening = [pool.submit(listen, *each) for each in zip(opened, read, strict=True)]
+        until(lambda: previews() >= len(opened) * len(jobs))  # each pair's first one comes at once
+        seen, began = previews(), time.monotonic()
+        time.sleep(4)
+        assert previews() - seen <= 2 * 20 * (time.monotonic() - began)
+        for job in jobs:
+            alice.delete(job["url"])
+        until(lambda: all(b"".join(parts).count(b"event: cancelled\n") == len(jobs) for parts in read))
+        for each in listening:
+            each.result()
+    for connection in opened:
+        connection.close()
