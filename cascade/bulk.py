@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.write import Shard
+from stages.bundle import sync
 
 from .disk import disk_told
 from .events import StageFinished
@@ -115,9 +116,16 @@ def write(model: Cascade, request: Request, folder: Path, path: Path, part: str)
                             shard.add(f"{k:09d}", members(image, said))
             with disk_told(path):
                 shard.close()
-                (folder / part).replace(path)
+                put(folder / part, path)
     finally:
         (folder / part).unlink(missing_ok=True)
+
+
+def put(part: Path, path: Path) -> None:
+    """Under its name, where a power cut leaves it whole or not at all."""
+    sync(part)
+    part.replace(path)
+    sync(path.parent)
 
 
 def members(image: Tensor, said: dict[str, Any]) -> dict[str, bytes]:
@@ -148,7 +156,7 @@ def check_asked(path: Path, said: dict[str, Any]) -> None:
             raise ValueError(f"--out {path.parent}: shards without their {path.name} are there; choose another folder")
         part = path.with_name(f".{path.name}.{place()[0]}.{os.getpid()}.part")
         part.write_text(json.dumps(said, indent=1))
-        part.replace(path)
+        put(part, path)
         return
     try:
         there = json.loads(path.read_text())

@@ -4,6 +4,7 @@ Files are written under another name and renamed, so an interrupt leaves none ha
 """
 
 import json
+import mmap
 import os
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from data.batch import to_float, to_uint8
+from data.bounds import TooMuchError, check_png_head
 from data.cli import one_line
 from data.decode import check_file, load_image, to_array
 from data.resize import downsample
@@ -41,6 +43,12 @@ def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
 def read_metadata(path: Path) -> dict[str, Any]:
     """What `save_png` wrote. Raises ValueError where there is none, or a damaged one, OSError."""
     check_file(path, MAX_PNG)
+    if path.stat().st_size:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            try:
+                check_png_head(content)
+            except TooMuchError as error:
+                raise ValueError(f"{path}: {error}") from None
     try:
         with Image.open(path, formats=("PNG",)) as image:
             text = image.info.get(METADATA_KEY)

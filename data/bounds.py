@@ -9,6 +9,9 @@ import re
 import struct
 import zlib
 from contextlib import suppress
+from mmap import mmap
+
+from data.avif import MAX_PIECES, exif_of
 
 MAX_SCANS = 100  # of a JPEG, as libtiff has it; cameras and the web write 1 to 20
 MAX_SCANNED_PIXELS = 1_000_000_000  # of all scans together: 20 of the largest picture
@@ -72,6 +75,14 @@ def check_bounds(content: bytes) -> None:
         _check_bmp(content)
     elif content[:2] in (b"II", b"MM"):
         check_tags(content)
+    elif content[4:8] == b"ftyp":
+        _check_avif(content)
+
+
+def check_png_head(content: bytes | mmap) -> None:
+    """What lies before the pixels, which alone is looked at for a PNG's texts. Raises TooMuchError."""
+    if content[:8] == b"\x89PNG\r\n\x1a\n":
+        _check_png(content, ends=(b"IDAT", b"IEND", b""))
 
 
 def check_exif(content: bytes) -> None:
@@ -170,11 +181,11 @@ def _check_jpeg(content: bytes) -> None:
                 return
 
 
-def _check_png(content: bytes) -> None:
+def _check_png(content: bytes | mmap, *, ends: tuple[bytes, ...] = (b"IEND", b"")) -> None:
     at, text = 8, 0
     for _ in range(MAX_CHUNKS):
         size, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
-        if kind in (b"IEND", b""):
+        if kind in ends:
             return
         if kind in (b"zTXt", b"iTXt", b"iCCP"):
             text += _unpacked_bytes(kind, content[at + 8 : at + 8 + size])
@@ -221,6 +232,18 @@ def _check_gif(content: bytes) -> None:
                 blocks += 1
         if blocks > MAX_BLOCKS:
             raise _beyond("more blocks before the first frame than are read", f"over {MAX_BLOCKS:,}", MAX_BLOCKS, AGAIN)
+
+
+def _check_avif(content: bytes) -> None:
+    """Its decoder joins the pieces of Exif, and Pillow parses it when the file is opened."""
+    try:
+        items = exif_of(content)
+    except ValueError as error:
+        raise _beyond("more pieces than are decoded", str(error), MAX_PIECES, AGAIN) from None
+    check_length(sum(len(piece) for pieces in items for piece in pieces))
+    for pieces in items:
+        exif = b"".join(pieces)
+        check_exif(exif[4 + int.from_bytes(exif[:4]) :])
 
 
 def light_profile(icc: bytes) -> bytes:

@@ -17,6 +17,8 @@ import pytest
 from PIL import Image
 
 from cascade import bulk
+from cascade.pipeline import Cascade
+from cascade.request import Request
 
 ROOT = Path(__file__).parents[2]
 ASKED = ("red heart", "green apple", "--num", "5", "--shard-size", "3", "--steps", "1")
@@ -215,3 +217,26 @@ def test_prompts_of_a_file(tmp_path, whole):
     asked = ("--prompts-file", str(tmp_path / "prompts.txt"), *ASKED[2:])
     done(command(tmp_path / "out", asked=asked))
     assert bytes_of(tmp_path / "out") == bytes_of(whole)
+
+
+def test_a_shard_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    """Else a power cut can leave a name over zeros, which look like the end of a whole one; and the name is kept then, too."""
+    found: list[tuple[str, int]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        found.append(("sync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        found.append(("rename", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    few = {"base_16": {"num_steps": 1}, "sr_64": {"num_steps": 1}}
+    request = Request(prompts=("red heart",), num=2, settings=few)
+    shards = list(bulk.generate(Cascade.load("cascade/shipped/emoji_tiny"), request, tmp_path / "out", shard_size=1))
+    files = [path.stat().st_ino for path in (tmp_path / "out" / bulk.ASKED, *shards)]
+    folder = (tmp_path / "out").stat().st_ino
+    assert found == [each for file in files for each in (("sync", file), ("rename", file), ("sync", folder))]

@@ -1,6 +1,7 @@
 """Pictures to files and back, and a user's own picture of whatever kind to what a super-resolution stage takes."""
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from cascade.pictures import METADATA_KEY, columns_for, grid, read_metadata, save_png, user_picture
 from data.batch import to_float, to_uint8
 from data.resize import downsample
+from tests.data import bombs
 
 from .chains import levels_apart
 
@@ -192,3 +194,21 @@ def test_not_a_picture(tmp_path, content):
 def test_no_such_picture(tmp_path):
     with pytest.raises(OSError, match=r"No such file or directory: .*low.png"):
         user_picture(tmp_path / "low.png", 16, 4)
+
+
+def test_a_head_of_a_png_that_asks_for_much_work_is_refused(tmp_path):
+    """Before Pillow reads it: many chunks before the pixels; behind them, where nothing is looked for, there may be."""
+    path = tmp_path / "made.png"
+    save_png(torch.zeros(3, 8, 8, dtype=torch.uint8), path, {"seed": 7})
+    content, empty = path.read_bytes(), bombs.chunk(b"teSt", b"") * 200_000
+    at, end = content.index(b"IDAT") - 4, content.index(b"IEND") - 4
+    path.write_bytes(content[:end] + empty + content[end:])
+    assert read_metadata(path) == {"seed": 7}
+    path.write_bytes(content[:at] + empty + content[at:])
+    began = time.process_time()
+    with pytest.raises(ValueError, match=f"^{path}: more chunks than are decoded: over 20,000"):
+        read_metadata(path)
+    assert time.process_time() - began < 0.5
+    path.write_bytes(b"")
+    with pytest.raises(OSError, match="cannot identify"):
+        read_metadata(path)

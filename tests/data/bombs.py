@@ -169,8 +169,31 @@ def refused_when_packed() -> dict[str, tuple[bytes, str]]:
         "extensions of a GIF": (gif(b"!\xf9\0\0" * 1_000_000), "more blocks before the first frame"),
         "a BMP in runs": (bmp_in_runs(7000), "more of a run-length encoded BMP than is decoded: 7000 x 7000 px"),
         "tags of a BigTIFF": (big_tiff(1_000_000), "more tags than are decoded: 1,000,000, at most 10,000"),
+        "Exif of an AVIF": (avif(tags([], bytes(600_000))), "more Exif than is decoded: "),
+        "tags of an AVIF": (avif(tags_of_the_same(4000, 12_000)), "more bytes in tags than the file has"),
+        "pieces of an AVIF": (avif_in_pieces(30_000), "more pieces than are decoded: over 20,000"),
         "numbers of a TIFF": (tags(numbers, bytes(8_000_200)), "more numbers in tags than are decoded"),
     }
+
+
+def avif(exif: bytes) -> bytes:
+    """Pillow writes no Exif that it cannot read, so it writes other bytes, as many."""
+    plain = tags([])
+    plain += b"x" * (len(exif) - len(plain))
+    return saved(photo(), "AVIF", exif=plain).replace(plain, exif)
+
+
+def avif_in_pieces(num: int) -> bytes:
+    """Of one item that is Exif, all of them the same bytes."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    named = box(
+        b"iinf", bytes(4) + struct.pack(">H", 1) + box(b"infe", b"\2\0\0\0" + struct.pack(">HH4s", 1, 0, b"Exif"))
+    )
+    placed = box(b"iloc", bytes(4) + struct.pack(">HHHHH", 0x4400, 1, 1, 0, num) + struct.pack(">II", 0, 100) * num)
+    return box(b"ftyp", b"avif\0\0\0\0avifmif1") + box(b"meta", bytes(4) + named + placed)
 
 
 def slow_profile(num: int) -> bytes:
@@ -213,6 +236,8 @@ def legitimate() -> dict[str, bytes]:
         "600 frames of a WebP": saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
         "600 frames of a GIF": saved(frames[0], "GIF", save_all=True, append_images=frames[1:]),
         "a GIF with 200 KB of XMP": gif(b"!\xff\x0bXMP DataXMP" + (b"\xff" + b"x" * 255) * 800 + b"\0"),
+        "an AVIF with Exif": avif(tags([(0x010F, 2, 8, 26)], bytes(300_000))),
+        "30 frames of an AVIF": saved(frames[0], "AVIF", save_all=True, append_images=frames[1:30], speed=10),
         "a TIFF in rows": in_rows.getvalue(),
         "a small BMP in runs": bmp_in_runs(300),
     }  # fmt: skip

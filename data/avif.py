@@ -1,0 +1,103 @@
+"""The Exif of an AVIF, found without decoding: its boxes say which items are Exif (`iinf`) and where their bytes lie (`iloc`).
+
+Boxes as in ISO/IEC 14496-12, sections 4.2, 8.11.3 and 8.11.6. What is damaged is left to the decoder.
+"""
+
+from collections.abc import Iterator
+
+MAX_PIECES = 20_000  # of all items; boxes of a level, too
+WITHIN = (b"moov", b"trak")  # boxes in which a film of pictures has a `meta` of its own
+
+
+def exif_of(content: bytes) -> list[list[bytes]]:
+    """Of each item the pieces that it is made of, with the four bytes before its TIFF. Raises ValueError where there are too many
+    pieces."""
+    found = []
+    for meta in _metas(content, 0, len(content)):
+        inner = dict(_boxes(content, meta[0] + 4, meta[1]))
+        items = _exif_items(content, *inner.get(b"iinf", (0, 0)))
+        data = inner.get(b"idat", (0, 0))
+        if items:
+            found += _pieces(content, *inner.get(b"iloc", (0, 0)), items, data)
+    return found
+
+
+def _boxes(content: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """(kind, (begin, end)) of what is in them; of one kind the first counts, so they come from the last on."""
+    found = []
+    while at + 8 <= end and len(found) < MAX_PIECES:
+        size, kind, begin = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8], at + 8
+        if size == 1:
+            size, begin = int.from_bytes(content[begin : begin + 8]), at + 16
+        size = size or end - at
+        if size < begin - at:
+            break
+        found.append((kind, (begin, min(at + size, end))))
+        at += size
+    yield from reversed(found)
+
+
+def _metas(content: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
+    for kind, place in _boxes(content, at, end):
+        if kind == b"meta":
+            yield place
+        elif kind in WITHIN:
+            yield from _metas(content, *place)
+
+
+def _exif_items(content: bytes, at: int, end: int) -> set[int]:
+    """Their numbers."""
+    is_long = content[at : at + 1] != b"\0"
+    found = set()
+    for kind, (begin, stop) in _boxes(content, at + (8 if is_long else 6), end):
+        wide = 4 if content[begin : begin + 1] == b"\3" else 2
+        if kind == b"infe" and content[begin + 6 + wide : min(begin + 10 + wide, stop)] == b"Exif":
+            found.add(int.from_bytes(content[begin + 4 : begin + 4 + wide]))
+    return found
+
+
+def _pieces(content: bytes, at: int, end: int, items: set[int], data: tuple[int, int]) -> list[list[bytes]]:
+    """data: place of `idat`, in which pieces can lie instead of in the file."""
+    read = _Reader(content[at:end])
+    found, num = [], 0
+    try:
+        version = read(1)
+        read(3)
+        sizes = read(2)
+        wide_offset, wide_length, wide_base, wide_index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+        for _ in range(read(4 if version == 2 else 2)):
+            item = read(4 if version == 2 else 2)
+            is_inside = version > 0 and read(2) & 15 == 1
+            read(2)
+            base = read(wide_base)
+            places = []
+            for _ in range(read(2)):
+                read(wide_index if version > 0 else 0)
+                places.append((base + read(wide_offset), read(wide_length)))
+            num += len(places) + 1
+            if num > MAX_PIECES:
+                raise ValueError(f"over {MAX_PIECES:,}")
+            if item in items:
+                begin, stop = data if is_inside else (0, len(content))
+                found.append(
+                    [
+                        content[begin + offset : min(begin + offset + (length or stop), stop)]
+                        for offset, length in places
+                    ]
+                )
+    except EOFError:
+        pass
+    return found
+
+
+class _Reader:
+    """Numbers, one after another; EOFError at the end."""
+
+    def __init__(self, content: bytes):
+        self.content, self.at = content, 0
+
+    def __call__(self, num_bytes: int) -> int:
+        self.at += num_bytes
+        if self.at > len(self.content):
+            raise EOFError
+        return int.from_bytes(self.content[self.at - num_bytes : self.at])
