@@ -132,6 +132,7 @@ def main(
             disk.close()
     if signal.SIGINT in server.told:
         raise KeyboardInterrupt
+    early.end(0)
 
 
 def say(line: str, address: str | bool) -> None:

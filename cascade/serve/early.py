@@ -1,4 +1,4 @@
-"""Signals while the server starts, when it has nothing to lose: they end the process there and then.
+"""The process ends there and then: by signals while the server starts, when it has nothing to lose, and when all is stored.
 
 An exception from a handler can be swallowed where it comes up, as in the callback of a weak reference, and the server would go on.
 """
@@ -6,7 +6,9 @@ An exception from a handler can be swallowed where it comes up, as in the callba
 import logging
 import os
 import signal
+import sys
 from types import FrameType
+from typing import NoReturn
 
 log = logging.getLogger("cascade.serve")
 CODES = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: 130}
@@ -34,6 +36,15 @@ def _told(number: int, _frame: FrameType | None) -> None:
         return
     try:
         log.info("%s while the server starts: ended", signal.Signals(number).name)
-        logging.shutdown()
     finally:
-        os._exit(CODES[signal.Signals(number)])
+        end(CODES[signal.Signals(number)])
+
+
+def end(code: int) -> NoReturn:
+    """Nobody waits for threads that still work, as for a picture whose sender had his answer, nor for Python to clear up."""
+    try:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)

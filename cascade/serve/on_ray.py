@@ -16,9 +16,9 @@ import os
 import re
 import secrets
 import signal
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,12 +26,13 @@ import typer
 
 from data.cli import RunError, run
 
-from . import options
+from . import early, options
 from .options import SHIPPED
 
 log = logging.getLogger("cascade.serve")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 HEALTH_EVERY_S = 5.0  # what says three times that it is not well is started again
+CLOSING_S = 4.0  # of all replicas, after the time that their jobs have
 ENDING_S = 5.0  # of a replica, after its jobs have ended
 
 
@@ -145,12 +146,15 @@ def connect(address: str, here: dict[str, Any]) -> None:
     """here: options of a Ray of its own, where there is no address. Raises OSError for a wrong one, and RunError."""
     import ray
 
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", log_to_driver=False, **here)
     except (ValueError, OSError):
         raise
     except Exception as error:  # Ray has many; on a busy machine its own processes miss its 15 s to start
         raise RunError(f"Ray does not start: {error}") from None
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # Ray has one that raises SystemExit, wherever that comes up
 
 
 def main(
@@ -213,7 +217,7 @@ def main(
     from .keys import Keys
     from .lease import Lease, take
     from .metrics import HttpMetrics
-    from .server import Server, starting
+    from .server import END_S, Server, end_within, starting
 
     logs.start(as_json=log_json)
     known = Keys.read(keys) if keys else None
@@ -261,9 +265,22 @@ def main(
         front = Front(handles, metrics, stall_s=limits.stall_s)
         app = Guard(front, limits, metrics, keys=known, hosts=hosts, origins=origins, root_path=root)
         line = f"cascade {manifest.name} on {replicas} replicas at http://{host}:{socket.getsockname()[1]}/"
-        ready = partial(print, line, flush=True)
-        server = Server(app, close=closing(handles), drain_s=drain_s, ready=ready, proxies=proxies, limits=limits)
-        server.run(sockets=[socket])
+        drain = closing(handles)
+
+        def close(drain_s: float) -> None:
+            end_within(drain_s + END_S + ENDING_S)
+            drain(drain_s)
+
+        def ready() -> None:
+            early.begun()
+            print(line, flush=True)
+
+        server = Server(app, close=close, drain_s=drain_s, ready=ready, proxies=proxies, limits=limits)
+        try:
+            server.run(sockets=[socket])
+        except BaseException:
+            end_within(END_S + ENDING_S)
+            raise
     finally:
         if lease is not None:
             with suppress(Exception):
@@ -275,15 +292,17 @@ def main(
 
 
 def closing(handles: list[Any]) -> Callable[[float], None]:
-    """Tells every replica to drain, and waits."""
+    """Tells every replica to drain, and waits for all of them together."""
 
     def close(drain_s: float) -> None:
+        deadline = time.monotonic() + drain_s + CLOSING_S
         for answer in [handle.close.remote(drain_s) for handle in handles]:
             with suppress(Exception):  # one that is lost has nothing to drain
-                answer.result(timeout_s=drain_s + 10)
+                answer.result(timeout_s=max(0.0, deadline - time.monotonic()))
 
     return close
 
 
 if __name__ == "__main__":
+    early.end_at_once()
     run(main)

@@ -1,7 +1,8 @@
 """uvicorn around the application: signals, places for connections, one line when it is ready, answers before it is.
 
-SIGTERM: new jobs are refused, open ones end or are cancelled after drain_s, exit code 0. SIGINT: the same at once, 130. A second
-signal ends what still waits. What then still hangs ends END_S later with exit code 1.
+SIGTERM: new jobs are refused, open ones end or are cancelled drain_s after it, exit code 0. SIGINT: the same at once, 130. A second
+signal ends what still waits. What then still hangs ends END_S later with exit code 1. All of it counts from the signal, however
+late a busy event loop hears of it.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -25,8 +27,8 @@ from .limits import Limits
 from .protocol import Protocol
 
 log = logging.getLogger("cascade.serve")
-GRACE_S = 3.0  # answers under way, after the jobs have ended
-END_S = 9.0  # from the end of draining to the end of the process
+GRACE_S = 2.0  # answers under way, after the jobs have ended
+END_S = 6.0  # from the end of draining to the end of the process
 
 
 class Server(uvicorn.Server):
@@ -63,10 +65,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.close, self.drain_s, self.ready = close, drain_s, ready
         self.told: list[int] = []
+        self._told_at: float | None = None
         self._closing: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Only notes it: uvicorn would stop listening, and raise the signal again at the end."""
+        self._told_at = self._told_at or time.monotonic()
         self.told.append(sig)
 
     async def on_tick(self, counter: int) -> bool:
@@ -74,6 +78,7 @@ class Server(uvicorn.Server):
         if self.told and self._closing is None:
             drain_s = self.drain_s if self.told[0] == signal.SIGTERM else 0.0
             log.info("%s: ending, open jobs have %.0f s", signal.Signals(self.told[0]).name, drain_s)
+            drain_s = max(0.0, drain_s - (time.monotonic() - (self._told_at or time.monotonic())))
             self._closing = asyncio.create_task(asyncio.to_thread(self.close, drain_s))
         if len(self.told) > 1:
             await asyncio.to_thread(self.close, 0.0)  # what still drains ends now

@@ -1,5 +1,6 @@
 """What an orchestrator asks: started, alive, ready; by whatever name it likes; and how it ends a server."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,6 +13,7 @@ import time
 import httpx
 import pytest
 
+from cascade.serve import server
 from cascade.serve.keys import Keys
 from tests.serve.serving import ROOT, WAIT_S, Child, Serving, until
 
@@ -123,7 +125,7 @@ def test_a_signal_while_it_starts_is_not_lost_where_exceptions_are():
 
 
 @pytest.mark.matrix
-def test_sigterm_by_default_is_done_within_30_s(child):
+def test_sigterm_by_default_is_done_within_22_s(child):
     """With a job that takes longer, watched by nobody, and a body that never ends; the log says what is drained."""
     server: Child = child()
     slow = {"num_steps": 100, "sampler": "heun"}
@@ -137,7 +139,7 @@ def test_sigterm_by_default_is_done_within_30_s(child):
         head = b"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n"
         connection.sendall(head)
         assert server.process.wait(60) == 0
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 22
     log = server.log.read_text()
     assert "SIGTERM: ending, open jobs have 15 s" in log
     assert "no new jobs; for up to 15 s: 1 jobs, 64 images of them" in log
@@ -145,6 +147,36 @@ def test_sigterm_by_default_is_done_within_30_s(child):
     assert "drained: " in log
     assert "Traceback" not in log
     assert child().client.get(job["url"]).json()["state"] == "cancelled"
+
+
+def test_the_time_of_draining_counts_from_the_signal():
+    """However late a busy event loop hears of it."""
+    given: list[float] = []
+
+    async def test() -> None:
+        found = server.Server(server._not_yet, close=given.append, drain_s=15.0, ready=lambda: None)
+        found.handle_exit(signal.SIGTERM, None)
+        time.sleep(1.0)
+        while not given:
+            await found.on_tick(1)
+            await asyncio.sleep(0)
+
+    asyncio.run(test())
+    assert 0 <= given[0] <= 14
+
+
+def test_what_still_works_when_all_is_stored_is_not_waited_for():
+    """A thread that decodes for who had his answer; the log is whole."""
+    code = (
+        "import logging, threading, time; from cascade.serve import early, logs\n"
+        "logs.start(as_json=False); threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        "logging.getLogger('cascade.serve').info('drained'); print('said'); early.end(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "said\n")
+    assert done.stderr.endswith("drained\n")
 
 
 def test_what_hangs_at_the_end_is_left(tmp_path):

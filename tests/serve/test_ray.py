@@ -451,6 +451,27 @@ def test_a_ray_of_its_own_ends_with_a_server_that_was_killed(tmp_path):
     until(lambda: not pids(f"ServeReplica:{server.name}-0:"), 60)
 
 
+def test_a_signal_while_it_starts_ends_it_at_once(tmp_path):
+    """Before Ray is there, which has a handler of its own, and after."""
+    for said in ("while Ray starts", "starting 1 servers"):
+        log = tmp_path / said.replace(" ", "-")
+        command = [sys.executable, "-m", "cascade.serve.on_ray", "--port", "0", "--store", str(tmp_path / "store")]
+        with log.open("w") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=ENV, cwd=ROOT)
+        try:
+            if said == "while Ray starts":
+                until(lambda process=process: pids("raylet") or process.poll() is not None, 60)
+            else:
+                until(lambda log=log, said=said: said in log.read_text(), 120)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+        assert "SIGTERM while the server starts: ended" in log.read_text()
+        assert "Traceback" not in log.read_text()
+
+
 @pytest.mark.parametrize("what", ["engine", "writer"])
 def test_a_replica_whose_thread_has_died_is_replaced(other, tmp_path, what):
     """Whose process lives; its store is there for the one that comes."""
