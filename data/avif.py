@@ -12,7 +12,7 @@ WITHIN = (b"moov", b"trak")  # boxes in which a film of pictures has a `meta` of
 def exif_of(content: bytes) -> list[list[bytes]]:
     """Of each item the pieces that it is made of, with the four bytes before its TIFF. Raises ValueError where there are too many
     pieces."""
-    found = []
+    found: list[list[bytes]] = []
     for meta in _metas(content, 0, len(content)):
         inner = dict(_boxes(content, meta[0] + 4, meta[1]))
         items = _exif_items(content, *inner.get(b"iinf", (0, 0)))
@@ -24,7 +24,7 @@ def exif_of(content: bytes) -> list[list[bytes]]:
 
 def _boxes(content: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """(kind, (begin, end)) of what is in them; of one kind the first counts, so they come from the last on."""
-    found = []
+    found: list[tuple[bytes, tuple[int, int]]] = []
     while at + 8 <= end and len(found) < MAX_PIECES:
         size, kind, begin = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8], at + 8
         if size == 1:
