@@ -37,12 +37,12 @@ def _boxes(content: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int
     yield from reversed(found)
 
 
-def _metas(content: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
+def _metas(content: bytes, at: int, end: int, depth: int = len(WITHIN)) -> Iterator[tuple[int, int]]:
     for kind, place in _boxes(content, at, end):
         if kind == b"meta":
             yield place
-        elif kind in WITHIN:
-            yield from _metas(content, *place)
+        elif kind in WITHIN and depth:
+            yield from _metas(content, *place, depth - 1)
 
 
 def _exif_items(content: bytes, at: int, end: int) -> set[int]:
