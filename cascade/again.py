@@ -19,6 +19,7 @@ from data.tar import MEMBER_LIMITS
 from .chunk import Plan, paint
 from .events import Event, StageFinished
 from .given import GivenFile
+from .metadata import as_meant
 from .pictures import parse_metadata, read_metadata, user_picture
 from .pipeline import Cascade
 from .request import MAX_BATCH, Request
@@ -96,7 +97,7 @@ def request_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenF
             prompts=tuple(said.get("prompts", ())),
             labels=tuple(said.get("labels", ())),
             size=tuple(said["size"]) if said.get("size") else None,  # type: ignore[arg-type]
-            settings={name: stage["settings"] for name, stage in said["stages"].items()},
+            settings={name: stage["settings"] for name, stage in as_meant(dict(said))["stages"].items()},
             batch=said.get("batch", 16),
             low_res=low_res,
         )

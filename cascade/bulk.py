@@ -24,7 +24,7 @@ from stages.bundle import sync
 from .disk import disk_told
 from .events import StageFinished
 from .lock import held
-from .metadata import describe
+from .metadata import as_meant, describe
 from .pipeline import Cascade
 from .request import Request
 
@@ -164,7 +164,7 @@ def check_asked(path: Path, said: dict[str, Any]) -> None:
         there = None
     if not isinstance(there, dict):
         raise ValueError(f"{path}: damaged; remove the folder and start again, or choose another one")
-    said = json.loads(json.dumps(said))
+    there, said = as_meant(there), as_meant(json.loads(json.dumps(said)))
     for key in said.keys() | there.keys():
         if said.get(key) != there.get(key):
             raise ValueError(

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from data.resize import RESIZE_VERSION
 from stages.bundle import Contract, find_bundle, first_error, read_sidecar, replace_text
 from stages.config import SampleConfig, Strict
+from stages.texts import as_text
 
 from .config import CascadeConfig, StageName
 
@@ -45,7 +46,7 @@ def write_manifest(config: CascadeConfig, folder: Path) -> None:
     check_folder(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=stage.sample) for name, stage in config.stages.items()}
-    replace_text(folder / MANIFEST, Manifest(name=config.name, stages=entries).model_dump_json(indent=2) + "\n")
+    replace_text(folder / MANIFEST, as_text(Manifest(name=config.name, stages=entries)))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -4,7 +4,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, cast
 
+from pydantic import ValidationError
 from torch import Tensor
+
+from stages.config import SampleConfig
+from stages.texts import as_values
 
 from .link import cut, with_settings
 from .pipeline import Cascade
@@ -42,7 +46,7 @@ def describe(
         link.name: {
             "bundle": link.sidecar.sha256,
             "nimg": link.sidecar.provenance.nimg,
-            "settings": link.settings.model_dump(mode="json"),
+            "settings": as_values(link.settings),
         }
         for link in with_settings(model.links, request.settings)
         if link.name in names
@@ -56,3 +60,19 @@ def describe_all(model: Cascade, request: Request, index: Sequence[int], stage: 
         return describe(model, request, index[0], stage=stage)
     said = describe(model, request, stage=stage) | {"batch": request.batch}
     return said if len(index) == request.total else said | {"pick": list(index)}
+
+
+def as_meant(said: dict[str, Any]) -> dict[str, Any]:
+    """The same with every setting, to be compared: what its version did not know yet has the value that means what it did."""
+    stages = said.get("stages")
+    if not isinstance(stages, dict):
+        return said
+    return said | {"stages": {name: _as_meant(stage) for name, stage in stages.items()}}
+
+
+def _as_meant(stage: Any) -> Any:
+    """As it stands where it is none of ours."""
+    try:
+        return stage | {"settings": SampleConfig.model_validate(stage["settings"]).model_dump(mode="json")}
+    except (ValidationError, LookupError, TypeError):
+        return stage

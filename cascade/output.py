@@ -22,7 +22,7 @@ from .chunk import per_chunk
 from .disk import disk_told
 from .events import Event, StageFinished
 from .lock import held
-from .metadata import describe, describe_all
+from .metadata import as_meant, describe, describe_all
 from .pictures import columns_for, grid, read_metadata, read_png, save_png
 from .pipeline import Cascade
 from .request import Request
@@ -292,7 +292,7 @@ def is_ours(path: Path) -> bool:
 
 def other_key(path: Path, said: dict[str, Any], free: Sequence[str] = FREE) -> str:
     """Of the metadata of a picture of ours the first that differs from `said`; "" where it is the same picture."""
-    there, now = read_metadata(path), json.loads(json.dumps(said))
+    there, now = as_meant(read_metadata(path)), as_meant(json.loads(json.dumps(said)))
     return next(
         (key for key in sorted(now.keys() | there.keys()) if key not in free and now.get(key) != there.get(key)), ""
     )

@@ -26,6 +26,7 @@ from .build import build_stage
 from .config import StageConfig, Strict, SuperResConfig
 from .nets.unet import fold_weights
 from .super_res import SuperResStage
+from .texts import as_text
 
 SIDECAR, WEIGHTS = "stage.json", "ema.safetensors"
 
@@ -100,7 +101,7 @@ def save_bundle(
             provenance=provenance,
             sha256=file_sha256(new / WEIGHTS),
         )
-        (new / SIDECAR).write_text(sidecar.model_dump_json(indent=2) + "\n")
+        (new / SIDECAR).write_text(as_text(sidecar))
         for path in (new / WEIGHTS, new / SIDECAR, new):
             sync(path)
     except Exception:

@@ -21,6 +21,7 @@ from data.streams import largest_divisor
 from ..build import build_stage
 from ..bundle import replace_text
 from ..config import StageConfig, TrainConfig
+from ..texts import as_values
 from .checkpoints import NAME, Checkpoints, nimg_of, read_object, write_json
 
 FREE_TO_CHANGE = {
@@ -94,14 +95,19 @@ class RunDir(Checkpoints):
             self._check(config, data, allow, nimg_of(checkpoint))
 
     def _check(self, config: StageConfig, data: str, allow: tuple[str, ...], nimg: int) -> None:
-        old, new = as_meant(self._recorded()), record(config, data)
+        old = self._recorded()
+        was = read_config(old)
+        if was is None:  # as another version meant it, which nobody knows
+            new = written(config, data)
+        else:
+            old, new = old | record(was, old.get("data")), record(config, data)
         changed = {
             key.removeprefix("config."): pair
             for key, pair in differences(old, new).items()
             if key.removeprefix("config.") not in FREE_TO_CHANGE and not key.startswith("config.sample.")
         }
         told = "; ".join(f"{key} was {a!r}, is {b!r}" for key, (a, b) in changed.items() if key not in allow)
-        if changed and (misfit := misfits(read_config(old), config)):
+        if changed and (misfit := misfits(was, config)):
             told = told or "; ".join(f"{key} was {a!r}, is {b!r}" for key, (a, b) in changed.items())
             raise ValueError(
                 f"{self.path} holds a run of another config: {told}; its checkpoints do not fit ({misfit}), which nothing can "
@@ -138,7 +144,7 @@ class RunDir(Checkpoints):
         self._write(config, data)
 
     def _write(self, config: StageConfig, data: str) -> None:
-        write_json(self.config, record(config, data))
+        write_json(self.config, written(config, data))
         write_json(self.path / "environment.json", environment())
 
     def cut_metrics(self, nimg: int) -> None:
@@ -156,9 +162,14 @@ class RunDir(Checkpoints):
             raise ValueError(f"{self.metrics}: {line[:40]!r} is no log line; remove that line") from None
 
 
-def record(config: StageConfig, data: str) -> dict[str, Any]:
-    """The content of config.json. data: the fingerprint of the shards."""
+def record(config: StageConfig, data: Any) -> dict[str, Any]:
+    """What a run is told apart by, every key of it. data: the fingerprint of the shards."""
     return {"config": config.model_dump(mode="json"), "data": data}
+
+
+def written(config: StageConfig, data: str) -> dict[str, Any]:
+    """The content of config.json."""
+    return {"config": as_values(config), "data": data}
 
 
 def read_config(content: Any) -> StageConfig | None:
@@ -167,12 +178,6 @@ def read_config(content: Any) -> StageConfig | None:
         return TypeAdapter(StageConfig).validate_python(content["config"], strict=False)
     except (ValidationError, KeyError, TypeError):
         return None
-
-
-def as_meant(stored: Any) -> Any:
-    """A config.json with the keys that its version did not have yet, at the values that mean what it did."""
-    config = read_config(stored)
-    return stored if config is None else stored | record(config, stored.get("data"))
 
 
 def misfits(old: StageConfig | None, new: StageConfig) -> str:

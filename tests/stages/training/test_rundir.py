@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
 from stages.bundle import replace_text
-from stages.config import CondConfig, StageConfig, TextConfig
+from stages.config import BaseConfig, CondConfig, StageConfig, TextConfig, TrainConfig
+from stages.texts import LATER
+from stages.training import rundir
 from stages.training.checkpoints import check_manifest, nimg_of
 from stages.training.rundir import RunDir
 from stages.training.threads import recorded
@@ -14,6 +17,22 @@ from tests.stages.killing import killed_everywhere
 from tests.stages.tiny import base_config
 
 DATA = "fingerprint-1"
+
+
+class LaterTrain(TrainConfig):
+    """Of a version that knows more keys."""
+
+    shake: Annotated[float, LATER] = 0.5
+    kind: Annotated[str, LATER] = "usual"
+
+
+class LaterConfig(BaseConfig):
+    train: LaterTrain = LaterTrain()
+
+
+def later_config(**train) -> LaterConfig:
+    values = base_config().model_dump()
+    return LaterConfig.model_validate(values | {"train": values["train"] | train})
 
 
 @pytest.fixture
@@ -174,6 +193,35 @@ class TestResume:
         other = text.model_copy(update={"text": text.text.model_copy(update={"packed_tokens": 16})})
         with pytest.raises(ValueError, match=r"cond\.text\.packed_tokens was 32, is 16"):
             self.reopen(run, config.model_copy(update={"cond": other}))
+
+    def test_a_new_key_with_a_default_refuses_no_old_run(self, run, monkeypatch):
+        """And while it has its default the text stays what it was; another value is refused, or allowed, by name."""
+        before = run.config.read_bytes()
+        monkeypatch.setattr(rundir, "StageConfig", LaterConfig)
+        self.reopen(run, later_config())
+        run.begin(later_config(), DATA, 8)
+        assert run.config.read_bytes() == before
+        with pytest.raises(
+            ValueError, match=r"holds a run of another config: train\.shake was 0\.5, is 0\.7; restore it"
+        ):
+            self.reopen(run, later_config(shake=0.7))
+        with pytest.raises(ValueError, match=r"config: train\.lr was 0\.03, is 0\.5; restore it"):
+            self.reopen(run, later_config(lr=0.5))
+        RunDir(run.path).open(later_config(shake=0.7), DATA, allow=("train.shake",))
+        run.begin(later_config(shake=0.7), DATA, 8)
+        told = json.loads(run.config.read_text())["config"]["train"]
+        assert (told["shake"], "kind" in told) == (0.7, False)
+        with pytest.raises(ValueError, match=r"train\.shake was 0\.7, is 0\.5"):
+            self.reopen(run, later_config())
+
+    def test_a_config_that_cannot_be_read_is_compared_as_it_stands(self, run, monkeypatch):
+        """What it says besides, or differently, is told; keys that nobody knew then are not."""
+        values = json.loads(run.config.read_text())
+        values["config"]["train"]["schedule"] = "stairs"
+        run.config.write_text(json.dumps(values))
+        monkeypatch.setattr(rundir, "StageConfig", LaterConfig)
+        with pytest.raises(ValueError, match=r"config: train\.schedule was 'stairs', is 'constant'; restore it"):
+            self.reopen(run, later_config())
 
     @pytest.mark.parametrize(
         ("config", "key", "why"),
