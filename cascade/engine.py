@@ -19,6 +19,7 @@ from stages.sampling import Ask
 
 from .chunk import Plan
 from .events import Cancelled, Event, Failed
+from .failures import code_of
 from .link import Link, Remote, chosen, sizes
 from .pipeline import Cascade
 from .request import Request
@@ -198,7 +199,7 @@ class Engine:
             why = f"its network was lost {LOSSES} times; try again later"
         log.error("stage %s: %s", name, why, exc_info=error)
         for ticket in {one.ticket for one in chosen}:
-            self._schedule.end(ticket, Failed(stage=name, message=f"stage {name}: {why}"))
+            self._schedule.end(ticket, Failed(stage=name, message=f"stage {name}: {why}", code=code_of(error)))
 
     def _wake(self) -> None:
         with self._changed:

@@ -6,6 +6,7 @@ Pictures are uint8 (b, c, h, w) on the CPU; `index` tells which images of the re
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -57,12 +58,18 @@ class Finished:
     nfe: int
 
 
+Code = Literal["not_finite", "out_of_memory", "network_lost", "internal"]
+"""not_finite: a network gave NaN or infinity. out_of_memory: not even one image fits. network_lost: the process that holds it went,
+several times. internal: a defect, whose traceback is in the log."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """The network gave no numbers, or the memory did not suffice. Nothing follows; other requests go on."""
+    """Sampling cannot go on. Nothing follows; other requests go on. message: for people; code: for programs."""
 
     stage: str
     message: str
+    code: Code = "internal"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from stages.sampling import Ask
 
 from .chunk import Chunk, Plan, paint
 from .events import Cancelled, Event, Failed, Finished, Preview
+from .failures import code_of
 from .link import Link
 from .stats import StageStats
 
@@ -258,7 +259,7 @@ class Schedule:
                 else "an error while sampling"
             )
             message = f"stage {stage}: {why}"
-        self.end(ticket, Failed(stage=stage, message=message))
+        self.end(ticket, Failed(stage=stage, message=message, code=code_of(error)))
 
     def end(self, ticket: Ticket, event: Event) -> None:
         """The last event of a request; what it held is free."""

@@ -147,7 +147,7 @@ class Writer:
                 job.state = entry.name = "finished" if last == self.cascade.names[-1] else "held"
                 data = {"stage": last} if entry.name == "held" else {"num": event.num, "nfe": event.nfe}
             case Failed():
-                code = "out_of_memory" if "out of memory" in event.message else "sampling_failed"
+                code = "out_of_memory" if event.code == "out_of_memory" else "sampling_failed"
                 job.state, data = "failed", {"code": code, "message": event.message, "stage": event.stage}
             case Cancelled():
                 job.state = "cancelled"
@@ -195,7 +195,10 @@ def picture_url(job: str, stage: str, k: int) -> str:
 
 def told(error: OSError | sqlite3.Error) -> tuple[str, str]:
     """(code, message) for users."""
-    is_full = "full" in str(error) if isinstance(error, sqlite3.Error) else error.errno in FULL
+    if isinstance(error, sqlite3.Error):
+        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # the module's own have none
+    else:
+        is_full = error.errno in FULL
     if is_full:
         return "storage_full", "no space is left for pictures; remove some, or ask who runs this server"
     return "storage_failed", f"pictures cannot be stored ({type(error).__name__})"

@@ -248,6 +248,7 @@ def test_fault51_a_single_image_without_room_fails_alone(networks, monkeypatch):
     wide, usual = run(engine, Request(size=(32, 64)), Request())
     assert isinstance(wide[-1], Failed)
     assert "stage sr_32: out of memory for a single image" in wide[-1].message
+    assert wide[-1].code == "out_of_memory"
     assert isinstance(usual[-1], Finished)
     assert {stats.batch for stats in engine.stages.values()} == {16}  # who asks for usual sizes is served as before
 
@@ -260,6 +261,7 @@ def test_fault51_out_of_memory_between_calls_fails_its_request_by_name(networks,
     events = run(Engine(networks), Request())[0]
     assert isinstance(events[-1], Failed)
     assert "out of memory" in events[-1].message
+    assert events[-1].code == "out_of_memory"
 
 
 def test_rows_of_a_call_go_with_the_area(networks, monkeypatch):
@@ -306,6 +308,7 @@ def test_fault52_nan_fails_its_request_and_no_other(networks, monkeypatch):
     bad, good = run(Engine(networks), Request(labels=(2,)), Request(labels=(1,)))
     assert isinstance(bad[-1], Failed)
     assert "stage base_8: NaN or infinity in x0_hat at call 1 of 4" in bad[-1].message
+    assert bad[-1].code == "not_finite"
     assert not any(isinstance(e, Preview | StageFinished) for e in bad)
     assert isinstance(good[-1], Finished)
 
@@ -359,7 +362,7 @@ def test_a_sampler_that_raises_fails_its_request_only(networks, monkeypatch, cal
 
     monkeypatch.setitem(SAMPLERS, "heun", broken)
     wrong, right = run(Engine(networks), Request(num=5, settings={"base_8": {"sampler": "heun"}}), Request(num=2))
-    assert wrong[-1] == Failed(stage="base_8", message="stage base_8: an error while sampling")
+    assert wrong[-1] == Failed(stage="base_8", message="stage base_8: an error while sampling", code="internal")
     assert isinstance(right[-1], Finished)
 
 
@@ -528,7 +531,8 @@ class TestThreads:
             engine.submit(Request(), events.append)
             engine.submit(Request(last="base_8"), short.append)
             engine.stop(drain_s=60)
-        assert events[-1] == Failed(stage="sr_16", message="stage sr_16: its network was lost 3 times; try again later")
+        why = "stage sr_16: its network was lost 3 times; try again later"
+        assert events[-1] == Failed(stage="sr_16", message=why, code="network_lost")
         assert isinstance(short[-1], Finished)
 
     def test_prepared_in_the_threads_that_tick(self, networks):

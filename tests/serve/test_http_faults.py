@@ -259,7 +259,7 @@ def test_fault52_nan_in_a_network(serve):
     job = serving.client.start(settings=bad)["id"]
     name, said = serving.client.events(job)[-1][1:]
     assert name == "failed"
-    assert said["stage"] == "base_16"
+    assert (said["stage"], said["code"]) == ("base_16", "sampling_failed")
     assert "NaN" in said["message"]
     assert "call 1 of 10" in said["message"]
     assert [serving.client.finish(each) for each in good] == ["finished"] * 3
