@@ -18,7 +18,6 @@ from torch import Tensor
 
 from data.batch import to_float, to_uint8
 from data.bounds import TooMuchError, check_png_head
-from data.cli import one_line
 from data.decode import check_file, load_image, to_array
 from data.resize import downsample
 
@@ -43,22 +42,29 @@ def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
 def read_metadata(path: Path) -> dict[str, Any]:
     """What `save_png` wrote. Raises ValueError where there is none, or a damaged one, OSError."""
     check_file(path, MAX_PNG)
-    if path.stat().st_size:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            try:
-                check_png_head(content)
-            except TooMuchError as error:
-                raise ValueError(f"{path}: {error}") from None
+    if not path.stat().st_size:
+        raise _foreign(path, "it is empty")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            check_png_head(content)
+        except TooMuchError as error:
+            raise ValueError(f"{path}: {error}") from None
     try:
         with Image.open(path, formats=("PNG",)) as image:
             text = image.info.get(METADATA_KEY)
-    except OSError:
-        raise
     except Exception as error:  # whatever a decoder raises about foreign bytes is one kind of fault
-        raise ValueError(f"{path}: no PNG that can be read ({one_line(error)})") from None
+        if isinstance(error, OSError) and error.errno:  # of the disk
+            raise
+        raise _foreign(path, "it is of another kind, or damaged") from None
     if text is None:
         raise ValueError(f"{path}: no {METADATA_KEY!r} text in it; sample.py did not write it, or it was saved again")
     return parse_metadata(text, path)
+
+
+def _foreign(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"{path}: no PNG that can be read ({why}); name one that sample.py wrote, or the .json beside one in a shard"
+    )
 
 
 def parse_metadata(text: str | bytes, path: Path) -> dict[str, Any]:

@@ -528,6 +528,9 @@ def test_an_empty_value_is_no_folder(refused, small, words):
         (("--pick", "16"), "pick 16 is out of range; 0 to 15 are there"),
         (("--pick", "3,3"), "pick [3, 3] names an image twice"),
         (("--again", "LOW"), "low.png: no 'cascade' text in it; sample.py did not write it"),
+        (("--again", "TEXT"), "text.png: no PNG that can be read (it is of another kind, or damaged); name one that"),
+        (("--again", "VOID"), "void.png: no PNG that can be read (it is empty); name one that sample.py wrote, or the"),
+        (("--again", "CUT"), "cut.png: no PNG that can be read (it is of another kind, or damaged); name one"),
         (
             ("--out", "x" * 250 + ".png"),
             "would be 256 bytes long, at most 255 are allowed: the name is too long; choose",
@@ -556,9 +559,13 @@ def test_sampling_refuses(refused, trained, tmp_path, monkeypatch, arguments, me
     (tmp_path / "text.png").write_text("no picture")
     picture(tmp_path / "small.png", 7)
     picture(tmp_path / "low.png", 8)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "low.png").read_bytes()[:20])
+    (tmp_path / "void.png").touch()
     (tmp_path / "empty").mkdir()
     names = {
         "EMPTY": "empty",
+        "VOID": "void.png",
+        "CUT": "cut.png",
         "SMALL": "small.png",
         "TEXT": "text.png",
         "LOW": "low.png",
@@ -568,7 +575,7 @@ def test_sampling_refuses(refused, trained, tmp_path, monkeypatch, arguments, me
     defaults = [] if "--cascade" in arguments else ["--cascade", trained]
     defaults += [] if "--out" in arguments else ["--out", "new/out.png"]
     assert message in refused(sample.main, *defaults, *given)
-    assert files(tmp_path) == ["low.png", "small.png", "text.png"]
+    assert files(tmp_path) == ["cut.png", "low.png", "small.png", "text.png", "void.png"]
     assert not (tmp_path / "new").exists()
 
 

@@ -102,7 +102,7 @@ def main(
         on_gpu = any(each.startswith("cuda") for each in (*devices, *placed.values()))
         if model.conditions.text:
             model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
-        disk = Store(store, max_bytes=store_mb << 20, keep_s=keep_h * 3600)
+        disk = Store(store, max_bytes=store_mb << 20, spare_bytes=limits.free_bytes, keep_s=keep_h * 3600)
         prepare, buckets = preparing(compile_, on_gpu=on_gpu)
         log.info("%s on %s: measuring how many images a call should have", name, ", ".join(devices))
         engine = Engine(model, *replicas, prepare=prepare, buckets=buckets, max_waiting=max_waiting)

@@ -55,8 +55,14 @@ class Replica:
         from .store import Store
 
         folder = Path(store) / f"replica-{number}"
-        disk = Store(folder, max_bytes=store_mb << 20, keep_s=keep_h * 3600, wait_s=STORE_S)
         logs.start(as_json=log_json)
+        disk = Store(
+            folder,
+            max_bytes=store_mb << 20,
+            spare_bytes=limits.free_bytes,
+            keep_s=keep_h * 3600,
+            wait_s=STORE_S,
+        )
         torch.set_flush_denormal(True)
         device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
         model = Cascade.load(cascade, device=device, elsewhere=stages, precision=precision, download=download)

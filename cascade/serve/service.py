@@ -32,6 +32,7 @@ from .writer import Check, Writer, told
 
 log = logging.getLogger("cascade.serve")
 KEEPER_S = 0.25
+RECORD_BYTES = 1 << 20  # of a new job in the index
 DRAINING = 20  # turns of the keeper between lines of the log
 
 
@@ -102,6 +103,7 @@ class Service:
         about.job = row.id
         job = Job(row, request=request, marks=marks, write=self.writer.put, about=replace(about))
         self.store.limit(owner, share.store_mb and share.store_mb << 20)
+        self._make_room()
         with self._lock:
             self._check_room(owner)
             self._open[job.id] = job
@@ -130,6 +132,7 @@ class Service:
             raise Refused(503, "shutting_down", "the server is shutting down; try again later", retry_after=30)
         share = self.share(owner)
         self.rate.take(owner, share.jobs_per_min)
+        self._make_room()
         with self._lock:
             self._check_room(owner)
         try:
@@ -144,6 +147,12 @@ class Service:
         """For one more stream. Raises Refused."""
         most = None if owner == NOBODY else self.share(owner).streams or self.limits.key_streams
         return self.streams.reserve(owner, most)
+
+    def _make_room(self) -> None:
+        """Where others fill the disk, before anyone is refused."""
+        nearly = self.limits.free_bytes + RECORD_BYTES
+        if self.store.free_bytes < nearly and (gone := self.writer.make_room()):
+            log.warning("others fill the disk: the pictures of %d jobs, the oldest, made room", gone)
 
     def _check_room(self, owner: str) -> None:
         open_jobs = self.share(owner).open_jobs or self.limits.open_jobs

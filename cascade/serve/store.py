@@ -2,13 +2,14 @@
 
 What was committed survives kill -9: a file is renamed into place before the index knows it, and files that the index does not know
 are removed at the next start. Of each owner the oldest ended jobs expire first, by age or where the bytes are needed, which nobody
-takes from an owner who has less than an equal part; a tombstone tells 410 from 404. No other user of the machine can read what is
-here. Every method may be called from any thread.
+takes from an owner who has less than an equal part; a tombstone tells 410 from 404. The disk bounds them, too: where others fill
+it, these make room. No other user of the machine can read what is here. Every method may be called from any thread.
 """
 
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -23,6 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+log = logging.getLogger("cascade.serve")
 
 SCHEMA = """
 create table if not exists jobs (
@@ -45,6 +48,8 @@ EXPIRED = "expired"
 TOMBSTONES = 10_000  # of one owner
 THERE = "state != 'expired' and state in ('held', 'finished', 'failed', 'cancelled')"
 OURS = re.compile(r"[\w-]{24}(-[0-9a-f]{16})?\.png|\.\d+\.\d+\.part")  # nothing else is removed
+PART_OF_DISK = 0.9  # of what the disk has room for; open jobs go beyond, and the index is larger than what it says
+SETTLE_S = 10.0  # some file systems tell so late that a file has gone
 AFTER_CRASH = 1_000_000  # added to the last id: a client may have seen previews, whose ids were not kept
 
 
@@ -62,6 +67,8 @@ class JobRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureRow:
+    """bytes: what it takes of the disk."""
+
     stage: str
     k: int
     file: str
@@ -76,10 +83,19 @@ class PictureRow:
 
 
 class Store:
-    """max_bytes: of all pictures together. keep_s: an ended job's pictures live so long. wait_s: for another server to leave."""
+    """max_bytes: of all pictures together, on a disk that has room for them and `spare_bytes` more. keep_s: an ended job's pictures
+    live so long. wait_s: for another server to leave."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = 2 << 30, keep_s: float = 7 * 86400.0, wait_s: float = 0.0):
-        self.folder, self.max_bytes, self.keep_s = folder, max_bytes, keep_s
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int = 2 << 30,
+        spare_bytes: int = 0,
+        keep_s: float = 7 * 86400.0,
+        wait_s: float = 0.0,
+    ):
+        self.folder, self.max_bytes, self.spare_bytes, self.keep_s = folder, max_bytes, spare_bytes, keep_s
         self.pictures_dir = folder / "pictures"
         _keep_private(folder)
         self._hold = _hold(folder, wait_s)
@@ -93,9 +109,28 @@ class Store:
             self._db.executescript(SCHEMA)
             self._recover()
             self._bytes = self._sum()
+            self._measure()
         except sqlite3.Error as error:
             self._hold.close()
             raise ValueError(f"--store {folder}: index.sqlite: {error}; choose another folder") from None
+        if self._bound < max_bytes:
+            log.warning(
+                "store: %d MB of the %d MB that are allowed it: the disk has no more, of which %d MB stay free",
+                self._bound >> 20, max_bytes >> 20, spare_bytes >> 20,
+            )  # fmt: skip
+
+    def _measure(self) -> None:
+        """How much of the disk there is for pictures."""
+        self._room, self._measured, self._has_dropped = (
+            self.num_bytes + self.free_bytes - self.spare_bytes,
+            time.monotonic(),
+            False,
+        )
+
+    @property
+    def _bound(self) -> int:
+        """Of all pictures together, as last measured."""
+        return min(self.max_bytes, max(0, int(self._room * PART_OF_DISK)))
 
     def _recover(self) -> None:
         """After a crash: jobs that ran have failed, files that nobody knows are removed, rows without a file too."""
@@ -106,10 +141,16 @@ class Store:
                 self._add_event(db, row["id"], last + AFTER_CRASH, "failed", said)
                 db.execute("update jobs set state = 'failed' where id = ?", (row["id"],))
             known = {row["file"] for row in db.execute("select file from pictures")}
-            there = {path.name for path in self.pictures_dir.iterdir() if OURS.fullmatch(path.name) and path.is_file()}
-            for name in there - known:
+            there = {
+                each.name: each
+                for each in os.scandir(self.pictures_dir)
+                if OURS.fullmatch(each.name) and each.is_file()
+            }
+            for name in there.keys() - known:
                 (self.pictures_dir / name).unlink(missing_ok=True)
-            db.executemany("delete from pictures where file = ?", [(name,) for name in known - there])
+            db.executemany("delete from pictures where file = ?", [(name,) for name in known - there.keys()])
+            taken = ((_taken(there[name].stat()), name) for name in known & there.keys())
+            db.executemany("update pictures set bytes = ?1 where file = ?2 and bytes != ?1", taken)
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -201,17 +242,16 @@ class Store:
         try:
             save(path)
             path.chmod(0o600)
-            content = path.read_bytes()
-            length = len(content)
-            path = path.rename(path.with_stem(f"{path.stem}-{_digest(content)}"))
+            path = path.rename(path.with_stem(f"{path.stem}-{_digest(path.read_bytes())}"))
+            num_bytes = _taken(path.stat())
             with self._change() as db:
                 db.execute(
-                    "insert into pictures values (?, ?, ?, ?, ?, ?, ?)", (job, stage, k, path.name, length, *size)
+                    "insert into pictures values (?, ?, ?, ?, ?, ?, ?)", (job, stage, k, path.name, num_bytes, *size)
                 )
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        self._count(self._owner(job), length)
+        self._count(self._owner(job), num_bytes)
 
     def find(self, job: str, owner: str) -> JobRow | None:
         rows = self._rows("select * from jobs where id = ? and owner = ?", job, owner)
@@ -245,6 +285,9 @@ class Store:
         """Drops what is too old, and the oldest of who has too much until the bytes suffice, first of the owner who has just
         written; how many jobs that were."""
         dropped = 0
+        with self._lock:
+            if not self._has_dropped or time.monotonic() - self._measured >= SETTLE_S:
+                self._measure()
         while job := self._too_old() or self._too_much(writer):
             self.drop(job)
             dropped += 1
@@ -256,15 +299,21 @@ class Store:
 
     def _too_much(self, writer: str | None) -> str | None:
         with self._lock:
-            has = +self._bytes
-            above = [owner for owner in has if has[owner] > self._most.get(owner, self.max_bytes)]
-            if has.total() > self.max_bytes:
-                above += [owner for owner in has if has[owner] > self.max_bytes // len(has)]
+            has, most = +self._bytes, self._bound or self.max_bytes  # all of ours would not make room: it stays
+            above = [owner for owner in has if has[owner] > self._most.get(owner, most)]
+            if has.total() > most:
+                above += [owner for owner in has if has[owner] > most // len(has)]
         for owner in sorted(above, key=lambda each: (each != writer, -has[each])):
             rows = self._rows(f"select id from jobs where owner = ? and {THERE} order by created limit 1", owner)
             if rows:
                 return rows[0]["id"]
         return None
+
+    def is_beyond_disk(self, owner: str) -> bool:
+        """Whether open jobs hold more than the disk has room for, and this owner more than an equal part of that."""
+        with self._lock:
+            has = +self._bytes
+            return 0 < self._bound < self.max_bytes and has.total() > self._bound < has[owner] * len(has)
 
     def drop(self, job: str) -> None:
         """What there is of an ended job."""
@@ -282,6 +331,7 @@ class Store:
                 (owner, EXPIRED, owner, EXPIRED, TOMBSTONES),
             )
         self._count(owner, -length - sum(row["bytes"] for row in gone))
+        self._has_dropped = True
         for row in gone:
             (self.pictures_dir / row["file"]).unlink(missing_ok=True)
 
@@ -319,6 +369,11 @@ def _hold(folder: Path, wait_s: float) -> IO[str]:
                 lock.close()
                 raise ValueError(f"--store {folder}: another server uses it; choose another folder") from None
         time.sleep(0.1)
+
+
+def _taken(about: os.stat_result) -> int:
+    """Bytes of the disk: a small file takes whole blocks."""
+    return max(about.st_size, about.st_blocks * 512)
 
 
 def _digest(content: bytes) -> str:

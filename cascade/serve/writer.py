@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from queue import Empty
 
 from torch import Tensor
@@ -170,35 +171,50 @@ class Writer:
         assert job.request is not None
         asked = replace(job.request, settings=job.row.request["settings"])  # of the stages before, too
         told = []
+        self.make_room(job.row.owner)
+        if self.store.is_beyond_disk(job.row.owner):
+            raise OSError(errno.ENOSPC, "the rest of the disk is for others")
         for image, k in zip(event.images, event.index, strict=True):
             height, width = image.shape[-2:]
             metadata = describe(
                 self.cascade, asked, k, stage="" if event.stage == self.cascade.names[-1] else event.stage
             )
             save = partial(save_png, image, metadata=metadata)
-            self.store.add_picture(job.id, event.stage, k, (width, height), save)
+            self._add_picture(job, event.stage, k, (width, height), save)
             told.append({"k": k, "url": picture_url(job.id, event.stage, k), "width": width, "height": height})
         self.make_room(job.row.owner)
         return told
 
-    def make_room(self, owner: str | None = None) -> None:
-        """What is too old or too much goes. owner: who has just written."""
+    def _add_picture(self, job: Job, stage: str, k: int, size: tuple[int, int], save: Callable[[Path], None]) -> None:
+        """Where others have filled the disk old ones make room, once."""
         try:
-            self.store.expire(owner)
+            self.store.add_picture(job.id, stage, k, size, save)
+        except (OSError, sqlite3.Error) as error:
+            if not is_full(error) or not self.make_room(job.row.owner):
+                raise
+            self.store.add_picture(job.id, stage, k, size, save)
+
+    def make_room(self, owner: str | None = None) -> int:
+        """What is too old or too much goes; how many jobs that were. owner: who has just written."""
+        try:
+            return self.store.expire(owner)
         except (OSError, sqlite3.Error) as error:
             log.error("old pictures cannot be removed: %s", error)
+            return 0
 
 
 def picture_url(job: str, stage: str, k: int) -> str:
     return f"/v1/jobs/{job}/stages/{stage}/{k}.png"
 
 
+def is_full(error: OSError | sqlite3.Error) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # the module's own have none
+    return error.errno in FULL
+
+
 def told(error: OSError | sqlite3.Error) -> tuple[str, str]:
     """(code, message) for users."""
-    if isinstance(error, sqlite3.Error):
-        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # the module's own have none
-    else:
-        is_full = error.errno in FULL
-    if is_full:
+    if is_full(error):
         return "storage_full", "no space is left for pictures; remove some, or ask who runs this server"
     return "storage_failed", f"pictures cannot be stored ({type(error).__name__})"

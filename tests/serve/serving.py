@@ -103,6 +103,7 @@ class Serving:
         check: Callable[[torch.Tensor], bool] | None = None,
         max_waiting: int = 512,
         max_bytes: int = 1 << 30,
+        store: type[Store] = Store,
         keep_s: float = 7 * 86400.0,
         hosts: frozenset[str] = LOOPBACK,
         origins: frozenset[Origin] = frozenset(),
@@ -111,7 +112,8 @@ class Serving:
         host: str = "127.0.0.1",
     ):
         self.engine = Engine(cascade, max_waiting=max_waiting).start()
-        self.store = Store(folder, max_bytes=max_bytes, keep_s=keep_s)
+        spare_bytes = (limits or Limits()).free_bytes
+        self.store = store(folder, max_bytes=max_bytes, spare_bytes=spare_bytes, keep_s=keep_s)
         self.service = Service(self.engine, self.store, name="emoji_tiny", limits=limits, check=check)
         self.socket = listen(host, 0)
         self.port = self.socket.getsockname()[1]

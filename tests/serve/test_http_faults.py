@@ -425,7 +425,7 @@ def test_an_expired_hold(serve):
     answer = serving.client.post(f"{held['url']}/refine", json={"from": "base_16"})
     assert answer.status_code == 410
     assert serving.client.get(newest["stages"][1]["urls"][0]).status_code == 200
-    on_disk = sum(path.stat().st_size for path in serving.store.pictures_dir.iterdir())
+    on_disk = sum(path.stat().st_blocks * 512 for path in serving.store.pictures_dir.iterdir())
     assert on_disk < serving.store.num_bytes == serving.store._sum().total()  # what the index says of them counts, too
     listed = [job["id"] for job in serving.client.get("/v1/jobs").json()["jobs"]]
     assert newest["id"] in listed

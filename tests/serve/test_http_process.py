@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.data import bombs
-from tests.serve.serving import FEW, MANY, ROOT, Child, b64, until
+from tests.serve.serving import FEW, MANY, ROOT, WAIT_S, Child, Client, b64, until
 
 SLOW = {"base_16": {"num_steps": 100, "sampler": "heun"}, "sr_64": {"num_steps": 100, "sampler": "heun"}}
 
@@ -233,25 +233,63 @@ def test_kill_9_at_any_moment(child):
 @pytest.mark.matrix
 @pytest.mark.parametrize("free_mb", [32, 0])
 def test_a_full_disk(child, tmp_path, free_mb: int):
-    """A real small file system. New jobs are refused with 507 while 32 MB are left; with nothing left, a job that runs ends in
-    `storage_full`. The server lives on and holds no half picture."""
-    store = tmp_path / "small"
+    """A real small file system, smaller than --store-mb. Who floods it loses his own oldest pictures; nobody is refused, another
+    keeps his. Where others fill the disk, the pictures of who has most make room; where they fill all of it: 507, or jobs that run
+    end in `storage_full`. The server lives on and holds no half picture."""
+    store, keys = tmp_path / "small", tmp_path / "keys"
     store.mkdir()
-    script = f'mount -t tmpfs -o size={free_mb + 2}m none "{store}" && exec "$@"'
-    server: Child = child("--free-mb", str(free_mb), store=store, before=("unshare", "-Urm", "sh", "-c", script, "sh"))
-    codes: set[str] = set()
-    for k in range(60):
-        answer = server.client.post("/v1/jobs", json={"prompts": ["x"], "num": 32, "settings": FEW, "seed": k})
-        if answer.status_code != 202:
-            assert answer.status_code == 507
-            codes.add(server.client.error(answer))
-            break
-        said = server.client.events(answer.json()["id"])[-1]
-        codes |= {said[2]["code"]} if said[1] == "failed" else set()
-    assert codes == {"storage_full"}
-    assert server.client.get("/healthz").text == "ok"
-    for path in Path(f"/proc/{server.process.pid}/root{store}/pictures").iterdir():
-        assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
+    keys.write_text(f"alice: {'a' * 16}\nbob: {'b' * 16}\n")
+    script = f'mount -t tmpfs -o size={free_mb + 8}m none "{store}" && exec "$@"'
+    server: Child = child(
+        "--free-mb",
+        str(free_mb),
+        "--keys",
+        str(keys),
+        store=store,
+        before=("unshare", "-Urm", "sh", "-c", script, "sh"),
+    )
+    assert (
+        f"MB of the 2048 MB that are allowed it: the disk has no more, of which {free_mb} MB stay"
+        in server.log.read_text()
+    )
+    disk = Path(f"/proc/{server.process.pid}/root{store}")
+    with (
+        Client(base_url=server.url, timeout=WAIT_S, headers={"x-api-key": "a" * 16}) as alice,
+        Client(base_url=server.url, timeout=WAIT_S, headers={"x-api-key": "b" * 16}) as bob,
+    ):
+        kept = bob.run()["stages"][1]["urls"][0]
+        jobs: list[str] = []
+        while not jobs or alice.get(jobs[0]).status_code == 200:
+            assert len(jobs) < 60
+            jobs += [alice.start(num=32, seed=len(jobs) + k)["url"] for k in range(2)]
+            assert [alice.finish(url.split("/")[-1]) for url in jobs[-2:]] == ["finished"] * 2
+        assert bob.run()["state"] == "finished"
+        assert bob.get(kept).status_code == 200
+
+        if free_mb:
+            space = os.statvfs(disk)
+            (disk / "other").write_bytes(bytes(space.f_bavail * space.f_frsize - (free_mb << 20) + (1 << 20)))
+            until(lambda: bob.post("/v1/jobs", json={"prompts": ["x"], "settings": FEW}).status_code == 202)
+            assert bob.get(kept).status_code == 200
+
+        with contextlib.suppress(OSError), (disk / "more").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+        codes = set()
+        for k in range(3):
+            answer = alice.post("/v1/jobs", json={"prompts": ["x"], "num": 32, "settings": FEW, "seed": k})
+            if answer.status_code == 202:
+                said = alice.events(answer.json()["id"])[-1]
+                codes |= {said[2]["code"]} if said[1] == "failed" else set()
+            else:
+                assert answer.status_code == 507
+                codes.add(alice.error(answer))
+        assert codes == {"storage_full"} if free_mb else codes <= {"storage_full"}
+        assert server.client.get("/healthz").text == "ok"
+        for path in (disk / "pictures").iterdir():
+            assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
+        (disk / "more").unlink()
+        assert bob.run()["state"] == "finished"
 
 
 @pytest.mark.matrix
