@@ -14,7 +14,7 @@ from cascade.events import Preview
 from .jobs import Data, Job
 from .limits import Pace, Refused
 from .sse import PREVIEW_EVERY_S, Told, follow, frame
-from .store import ENDED
+from .states import ENDED
 from .views import mounted
 
 MOST = 256  # jobs of a stream

@@ -11,15 +11,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from cascade.engine import Ticket
 from cascade.events import Cancelled, Event, Failed, Finished, Preview, StageFinished, StageStarted
 from cascade.request import Request
 
 from .logs import About
-from .store import ENDED, JobRow
+from .states import ENDED, End, Failure, State, moved
+from .store import JobRow
 
 Data = dict[str, Any]
 
@@ -69,7 +70,8 @@ class Bell:
 
 
 class Job:
-    """row: as stored. marks: after so many previews of an image one is kept as a milestone `partial`."""
+    """row: as stored at first. failure: why it has failed, or will when the engine has let go of it. marks: after so many previews
+    of an image one is kept as a milestone `partial`."""
 
     def __init__(
         self,
@@ -80,16 +82,17 @@ class Job:
         write: Callable[["Job", Entry, Event], None] | None = None,
         about: About | None = None,
     ):
-        self.row, self.id, self.state, self.request = row, row.id, row.state, request
+        self.row, self.id, self.request = row, row.id, request
         self.about = about or About(job=row.id)  # for the log
         self.ticket: Ticket | None = None
-        self.broken: Data | None = None  # why its pictures could not be kept
+        self.failure: Failure | None = None
         self.began = time.monotonic()
         self.first_preview_s: float | None = None
         self.left_at: float | None = None  # when the last watcher went
         self._write, self._marks = write, marks
         self._seen: Counter[tuple[int, ...]] = Counter()  # previews of each chunk
         self._lock = threading.Lock()
+        self._state: State = row.state
         self._log: list[Entry] = []
         self._slots: dict[tuple[str, tuple[int, ...]], Entry] = {}
         self._last_id = 0
@@ -101,26 +104,46 @@ class Job:
     @classmethod
     def replay(cls, row: JobRow, events: list[tuple[int, str, Data]]) -> "Job":
         """A job that ended, as the store knows it."""
-        job = cls(row)
-        job._log = [Entry(number, name, data) for number, name, data in events]
-        last = job._last_id = max((number for number, _, _ in events), default=0)
+        last = max((number for number, _, _ in events), default=0)
         if row.state not in ENDED or not events or events[-1][1] not in ENDED:  # the disk was full when it ended
             lost = {"code": "lost", "message": "the end of this job could not be recorded; start it again"}
-            job._log.append(Entry(last + 1, "failed", lost))
-            job.state, job._last_id = "failed", last + 1
+            row, last = replace(row, state="failed"), last + 1
+            events = [*events, (last, "failed", lost)]
+        job = cls(row)
+        job._log, job._last_id = [Entry(number, name, data) for number, name, data in events], last
         return job
+
+    @property
+    def state(self) -> State:
+        return self._state
 
     @property
     def has_ended(self) -> bool:
         """Whether the last milestone is there to be read."""
         with self._lock:
-            return bool(self._log) and self._log[-1].name in ENDED and self._log[-1].data is not None
+            return self._state in ENDED
 
-    @property
-    def last_data(self) -> Data:
-        """Of the last milestone."""
+    def begin(self) -> bool:
+        """A stage has started; whether it is the first."""
+        is_first = self._state == "queued"
+        if is_first:
+            self._state = moved(self._state, "running")
+        return is_first
+
+    def fail(self, code: str, message: str) -> Failure:
+        """From any thread: it will end in `failed`, whatever the engine still says. Gives the reason, which is the first one."""
         with self._lock:
-            return (self._log[-1].data or {}) if self._log else {}
+            self.failure = failure = self.failure or {"code": code, "message": message}
+        self.cancel()
+        return failure
+
+    def end(self, entry: Entry, state: End, data: Data) -> None:
+        """Its last milestone, which can be read from now on."""
+        with self._lock:
+            if state == "failed":
+                self.failure = cast(Failure, data)
+            self._state = moved(self._state, state)
+            entry.name, entry.data = state, data
 
     def listen(self, event: Event) -> None:
         """In the engine's thread: returns at once."""

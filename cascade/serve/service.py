@@ -26,9 +26,10 @@ from .limits import NOBODY, Limits, Memory, Pace, Place, Rate, Refused, Streams
 from .metrics import Metrics
 from .previews import partial_marks, preview_data, time_left
 from .refine import refined, settings_over
-from .store import EXPIRED, JobRow, PictureRow, Store
+from .states import EXPIRED
+from .store import JobRow, PictureRow, Store
 from .views import history, job_data
-from .writer import Check, Writer, told
+from .writer import REFUSED, Check, Writer, told
 
 log = logging.getLogger("cascade.serve")
 KEEPER_S = 0.25
@@ -253,7 +254,7 @@ class Service:
         said = job_data(row, job.state if job else row.state, self.store.pictures(row.id))
         if said["state"] == "failed":
             events = reversed(self.store.events(row.id))
-            said["error"] = next((data for _, name, data in events if name == "failed"), job and job.broken)
+            said["error"] = job.failure if job else next((data for _, name, data in events if name == "failed"), None)
         return said
 
     def allowed(self, job: Job, event: Preview) -> Tensor | None:
@@ -261,8 +262,7 @@ class Service:
         images = event.images
         if self.writer.allows(images):
             return images
-        job.broken = {"code": "refused_content", "message": "a picture was refused by the filter"}
-        job.cancel()
+        job.fail(*REFUSED)
         return None
 
     def preview(self, job: Job, event: Preview) -> Data:
@@ -276,7 +276,7 @@ class Service:
     def _ended(self, job: Job) -> None:
         """In the writer's thread."""
         spent_s = time.monotonic() - job.began
-        code = job.last_data.get("code", "")
+        code = job.failure["code"] if job.failure and job.state == "failed" else ""
         said = {"state": job.state, "seconds": round(spent_s, 3), "images": len(job.row.request["index"])}
         log.info(
             "job %s: %d images, %.2f s%s", job.state, said["images"], spent_s, f", {code}" if code else "",

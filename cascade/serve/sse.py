@@ -23,7 +23,7 @@ from cascade.events import Preview
 from .jobs import Job
 from .limits import Limits, Pace
 from .reads import disconnected
-from .store import ENDED
+from .states import ENDED
 from .views import mounted
 
 PREVIEW_EVERY_S = 0.08  # of one stream; faster than eyes and not worth the encoding

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from .states import EXPIRED, State
+
 log = logging.getLogger("cascade.serve")
 
 SCHEMA = """
@@ -43,8 +45,6 @@ create table if not exists events (
     job text not null, id integer not null, name text not null, data text not null, primary key (job, id)
 );
 """
-ENDED = ("held", "finished", "failed", "cancelled")
-EXPIRED = "expired"
 TOMBSTONES = 10_000  # of one owner
 THERE = "state != 'expired' and state in ('held', 'finished', 'failed', 'cancelled')"
 OURS = re.compile(r"[\w-]{24}(-[0-9a-f]{16})?\.png|\.\d+\.\d+\.part")  # nothing else is removed
@@ -59,7 +59,7 @@ class JobRow:
 
     id: str
     owner: str
-    state: str
+    state: State
     created: float
     parent: str
     request: dict[str, Any]
@@ -223,7 +223,7 @@ class Store:
     def _owner(self, job: str) -> str:
         return next((row["owner"] for row in self._rows("select owner from jobs where id = ?", job)), "")
 
-    def add_event(self, job: str, number: int, name: str, data: dict[str, Any], *, state: str) -> None:
+    def add_event(self, job: str, number: int, name: str, data: dict[str, Any], *, state: State) -> None:
         """A milestone, and the state that it brings."""
         with self._change() as db:
             length = self._add_event(db, job, number, name, data)

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from .jobs import Data, Job
 from .limits import Refused
+from .states import Failure, State
 from .store import JobRow, PictureRow
 from .writer import picture_url
 
@@ -36,14 +37,6 @@ class ErrorBody(TypedDict):
     error: Error
 
 
-class Failure(TypedDict):
-    """Why a job failed."""
-
-    code: str
-    message: str
-    stage: NotRequired[str]
-
-
 class StageView(TypedDict):
     """done: numbers of the pictures that are there, urls: where."""
 
@@ -57,7 +50,7 @@ class JobView(TypedDict):
     """until: the stage it holds after, "" for the last one. size: [width, height]. images: their numbers."""
 
     id: str
-    state: Literal["queued", "running", "held", "finished", "failed", "cancelled", "expired"]
+    state: State
     created: float
     parent: str | None
     prompts: list[str]
@@ -132,7 +125,7 @@ def accepted(job: Job, stages: list[str], root_path: str) -> Accepted:
     }  # fmt: skip
 
 
-def job_data(row: JobRow, state: str, pictures: Sequence[PictureRow]) -> Data:
+def job_data(row: JobRow, state: State, pictures: Sequence[PictureRow]) -> Data:
     """From what is stored alone: the store may know jobs of a cascade that is no longer served."""
     asked = row.request
     made: dict[str, list[int]] = {}

@@ -26,12 +26,14 @@ from cascade.schedule import is_beyond
 
 from . import logs
 from .jobs import Data, Entry, Job
-from .store import ENDED, Store
+from .states import ENDED, End
+from .store import Store
 from .turns import Turns
 
 log = logging.getLogger(__name__)
 Check = Callable[[Tensor], bool]  # uint8 (b, c, h, w): may these be shown?
 RETRY_S = 1.0
+REFUSED = ("refused_content", "a picture was refused by the filter")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -90,7 +92,7 @@ class Writer:
 
     def _write(self, job: Job, entry: Entry, event: Event) -> None:
         try:
-            entry.data = self._milestone(job, entry, event)
+            self._milestone(job, entry, event)
         except (OSError, sqlite3.Error) as error:
             self._fail(job, entry, *told(error))
         except Exception:
@@ -98,7 +100,7 @@ class Writer:
             self._fail(job, entry, "internal", "a defect of the server; its log says more")
         if isinstance(event, StageFinished):
             self._count(job, -len(event.index))
-        if entry.name in ENDED:
+        if job.has_ended:
             if (job, entry) not in self._unrecorded:
                 self.ended(job)
             self._record()
@@ -121,43 +123,51 @@ class Writer:
     def _fail(self, job: Job, entry: Entry, code: str, message: str) -> None:
         """The job ends in `failed`, whatever the engine still says about it; this milestone is told empty."""
         log.error("%s", message)
-        job.broken = job.broken or {"code": code, "message": message}
-        job.cancel()
-        entry.data = {}
+        failure = job.fail(code, message)
         if entry.name in ENDED:
-            entry.name, entry.data, job.state = "failed", job.broken, "failed"
+            job.end(entry, "failed", {**failure})
             self._unrecorded.append((job, entry))
+        else:
+            entry.data = {}
 
-    def _milestone(self, job: Job, entry: Entry, event: Event) -> Data:
-        data: Data = {}
+    def _milestone(self, job: Job, entry: Entry, event: Event) -> None:
         match event:
             case StageStarted():
-                if job.state == "queued":
+                if job.begin():
                     said = {"images": len(job.row.request["index"]), "waited_s": round(time.monotonic() - job.began, 3)}
                     log.info("job started: %d images, waited %.2f s", *said.values(), extra={"said": said})
-                job.state = "running"
-                data = {"stage": event.stage, "index": list(event.index), "nfe": event.nfe}
-            case StageFinished() if not job.broken:
-                if not self.allows(event.images):
-                    self._fail(job, entry, "refused_content", "a picture was refused by the filter")
-                    return {}
-                data = {"stage": event.stage, "index": list(event.index), "pictures": self._save(job, event)}
+                self._keep(job, entry, {"stage": event.stage, "index": list(event.index), "nfe": event.nfe})
+            case StageFinished() if job.failure:
+                entry.data = {}
+            case StageFinished() if not self.allows(event.images):
+                self._fail(job, entry, *REFUSED)
+            case StageFinished():
+                pictures = self._save(job, event)
+                self._keep(job, entry, {"stage": event.stage, "index": list(event.index), "pictures": pictures})
             case Finished():
                 assert job.request is not None
                 last = job.request.last or self.cascade.names[-1]
-                job.state = entry.name = "finished" if last == self.cascade.names[-1] else "held"
-                data = {"stage": last} if entry.name == "held" else {"num": event.num, "nfe": event.nfe}
+                if last == self.cascade.names[-1]:
+                    self._end(job, entry, "finished", {"num": event.num, "nfe": event.nfe})
+                else:
+                    self._end(job, entry, "held", {"stage": last})
             case Failed():
                 code = "out_of_memory" if event.code == "out_of_memory" else "sampling_failed"
-                job.state, data = "failed", {"code": code, "message": event.message, "stage": event.stage}
+                self._end(job, entry, "failed", {"code": code, "message": event.message, "stage": event.stage})
             case Cancelled():
-                job.state = "cancelled"
-        if job.broken and entry.name in ENDED:
-            job.state = entry.name = "failed"
-            data = job.broken
-        if data or entry.name in ENDED:
-            self.store.add_event(job.id, entry.id, entry.name, data, state=job.state)
-        return data
+                self._end(job, entry, "cancelled", {})
+
+    def _keep(self, job: Job, entry: Entry, data: Data) -> None:
+        """A milestone on the way, in the store before anyone reads it."""
+        self.store.add_event(job.id, entry.id, entry.name, data, state=job.state)
+        entry.data = data
+
+    def _end(self, job: Job, entry: Entry, state: End, data: Data) -> None:
+        """The last milestone, in the store before anyone reads it; what broke the job before counts more than how it ended."""
+        if job.failure:
+            state, data = "failed", {**job.failure}
+        self.store.add_event(job.id, entry.id, state, data, state=state)
+        job.end(entry, state, data)
 
     def allows(self, images: Tensor) -> bool:
         """A filter that raises refuses."""
