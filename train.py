@@ -122,12 +122,12 @@ def main(
 def show_plan(config, stage: str, world: int, measure: bool, device, data, held, zero: int) -> None:
     """What a training would cost, and, where its data are named, whether it would begin in `world` processes."""
     from cascade.config import stage_of
-    from cascade.plan import print_plan, print_sharing
+    from cascade.costs import print_costs, print_sharing
     from stages.training.checks import checked_reader
 
     wanted = stage_of(config, stage)
     checked = checked_reader(wanted, data, rank=0, world=world, held=held, elementwise=zero > 0) if data else None
-    print_plan(config, stage, world=world, measure=measure, device=device)
+    print_costs(config, stage, world=world, measure=measure, device=device)
     if checked:
         print_sharing(*checked)
 

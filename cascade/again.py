@@ -16,12 +16,13 @@ from torch import Tensor
 from data.decode import read_file
 from data.tar import MEMBER_LIMITS
 
-from .chunk import Plan, paint
+from .chunk import paint
 from .events import Event, StageFinished
 from .given import GivenFile
 from .metadata import as_meant
 from .pictures import parse_metadata, read_metadata, user_picture
 from .pipeline import Cascade
+from .plan import Plan
 from .request import MAX_BATCH, Request
 
 Number = Annotated[int, Field(strict=True, ge=0)]
@@ -143,8 +144,9 @@ def repainted(model: Cascade, request: Request, said: Mapping[str, Any]) -> Tens
 
     chunk = paint(Plan.of(request.picked((image,)), model.links, model.conditions), (image,) * rows, keep)
     try:
-        link, ask = next(chunk)
+        asked = next(chunk)
         while True:
-            link, ask = chunk.send(link.answer([ask], batch=ask.rows)[0])
+            host, asks = asked[0][0], [ask for _, ask in asked]
+            asked = chunk.send(host.answer(asks, batch=sum(ask.rows for ask in asks)))
     except StopIteration:
         return painted[said.get("stage") or model.names[-1]]

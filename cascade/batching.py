@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from data.batch import Cond
+from stages.ask import Ask
 from stages.diffusion.samplers import Query
+from stages.likely import likely_cond
 from stages.memory import is_memory_error
-from stages.sampling import Ask, Given, answer
-from stages.super_res import SuperResStage
+from stages.sampling import answer
 
-from .link import Link
+from .host import Host
 
 SIZES = (1, 2, 4, 8, 16, 32)
 GAIN = 1.05  # a batch twice as large must be so much faster an image
@@ -25,14 +25,14 @@ GRAPHS = 4096  # Dynamo counts those of all stages together, for their networks 
 _ALONE = threading.RLock()  # one device after the other: whether something compiles is said for all threads at once
 
 
-def measured(links: Sequence[Link]) -> dict[str, int]:
+def measured(hosts: Sequence[Host]) -> dict[str, int]:
     """Rows of a call by stage: the size that is fastest an image, where larger ones are not faster by GAIN; where memory ends, the
     size before."""
     with _ALONE:
-        return {link.name: best_batch(link) for link in links}
+        return {host.name: best_batch(host) for host in hosts}
 
 
-def compiled(links: Sequence[Link]) -> dict[str, int]:
+def compiled(hosts: Sequence[Host]) -> dict[str, int]:
     """Compiles the networks in place, meets the sizes that may be best, and says the same as `measured`. Shapes that come later
     (pictures of another size) run as they are: compiling them would hold everybody up.
 
@@ -43,23 +43,23 @@ def compiled(links: Sequence[Link]) -> dict[str, int]:
         limits = torch._dynamo.config  # of this thread
         limits.recompile_limit = limits.accumulated_recompile_limit = GRAPHS
         torch.compiler.set_stance("default")
-        for link in links:
-            graphs = torch.device(link.device).type == "cuda"
-            link.stage.net.compile(mode="reduce-overhead" if graphs else None, dynamic=not graphs)
-        found = measured(links)
+        for host in hosts:
+            graphs = torch.device(host.device).type == "cuda"
+            host.stage.net.compile(mode="reduce-overhead" if graphs else None, dynamic=not graphs)
+        found = measured(hosts)
         torch.compiler.set_stance("eager_on_recompile")
         return found
 
 
-def preparing(compile_: bool | None, *, on_gpu: bool) -> tuple[Callable[[Sequence[Link]], dict[str, int]], bool]:
+def preparing(compile_: bool | None, *, on_gpu: bool) -> tuple[Callable[[Sequence[Host]], dict[str, int]], bool]:
     """What makes networks ready and measures them, and whether calls must then come in powers of two. compile_: None is on GPUs."""
     compiles = on_gpu if compile_ is None else compile_
     return (compiled if compiles else measured), compiles and on_gpu
 
 
-def best_batch(link: Link) -> int:
+def best_batch(host: Host) -> int:
     best, best_rate, worse = 1, 0.0, 0
-    for rows, seconds in timed(link):
+    for rows, seconds in timed(host):
         if rows / seconds > best_rate * GAIN:
             best, best_rate, worse = rows, rows / seconds, 0
         else:
@@ -70,11 +70,11 @@ def best_batch(link: Link) -> int:
 
 
 @torch.inference_mode()
-def timed(link: Link) -> Iterator[tuple[int, float]]:
+def timed(host: Host) -> Iterator[tuple[int, float]]:
     """(rows, seconds of a call) for each size; seconds are the least of a few, after one that warms up. Ends where memory does."""
     for rows in SIZES:
         try:
-            seconds = [call_s(link, rows) for _ in range(TRIES + 1)]
+            seconds = [call_s(host, rows) for _ in range(TRIES + 1)]
         except Exception as error:
             if not is_memory_error(error):
                 raise
@@ -85,27 +85,15 @@ def timed(link: Link) -> Iterator[tuple[int, float]]:
     torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
 
 
-def call_s(link: Link, rows: int) -> float:
-    one = random_ask(link, rows)
+def call_s(host: Host, rows: int) -> float:
+    one = random_ask(host, rows)
     began = time.perf_counter()
-    answer(link.stage, [one], device=link.device)[0].sum().item()
+    answer(host.stage, [one], device=host.device)[0].x0_hat.sum().item()
     return time.perf_counter() - began
 
 
-def random_ask(link: Link, rows: int) -> Ask:
+def random_ask(host: Host, rows: int) -> Ask:
     """A query with the conditions that the stage's users give: text or a class where it takes one."""
-    config, contract = link.sidecar.config, link.contract
-    shape = (rows, contract.channels, contract.resolution, contract.resolution)
-    text = config.cond.text
-    cond = Cond(
-        keep=torch.ones(rows, dtype=torch.bool, device=link.device),
-        label=torch.zeros(rows, dtype=torch.int64, device=link.device) if config.cond.num_classes else None,
-        text=torch.randn(rows, text.tokens, text.dim, device=link.device) if text else None,
-        text_mask=torch.ones(rows, text.tokens, dtype=torch.bool, device=link.device) if text else None,
-    )
-    given = Given(cond=cond)
-    if isinstance(link.stage, SuperResStage):
-        low_res = torch.randn(shape, device=link.device)
-        given = Given(cond=cond, low_res=low_res, aug_sigma=torch.zeros(rows, device=link.device))
-    x = torch.randn(shape, device=link.device)
-    return Ask(query=Query(x, torch.ones(rows, device=link.device)), given=given, scale=1.0)
+    config = host.stage.config
+    x = torch.randn(rows, config.channels, *config.size, device=host.device)
+    return Ask(query=Query(x, torch.ones(rows, device=host.device)), cond=likely_cond(config, x))

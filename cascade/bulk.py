@@ -18,12 +18,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from data.errors import disk_told
+from data.files import held, sync
 from data.write import Shard
-from stages.bundle import sync
 
-from .disk import disk_told
 from .events import StageFinished
-from .lock import held
 from .metadata import as_meant, describe
 from .pipeline import Cascade
 from .request import Request

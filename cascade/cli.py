@@ -10,7 +10,8 @@ from typing import Any, TextIO
 
 from typer import Context
 
-from .config import nearest
+from data.errors import nearest
+
 from .events import Event, Preview, StageFinished, StageStarted
 from .link import Link
 from .pipeline import Cascade

@@ -32,14 +32,14 @@ class Conditions:
         keep = torch.ones(len(request.wanted), dtype=torch.bool)
         if request.prompts:
             text, mask = self._encode(tuple(request.prompts[row] for row in request.wanted))
-            return Cond(keep=keep, text=text, text_mask=mask)
+            return Cond.of(keep, text=text, text_mask=mask)
         if request.labels:
-            return Cond(keep=keep, label=torch.tensor([request.labels[row] for row in request.wanted]))
-        null = Cond.empty(1)
+            return Cond.of(keep, label=torch.tensor([request.labels[row] for row in request.wanted]))
+        dropped = torch.zeros(1, dtype=torch.bool)
         if self.text:
             shape = (1, self.tokens, self.text.dim)
-            return replace(null, text=torch.zeros(shape), text_mask=torch.zeros(shape[:2], dtype=torch.bool))
-        return replace(null, label=torch.zeros(1, dtype=torch.int64)) if self.num_classes else null
+            return Cond.of(dropped, text=torch.zeros(shape), text_mask=torch.zeros(shape[:2], dtype=torch.bool))
+        return Cond.of(dropped, label=torch.zeros(1, dtype=torch.int64)) if self.num_classes else Cond.empty(1)
 
     def check(self, request: Request) -> None:
         """Raises ValueError for a prompt or label that no stage here was trained with."""
@@ -98,7 +98,9 @@ def class_names(links: list[Link]) -> tuple[str, ...]:
 
 def for_stage(cond: Cond, config: CondConfig) -> Cond:
     """The part of a condition that a stage was trained on: its own number of tokens."""
-    if cond.text is None or cond.text_mask is None or config.text is None:
+    text = cond.parts.get("text")
+    if text is None or text.mask is None or config.text is None:
         return cond
     num = config.text.tokens
-    return replace(cond, text=cond.text[:, :num], text_mask=cond.text_mask[:, :num])
+    own = replace(text, value=text.value[:, :num], mask=text.mask[:, :num])
+    return replace(cond, parts={**cond.parts, "text": own})

@@ -1,17 +1,15 @@
 """One YAML describes a whole cascade: stages as a mapping by name, in chain order; the names are the handles everywhere."""
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from stages.bundle import first_error
+from data.errors import first_error, nearest
 from stages.config import BaseConfig, StageConfig, Strict, SuperResConfig
 
 PRESETS = Path(__file__).parent / "presets"
-MAX_NAME = 100  # characters for which a nearest name is looked for: of a megabyte that takes for ever
 
 # part of paths, of dotted overrides and of options
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
@@ -29,20 +27,20 @@ class CascadeConfig(Strict):
         for before, name in zip([None, *names], names, strict=False):
             stage = self.stages[name]
             if before is None:
-                if not isinstance(stage, BaseConfig):
+                if stage.takes:
                     raise ValueError(
                         f"stage {name} comes first and must be kind: base, got {stage.kind}; put the base stage first"
                     )
                 continue
             given = self.stages[before]
-            if not isinstance(stage, SuperResConfig):
+            if not stage.takes:
                 raise ValueError(
                     f"stage {name} is kind: base but comes after {before}; only the first stage is a base stage"
                 )
-            if stage.low_res != given.resolution:
+            if stage.takes != given.size:
                 raise ValueError(
-                    f"stage {name} expects low_res {stage.low_res} px, but {before} gives {given.resolution} px; "
-                    f"put a {given.resolution} -> {stage.low_res} stage between them, or change low_res"
+                    f"stage {name} expects low_res {stage.takes[0]} px, but {before} gives {given.resolution} px; "
+                    f"put a {given.resolution} -> {stage.takes[0]} stage between them, or change low_res"
                 )
             if stage.channels != given.channels:
                 raise ValueError(f"stage {name} has {stage.channels} channels, but {before} gives {given.channels}")
@@ -122,14 +120,6 @@ def stage_of(config: CascadeConfig, name: str) -> StageConfig:
             f"cascade {config.name}: no stage {name!r}, it has {', '.join(config.stages)}{nearest(name, config.stages)}"
         )
     return config.stages[name]
-
-
-def nearest(name: str, allowed) -> str:
-    """ "; did you mean ...?", or nothing."""
-    if len(name) > MAX_NAME:
-        return ""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def hint(error: ValidationError) -> str:

@@ -15,15 +15,17 @@ from typing import Self
 import torch
 
 from stages.memory import is_memory_error
-from stages.sampling import Ask
 
-from .chunk import Plan
+from .alone import halved, network_failure
+from .chunk import Painting
 from .events import Cancelled, Event, Failed
 from .failures import code_of
-from .link import Link, Remote, chosen, sizes
+from .host import Asks, Host, Remote
+from .link import chosen, sizes
 from .pipeline import Cascade
+from .plan import Plan
 from .request import Request
-from .schedule import QueueFullError, Running, Schedule, Ticket
+from .schedule import QueueFullError, Running, Schedule, Ticket, Wish
 from .stats import StageStats
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Engine:
 
     batch: rows of a call by stage. replicas: the same cascade on other devices; each device has a thread of its own.
     elsewhere: networks in other processes, by stage; each has a thread of its own here, too.
-    prepare: called in a device's thread with its links before the first tick; gives the batch of each (`cascade.batching`).
+    prepare: called in a device's thread with its hosts before the first tick; gives the batch of each (`cascade.batching`).
     buckets: fill calls up to powers of two, for compiled networks.
     """
 
@@ -47,7 +49,7 @@ class Engine:
         *replicas: Cascade,
         batch: Mapping[str, int] | None = None,
         elsewhere: Mapping[str, Sequence[Remote]] | None = None,
-        prepare: Callable[[Sequence[Link]], Mapping[str, int]] | None = None,
+        prepare: Callable[[Sequence[Host]], Mapping[str, int]] | None = None,
         max_waiting: int = 512,
         max_running: int = 64,
         buckets: bool = False,
@@ -55,14 +57,14 @@ class Engine:
         self.cascade, self.prepare, self.buckets = cascade, prepare, buckets
         self.stages = {name: StageStats(batch=(batch or {}).get(name, BATCH)) for name in cascade.names}
         elsewhere = elsewhere or {}
-        here: dict[str, dict[str, Link]] = {}
+        here: dict[str, dict[str, Host]] = {}
         for each in (cascade, *replicas):
-            for link in each.links:
-                if link.name not in elsewhere:
-                    here.setdefault(str(link.device), {}).setdefault(link.name, link)
+            for host in each.hosts:
+                if host.name not in elsewhere:
+                    here.setdefault(str(host.device), {}).setdefault(host.name, host)
         self.workers = list(here.values())
-        for link in cascade.links:
-            self.workers += [{link.name: replace(link, remote=remote)} for remote in elsewhere.get(link.name, ())]
+        for host in cascade.hosts:
+            self.workers += [{host.name: replace(host, remote=remote)} for remote in elsewhere.get(host.name, ())]
         self._schedule = Schedule(self.stages, max_waiting=max_waiting, max_running=max_running)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -87,7 +89,7 @@ class Engine:
         """The same in chunks that are one call of each stage: who comes or leaves waits for one call, not for several."""
         links = chosen(self.cascade.links, request)
         rooms = (
-            self.stages[link.name].most(link, size) // link.rows
+            self.stages[link.name].most(link.host, size) // link.rows
             for link, size in zip(links, sizes(links, request), strict=True)
         )
         return replace(request, batch=max(1, min(request.batch, *rooms)))
@@ -112,7 +114,7 @@ class Engine:
             plan = Plan.of(request, self.cascade.links, self.cascade.conditions)
             with self._changed:
                 self._check_open()
-                ticket = self._schedule.accept(plan, listen, self._wake, owner)
+                ticket = self._schedule.accept(Painting(plan=plan), listen, self._wake, owner)
                 self._changed.notify_all()
         except BaseException:
             with self._changed:
@@ -127,20 +129,20 @@ class Engine:
     @torch.inference_mode()
     def tick(self, worker: int = 0) -> bool:
         """One network call of one stage, on the device of `worker`. False where nothing waits."""
-        links = self.workers[worker]
+        hosts = self.workers[worker]
         with self._changed:
-            begun = self._schedule.begin(links, self._tell)
+            begun = self._schedule.begin(hosts, self._tell)
         for one in begun:
             self._step(one)
         with self._changed:
-            chosen = self._schedule.choose(links)
+            chosen = self._schedule.choose(hosts)
         if not chosen:
             return bool(begun)
-        link = links[chosen[0].link.name]
-        stage, asks = self.stages[link.name], [one.ask for one in chosen]
+        host = hosts[chosen[0].host.name]
+        stage, asks = self.stages[host.name], [ask for wish in chosen for ask in wish.asks]
         began = time.perf_counter()
         try:
-            answers = link.answer(asks, batch=stage.most(link, asks[0].size), buckets=self.buckets)
+            answers = host.answer(asks, batch=stage.most(host, asks[0].size), buckets=self.buckets)
         except Exception as error:
             answers = []
             with self._changed:
@@ -151,17 +153,19 @@ class Engine:
             return True
         spent = time.perf_counter() - began
         with self._changed:
-            self._schedule.answered(chosen, spent)
-        for one, x0_hat in zip(chosen, answers, strict=True):
-            self._step(one, x0_hat)
+            ready = self._schedule.answered(chosen, answers, spent)
+        for one in ready:
+            self._step(one)
         return True
 
-    def _step(self, one: Running, x0_hat: torch.Tensor | None = None) -> None:
-        """A chunk, which is busy and so nobody else's, goes on to its next question; None: to its first."""
-        asked: tuple[Link, Ask] | Exception | None = None
+    def _step(self, one: Running) -> None:
+        """Advance a chunk to its next asks, or to its first where it has no answers. The caller owns it while it `is_stepping`."""
+        asked: Asks | Exception | None = None
+        answers = [answer for answer in one.answers if answer is not None]
+        one.answers = []  # not kept beyond the step that reads them
         try:
             if not one.ticket.done:
-                asked = next(one.steps) if x0_hat is None else one.steps.send(x0_hat)
+                asked = one.steps.send(answers) if answers else next(one.steps)
         except StopIteration:
             pass
         except Exception as error:
@@ -174,21 +178,18 @@ class Engine:
         with self._changed:
             self._schedule.tell(ticket, event)
 
-    def _not_answered(self, chosen: list[Running], stage: StageStats, error: Exception) -> None:
+    def _not_answered(self, chosen: list[Wish], stage: StageStats, error: Exception) -> None:
         """Memory did not suffice: half the batch, and again; where one row does not fit, its request fails. A network elsewhere was
         lost: again, by another one. Else it is a defect."""
-        name, why = chosen[0].link.name, "an error in the network"
+        name, why = chosen[0].host.name, network_failure(error)
         for one in chosen:
             one.busy = False
         if is_memory_error(error):
-            link, size = chosen[0].link, chosen[0].ask.size
-            if stage.most(link, size) > 1:
-                stage.halve(link, size)
-                log.warning(
-                    "stage %s: out of memory at %dx%d px, now %d rows a call", name, *size[::-1], stage.most(link, size)
-                )
+            host, size = chosen[0].host, chosen[0].asks[0].size
+            if stage.most(host, size) > 1:
+                stage.halve(host, size)
+                log.warning(*halved(host, size, stage))
                 return
-            why = "out of memory for a single image; ask for a smaller one"
         elif isinstance(error, ConnectionError):
             log.warning("stage %s: %s", name, error)
             for one in chosen:
@@ -221,8 +222,8 @@ class Engine:
 
     def _run(self, worker: int) -> None:
         try:
-            links = [link for link in self.workers[worker].values() if not link.remote]
-            self._is_prepared(self.prepare(links) if self.prepare and links else {})
+            hosts = [host for host in self.workers[worker].values() if not host.remote]
+            self._is_prepared(self.prepare(hosts) if self.prepare and hosts else {})
         except Exception as error:
             self._is_prepared(error)
             return

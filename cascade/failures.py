@@ -1,6 +1,6 @@
 """What an exception while sampling means: the code of `Failed`, so that nobody has to read its message."""
 
-from data.cli import RunError
+from data.errors import RunError
 from stages.memory import is_memory_error
 
 from .events import Code

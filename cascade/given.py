@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.cli import one_line
 from data.decode import PACK_FORMATS, image_size, load_image, read_file, to_array
+from data.errors import one_line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from typing import Annotated
 
 import typer
 
-from data.cli import LINE_EVERY_S, RunError, run
+from data.cli import LINE_EVERY_S, run
+from data.errors import RunError
 from stages.runs import read_lines, summary
 from stages.training.signals import StopSignals
 from stages.training.threads import share_of

@@ -4,25 +4,23 @@ Sizes are (height, width) in px; messages say width x height, as the command lin
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from stages.bundle import Contract, Sidecar, first_error
+from data.errors import first_error, nearest
+from stages.bundle import Contract, Sidecar
 from stages.config import SampleConfig
 from stages.diffusion.samplers import num_queries
-from stages.sampling import Ask, answer
 from stages.stage import Stage
 
-from .config import nearest
+from .host import Host, Remote
 from .request import MAX_SIDE, Request
-
-Remote = Callable[[list[Ask], int], list[torch.Tensor]]
-"""Answers asks in calls of at most so many rows, in another process. Raises ConnectionError where that process was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +55,10 @@ class Link:
         cond = self.sidecar.config.cond
         return bool(cond.text or cond.num_classes)
 
-    def answer(self, asks: list[Ask], *, batch: int, buckets: bool = False) -> list[torch.Tensor]:
-        """x0_hat of each ask, all of one make, by this stage's network. They are there when it comes back: its time and its
-        failures are the call's."""
-        if self.remote:
-            return self.remote(asks, batch)
-        answers = answer(self.stage, asks, batch=batch, buckets=buckets, device=self.device)
-        if torch.device(self.device).type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return answers
+    @cached_property
+    def host(self) -> Host:
+        """Who answers its asks."""
+        return Host(name=self.name, stage=self.stage, device=self.device, remote=self.remote)
 
     @property
     def rows(self) -> int:

@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
+from data.errors import first_error
+from data.files import replace_text
 from data.resize import RESIZE_VERSION
-from stages.bundle import Contract, find_bundle, first_error, read_sidecar, replace_text
+from stages.bundle import Contract, find_bundle, read_sidecar
 from stages.config import SampleConfig, Strict
 from stages.texts import as_text
 

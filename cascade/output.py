@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 
-from .chunk import per_chunk
-from .disk import disk_told
+from data.errors import disk_told
+from data.files import held
+
 from .events import Event, StageFinished
-from .lock import held
 from .metadata import as_meant, describe, describe_all
 from .pictures import columns_for, grid, read_metadata, read_png, save_png
 from .pipeline import Cascade
+from .plan import per_chunk
 from .request import Request
 
 PART = re.compile(r"\.[0-9]+\.[0-9]+\.part")  # what `save_png` had not renamed when it was killed

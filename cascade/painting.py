@@ -5,11 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.cli import RunError, one_line
+from data.errors import RunError, disk_told, one_line
 
 from .again import ends_of, repainted, request_of, said_of
 from .cli import say, show
-from .disk import disk_told
 from .given import GivenFile
 from .output import Output, foreign, is_ours, place_of
 from .pictures import levels_apart, read_png, save_png

@@ -4,7 +4,6 @@ Each chunk of images runs through all stages before the next chunk starts, so me
 finished pictures come early. The noise of image k in stage s is a function of (seed, k, s) alone.
 """
 
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Self
 
 import torch
 
-from data.cli import RunError
 from stages.bundle import find_bundle, load_bundle, read_sidecar
 
+from .alone import events_of
 from .conditions import Conditions
-from .events import Event, Failed, Finished
+from .events import Event
+from .host import Host
 from .link import Link, cut, side_multiple
 from .manifest import check_chain, read_manifest
+from .plan import Plan
 from .request import Request
 
 
@@ -98,6 +99,11 @@ class Cascade:
         return cls(links, device=device, place=place, precision=precision, download=download)
 
     @property
+    def hosts(self) -> list[Host]:
+        """Who answers asks, one for each stage."""
+        return [link.host for link in self.links]
+
+    @property
     def names(self) -> list[str]:
         return [link.name for link in self.links]
 
@@ -114,34 +120,9 @@ class Cascade:
 
     def check(self, request: Request) -> None:
         """Raises ValueError where `sample` would."""
-        from .engine import Engine
-
-        Engine(self).check(request)
+        Plan.of(request, self.links, self.conditions)
 
     def sample(self, request: Request) -> Iterator[Event]:
         """The events of a request, a chunk of `request.batch` images after the other. Everything the user can have got wrong is
         told before the first one. Whoever stops listening stops the work. Raises RunError where a network gives no numbers."""
-        from .engine import Engine
-
-        engine = Engine(
-            self, max_waiting=request.total, max_running=1, batch=dict.fromkeys(self.names, 2 * request.batch)
-        )
-        events: deque[Event] = deque()
-        engine.submit(request, events.append)
-        return followed(engine, events)
-
-
-def followed(engine, events: deque[Event]) -> Iterator[Event]:
-    """Ticks only when the next event is asked for."""
-    try:
-        while True:
-            while events:
-                event = events.popleft()
-                if isinstance(event, Failed):
-                    raise RunError(event.message)
-                yield event
-                if isinstance(event, Finished):
-                    return
-            engine.tick()
-    finally:
-        engine.stop()
+        return events_of(Plan.of(request, self.links, self.conditions))

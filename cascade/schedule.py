@@ -19,15 +19,16 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 
-from data.cli import RunError
-from stages.memory import is_memory_error
-from stages.sampling import Ask
+from data.errors import RunError
+from stages.ask import Ask
+from stages.diffusion.samplers import Answer
 
-from .chunk import Chunk, Plan, paint
-from .events import Cancelled, Event, Failed, Finished, Preview
+from .alone import sampler_failure
+from .events import Cancelled, Event, Failed, Preview
 from .failures import code_of
-from .link import Link
+from .host import Asks, Host
 from .stats import StageStats
+from .work import Chunk, Work
 
 log = logging.getLogger(__name__)
 OWED_S = 2.0
@@ -37,7 +38,7 @@ OWED_S = 2.0
 class Ticket:
     """An accepted request. `listen` is told every event, in the engine's thread. owner: whose turns it takes."""
 
-    plan: Plan
+    work: Work
     listen: Callable[[Event], None]
     owner: str
     number: int  # of arrival
@@ -63,16 +64,18 @@ class Ticket:
 
 @dataclass(eq=False)
 class Running:
-    """A chunk that waits at a stage, or is busy: in a call, or on its way to the next. losses: of the network, in this call."""
+    """A chunk that waits for answers, or steps. stage: where it stands. wishes: what it waits for. wanted: how many answers are
+    missing."""
 
     ticket: Ticket
     number: int
     index: tuple[int, ...]
     steps: Chunk
-    link: Link
-    ask: Ask = field(init=False)  # from its first step on
-    busy: bool = True
-    losses: int = 0
+    stage: str
+    answers: list[Answer | None] = field(default_factory=list)
+    wishes: list["Wish"] = field(default_factory=list)
+    wanted: int = 0
+    is_stepping: bool = True
 
     @property
     def turn(self) -> tuple[bool, int]:
@@ -81,7 +84,32 @@ class Running:
     @property
     def images(self) -> int:
         """Of the cascade's own size that take the memory of these."""
-        return len(self.index) * self.ticket.plan.weight
+        return len(self.index) * self.ticket.work.weight
+
+
+@dataclass(eq=False)
+class Wish:
+    """What a chunk asks of one host at once; these asks share a call. numbers: their places among all asks of the chunk's step.
+    busy: in a call. losses: of the host, in this call."""
+
+    chunk: Running
+    host: Host
+    asks: list[Ask]
+    numbers: list[int]
+    busy: bool = False
+    losses: int = 0
+
+    @property
+    def ticket(self) -> Ticket:
+        return self.chunk.ticket
+
+    @property
+    def rows(self) -> int:
+        return sum(ask.rows for ask in self.asks)
+
+    @property
+    def make(self) -> tuple:
+        return self.asks[0].make
 
 
 class QueueFullError(Exception):
@@ -118,6 +146,11 @@ class Schedule:
         """Images that are not finished."""
         return self.held.total()
 
+    @property
+    def wishes(self) -> list[Wish]:
+        """What waits or is in a call, in the order in which the chunks began."""
+        return [wish for one in self.running for wish in one.wishes]
+
     def check(self, num: int, owner: str, most: int | None = None) -> None:
         """Raises QueueFullError where there is no room for num more images of an owner, who may have at most so many."""
         text = ""
@@ -139,10 +172,10 @@ class Schedule:
         if not self.held[owner]:
             del self.held[owner]
 
-    def accept(self, plan: Plan, listen: Callable[[Event], None], wake: Callable[[], None], owner: str = "") -> Ticket:
+    def accept(self, work: Work, listen: Callable[[Event], None], wake: Callable[[], None], owner: str = "") -> Ticket:
         """A request whose images have their places."""
         self.accepted += 1
-        ticket = Ticket(plan, listen, owner, self.accepted, range(plan.num_chunks), len(plan.request.index), wake)
+        ticket = Ticket(work, listen, owner, self.accepted, range(work.num_chunks), work.total, wake)
         self.tickets.append(ticket)
         self.spent_s.setdefault(owner, self._floor_s - OWED_S)
         return ticket
@@ -152,7 +185,7 @@ class Schedule:
         images = self._images()
         return (
             any(each.is_cancelled or self._may_begin(each, names, images) for each in self.tickets)
-            or any(not one.busy and one.link.name in names for one in self.running)
+            or any(not wish.busy and wish.host.name in names for wish in self.wishes)
         )  # fmt: skip
 
     def _images(self) -> Counter[str]:
@@ -163,7 +196,7 @@ class Schedule:
         return images
 
     def _may_begin(self, ticket: Ticket, names: Collection[str], images: Counter[str]) -> bool:
-        if not ticket.todo or ticket.plan.links[0].name not in names:
+        if not ticket.todo or ticket.work.first not in names:
             return False
         is_below = len(images) > 1 and images[ticket.owner] < self.max_running // len(images)
         return ticket.is_new or is_below or images.total() < self.max_running
@@ -183,9 +216,9 @@ class Schedule:
             ticket = todo[owner][0]
             if self._may_begin(ticket, names, images):
                 number, ticket.todo = ticket.todo[0], ticket.todo[1:]
-                index = ticket.plan.chunk(number)
-                steps = paint(ticket.plan, index, partial(tell, ticket))
-                begun.append(Running(ticket, number, index, steps, ticket.plan.links[0]))
+                index = ticket.work.chunk(number)
+                steps = ticket.work.steps(index, partial(tell, ticket))
+                begun.append(Running(ticket, number, index, steps, ticket.work.first))
                 ticket.num_running += 1
                 self.running.append(begun[-1])
                 images[owner] += begun[-1].images
@@ -195,70 +228,89 @@ class Schedule:
                     del todo[owner]
         return begun
 
-    def choose(self, names: Collection[str]) -> list[Running]:
-        """Who is answered next, now busy: chunks at one of the named stages and of one make, up to its batch."""
-        free = [one for one in self.running if not one.busy and one.link.name in names]
+    def choose(self, names: Collection[str]) -> list[Wish]:
+        """What is answered next, now busy: wishes at one of the named hosts and of one make, up to its batch."""
+        free = [wish for wish in self.wishes if not wish.busy and wish.host.name in names]
         if not free:
             return []
         spent = self.spent_s
-        self._floor_s = _raise(spent, {one.ticket.owner for one in free}, owed_s=OWED_S)
+        self._floor_s = _raise(spent, {wish.ticket.owner for wish in free}, owed_s=OWED_S)
         clocks = {name: stats.clock for name, stats in self.stages.items()}
-        _raise(clocks, {one.link.name for one in self.running})
+        _raise(clocks, {one.stage for one in self.running} | {wish.host.name for wish in self.wishes})
         for name, clock in clocks.items():
             self.stages[name].clock = clock
-        first = min((one.ticket for one in free), key=lambda each: (spent[each.owner], each.has_preview, each.number))
+        first = min((wish.ticket for wish in free), key=lambda each: (spent[each.owner], each.has_preview, each.number))
         owner = first.owner
-        name = min((one.link.name for one in free if one.ticket.owner == owner), key=lambda each: clocks[each])
-        chosen: list[Running] = []
+        name = min((wish.host.name for wish in free if wish.ticket.owner == owner), key=lambda each: clocks[each])
+        chosen: list[Wish] = []
         rows = most = 0
-        there = [one for one in free if one.link.name == name]
-        for one in sorted(there, key=lambda one: (one.ticket.owner != owner, spent[one.ticket.owner], one.turn)):
-            if not chosen or (one.ask.make == chosen[0].ask.make and rows + one.ask.rows <= most):
-                most = most or self.stages[name].most(one.link, one.ask.size)
-                chosen.append(one)
-                rows += one.ask.rows
-                one.busy = True
+        there = [wish for wish in free if wish.host.name == name]
+        for wish in sorted(
+            there, key=lambda each: (each.ticket.owner != owner, spent[each.ticket.owner], each.chunk.turn)
+        ):
+            if not chosen or (wish.make == chosen[0].make and rows + wish.rows <= most):
+                most = most or self.stages[name].most(wish.host, wish.asks[0].size)
+                chosen.append(wish)
+                rows += wish.rows
+                wish.busy = True
         return chosen
 
-    def answered(self, chosen: list[Running], seconds: float) -> None:
-        """A call took so long; each owner is charged for his rows of it."""
-        rows = sum(one.ask.rows for one in chosen)
-        self.stages[chosen[0].link.name].count(rows, seconds)
-        for one in chosen:
-            self.spent_s[one.ticket.owner] += seconds * one.ask.rows / rows
+    def answered(self, chosen: list[Wish], answers: list[Answer], seconds: float) -> list[Running]:
+        """A call took so long; each owner is charged for his rows of it. Gives the chunks that have all their answers, stepping."""
+        rows = sum(wish.rows for wish in chosen)
+        self.stages[chosen[0].host.name].count(rows, seconds)
+        found, ready = iter(answers), []
+        for wish in chosen:
+            self.spent_s[wish.ticket.owner] += seconds * wish.rows / rows
+            chunk = wish.chunk
+            for number in wish.numbers:
+                chunk.answers[number] = next(found)
+                chunk.wanted -= 1
+            chunk.wishes.remove(wish)
+            if not chunk.wanted:
+                chunk.is_stepping = True
+                ready.append(chunk)
+        return ready
 
-    def moved(self, one: Running, asked: tuple[Link, Ask] | Exception | None) -> None:
-        """A chunk has made its step: to a question, to a defect, or (None) to the end of its images."""
-        one.busy, one.losses = False, 0
-        ticket, before = one.ticket, one.link
+    def moved(self, one: Running, asked: Asks | Exception | None) -> None:
+        """A chunk has made its step: to questions, to a defect, or (None) to the end of its images."""
+        one.is_stepping = False
+        ticket, before = one.ticket, one.stage
         if ticket.done:
             one.steps.close()
         elif isinstance(asked, Exception):
-            self.fail(ticket, before.name, asked)
+            self.fail(ticket, before, asked)
         elif asked is None:
             self.running.remove(one)
-            self.stages[before.name].images += len(one.index)
+            self.stages[before].images += len(one.index)
             ticket.num_running -= 1
             ticket.left -= len(one.index)
             self.release(len(one.index), ticket.owner)
             if not ticket.left:
-                self.end(ticket, Finished(num=len(ticket.plan.request.index), nfe=ticket.plan.nfe))
+                self.end(ticket, ticket.work.finished())
         else:
-            one.link, one.ask = asked
-            if one.link is not before:
-                self.stages[before.name].images += len(one.index)
+            self._wish(one, asked)
+
+    def _wish(self, one: Running, asked: Asks) -> None:
+        """A chunk asks; what it asks of one host is one wish."""
+        one.answers, one.wanted = [None] * len(asked), len(asked)
+        wishes: dict[str, Wish] = {}
+        for number, (host, ask) in enumerate(asked):
+            wish = wishes.setdefault(host.name, Wish(one, host, [], []))
+            wish.asks.append(ask)
+            wish.numbers.append(number)
+        one.wishes = list(wishes.values())
+        stage = asked[0][0].name
+        if stage != one.stage:
+            self.stages[one.stage].images += len(one.index)
+            one.stage = stage
 
     def fail(self, ticket: Ticket, stage: str, error: Exception) -> None:
         """A request whose sampler cannot go on; others do."""
         message = str(error)
         if not isinstance(error, RunError):
             ticket.context.run(partial(log.error, "stage %s: a sampler failed", stage, exc_info=error))
-            why = (
-                "out of memory; ask for fewer or smaller images"
-                if is_memory_error(error)
-                else "an error while sampling"
-            )
-            message = f"stage {stage}: {why}"
+            message = f"stage {stage}: {sampler_failure(error)}"
         self.end(ticket, Failed(stage=stage, message=message, code=code_of(error)))
 
     def end(self, ticket: Ticket, event: Event) -> None:
@@ -270,7 +322,7 @@ class Schedule:
         self.tickets.remove(ticket)
         for one in [each for each in self.running if each.ticket is ticket]:
             self.running.remove(one)
-            if not one.busy:  # else `moved` closes it
+            if not one.is_stepping:  # else `moved` closes it
                 one.steps.close()
         self._tell(ticket, event)
 

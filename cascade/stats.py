@@ -1,8 +1,9 @@
 """What the engine knows of a stage: how long it took, how many rows its calls may have."""
 
+import math
 from dataclasses import dataclass, field
 
-from .link import Link
+from .host import Host
 
 
 @dataclass(kw_only=True)
@@ -11,22 +12,22 @@ class StageStats:
     memory did not suffice. busy_s: in the network. clock: its share of time, as reckoned."""
 
     batch: int
-    fits: dict[tuple[int, int], int] = field(default_factory=dict)
+    fits: dict[tuple[int, ...], int] = field(default_factory=dict)
     calls: int = 0
     rows: int = 0
     images: int = 0
     busy_s: float = 0.0
     clock: float = 0.0
 
-    def most(self, link: Link, size: tuple[int, int]) -> int:
+    def most(self, host: Host, size: tuple[int, ...]) -> int:
         """Rows of a call for pictures of (height, width): time and memory go with the area."""
-        rows = max(1, min(self.batch, self.batch * link.contract.resolution**2 // (size[0] * size[1])))
+        rows = max(1, min(self.batch, self.batch * host.area // math.prod(size)))
         return min(rows, self.fits.get(size, rows))
 
-    def halve(self, link: Link, size: tuple[int, int]) -> None:
+    def halve(self, host: Host, size: tuple[int, ...]) -> None:
         """Of this size alone: one request for a large picture costs others nothing."""
-        rows = self.most(link, size) // 2
-        if size == (link.contract.resolution,) * 2:
+        rows = self.most(host, size) // 2
+        if size == host.stage.config.size:
             self.batch = rows
         else:
             self.fits[size] = rows

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from stages.config import UNetConfig
-from stages.diffusion.samplers import Query
-from stages.nets.unet import reach
-from stages.sampling import Ask, Given, ask
+from stages.ask import Ask
+from stages.diffusion.samplers import Answer, Query
+from stages.guidance import Guidance
 
+from .host import Asks
 from .link import Link
 
 WINDOW = 1024  # px a side; a picture of more px than WINDOW squared is divided, if the stage's own is not as large
@@ -33,27 +33,32 @@ class Tile:
     cols: Span
 
 
-def answered(
-    link: Link, query: Query, given: Given, window: int = WINDOW
-) -> Generator[tuple[Link, Ask], torch.Tensor, torch.Tensor]:
-    """x0_hat of a query: asks for it whole, or window by window."""
-    size = (query.x.shape[-2], query.x.shape[-1])
-    tiles = tiles_of(link, size, window)
+def answered(link: Link, rule: Guidance, query: Query, window: int = WINDOW) -> Generator[Asks, list[Answer], Answer]:
+    """The answer to a query: its asks are asked whole, or window by window."""
+    asks = [(link.host, ask) for _, ask in rule.asks(query)]
+    tiles = tiles_of(link, (query.x.shape[-2], query.x.shape[-1]), window)
     if len(tiles) == 1:
-        return (yield link, ask(link.settings, query, given))
-    x0_hat = torch.empty_like(query.x)
+        return rule.combine(query, (yield asks))
+    wholes = [torch.empty_like(ask.query.x) for _, ask in asks]
     for tile in tiles:
-        part = (..., tile.rows[0], tile.cols[0])
-        here = given if given.low_res is None else replace(given, low_res=given.low_res[part])
-        answer = yield link, ask(link.settings, Query(query.x[part], query.sigma), here)
-        x0_hat[..., tile.rows[2], tile.cols[2]] = answer[..., tile.rows[1], tile.cols[1]]
-    return x0_hat
+        found = yield [(host, cut(ask, tile)) for host, ask in asks]
+        for whole, part in zip(wholes, found, strict=True):
+            whole[..., tile.rows[2], tile.cols[2]] = part.x0_hat[..., tile.rows[1], tile.cols[1]]
+    return rule.combine(query, [Answer(whole) for whole in wholes])
+
+
+def cut(ask: Ask, tile: "Tile") -> Ask:
+    """An ask for the window of a tile: of x, and of what has x's size beside it."""
+    part = (..., tile.rows[0], tile.cols[0])
+    low_res = ask.cond.value("low_res")
+    cond = ask.cond if low_res is None else ask.cond.given(low_res=low_res[part])
+    return replace(ask, query=replace(ask.query, x=ask.query.x[part]), cond=cond)
 
 
 def tiles_of(link: Link, size: tuple[int, int], window: int = WINDOW) -> list[Tile]:
     """All of one shape, so that they share calls; a single one where the picture is small or self-attention sees all of it."""
     config = link.sidecar.config
-    halo = reach(config.net)
+    halo = config.net.reach
     if halo is None or size[0] * size[1] <= max(window, config.resolution) ** 2:
         return [Tile(rows=whole(size[0]), cols=whole(size[1]))]
     side = math.ceil(max(window, 4 * halo) / config.multiple) * config.multiple
@@ -80,7 +85,5 @@ def spans(length: int, side: int, halo: int) -> Iterator[Span]:
 
 def most_pixels(link: Link) -> int:
     """Of a stage's picture, by its self-attention; 0 where nothing but memory and time limit it."""
-    config: UNetConfig = link.sidecar.config.net
-    if not config.self_attention:
-        return 0
-    return TOKENS * (config.patch * 2 ** min(config.self_attention)) ** 2
+    attended = link.sidecar.config.net.attended
+    return TOKENS * attended**2 if attended else 0

@@ -3,7 +3,8 @@
 Shapes: b pictures, n text tokens, d text features. Pictures stay uint8 until they are on the device.
 """
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -11,49 +12,111 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cond:
-    """What pictures are conditioned on; every part is per picture, so rows of different requests can share a batch.
+class Part:
+    """One thing that pictures are conditioned on. value (b, ...).
 
-    keep (b,) bool: False means "use the network's learned null condition for this row" (condition dropout in
-    training, the unconditional half of classifier-free guidance in sampling). label (b,) int64. text (b, n, d) token
-    features of a frozen encoder, text_mask (b, n) bool with True for real tokens.
+    keep (b,) bool: False means "use the network's learned null for this row" (condition dropout in training, the unconditional
+    half of classifier-free guidance in sampling). mask (b, n) bool of token features (b, n, d), True for real tokens.
     """
 
+    value: Tensor
     keep: Tensor
-    label: Tensor | None = None
-    text: Tensor | None = None
-    text_mask: Tensor | None = None
+    mask: Tensor | None = None
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        mask = None if self.mask is None else change(self.mask)
+        return replace(self, value=change(self.value), keep=change(self.keep), mask=mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cond:
+    """What `num` pictures are conditioned on, by name; every part is per picture, so rows of different requests can share a batch.
+
+    The names are those of the network's ports: label (b,) int64; text (b, n, d), token features of a frozen encoder; low_res
+    (b, c, h, w) and aug (b,), the augmented picture of the stage below and the level of its augmentation.
+    """
+
+    num: int
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, num: int, device: torch.device | str = "cpu") -> Self:
+    def empty(cls, num: int) -> Self:
         """The condition of `num` pictures about which nothing is known."""
-        return cls(keep=torch.zeros(num, dtype=torch.bool, device=device))
+        return cls(num=num)
 
     @classmethod
-    def cat(cls, parts: list[Self]) -> Self:
+    def of(
+        cls, keep: Tensor, *, label: Tensor | None = None, text: Tensor | None = None, text_mask: Tensor | None = None
+    ) -> Self:
+        """What describes pictures, all of it kept or dropped by one `keep` (b,)."""
+        parts = {}
+        if label is not None:
+            parts["label"] = Part(value=label, keep=keep)
+        if text is not None:
+            parts["text"] = Part(value=text, keep=keep, mask=text_mask)
+        return cls(num=len(keep), parts=parts)
+
+    @classmethod
+    def cat(cls, conds: Sequence[Self]) -> Self:
         """The rows of several conditions of the same make, in order."""
-        names = [f.name for f in fields(cls) if getattr(parts[0], f.name) is not None]
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+        def joined(name: str) -> Part:
+            parts = [cond.parts[name] for cond in conds]
+            masks = [part.mask for part in parts if part.mask is not None]
+            return Part(
+                value=torch.cat([part.value for part in parts]),
+                keep=torch.cat([part.keep for part in parts]),
+                mask=torch.cat(masks) if masks else None,
+            )
+
+        return cls(num=sum(cond.num for cond in conds), parts={name: joined(name) for name in conds[0].parts})
 
     def __len__(self) -> int:
-        return len(self.keep)
+        return self.num
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        return self._each(lambda t: t[rows])
+        num = len(range(self.num)[rows]) if isinstance(rows, slice) else len(rows)
+        return replace(self._each(lambda tensor: tensor[rows]), num=num)
+
+    def value(self, name: str) -> Tensor | None:
+        """The tensor of a part, None where there is no such part."""
+        part = self.parts.get(name)
+        return None if part is None else part.value
+
+    def given(self, **values: Tensor) -> Self:
+        """The same and these parts, kept in every row."""
+        new = {
+            name: Part(value=value, keep=torch.ones(self.num, dtype=torch.bool, device=value.device))
+            for name, value in values.items()
+        }
+        return replace(self, parts={**self.parts, **new})
+
+    def dropped(self, names: Collection[str], keep: Tensor | None = None) -> Self:
+        """The same with these parts dropped where `keep` (b,) is False, by default in every row."""
+        changed = {
+            name: replace(part, keep=torch.zeros_like(part.keep) if keep is None else part.keep & keep)
+            for name, part in self.parts.items()
+            if name in names
+        }
+        return replace(self, parts={**self.parts, **changed})
+
+    def without(self, *names: str) -> Self:
+        """The same but for these parts."""
+        return replace(self, parts={name: part for name, part in self.parts.items() if name not in names})
+
+    @property
+    def make(self) -> tuple:
+        """Conditions of the same make can share a batch."""
+        return tuple((name, part.value.shape[1:]) for name, part in sorted(self.parts.items()))
 
     def to(self, device: torch.device | str) -> Self:
-        return self._each(lambda t: sent(t, device))
+        return self._each(lambda tensor: sent(tensor, device))
 
     def pin(self) -> Self:
-        return self._each(lambda t: t.pin_memory())
+        return self._each(lambda tensor: tensor.pin_memory())
 
-    def null(self) -> Self:
-        """The same rows with everything dropped: what classifier-free guidance steers away from."""
-        return replace(self, keep=torch.zeros_like(self.keep))
-
-    def _each(self, change) -> Self:
-        changed = {f.name: change(t) for f in fields(self) if (t := getattr(self, f.name)) is not None}
-        return replace(self, **changed)
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, parts={name: part._each(change) for name, part in self.parts.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.captions import MAX_BYTES, check_caption, decode_caption
-from data.files import Tree
 from data.items import whole
 from data.tar import MEMBER_LIMITS, Span
+from data.tree import Tree
 
 CAPTIONS = (".txt", ".caption")
 

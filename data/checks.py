@@ -1,17 +1,11 @@
-"""Is what is asked of data sets in them, and can it be shared out? Told in one line before anything starts."""
+"""Is what is asked of data sets in them? Told in one line before anything starts."""
 
 import logging
-import math
 from functools import cache
-from typing import TYPE_CHECKING
 
 from data.index import MAX_SMALL, Index
 from data.mixture import Opened
 from data.store import DataSet
-from data.streams import largest_divisor
-
-if TYPE_CHECKING:
-    from data.shards import Reader
 
 log = logging.getLogger("data")
 
@@ -60,32 +54,3 @@ def _check_small(index: Index, small: int, resolution: int, what: str) -> None:
 @cache
 def _say_once(line: str) -> None:
     log.warning(line)
-
-
-def check_shape(reader: "Reader") -> None:
-    """Can the batch be shared out evenly, by streams and by ranks?"""
-    streams, weights = reader.streams, reader.opened.weights
-    for name in ("batch", "streams", "world", "block", "resolution"):
-        if getattr(reader, name) < 1:
-            raise ValueError(f"{name}={getattr(reader, name)} must be at least 1")
-    if not 0 <= reader.rank < reader.world or reader.workers < 0:
-        raise ValueError(f"rank {reader.rank} of {reader.world} with {reader.workers} workers; ranks count from 0")
-    if reader.batch % reader.world:
-        unit = math.lcm(reader.world, streams)
-        raise ValueError(
-            f"batch={reader.batch} cannot be shared by {reader.world} ranks; set batch={unit * -(-reader.batch // unit)}, "
-            f"or start {largest_divisor(reader.batch, reader.world)} ranks"
-        )
-    if reader.batch % streams:
-        fix = reader.shape.fix(weights) or "change one of them"
-        raise ValueError(f"batch={reader.batch} is not a multiple of streams={streams}; {fix}")
-    for number, own in enumerate(reader.owned):
-        if (num := len(reader.shards(number))) < len(own):
-            fix = reader.shape.fix(weights) or "give it less weight"
-            raise ValueError(
-                f"data {reader.opened.sets[number].name} has {num} {reader.split} shards, {len(own)} streams are asked for; "
-                f"pack again with --shards {len(own)} or {fix}"
-            )
-
-
-__all__ = ["check_content", "check_shape"]

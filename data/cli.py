@@ -6,25 +6,19 @@ Exit codes: 0 done, 1 it went wrong at run time (`RunError`), 2 the user can men
 
 import sys
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
 from data.cpus import wait_asleep
+from data.errors import RunError, one_line
 from data.stop import stop_as_interrupt
 
 LINE_EVERY_S = 10.0  # between two progress lines where there is no terminal
 
 T = TypeVar("T")
-
-
-class RunError(RuntimeError):
-    """A run that cannot go on though nothing was asked wrongly: NaN, no memory left. One line, no traceback, exit code `code`."""
-
-    def __init__(self, message: str, code: int = 1):
-        super().__init__(message)
-        self.code = code
 
 
 def run(command: Callable[..., object]) -> NoReturn:
@@ -78,16 +72,9 @@ def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
 def leave(message: str, code: int) -> NoReturn:
     """Say one line on stderr and exit."""
     print(message, file=sys.stderr)
-    # CPython under -m kills itself by SIGINT where the last text that it evaluated (a dataclass in an import) was interrupted
-    eval("0")  # noqa: S307
+    # CPython under -m kills itself by SIGINT where the last code made of text, as a dataclass is, was interrupted: make some
+    namedtuple("Made", "")
     raise SystemExit(code)
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an exception without line breaks."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str = "img") -> Iterator[T]:

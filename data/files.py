@@ -1,68 +1,82 @@
-"""The files below a folder as a user sees them, without hidden ones and folders that other tools leave behind."""
+"""Files that are whole or not there, known by their contents, and used by one process at a time."""
 
+import fcntl
+import hashlib
+import json
+import mmap
 import os
+import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import contextmanager
 from pathlib import Path
 
-PICTURES = (
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif",
-)  # fmt: skip
-# Thumbnails, waste and snapshots of NAS systems, macOS and Windows, as they lie among the pictures.
-LEFT_BEHIND = (
-    "@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information",
-    "__MACOSX", "__pycache__", "lost+found",
-)  # fmt: skip
+from data.errors import disk_told
 
 
-@dataclass(frozen=True)
-class Tree:
-    """Paths below `folder`, relative to it and in order. `odd` are links to nothing and what else is no file."""
-
-    folder: Path
-    files: list[Path] = field(default_factory=list)
-    odd: list[Path] = field(default_factory=list)
-    hidden: list[Path] = field(default_factory=list)  # folders that were not entered
-
-    @cached_property
-    def pictures(self) -> list[Path]:
-        return [path for path in self.files if path.suffix.lower() in PICTURES]
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's contents."""
+    if not path.stat().st_size:
+        return hashlib.sha256().hexdigest()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return hashlib.sha256(content).hexdigest()  # a sixth faster than reading in pieces
 
 
-def look(folder: Path) -> Tree:
-    """All that lies below `folder`; linked folders are entered unless they lead back."""
-    tree = Tree(folder)
-    for path, entry in _entries(folder, Path(), ()):
-        if entry.is_dir():
-            tree.hidden.append(path)
-        elif entry.is_file():
-            tree.files.append(path)
-        else:
-            tree.odd.append(path)
-    return tree
+def sync(path: Path) -> None:
+    """fsync of a file or folder: a rename after it survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def is_hidden(folder: str) -> bool:
-    """Whether a folder of this name is none of the user's: hidden, another tool's, or a data set in the making."""
-    return folder.startswith(".") or folder.endswith(".part") or folder in LEFT_BEHIND
+def replace_text(path: Path, text: str) -> None:
+    """Writes beside and renames: a reader sees the old text or the new, never half; several processes may write at once."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def suffix_of(path: Path) -> str:
-    """By what files that are not read are counted."""
-    suffixes = path.suffixes[-2:] if path.suffixes[-2:-1] == [".tar"] else path.suffixes[-1:]
-    return "".join(suffixes).lower() or "without suffix"
+def umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
-def _entries(folder: Path, here: Path, above: tuple[str, ...]) -> Iterator[tuple[Path, os.DirEntry]]:
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        path = here / entry.name
-        if entry.is_dir() and not is_hidden(entry.name):
-            yield from _entries(folder / entry.name, path, (*above, real))
-        elif entry.is_dir() or not entry.name.startswith("."):
-            yield path, entry
+@contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock that is the file `path`; it is gone afterwards.
+
+    The kernel gives it back when its holder dies, however it dies. Raises ValueError, beginning with `what`, where another process
+    has it.
+    """
+    while True:
+        file = path.open("a+", errors="replace")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            file.close()
+            raise ValueError(
+                f"{what}: another process works there ({holder}); stop it, or choose another place"
+            ) from None
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            break
+        file.close()  # its holder has just ended and removed it
+    file.seek(0)
+    if not '{"host": '.startswith(file.read(9)):
+        file.close()
+        raise ValueError(f"{what}: {path} is there and is no lock of ours; move it away, or choose another place")
+    try:
+        with disk_told(path):
+            file.truncate(0)
+            os.write(file.fileno(), json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode() + b"\n")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()

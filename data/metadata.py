@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from data.captions import check_caption, encoding_of
 from data.decode import MAX_CLASSES
-from data.files import Tree, suffix_of
 from data.items import Choices, Item, Named, Source, printable, whole
 from data.parts import Parts, find_parts
 from data.splits import split_named
+from data.tree import Tree, suffix_of
 
 TABLES = ("metadata.jsonl", "metadata.csv")
 PARQUET = "metadata.parquet"

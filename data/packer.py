@@ -20,7 +20,6 @@ import numpy as np
 
 from data.cli import progress
 from data.encode import BY_CHOICE, TOO_SMALL, outcome
-from data.files import look
 from data.index import INDEX_VERSION, Index, ShardInfo, TextInfo, load, save
 from data.items import Source
 from data.plan import plan_shards
@@ -28,6 +27,7 @@ from data.settings import Settings
 from data.sources import find_kind, list_source
 from data.tally import Counted, Tally, find_shards, index_folder
 from data.tar import TEXT_MEMBER, Sample
+from data.tree import look
 from data.write import Shard, check_target, is_free, parallel, workspace
 
 GROUP = 256  # samples whose captions are encoded together

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.files import Tree
 from data.items import Choices
 from data.splits import split_named
+from data.tree import Tree
 
 
 @dataclass(frozen=True)

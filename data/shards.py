@@ -9,6 +9,7 @@ of its block. Of several data sets each has its own run of streams, in proportio
 as if they were all.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,12 +20,12 @@ import torch
 
 from data.batch import Batch, Cond
 from data.blocks import Block, Slot, first_good
-from data.checks import check_content, check_shape
+from data.checks import check_content
 from data.index import Index, ShardInfo
 from data.mixture import Opened, Source, as_sources, largest_remainder
 from data.order import find, permutation, shard_orders
 from data.read import BadDataError, Part, ShardReader
-from data.streams import Shape, own_samples
+from data.streams import Shape, largest_divisor, own_samples
 from data.text import pad_text
 
 
@@ -238,8 +239,8 @@ def to_batch(part: Part, text_tokens: int) -> Batch:
     label = [row.label for row in rows if row.label is not None]
     tokens = [row.tokens for row in rows if row.tokens is not None]
     text, text_mask = pad_text(tokens, text_tokens) if tokens else (None, None)
-    cond = Cond(
-        keep=torch.full((len(rows),), bool(label or tokens)),
+    cond = Cond.of(
+        torch.full((len(rows),), True),
         label=torch.tensor(label, dtype=torch.int64) if label else None,
         text=text,
         text_mask=text_mask,
@@ -250,6 +251,32 @@ def to_batch(part: Part, text_tokens: int) -> Batch:
         index=torch.tensor(part.places, dtype=torch.int64),
         keys=tuple(row.key for row in rows),
     )
+
+
+def check_shape(reader: Reader) -> None:
+    """Can the batch be shared out evenly, by streams and by ranks?"""
+    streams, weights = reader.streams, reader.opened.weights
+    for name in ("batch", "streams", "world", "block", "resolution"):
+        if getattr(reader, name) < 1:
+            raise ValueError(f"{name}={getattr(reader, name)} must be at least 1")
+    if not 0 <= reader.rank < reader.world or reader.workers < 0:
+        raise ValueError(f"rank {reader.rank} of {reader.world} with {reader.workers} workers; ranks count from 0")
+    if reader.batch % reader.world:
+        unit = math.lcm(reader.world, streams)
+        raise ValueError(
+            f"batch={reader.batch} cannot be shared by {reader.world} ranks; set batch={unit * -(-reader.batch // unit)}, "
+            f"or start {largest_divisor(reader.batch, reader.world)} ranks"
+        )
+    if reader.batch % streams:
+        fix = reader.shape.fix(weights) or "change one of them"
+        raise ValueError(f"batch={reader.batch} is not a multiple of streams={streams}; {fix}")
+    for number, own in enumerate(reader.owned):
+        if (num := len(reader.shards(number))) < len(own):
+            fix = reader.shape.fix(weights) or "give it less weight"
+            raise ValueError(
+                f"data {reader.opened.sets[number].name} has {num} {reader.split} shards, {len(own)} streams are asked for; "
+                f"pack again with --shards {len(own)} or {fix}"
+            )
 
 
 __all__ = ["BadDataError", "Reader", "read_split"]

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.beside import Beside, find_beside
-from data.files import PICTURES, Tree, suffix_of
 from data.index import INDEX_NAME
 from data.items import Choices, Item, Named, Source, finished, printable, whole
 from data.metadata import TABLES, list_metadata, tables
 from data.parts import Parts, find_parts
 from data.tars import list_tars, shards_of
+from data.tree import PICTURES, Tree, suffix_of
 
 NUMBERED = re.compile(r"\d{5,}")  # folders of img2dataset, 00000 and so on, hold whatever came next
 

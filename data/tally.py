@@ -10,7 +10,6 @@ import typer
 
 from data.cli import progress
 from data.decode import FORMATS, decode_label, image_size
-from data.files import look
 from data.index import (
     INDEX_NAME,
     NAMES_KEPT,
@@ -41,6 +40,7 @@ from data.tar import (
     stream,
     without_picture,
 )
+from data.tree import look
 
 APART = "with members that lie apart, not read together (data.pack does)"
 

@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.files import Tree
 from data.index import load
 from data.items import DAMAGED, Choices, Item, Named, Source, printable
 from data.splits import split_of
@@ -24,6 +23,7 @@ from data.tar import (
     is_compressed,
     is_tar,
 )
+from data.tree import Tree
 
 
 def shards_of(tree: Tree) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -18,8 +18,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from data.orphans import end_with_parent
 from data.read import Part, Row
 
-if TYPE_CHECKING:
-    from data.shards import Reader
+
+class Divided(Protocol):
+    """What worker processes share: a `Reader`, which tells what each of them contributes."""
+
+    @property
+    def workers(self) -> int: ...
+
+    def worker_parts(self, nimg: int, worker: int) -> Iterator[Part]: ...
 
 
 class _Fault:
@@ -30,7 +36,7 @@ class _Fault:
 
 
 class _Parts(IterableDataset):
-    def __init__(self, reader: "Reader", nimg: int):
+    def __init__(self, reader: Divided, nimg: int):
         self.reader, self.nimg = reader, nimg
 
     def __iter__(self) -> Iterator[Part | _Fault]:
@@ -42,7 +48,7 @@ class _Parts(IterableDataset):
             yield _Fault(str(error))
 
 
-def merged(reader: "Reader", nimg: int) -> Iterator[Part]:
+def merged(reader: Divided, nimg: int) -> Iterator[Part]:
     """The parts of `reader`'s rank from its worker processes, which end when this generator is closed or this process ends."""
     loader = DataLoader(
         _Parts(reader, nimg),

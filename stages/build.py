@@ -1,10 +1,13 @@
-"""Config to stage: the one place that maps `kind` to a class."""
+"""Config to stage: the registry of kinds, by the word in the YAML."""
 
-from .base import BaseStage
-from .config import BaseConfig, SuperResConfig
-from .super_res import SuperResStage
+from .config import StageConfig
+from .kinds.base import BaseStage
+from .kinds.super_res import SuperResStage
+from .stage import Stage
+
+KINDS: dict[str, type[Stage]] = {"base": BaseStage, "super_res": SuperResStage}
 
 
-def build_stage(config: BaseConfig | SuperResConfig) -> BaseStage | SuperResStage:
+def build_stage(config: StageConfig) -> Stage:
     """A stage with random weights (torch's global generator; seed it first)."""
-    return BaseStage(config) if isinstance(config, BaseConfig) else SuperResStage(config)
+    return KINDS[config.kind](config)

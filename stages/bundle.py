@@ -4,14 +4,11 @@
 fingerprint, versions), so that a bundle can be loaded knowing nothing else. Loading executes nothing from the folder.
 """
 
-import hashlib
 import json
-import mmap
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -19,13 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from data.errors import first_error
+from data.files import file_sha256, sync, umask
 from data.resize import RESIZE_VERSION
 
-from .base import BaseStage
 from .build import build_stage
-from .config import StageConfig, Strict, SuperResConfig
-from .nets.unet import fold_weights
-from .super_res import SuperResStage
+from .config import StageConfig, Strict
+from .stage import Stage
 from .texts import as_text
 
 SIDECAR, WEIGHTS = "stage.json", "ema.safetensors"
@@ -73,15 +70,14 @@ class Sidecar(Strict):
 
 def make_contract(config: StageConfig, text_encoder: str | None) -> Contract:
     """The contract of a config; text_encoder is the exact identity that the data's index names."""
-    low_res = config if isinstance(config, SuperResConfig) else None
     return Contract(
-        low_res=low_res.low_res if low_res else None,
+        low_res=config.takes[0] if config.takes else None,
         resolution=config.resolution,
         channels=config.channels,
         text_encoder=text_encoder,
         text_tokens=config.cond.text.packed_tokens if config.cond.text else None,
         num_classes=config.cond.num_classes,
-        max_aug_sigma=low_res.aug.max_sigma if low_res else 0.0,
+        max_aug_sigma=config.max_aug_sigma,
     )
 
 
@@ -145,9 +141,7 @@ def read_sidecar(folder: Path) -> Sidecar:
     return sidecar
 
 
-def load_bundle(
-    folder: Path | str, device: torch.device | str = "cpu", precision: str = "fp32"
-) -> BaseStage | SuperResStage:
+def load_bundle(folder: Path | str, device: torch.device | str = "cpu", precision: str = "fp32") -> Stage:
     """The stage of a bundle, ready to denoise: evaluation mode, no gradients, weights folded. Raises BundleError."""
     folder = find_bundle(Path(folder))
     sidecar = read_sidecar(folder)
@@ -173,7 +167,7 @@ def _check_hash(sha256: str, sidecar: Sidecar, path: Path) -> None:
         )
 
 
-def _assembled(config: StageConfig, path: Path) -> BaseStage | SuperResStage:
+def _assembled(config: StageConfig, path: Path) -> Stage:
     """The stage of a config with the weights at `path`, folded."""
     weights = _read_weights(path)
     with torch.device("meta"):
@@ -189,7 +183,7 @@ def _assembled(config: StageConfig, path: Path) -> BaseStage | SuperResStage:
             kind = str(weights[name].dtype).removeprefix("torch.")
             raise BundleError(f"{path}: tensor {name} is {kind}, a floating-point type is needed")
     stage.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
-    fold_weights(stage)
+    stage.network.fold()
     return stage
 
 
@@ -198,50 +192,3 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(f"{path}: not a safetensors file ({error}); copy the bundle again") from None
-
-
-def file_sha256(path: Path) -> str:
-    if not path.stat().st_size:
-        return hashlib.sha256().hexdigest()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return hashlib.sha256(content).hexdigest()  # a sixth faster than reading in pieces
-
-
-def sync(path: Path) -> None:
-    """fsync of a file or folder: a rename after it survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes beside and renames: a reader sees the old text or the new, never half; several processes may write at once."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def first_error(error: ValidationError) -> str:
-    """The first complaint of pydantic in one line: dotted key, message, what was got."""
-    complaints = sorted(
-        error.errors(), key=lambda each: each["type"] != "extra_forbidden"
-    )  # a misspelt key, then what it left out
-    first: dict[str, Any] = dict(complaints[0])
-    loc = first["loc"]  # a tag of the union follows the place it is at; a stage may be called like a tag
-    tags = {i for i, part in enumerate(loc) if part in ("base", "super_res", "unet") and i and loc[i - 1] != "stages"}
-    where = ".".join(str(part) for i, part in enumerate(loc) if i not in tags)
-    message = first["msg"].removeprefix("Value error, ")
-    got = f" (got {str(first['input'])[:60]!r})" if first["type"] not in ("value_error", "missing") else ""
-    return f"{where}: {message}{got}" if where else f"{message}{got}"

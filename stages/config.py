@@ -3,27 +3,42 @@
 Levels of sigma and aug_sigma are noise std in units of pictures in [-1, 1]; amounts of training are counted in images.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from data.errors import TAGS
 from data.index import TEXT_TOKENS
 from data.streams import default_streams, largest_divisor
 
+from .diffusion.samplers import SAMPLERS
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .diffusion.parametrisation import Parametrisation
+    from .nets.ports import Ports
+    from .spaces.space import Size, Space
 
 
 class Strict(BaseModel):
     """Base of every config: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Level = Annotated[float, Field(ge=1e-6, le=1e6)]  # of noise: its square and the inverse of that are float32 numbers
+
+
+def one_of(registry: Mapping[str, type[Strict]]) -> Any:
+    """The type of a config whose `kind` is a word of a registry."""
+    kinds = tuple(registry.values())
+    return kinds[0] if len(kinds) == 1 else Annotated[Union[kinds], Field(discriminator="kind")]  # noqa: UP007
 
 
 class UNetConfig(Strict):
@@ -56,6 +71,39 @@ class UNetConfig(Strict):
                         f"width {self.widths[level]} of level {level} is no multiple of head_dim {self.head_dim}"
                     )
         return self
+
+    @property
+    def multiple(self) -> int:
+        """Sides must be multiples of this: the network halves them at each level."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+    @property
+    def reach(self) -> int | None:
+        """How many px away an input can be that decides about an output; a multiple of `multiple`. None: with self-attention, any.
+
+        Each 3 x 3 convolution sees one cell of its level further, and each way down rounds out to a cell of the next.
+        """
+        if self.self_attention:
+            return None
+        last = len(self.widths) - 1
+        cells = [
+            4 * num + 2 * (level in (0, last)) for level, num in enumerate(self.blocks)
+        ]  # conv_in, conv_out; the middle
+        cells[0] += 2 * (last == 0)
+        far = sum((num + (level > 0)) * self.patch * 2**level for level, num in enumerate(cells))
+        return -(-far // self.multiple) * self.multiple
+
+    @property
+    def attended(self) -> int | None:
+        """The side in px of what self-attention takes for one place at its finest level; None without self-attention."""
+        return self.patch * 2 ** min(self.self_attention) if self.self_attention else None
+
+
+NETWORKS: dict[str, type[Strict]] = {"unet": UNetConfig}
+if TYPE_CHECKING:
+    NetConfig: TypeAlias = UNetConfig
+else:
+    NetConfig = one_of(NETWORKS)
 
 
 class TextConfig(Strict):
@@ -95,6 +143,11 @@ class CondConfig(Strict):
     num_classes: Annotated[int, Field(ge=0)] = 0
     drop: Fraction = 0.1
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parts of a condition that training drops, and guidance leaves out."""
+        return ("label",) * bool(self.num_classes) + ("text",) * bool(self.text)
+
 
 class NoiseConfig(Strict):
     """Training levels: log(sigma) ~ N(mean, std^2)."""
@@ -107,7 +160,7 @@ class NoiseConfig(Strict):
 class SampleConfig(Strict):
     """Sampling settings; the manifest keeps one per stage and a request may change them."""
 
-    sampler: Literal["euler", "heun", "dpmpp_2m"] = "dpmpp_2m"
+    sampler: Literal[tuple(SAMPLERS)] = "dpmpp_2m"  # type: ignore[valid-type]
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 16
     sigma_min: Level = 0.005
     sigma_max: Level = 80.0
@@ -125,6 +178,11 @@ class SampleConfig(Strict):
             raise ValueError(f"guidance_interval ({low}, {high}) is empty; write the lower level first")
         _ = self.sigmas
         return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the sampler reads besides the levels."""
+        return {name: getattr(self, name) for name in SAMPLERS[self.sampler].options}
 
     @property
     def sigmas(self) -> "Tensor":
@@ -196,9 +254,11 @@ class AugConfig(Strict):
 
 
 class StageBase(Strict):
+    """What all kinds of stage have. `takes`, `factor` and `max_aug_sigma` tell others of the stage below, whatever the kind."""
+
     resolution: PositiveInt
     channels: PositiveInt = 3
-    net: UNetConfig
+    net: NetConfig
     cond: CondConfig = CondConfig()
     noise: NoiseConfig = NoiseConfig()
     train: TrainConfig = TrainConfig()
@@ -206,8 +266,58 @@ class StageBase(Strict):
 
     @property
     def multiple(self) -> int:
-        """Image sides must be multiples of this: the network halves them at each level."""
-        return self.net.patch * 2 ** (len(self.net.widths) - 1)
+        """Image sides must be multiples of this."""
+        return self.net.multiple
+
+    @property
+    def size(self) -> "Size":
+        """Of the stage's own x0 along the axes of its space."""
+        return (self.resolution, self.resolution)
+
+    @property
+    def takes(self) -> "Size | None":
+        """Of the stage below's x0; None for a stage that starts from nothing."""
+        return None
+
+    @property
+    def factor(self) -> int:
+        """How many times larger this stage makes what it takes."""
+        return 1
+
+    @property
+    def train_size(self) -> int:
+        """Side in px of what the network sees in training."""
+        return self.resolution
+
+    @property
+    def max_aug_sigma(self) -> float:
+        """The largest augmentation of what it takes that it was trained on."""
+        return 0.0
+
+    @property
+    def space(self) -> "Space":
+        from .spaces.pixels import PIXELS
+
+        return PIXELS
+
+    @property
+    def parametrisation(self) -> "Parametrisation":
+        from .diffusion.parametrisation import EDM
+
+        return EDM(sigma_data=self.noise.sigma_data)
+
+    @property
+    def ports(self) -> "Ports":
+        """What the network is given and gives."""
+        from .nets.ports import Ports
+
+        text = self.cond.text
+        return Ports(
+            inputs=self.channels,
+            outputs=self.channels,
+            classes={"label": self.cond.num_classes} if self.cond.num_classes else {},
+            tokens={"text": text.dim} if text else {},
+        )
 
     def _check_multiple(self, name: str, size: int) -> None:
         if size % self.multiple:
@@ -262,8 +372,36 @@ class SuperResConfig(StageBase):
         return self
 
     @property
+    def takes(self) -> "Size":
+        return (self.low_res, self.low_res)
+
+    @property
     def factor(self) -> int:
         return self.resolution // self.low_res
 
+    @property
+    def train_size(self) -> int:
+        return self.crop or self.resolution
 
-StageConfig = Annotated[BaseConfig | SuperResConfig, Field(discriminator="kind")]
+    @property
+    def max_aug_sigma(self) -> float:
+        return self.aug.max_sigma
+
+    @property
+    def parametrisation(self) -> "Parametrisation":
+        from .diffusion.parametrisation import EDM
+
+        return EDM(sigma_data=self.noise.sigma_data, low_res_sigma=self.low_res_sigma)
+
+    @property
+    def ports(self) -> "Ports":
+        return replace(super().ports, inputs=2 * self.channels, levels=("aug",))
+
+
+KINDS: dict[str, type[StageBase]] = {"base": BaseConfig, "super_res": SuperResConfig}
+if TYPE_CHECKING:
+    StageConfig: TypeAlias = BaseConfig | SuperResConfig
+else:
+    StageConfig = one_of(KINDS)
+
+TAGS.update((*NETWORKS, *KINDS))

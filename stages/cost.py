@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .build import build_stage
-from .config import SampleConfig, StageConfig, SuperResConfig
+from .config import SampleConfig, StageConfig
 from .counting import count_pass
 from .diffusion.guidance import is_guided
 from .diffusion.samplers import SAMPLERS, drive
@@ -146,8 +146,7 @@ def plan_stage(config: StageConfig) -> StagePlan:
     with torch.device("meta"):
         stage = build_stage(config)
     stage.set_precision(config.train.precision)
-    crop = config.crop if isinstance(config, SuperResConfig) else 0
-    train_size = crop or config.resolution
+    train_size = config.train_size
     micro_batch = config.train.micro_batch or config.train.batch
     flops, kept = count_pass(stage, train_size, micro_batch)
     forward_flops = flops // micro_batch

@@ -16,10 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.batch import Cond
-
-from .config import SuperResConfig
-from .nets.blocks import Block
+from .likely import likely_cond
 from .stage import Stage
 
 Storages = dict[int, torch.UntypedStorage]
@@ -70,17 +67,8 @@ def denoise(stage: Stage, size: int, batch: int) -> Tensor:
     """The stage's denoiser on shapes alone."""
     config = stage.config
     with torch.device("meta"):
-        text = config.cond.text
-        cond = Cond(
-            keep=torch.ones(batch, dtype=torch.bool),
-            label=torch.zeros(batch, dtype=torch.int64) if config.cond.num_classes else None,
-            text=torch.empty(batch, text.tokens, text.dim) if text else None,
-            text_mask=torch.ones(batch, text.tokens, dtype=torch.bool) if text else None,
-        )
-        x, sigma = torch.empty(batch, config.channels, size, size), torch.empty(batch)
-        if isinstance(config, SuperResConfig):
-            return stage.denoise(x, sigma, cond, low_res=torch.empty_like(x), aug_sigma=torch.empty(batch))
-        return stage.denoise(x, sigma, cond)
+        x = torch.empty(batch, config.channels, size, size)
+        return stage.denoise(x, torch.empty(batch), likely_cond(config, x)).x0_hat
 
 
 @contextmanager
@@ -103,7 +91,7 @@ def keep_saved(stage: Stage) -> Iterator[Kept]:
     def leave(*_: Any) -> None:
         kept.current = None
 
-    blocks = [module for module in stage.modules() if isinstance(module, Block)]
+    blocks = list(stage.network.blocks())
     handles = [b.register_forward_pre_hook(enter) for b in blocks] + [b.register_forward_hook(leave) for b in blocks]
     try:
         with saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -19,7 +19,9 @@ def main(
     half_life: Annotated[float, typer.Option(help="of the average, in images; 0: the run's first")] = 0,
 ) -> None:
     """Write a bundle with the averaged weights that are wanted."""
-    from .bundle import find_bundle, first_error, read_sidecar, save_bundle
+    from data.errors import first_error
+
+    from .bundle import find_bundle, read_sidecar, save_bundle
     from .config import StageConfig
     from .training.checkpoints import read_object
     from .training.posthoc import reconstruct, stored_averages

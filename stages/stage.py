@@ -1,21 +1,25 @@
-"""What the two kinds of stage share: the denoiser around the network, and how training draws its randomness."""
+"""A denoiser with a training loss: a network, in a space, under a parametrisation, given conditions; towards an objective."""
 
-from dataclasses import replace
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch, Cond, to_float
-from data.resize import downsample
+from data.batch import Batch, Cond
 
-from .config import BaseConfig, SuperResConfig
-from .diffusion.corrupt import normals, uniforms
-from .diffusion.denoiser import combine, scalings
-from .nets.unet import UNet
-from .randomness import generators
+from .ask import Ask
+from .config import SampleConfig, StageConfig
+from .diffusion.samplers import Answer
+from .draws import Draws
+from .nets.build import build_network
+from .nets.network import Network
+from .objectives.denoising import DENOISING
+from .objectives.objective import Objective
 
-DRAWS = ("sigma", "drop", "flip", "aug_sigma", "crop_y", "crop_x")
+Noise = Callable[[str, torch.Size], Tensor]
+"""Standard normal (b, ...) for a purpose; row k is a function of (seed, index[k], stage, purpose) alone."""
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,63 +35,66 @@ class Losses(NamedTuple):
 
 
 class Stage(nn.Module):
-    """A denoiser with a training loss. `forward(batch, seed)` is the loss; `denoise` answers a sampler's query."""
+    """`forward(batch, seed)` is the loss; `denoise` answers a sampler's query. What a kind of stage is given, its subclass says."""
 
-    def __init__(self, config: BaseConfig | SuperResConfig):
+    def __init__(self, config: StageConfig):
         super().__init__()
         self.config = config
-        low_res = isinstance(config, SuperResConfig)
-        self.net = UNet(
-            config.net,
-            num_in=config.channels * (1 + low_res),
-            num_out=config.channels,
-            aug=low_res,
-            num_classes=config.cond.num_classes,
-            text_dim=config.cond.text.dim if config.cond.text else 0,
-        )
+        self.net = build_network(config.net, config.ports)
+
+    @property
+    def network(self) -> Network:
+        return self.net
+
+    @property
+    def space(self):
+        return self.config.space
+
+    @property
+    def parametrisation(self):
+        return self.config.parametrisation
 
     def set_precision(self, precision: str) -> None:
         """The dtype the network computes in; its parameters stay float32."""
         self.net.compute_dtype = PRECISIONS[precision]
 
-    def denoise(
-        self, x: Tensor, sigma: Tensor, cond: Cond, low_res: Tensor | None = None, aug_sigma: Tensor | None = None
-    ) -> Tensor:
-        """x0_hat (b, c, h, w) of x at sigma (b,). low_res: the augmented condition at x's size, and the aug_sigma (b,) in it."""
-        error = self.error(aug_sigma)
-        s = scalings(sigma, sigma_data=self.config.noise.sigma_data, low_res_sigma=error)
-        inputs = x * s.c_in[:, None, None, None].to(x.dtype)
-        if low_res is not None:
-            inputs = torch.cat([inputs, low_res * s.c_in_low[:, None, None, None].to(x.dtype)], dim=1)
-        F = self.net(inputs, s.c_noise, cond, None if error is None else error.log() / 4)
-        return combine(x, low_res, F, s)
+    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Answer:
+        """x0_hat (b, c, *size) of x at sigma (b,). cond: what the stage is given, with an augmented low_res at x's size and its
+        aug (b,) where it takes a picture."""
+        low_res, aug_sigma = cond.value("low_res"), cond.value("aug")
+        inputs = self.parametrisation.inputs(x, sigma, low_res, aug_sigma)
+        told = cond.without("low_res", "aug") if low_res is not None else cond
+        told = told if inputs.aug is None else told.given(aug=inputs.aug)
+        F = self.net(inputs.x, inputs.noise, told)
+        return self.parametrisation.estimate(F, x, sigma, low_res, aug_sigma)
 
-    def error(self, aug_sigma: Tensor | None) -> Tensor | None:
-        """Std (b,) of the condition's error: what upsampling lost and what augmentation added. None where there is no low_res."""
-        if aug_sigma is None or not isinstance(self.config, SuperResConfig):
-            return None
-        return (aug_sigma.float().square() + self.config.low_res_sigma**2).sqrt()
+    def forward(self, batch: Batch, seed: int, below: Tensor | None = None, objective: Objective = DENOISING) -> Losses:
+        """The loss of a batch under an objective. below: in validation, another stage's version of what the stage takes."""
+        draws = Draws(batch, seed)
+        x0, cond = self.prepared(batch, draws, below)
+        sigma, _ = objective.levels(self, draws.uniforms["sigma"])
+        sigma = sigma.to(x0)
+        per_image = objective.loss(self, x0, cond, sigma, draws)
+        return Losses(loss=per_image.mean(), per_image=per_image.detach(), sigma=torch.clone(sigma))
 
-    def _draws(self, batch: Batch, seed: int) -> dict[str, Tensor]:
-        """Uniform numbers (b,) float64 on the CPU by name; image k's depend on (seed, k) alone."""
-        table = uniforms(generators(seed, batch.index, "draws"), len(DRAWS))
-        return dict(zip(DRAWS, table.unbind(1), strict=True))
+    def condition(
+        self, cond: Cond, below: Tensor | None, settings: SampleConfig, noise: Noise
+    ) -> Generator[list[Ask], list[Answer], Cond]:
+        """What the stage is given in sampling: what describes the pictures, and what is made of the stage below's (b, c, *takes) or
+        whatever size there is. It may ask a network on the way."""
+        yield from ()
+        return cond
 
-    def _picture(self, batch: Batch, u: dict[str, Tensor]) -> Tensor:
-        """x0 (b, c, resolution, resolution) float32: THE downsample of what the shard holds, flipped for half of the images."""
-        size = self.config.resolution
-        x0 = downsample(to_float(batch.image), (size, size))
-        return self._flipped(x0, u)
+    def prepared(self, batch: Batch, draws: Draws, below: Tensor | None) -> tuple[Tensor, Cond]:
+        """x0 and what the stage is given of it, as training draws them."""
+        u = draws.uniforms
+        x0 = self.mirrored(self.space.read(batch.image, self.config.size), u)
+        keep = (u["drop"] >= self.config.cond.drop).to(x0.device)
+        return x0, batch.cond.dropped(self.config.cond.names, keep)
 
-    def _flipped(self, x: Tensor, u: dict[str, Tensor]) -> Tensor:
+    def mirrored(self, x: Tensor, u: dict[str, Tensor]) -> Tensor:
+        """Half of the images mirrored, where the config asks for it."""
         if not self.config.train.flip:
             return x
-        return torch.where((u["flip"] < 0.5).to(x.device)[:, None, None, None], x.flip(-1), x)
-
-    def _dropped(self, cond: Cond, u: dict[str, Tensor]) -> Cond:
-        return replace(cond, keep=cond.keep & (u["drop"] >= self.config.cond.drop).to(cond.keep.device))
-
-
-def noise(batch: Batch, seed: int, purpose: str, shape: torch.Size) -> Tensor:
-    """Standard normal (b, c, h, w) on the batch's device, one generator an image."""
-    return normals(generators(seed, batch.index, purpose, device=batch.image.device), tuple(shape[1:]))
+        is_flipped = (u["flip"] < 0.5).to(x.device)
+        return torch.where(is_flipped.reshape(-1, *[1] * (x.ndim - 1)), self.space.mirrored(x), x)

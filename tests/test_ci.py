@@ -36,12 +36,16 @@ def test_jobs_of_several_processes_run_when_asked_for(suite, told, passed):
 
 
 def test_ci_runs_every_test_once():
-    """The README's command leaves out what the second command runs, and nothing else."""
+    """The README's command leaves out what the other two run, and nothing else; what runs alone is of the matrix, too."""
     lines = (ROOT / ".ci" / "run").read_text()
-    assert "uv run --no-sync pytest -q --all -m matrix\n" in lines
+    assert 'uv run --no-sync pytest -q --all -n 2 --dist loadfile -m "matrix and not alone"\n' in lines
+    assert "uv run --no-sync pytest -q --all -m alone\n" in lines
     assert "--no-missing" in lines
     _, _, block = (ROOT / "README.md").read_text().partition("<!-- test command -->\n```bash\n")
     assert block.partition("```")[0].strip().endswith("pytest -q -n 2 --dist loadfile")
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        assert text.count("mark." + "alone") <= text.count("mark." + "matrix"), path
 
 
 @pytest.mark.parametrize(

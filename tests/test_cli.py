@@ -22,10 +22,10 @@ import sample
 import train
 from cascade.cli import lines_of
 from cascade.pictures import levels_apart, read_metadata, read_png
+from data.files import file_sha256
 from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder
-from stages.bundle import file_sha256
 from tests.bare import bare_site
 from tests.calling import call
 

@@ -3,12 +3,18 @@ from data; and what importing everything does to a process, which is nothing but
 """
 
 import ast
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -85,8 +91,6 @@ def keyword(call: ast.Call, name: str) -> object:
 def fault(call: ast.Call) -> str | None:
     """What is wrong with a call that could execute data or reach a shell."""
     name = dotted(call.func)
-    if ast.unparse(call) == "eval('0')":  # data/cli.py says what for
-        return None
     if name in ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load"):
         return f"{name}()"
     if name.endswith("torch.load") and keyword(call, "weights_only") is not True:
@@ -113,6 +117,27 @@ def test_packages_import_downwards_only(source):
     for line, name in imported(source):
         top = name.split(".")[0]
         assert top not in {*PACKAGES, *SCRIPTS, "tests"} or top in ALLOWED[package], f"{source}:{line} imports {name}"
+
+
+OPTIONAL = ("wandb",)  # for who has it and asks for it; that it is missing is told
+
+
+def test_what_is_imported_is_declared():
+    """A library that only another one brings goes when that one changes its mind."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    declared = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in lines}
+    found = packages_distributions()
+    for source in SOURCES:
+        for line, name in imported(source):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top in (*PACKAGES, *SCRIPTS):
+                continue
+            if top in OPTIONAL:
+                continue
+            top = "pydantic" if top == "pydantic_core" else top  # two wheels of one library
+            brings = {each.lower().replace("_", "-") for each in found.get(top, [])}
+            assert brings & declared, f"{source}:{line} imports {top}, which pyproject.toml does not name"
 
 
 @pytest.mark.parametrize("source", [source for source in SOURCES if source.startswith("stages/diffusion/")])
@@ -169,6 +194,20 @@ def test_the_search_lets_others_be(line):
     assert not fault(call.value)
 
 
+def test_no_import_leads_back():
+    """Modules that import each other, at the top or inside functions, are one thing in two files."""
+    modules = {source.removesuffix(".py").removesuffix("/__init__").replace("/", "."): source for source in SOURCES}
+    arrows = {
+        module: {name for _, full in imported(source) for name in (full, full.rpartition(".")[0])}
+        & modules.keys() - {module, *PACKAGES}
+        for module, source in modules.items()
+    }
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
 PROBE = """
 import importlib, json, sys, threading
 events = []
@@ -207,3 +246,29 @@ def test_importing_everything_does_nothing_else(tmp_path):
     )
     assert json.loads(done.stdout) == {"heavy": [], "events": [], "threads": ["MainThread"]}
     assert not list(tmp_path.iterdir())
+
+
+LIGHT = """
+import time, torch
+began = time.process_time()
+import cascade.pipeline
+spent = time.process_time() - began
+import sys
+from cascade import Cascade, Request
+from stages import load_bundle
+assert Cascade.__module__ == "cascade.pipeline" and Request.__module__ == "cascade.request"
+print(spent, sorted({"timm", "torchvision", "webdataset", "stages.training"} & set(sys.modules)))
+"""
+
+
+def test_sampling_loads_no_trainer():
+    done = subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split(maxsplit=1)[1].strip() == "[]"
+
+
+@pytest.mark.parametrize("package", ["cascade", "stages"])
+def test_public_names_are_there(package):
+    module = importlib.import_module(package)
+    assert {name for name in module.__all__ if getattr(module, name) is None} == set()
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        module.nothing  # noqa: B018

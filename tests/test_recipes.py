@@ -12,7 +12,7 @@ from data.packer import Settings, pack
 from data.resize import downsample
 from data.shards import read_split
 from stages.bundle import load_bundle
-from stages.sampling import give_low_res, image_noise, sample_alone
+from stages.sampling import conditioned, noise_of, sample_alone
 from stages.training.loop import train
 from stages.training.place import Place
 from tests.bench.sr_psnr import mean_psnr
@@ -22,6 +22,7 @@ EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
 
 
 @pytest.mark.matrix
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_a_minute_of_training_sharpens_unseen_pictures_and_paints_no_grain(tmp_path):
     pack(EMOJI, tmp_path / "shards", Settings(size=64, val=0.1))
@@ -34,9 +35,9 @@ def test_a_minute_of_training_sharpens_unseen_pictures_and_paints_no_grain(tmp_p
     truth = to_float(next(read_split(tmp_path / "shards", "val", batch=32, resolution=64, limit=32)).image)
     low_res = to_float(to_uint8(downsample(truth, (16, 16))))
     settings = config.sample.model_copy(update={"aug_sigma": 0.0})
-    given = give_low_res(stage, Cond.empty(len(truth)), low_res, 0.0, torch.zeros_like(truth))
-    noise = image_noise("sr_64", 0, torch.arange(len(truth)), "start", tuple(truth.shape[1:]), "cpu")
-    samples = sample_alone(stage, settings, given, noise)
+    noise = noise_of("sr_64", 0, torch.arange(len(truth)), "cpu")
+    cond = conditioned(stage, Cond.empty(len(truth)), low_res, settings, noise)
+    samples = sample_alone(stage, settings, cond, noise("start", truth.shape))
     assert mean_psnr(samples, truth) > mean_psnr(stage.enlarge(low_res), truth)
     assert grain(samples) < 0.04
 

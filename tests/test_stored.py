@@ -31,6 +31,7 @@ from data.shapes import shape, write_folder
 from data.shards import Reader, read_split
 from stages.build import build_stage
 from stages.config import StageConfig
+from stages.diffusion.samplers import Answer
 from stages.randomness import generator
 from stages.sampling import image_noise
 from stages.training.loop import train
@@ -217,17 +218,17 @@ def drawn(kind: str) -> dict[str, list[float]]:
     stage, calls = build_stage(config), []
     denoise = stage.denoise
 
-    def spy(*given: Any) -> Tensor:
+    def spy(*given: Any) -> Answer:
         calls.append(given)
         return denoise(*given)
 
     object.__setattr__(stage, "denoise", spy)
     with torch.no_grad():
         stage(slopes(4, start=5), 7)
-    ((x, sigma, cond, *low),) = calls
-    found = {"x": x[:, 2, 2, 1], "sigma": sigma, "keep": cond.keep.float()}
-    if low:
-        found |= {"low_res": low[0][:, 2, 2, 1], "aug_sigma": low[1]}
+    ((x, sigma, cond),) = calls
+    found = {"x": x[:, 2, 2, 1], "sigma": sigma, "keep": cond.parts["label"].keep.float()}
+    if (low_res := cond.value("low_res")) is not None:
+        found |= {"low_res": low_res[:, 2, 2, 1], "aug_sigma": cond.value("aug")}
     return {name: rounded(values) for name, values in found.items()}
 
 

@@ -64,7 +64,7 @@ def test_finite_posterior_by_brute_force(finite, generator):
     """Products of normal densities, with a class and a condition."""
     x, sigma = torch.randn(2, 1, 4, 4, generator=generator).double(), torch.tensor([0.8, 2.0])
     low_res, aug_sigma = torch.randn(2, 1, 4, 4, generator=generator).double(), torch.tensor([0.9, 3.0])
-    cond = Cond(keep=torch.tensor([True, False]), label=torch.tensor([1, 1]))
+    cond = Cond.of(torch.tensor([True, False]), label=torch.tensor([1, 1]))
     found = finite.posterior(x, sigma, cond, low_res, aug_sigma)
     for row in range(2):
         weights = []

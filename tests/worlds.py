@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from data.batch import Cond
 from data.resize import downsample, upsample
-from stages.base import BaseStage
 from stages.config import AugConfig, BaseConfig, CondConfig, SampleConfig, SuperResConfig, UNetConfig
 from stages.diffusion.corrupt import expand_to
 from stages.diffusion.denoiser import Denoiser
-from stages.super_res import SuperResStage
+from stages.diffusion.samplers import Answer
+from stages.kinds.base import BaseStage
+from stages.kinds.super_res import SuperResStage
 
 TINY_NET = UNetConfig(widths=(8,), blocks=(1,), emb_dim=8)
 NEAREST = 1e-6  # a condition without noise picks the nearest picture; so does this level, in float64
@@ -113,9 +114,10 @@ class FiniteData:
         logits = log_likelihood(x, self.images, sigma)
         if low_res is not None and aug_sigma is not None:
             logits = logits + log_likelihood(low_res, self.low_res, aug_sigma.clamp(min=NEAREST))
-        if self.labels is not None and cond is not None and cond.label is not None:
-            other = cond.label[:, None] != self.labels
-            logits = logits.masked_fill(other & cond.keep[:, None], -torch.inf)
+        label = None if cond is None else cond.parts.get("label")
+        if self.labels is not None and label is not None:
+            other = label.value[:, None] != self.labels
+            logits = logits.masked_fill(other & label.keep[:, None], -torch.inf)
         return logits.softmax(1)
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,8 +145,14 @@ class Asked:
     x: Tensor
     sigma: Tensor
     cond: Cond
-    low_res: Tensor | None
-    aug_sigma: Tensor | None
+
+    @property
+    def low_res(self) -> Tensor | None:
+        return self.cond.value("low_res")
+
+    @property
+    def aug_sigma(self) -> Tensor | None:
+        return self.cond.value("aug")
 
 
 class FiniteStage:
@@ -160,11 +168,9 @@ class FiniteStage:
         nn.Module.__init__(self)  # type: ignore[arg-type]
         self.config, self.world, self.asked = config, world, []
 
-    def denoise(
-        self, x: Tensor, sigma: Tensor, cond: Cond, low_res: Tensor | None = None, aug_sigma: Tensor | None = None
-    ) -> Tensor:
-        self.asked.append(Asked(x=x, sigma=sigma, cond=cond, low_res=low_res, aug_sigma=aug_sigma))
-        return self.world.denoise(x, sigma, cond, low_res, aug_sigma)
+    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Answer:
+        self.asked.append(Asked(x=x, sigma=sigma, cond=cond))
+        return Answer(self.world.denoise(x, sigma, cond, cond.value("low_res"), cond.value("aug")))
 
     def set_precision(self, precision: str) -> None:
         """Always float64."""

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cascade.config import nearest
+from data.errors import nearest
 
 from . import logs, openai
 from .answers import answer, is_known

@@ -24,7 +24,8 @@ from typing import Annotated, Any
 
 import typer
 
-from data.cli import RunError, run
+from data.cli import run
+from data.errors import RunError
 
 from . import early, options
 from .options import SHIPPED

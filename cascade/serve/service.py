@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from cascade.chunk import weight
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Preview
 from cascade.link import Link, chosen, cut, sizes
+from cascade.plan import weight
 from cascade.request import Request
 
 from . import logs

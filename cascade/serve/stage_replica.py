@@ -4,10 +4,9 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from torch import Tensor
-
+from stages.ask import Ask
+from stages.diffusion.samplers import Answer
 from stages.memory import is_memory_error
-from stages.sampling import Ask
 
 from .lease import Lease
 
@@ -28,11 +27,11 @@ class StageReplica:
 
         torch.set_flush_denormal(True)
         device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
-        self.link = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).links[0]
+        self.host = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).hosts[0]
         self._thread = ThreadPoolExecutor(1)
         self._failures = 0
         prepare, self.buckets = preparing(compile_, on_gpu=device != "cpu")
-        self._rows = self._thread.submit(prepare, [self.link]).result()[stage]
+        self._rows = self._thread.submit(prepare, [self.host]).result()[stage]
 
     def rows(self) -> int:
         """Of a call, as measured."""
@@ -43,8 +42,8 @@ class StageReplica:
         if self._failures >= FAILURES:
             raise RuntimeError(f"the last {self._failures} calls failed")
 
-    async def answer(self, asks: list[Ask], batch: int) -> list[Tensor]:
-        """x0_hat of each ask, on the CPU."""
+    async def answer(self, asks: list[Ask], batch: int) -> list[Answer]:
+        """The answer to each ask, on the CPU."""
         try:
             found = await asyncio.wrap_future(self._thread.submit(self._answer, asks, batch))
         except Exception as error:
@@ -53,20 +52,20 @@ class StageReplica:
         self._failures = 0
         return found
 
-    def _answer(self, asks: list[Ask], batch: int) -> list[Tensor]:
+    def _answer(self, asks: list[Ask], batch: int) -> list[Answer]:
         import torch
 
         with torch.inference_mode():
-            return self.link.answer(asks, batch=batch, buckets=self.buckets)
+            return self.host.answer(asks, batch=batch, buckets=self.buckets)
 
 
 class RemoteStage:
-    """A `link.Remote`: asks whichever replica of a stage is free."""
+    """A `host.Remote`: asks whichever replica of a stage is free."""
 
     def __init__(self, handle: Any):
         self.handle = handle
 
-    def __call__(self, asks: list[Ask], batch: int) -> list[Tensor]:
+    def __call__(self, asks: list[Ask], batch: int) -> list[Answer]:
         from ray.exceptions import RayActorError
         from ray.serve.exceptions import RayServeException
 

@@ -1,6 +1,6 @@
 """Samplers are coroutines: they yield what they want denoised and receive x0_hat.
 
-    x0_hat = yield Query(x, sigma)
+    answer = yield Query(x, sigma)
 
 They integrate the probability-flow ODE dx/dsigma = (x - x0_hat) / sigma from x at sigmas[0] down to sigma = 0. They never hold a
 network: `drive` runs one alone, an engine runs many at once in shared batches, and every answer is already a preview.
@@ -10,54 +10,65 @@ x (b, c, h, w) at sigmas[0]; sigmas (num_steps + 1,) float64 on the CPU, strictl
 
 import itertools
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # configs name samplers where torch is not loaded yet
+    from torch import Tensor
 
-from .denoiser import Denoiser
+    from .denoiser import Denoiser
 
 
 @dataclass(frozen=True)
 class Query:
-    """A wish for x0_hat of x (b, c, h, w) at noise level sigma (b,)."""
+    """A wish for x0_hat of x (b, c, *size) at noise levels sigma (b,). rows (b,) int64: which images of the batch these are, where
+    some have stayed behind; None: all."""
 
-    x: Tensor
-    sigma: Tensor
-
-
-Sampler = Generator[Query, Tensor, Tensor]
-"""Yields queries, receives x0_hat, returns the finished x0."""
+    x: "Tensor"
+    sigma: "Tensor"
+    rows: "Tensor | None" = None
 
 
-def query(x: Tensor, sigma: float) -> Query:
+@dataclass(frozen=True)
+class Answer:
+    """x0_hat (b, c, *size) of a query. var, of the same shape: Var(x0 | x) where the network tells it."""
+
+    x0_hat: "Tensor"
+    var: "Tensor | None" = None
+
+
+Sampler = Generator[Query, Answer, "Tensor"]
+"""Yields queries, receives answers, returns the finished x0."""
+
+
+def query(x: "Tensor", sigma: float) -> Query:
     """The query of a batch that stands at one common level."""
-    return Query(x, torch.full((len(x),), sigma, dtype=x.dtype, device=x.device))
+    return Query(x, x.new_full((len(x),), sigma))
 
 
-def euler(x: Tensor, sigmas: Tensor) -> Sampler:
+def euler(x: "Tensor", sigmas: "Tensor") -> Sampler:
     """First order; with these coordinates it is DDIM with eta = 0 (Song et al. 2020a, eq. 13). nfe = num_steps."""
     for sigma, sigma_next in _intervals(sigmas):
-        x0_hat = yield query(x, sigma)
+        x0_hat = (yield query(x, sigma)).x0_hat
         x = x0_hat + (sigma_next / sigma) * (x - x0_hat)
     return x
 
 
-def heun(x: Tensor, sigmas: Tensor) -> Sampler:
+def heun(x: "Tensor", sigmas: "Tensor") -> Sampler:
     """Second order, EDM algorithm 1 without churn. nfe = 2 * num_steps - 1: the last interval, to 0, is an Euler step."""
     for sigma, sigma_next in _intervals(sigmas):
-        x0_hat = yield query(x, sigma)
+        x0_hat = (yield query(x, sigma)).x0_hat
         slope = (x - x0_hat) / sigma
         x_next = x + (sigma_next - sigma) * slope
         if sigma_next > 0:
-            x0_hat = yield query(x_next, sigma_next)
+            x0_hat = (yield query(x_next, sigma_next)).x0_hat
             x_next = x + (sigma_next - sigma) * (slope + (x_next - x0_hat) / sigma_next) / 2
         x = x_next
     return x
 
 
-def dpmpp_2m(x: Tensor, sigmas: Tensor) -> Sampler:
+def dpmpp_2m(x: "Tensor", sigmas: "Tensor") -> Sampler:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) in sigma: lambda = -log(sigma), alpha = 1. nfe = num_steps.
 
     The multistep correction extrapolates x0_hat from the previous answer; the first step has none, and the last, to sigma = 0,
@@ -65,7 +76,7 @@ def dpmpp_2m(x: Tensor, sigmas: Tensor) -> Sampler:
     """
     previous: tuple[float, Tensor] | None = None  # (lambda, x0_hat) of the step before
     for sigma, sigma_next in _intervals(sigmas):
-        x0_hat = yield query(x, sigma)
+        x0_hat = (yield query(x, sigma)).x0_hat
         if sigma_next == 0:
             return x0_hat
         lam, lam_next = -math.log(sigma), -math.log(sigma_next)
@@ -78,25 +89,51 @@ def dpmpp_2m(x: Tensor, sigmas: Tensor) -> Sampler:
     return x
 
 
-SAMPLERS: dict[str, Callable[[Tensor, Tensor], Sampler]] = {"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+@dataclass(frozen=True, kw_only=True)
+class SamplerKind:
+    """What is known of a sampler before it runs. order: of its error in the step. queries: of num_steps intervals, at most. draws:
+    whether it takes noise on its way. options: the settings of its own that it reads."""
+
+    function: Callable[..., Sampler]
+    order: int
+    queries: Callable[[int], int] = int
+    draws: bool = False
+    options: tuple[str, ...] = ()
+
+    def __call__(
+        self, x: "Tensor", levels: "Tensor", noise: "Noise | None" = None, options: Mapping[str, Any] | None = None
+    ) -> Sampler:
+        """The coroutine over `levels` from x, with what it needs of the rest."""
+        own = {name: value for name, value in (options or {}).items() if name in self.options}
+        return self.function(x, levels, **({"noise": noise} if self.draws else {}), **own)
+
+
+Noise = Callable[[str], "Tensor"]
+"""Standard normal of the shape of x for a purpose; of image k a function of (seed, k, stage, purpose) alone."""
+
+SAMPLERS = {
+    "euler": SamplerKind(function=euler, order=1),
+    "heun": SamplerKind(function=heun, order=2, queries=lambda num_steps: 2 * num_steps - 1),
+    "dpmpp_2m": SamplerKind(function=dpmpp_2m, order=2),
+}
 
 
 def num_queries(name: str, num_steps: int) -> int:
     """How many times a sampler asks (nfe) over num_steps intervals."""
-    return 2 * num_steps - 1 if name == "heun" else num_steps
+    return SAMPLERS[name].queries(num_steps)
 
 
-def drive(sampler: Sampler, denoise: Denoiser) -> Tensor:
+def drive(sampler: Sampler, denoise: "Denoiser") -> "Tensor":
     """Runs one sampler to its end with one denoiser."""
     try:
         wanted = next(sampler)
         while True:
-            wanted = sampler.send(denoise(wanted.x, wanted.sigma))
+            wanted = sampler.send(Answer(denoise(wanted.x, wanted.sigma)))
     except StopIteration as done:
         return done.value
 
 
-def _intervals(sigmas: Tensor) -> list[tuple[float, float]]:
+def _intervals(sigmas: "Tensor") -> list[tuple[float, float]]:
     levels = sigmas.double().tolist()
     if len(levels) < 2 or levels[-1] != 0 or not all(math.inf > a > b for a, b in itertools.pairwise(levels)):
         raise ValueError(

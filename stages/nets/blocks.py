@@ -148,3 +148,10 @@ class SkipMerge(nn.Module):
         t = self.balance.sigmoid()[:, None, None]
         scale = ((1 - t).square() + t.square()).rsqrt()
         return x * ((1 - t) * scale).to(x.dtype) + skip * (t * scale).to(x.dtype)
+
+
+def fold_weights(net: nn.Module) -> None:
+    """Normalises every weight in place once, for sampling: the network's outputs do not change."""
+    for module in net.modules():
+        if isinstance(module, MPWeight):
+            module.fold()

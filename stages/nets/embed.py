@@ -1,7 +1,7 @@
 """Embeddings: what the network is told besides pixels - noise level, augmentation level, class, pooled text - as one vector (b, e).
 
-Each part has unit variance and the parts are summed with equal weight. A row whose `cond.keep` is False gets learned null
-vectors; that is condition dropout in training and the unconditional half of guidance in sampling.
+Each part has unit variance and the parts are summed with equal weight. A row in which a part is not kept gets its learned null
+vector; that is condition dropout in training and the unconditional half of guidance in sampling.
 """
 
 import math
@@ -9,9 +9,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from data.batch import Cond
+from data.batch import Cond, Part
 
 from .blocks import SILU_GAIN, MPWeight
+from .ports import Ports
 
 
 class Fourier(nn.Module):
@@ -30,53 +31,64 @@ class Fourier(nn.Module):
 
 
 class Embedding(nn.Module):
-    """(noise (b,), aug (b,) or None, cond) to (b, e) float32."""
+    """(noise (b,), cond) to (b, e) float32: the sum of what each port gives. A part that a condition lacks is as one that is
+    dropped, a level that it lacks is left out."""
 
-    def __init__(self, emb_dim: int, *, aug: bool, num_classes: int, text_dim: int):
+    def __init__(self, emb_dim: int, ports: Ports):
         super().__init__()
-        self.num_classes = num_classes
+        self.ports = ports
         self.fourier = Fourier(emb_dim)
         self.noise = MPWeight(emb_dim, emb_dim)
-        self.aug_fourier = Fourier(emb_dim) if aug else None
-        self.aug = MPWeight(emb_dim, emb_dim) if aug else None
-        self.label = MPWeight(num_classes + 1, emb_dim) if num_classes else None  # the last row is the null class
-        self.text = MPWeight(text_dim, emb_dim) if text_dim else None
-        self.null_text = nn.Parameter(torch.randn(text_dim)) if text_dim else None
+        for name in ports.levels:
+            self.add_module(f"{name}_fourier", Fourier(emb_dim))
+            self.add_module(name, MPWeight(emb_dim, emb_dim))
+        for name, num in ports.classes.items():
+            self.add_module(name, MPWeight(num + 1, emb_dim))  # the last row is the null class
+        for name, dim in ports.tokens.items():
+            self.add_module(name, MPWeight(dim, emb_dim))
+            self.register_parameter(f"null_{name}", nn.Parameter(torch.randn(dim)))
 
-    def forward(self, noise: Tensor, aug: Tensor | None, cond: Cond) -> Tensor:
-        parts = [self.noise(self.fourier(noise))]
-        if self.aug is not None and self.aug_fourier is not None and aug is not None:
-            parts.append(self.aug(self.aug_fourier(aug)))
-        if self.label is not None:
-            label = cond.keep.new_full(cond.keep.shape, self.num_classes, dtype=torch.int64)
-            if cond.label is not None:
-                label = torch.where(cond.keep, cond.label, label)
-            one_hot = nn.functional.one_hot(label, self.num_classes + 1)
-            parts.append(self.label(one_hot.float() * math.sqrt(self.num_classes + 1)))
-        if self.text is not None and self.null_text is not None:
-            parts.append(self.text(pooled_text(cond, self.null_text)))
+    def forward(self, noise: Tensor, cond: Cond) -> Tensor:
+        num, parts = len(noise), [self.noise(self.fourier(noise))]
+        for name in self.ports.levels:
+            if (level := cond.value(name)) is not None:
+                features = getattr(self, f"{name}_fourier")(level)
+                parts.append(getattr(self, name)(features))
+        for name, classes in self.ports.classes.items():
+            label = labels(cond.parts.get(name), num, classes, noise.device)
+            one_hot = nn.functional.one_hot(label, classes + 1)
+            parts.append(getattr(self, name)(one_hot.float() * math.sqrt(classes + 1)))
+        for name in self.ports.tokens:
+            pooled = pooled_text(cond.parts.get(name), num, getattr(self, f"null_{name}"))
+            parts.append(getattr(self, name)(pooled))
         return SILU_GAIN * nn.functional.silu(sum(parts) / math.sqrt(len(parts)))
 
 
-def pooled_text(cond: Cond, null_text: Tensor) -> Tensor:
+def labels(part: Part | None, num: int, null: int, device: torch.device) -> Tensor:
+    """(b,) int64: the class of each row, `null` where it is dropped or not given."""
+    label = torch.full((num,), null, dtype=torch.int64, device=device)
+    return label if part is None else torch.where(part.keep, part.value, label)
+
+
+def pooled_text(part: Part | None, num: int, null_text: Tensor) -> Tensor:
     """Mean over the real tokens of each caption, scaled to unit variance; the null vector where there is none. (b, d)."""
-    if cond.text is None or cond.text_mask is None:
-        return null_text.expand(len(cond), -1)
-    mask = cond.text_mask & cond.keep[:, None]
+    if part is None or part.mask is None:
+        return null_text.expand(num, -1)
+    mask = part.mask & part.keep[:, None]
     count = mask.sum(1, keepdim=True)
-    mean = (cond.text * mask[..., None]).sum(1) / count.clamp(min=1)
+    mean = (part.value * mask[..., None]).sum(1) / count.clamp(min=1)
     mean = nn.functional.normalize(mean, dim=-1) * math.sqrt(mean.shape[-1])
     return torch.where(count > 0, mean, null_text)
 
 
-def text_context(cond: Cond, null_text: Tensor) -> tuple[Tensor, Tensor]:
+def text_context(part: Part | None, num: int, null_text: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens for cross-attention (b, 1 + n, d) and their mask: the learned null token, always there, then the caption's tokens.
 
     So a dropped or empty caption attends to the null token alone, and no row is ever fully masked.
     """
-    null = null_text.expand(len(cond), 1, -1)
-    seen = torch.ones_like(cond.keep)[:, None]
-    if cond.text is None or cond.text_mask is None:
+    null = null_text.expand(num, 1, -1)
+    seen = torch.ones(num, 1, dtype=torch.bool, device=null.device)
+    if part is None or part.mask is None:
         return null, seen
-    tokens = nn.functional.normalize(cond.text, dim=-1) * math.sqrt(cond.text.shape[-1])
-    return torch.cat([null, tokens], dim=1), torch.cat([seen, cond.text_mask & cond.keep[:, None]], dim=1)
+    tokens = nn.functional.normalize(part.value, dim=-1) * math.sqrt(part.value.shape[-1])
+    return torch.cat([null, tokens], dim=1), torch.cat([seen, part.mask & part.keep[:, None]], dim=1)

@@ -1,9 +1,11 @@
 """The U-Net of every stage: encoder, decoder, learned skip merges, magnitude-preserving throughout.
 
 `patch` folds patch x patch pixels into channels before the first convolution and unfolds them after the last, so a
-super-resolution stage works on a coarser grid at a fraction of the cost. Any image size divisible by `multiple` is accepted.
+super-resolution stage works on a coarser grid at a fraction of the cost. Any size divisible by `UNetConfig.multiple` goes.
 Without self-attention the network is local, hence usable on crops in training and on whole pictures in sampling.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -13,26 +15,25 @@ from torch.utils.checkpoint import checkpoint
 from data.batch import Cond
 
 from ..config import UNetConfig
-from .blocks import Block, MPWeight, SkipMerge
+from .blocks import Block, MPWeight, SkipMerge, fold_weights
 from .embed import Embedding, text_context
+from .ports import Ports
 
 
 class UNet(nn.Module):
-    """(x (b, c_in, h, w), noise (b,), cond, aug (b,) or None) to F (b, c_out, h, w) float32.
+    """See `Network`: (x (b, c', h, w), noise (b,), cond) to F (b, c, h, w) float32.
 
-    x holds the scaled noisy image and, after it in channels, the scaled low_res condition. The network computes in the dtype
-    of `compute_dtype`; parameters stay float32.
+    x holds the scaled noisy image and, after it in channels, the scaled low_res condition.
     """
 
-    def __init__(
-        self, config: UNetConfig, *, num_in: int, num_out: int, aug: bool, num_classes: int = 0, text_dim: int = 0
-    ):
+    def __init__(self, config: UNetConfig, ports: Ports):
         super().__init__()
-        self.patch, self.multiple = config.patch, config.patch * 2 ** (len(config.widths) - 1)
+        self.patch = config.patch
         self.compute_dtype = torch.float32
         self.checkpointed = False  # compute a block's activations again in the backward pass instead of keeping them
         area = config.patch**2
-        self.embedding = Embedding(config.emb_dim, aug=aug, num_classes=num_classes, text_dim=text_dim)
+        self.embedding = Embedding(config.emb_dim, ports)
+        text_dim = ports.tokens.get("text", 0)
         self.null_token = nn.Parameter(torch.randn(text_dim)) if text_dim and config.cross_attention else None
 
         def block(level: int, *, encoder: bool = False) -> Block:
@@ -47,7 +48,7 @@ class UNet(nn.Module):
             )
 
         widths, levels = config.widths, range(len(config.widths))
-        self.conv_in = MPWeight(num_in * area + 1, widths[0], 3)  # + 1: a constant channel stands in for biases
+        self.conv_in = MPWeight(ports.inputs * area + 1, widths[0], 3)  # + 1: a constant channel stands in for biases
         self.encoder = nn.ModuleList(
             nn.ModuleList(block(i, encoder=True) for _ in range(config.blocks[i])) for i in levels
         )
@@ -56,14 +57,14 @@ class UNet(nn.Module):
         self.merge = nn.ModuleList(nn.ModuleList(SkipMerge(widths[i]) for _ in range(config.blocks[i])) for i in levels)
         self.decoder = nn.ModuleList(nn.ModuleList(block(i) for _ in range(config.blocks[i])) for i in levels)
         self.up = nn.ModuleList(MPWeight(widths[i + 1], widths[i], 1) for i in levels[:-1])
-        self.conv_out = MPWeight(widths[0], num_out * area, 3)
+        self.conv_out = MPWeight(widths[0], ports.outputs * area, 3)
         self.out_gain = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, noise: Tensor, cond: Cond, aug: Tensor | None = None) -> Tensor:
-        emb = self.embedding(noise, aug, cond).to(self.compute_dtype)
+    def forward(self, x: Tensor, noise: Tensor, cond: Cond) -> Tensor:
+        emb = self.embedding(noise, cond).to(self.compute_dtype)
         context = mask = None
         if self.null_token is not None:
-            context, mask = text_context(cond, self.null_token)
+            context, mask = text_context(cond.parts.get("text"), len(cond), self.null_token)
             context = context.to(self.compute_dtype)
 
         x = F.pixel_unshuffle(x.to(self.compute_dtype), self.patch) if self.patch > 1 else x.to(self.compute_dtype)
@@ -84,6 +85,14 @@ class UNet(nn.Module):
         x = self.conv_out(x, gain=self.out_gain).float()
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 
+    def blocks(self) -> Iterator[nn.Module]:
+        """What is computed again in the backward pass where `checkpointed` says so."""
+        return (module for module in self.modules() if isinstance(module, Block))
+
+    def fold(self) -> None:
+        """Normalise every weight in place once, for sampling: outputs do not change."""
+        fold_weights(self)
+
     def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
         if self.checkpointed and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
@@ -93,27 +102,3 @@ class UNet(nn.Module):
 def children(modules: nn.Module) -> list[nn.Module]:
     """A ModuleList's modules, in order."""
     return list(modules.children())
-
-
-def fold_weights(net: nn.Module) -> None:
-    """Normalises every weight in place once, for sampling: the network's outputs do not change."""
-    for module in net.modules():
-        if isinstance(module, MPWeight):
-            module.fold()
-
-
-def reach(config: UNetConfig) -> int | None:
-    """How many px away an input can be that decides about an output; a multiple of `multiple`. None: with self-attention, any.
-
-    Each 3 x 3 convolution sees one cell of its level further, and each way down rounds out to a cell of the next.
-    """
-    if config.self_attention:
-        return None
-    last = len(config.widths) - 1
-    cells = [
-        4 * num + 2 * (level in (0, last)) for level, num in enumerate(config.blocks)
-    ]  # conv_in, conv_out; the middle
-    cells[0] += 2 * (last == 0)
-    far = sum((num + (level > 0)) * config.patch * 2**level for level, num in enumerate(cells))
-    multiple = config.patch * 2**last
-    return -(-far // multiple) * multiple

@@ -17,7 +17,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..bundle import file_sha256, replace_text, sync
+from data.files import file_sha256, replace_text, sync
+
 from .engine import State
 
 STATE = "state.safetensors"

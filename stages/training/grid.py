@@ -5,13 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.batch import Batch, to_float, to_uint8
-from data.resize import downsample
+from data.batch import Batch
 
 from ..memory import Portions, device_of
-from ..sampling import Given, give_low_res, image_noise, sample_alone
+from ..sampling import conditioned, noise_of, sample_alone
 from ..stage import Stage
-from ..super_res import SuperResStage
 
 
 def sample_grid(stage: Stage, batch: Batch, portions: Portions | None = None) -> Tensor | None:
@@ -23,27 +21,26 @@ def sample_grid(stage: Stage, batch: Batch, portions: Portions | None = None) ->
     if painted is None:
         return None
     columns = [torch.cat(column) for column in zip(*painted, strict=True)]
-    if isinstance(stage, SuperResStage):
+    if stage.config.takes:
         rows, nrow = torch.stack(columns, dim=1).flatten(0, 1), 3 * max(1, len(batch) // 4)
     else:
         rows, nrow = torch.cat(columns), len(batch)
-    return to_uint8(make_grid(rows, nrow=nrow, pad_value=1.0))
+    return make_grid(rows, nrow=nrow, pad_value=255)
 
 
 @torch.inference_mode()
 def paint(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
-    """What a grid shows of some pictures, (b, c, h, w) each on the CPU; the noise of each is fixed by its `index`."""
-    settings, device = stage.config.sample, device_of(stage)
+    """What a grid shows of some pictures, uint8 (b, c, h, w) each; the noise of each is fixed by its `index`."""
+    settings, space, device = stage.config.sample, stage.space, device_of(stage)
     batch = batch.to(device)
-    truth = downsample(to_float(batch.image), (stage.config.resolution, stage.config.resolution))
-    shape = tuple(truth.shape[1:])
-    noise = image_noise("grid", 0, batch.index, "start", shape, device)
-    if not isinstance(stage, SuperResStage):
-        return sample_alone(stage, settings, Given(cond=batch.cond), noise).cpu(), truth.cpu()
-    low_res = downsample(truth, (stage.config.low_res, stage.config.low_res))
-    aug = image_noise("grid", 0, batch.index, "aug", shape, device)
-    sample = sample_alone(stage, settings, give_low_res(stage, batch.cond, low_res, settings.aug_sigma, aug), noise)
-    return stage.enlarge(low_res).cpu(), sample.cpu(), truth.cpu()
+    truth = space.read(batch.image, stage.config.size)
+    noise = noise_of("grid", 0, batch.index, device)
+    takes = stage.config.takes
+    below = None if takes is None else space.down(truth, takes)
+    given = conditioned(stage, batch.cond, below, settings, noise)
+    sample = sample_alone(stage, settings, given, noise("start", truth.shape))
+    before = () if below is None else (space.up(below, stage.config.size),)
+    return tuple(space.show(each) for each in (*before, sample, truth))
 
 
 def save_picture(picture: Tensor, path: Path) -> None:

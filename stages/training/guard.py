@@ -1,26 +1,17 @@
-"""What watches over an update: non-finite numbers, the loss by noise level, errors a person cannot read as they come."""
+"""What watches over an update: non-finite numbers, the loss by noise level."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from data.batch import Batch
-from data.cli import RunError
+from data.errors import RunError
 
 from ..config import NoiseConfig
-from ..memory import is_memory_error
 from .engine import Engine, Update
 from .rundir import RunDir
 
-if TYPE_CHECKING:
-    from .loop import Run
-
-OUT_OF_MEMORY = 3  # exit code
 Z = 0.6744897501960817  # the quartiles of a normal distribution are mean +- Z std
 
 
@@ -71,30 +62,6 @@ class SigmaQuartiles:
         sums: Tensor = engine.total(self.sums.clone()).cpu()
         self.sums.zero_()
         return {f"loss_q{k + 1}": (sums[0, k] / sums[1, k]).item() for k in range(4) if sums[1, k]}
-
-
-@contextmanager
-def explained(run: "Run") -> Iterator[None]:
-    """Out of memory, and ranks that stopped answering, in words."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RunError):
-            raise
-        told, config = str(error), run.config
-        if is_memory_error(error):
-            raise RunError(
-                f"stage {run.name}: out of memory at image {run.nimg:,} with micro-batches of {run.micro} at "
-                f"{config.resolution} px; set train.micro_batch={max(1, run.micro // 2)}, "
-                "train.checkpoint_activations=true, or --zero 2",
-                OUT_OF_MEMORY,
-            ) from error
-        if dist.is_initialized() and dist.get_world_size() > 1 and lost_a_rank(told):
-            raise RunError(
-                f"stage {run.name}: rank {run.place.rank} lost another one at image {run.nimg:,} "
-                f"({told.splitlines()[0][:200]}); look at its log, then run the same command again"
-            ) from error
-        raise
 
 
 def lost_a_rank(told: str) -> bool:

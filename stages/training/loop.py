@@ -7,27 +7,29 @@ position), so nothing else has to be saved.
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from data.batch import Batch
-from data.cli import RunError
+from data.errors import RunError
 from data.mixture import Source
 from data.shards import Reader
 
 from ..build import build_stage
 from ..config import StageConfig
 from ..cost import peak_flops, plan_stage
-from ..memory import Portions
+from ..memory import Portions, is_memory_error
 from ..randomness import generator
 from .checkpoints import load_state, nimg_of
 from .checks import checked_reader
 from .ema import Ema
 from .engine import LOSS_SCALE, State, weights_in
 from .grid import sample_grid, save_picture
-from .guard import Guard, SigmaQuartiles, explained
+from .guard import Guard, SigmaQuartiles, lost_a_rank
 from .norms import activation_norms, weight_norms
 from .notes import notes
 from .place import Options, Place, compiles, make_engine
@@ -37,6 +39,8 @@ from .schedule import lr_at
 from .signals import Stopped, StopSignals
 from .validate import Validation, held_out, make_validation
 from .watch import Watch
+
+OUT_OF_MEMORY = 3  # exit code
 
 
 def train(
@@ -121,7 +125,7 @@ class Run:
         watch = self._watch() if self.leads else None
         batches = self.reader.batches(self.nimg)
         try:
-            with explained(self):
+            with self._explained():
                 self._updates(batches, watch)
                 self.saver.wait()
         finally:
@@ -133,6 +137,29 @@ class Run:
             raise OSError(f"{self.saver.problem}; make room there, and the same command goes on")
         self.engine.close()
         return self._ended()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell in words that memory ran out, or that ranks stopped answering."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RunError):
+                raise
+            told, config = str(error), self.config
+            if is_memory_error(error):
+                raise RunError(
+                    f"stage {self.name}: out of memory at image {self.nimg:,} with micro-batches of {self.micro} at "
+                    f"{config.resolution} px; set train.micro_batch={max(1, self.micro // 2)}, "
+                    "train.checkpoint_activations=true, or --zero 2",
+                    OUT_OF_MEMORY,
+                ) from error
+            if dist.is_initialized() and dist.get_world_size() > 1 and lost_a_rank(told):
+                raise RunError(
+                    f"stage {self.name}: rank {self.place.rank} lost another one at image {self.nimg:,} "
+                    f"({told.splitlines()[0][:200]}); look at its log, then run the same command again"
+                ) from error
+            raise
 
     def _ended(self) -> Path:
         """The bundle, or why there is no more to it yet."""

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from data.files import replace_text
 from data.streams import largest_divisor
 
 from ..build import build_stage
-from ..bundle import replace_text
 from ..config import StageConfig, TrainConfig
 from ..texts import as_values
 from .checkpoints import NAME, Checkpoints, nimg_of, read_object, write_json

@@ -12,18 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.batch import Batch, to_float
+from data.batch import Batch
 from data.mixture import Source, facts
-from data.resize import downsample
 from data.shards import read_split
 
 from ..bundle import load_bundle, read_sidecar
-from ..config import StageConfig, SuperResConfig
+from ..config import StageConfig
 from ..diffusion.samplers import SAMPLERS, drive
 from ..memory import Portions, device_of
-from ..sampling import Given, give_low_res, guided, image_noise
+from ..sampling import conditioned, guided, noise_of
 from ..stage import Stage
-from ..super_res import SuperResStage
 
 SEED = 2**31 - 1  # of validation's noise and levels: no image of a training run shares its draws
 TRUNCATED = 1.0  # noise level from which the stage below paints a held-out picture again
@@ -51,8 +49,8 @@ class Validation:
         for batch, given in zip(self.batches, low_res, strict=True):
 
             def loss(own: slice, batch: Batch = batch, given: Tensor | None = given) -> Tensor:
-                extra = {} if given is None else {"low_res": given[own].to(device)}
-                return stage(batch[own].to(device), SEED, **extra).per_image.cpu()
+                below = None if given is None else given[own].to(device)
+                return stage(batch[own].to(device), SEED, below).per_image.cpu()
 
             done = self.portions.each(len(batch), loss)
             if done is None:
@@ -63,11 +61,11 @@ class Validation:
 
 def check_lower(config: StageConfig, lower: Path, data: Source) -> None:
     """Raises ValueError where `lower` is not the bundle of the stage below, or there is nothing to validate on."""
-    if not isinstance(config, SuperResConfig):
+    if config.takes is None:
         raise ValueError(f"--lower {lower}: a base stage has none below; leave it out")
     below = read_sidecar(lower).contract.resolution
-    if below != config.low_res:
-        raise ValueError(f"--lower {lower} makes {below} px, this stage takes low_res {config.low_res}")
+    if below != config.takes[0]:
+        raise ValueError(f"--lower {lower} makes {below} px, this stage takes low_res {config.takes[0]}")
     if not config.train.val_images or not facts(data).num_images.get("val"):
         raise ValueError(
             "--lower needs held-out pictures: pack with --val 0.05, name some with --val-data, val_images above 0"
@@ -81,9 +79,9 @@ def make_validation(config: StageConfig, data: Source, device: torch.device, low
     if not config.train.val_images or not facts(data).num_images.get("val"):
         return None
     batches = list(held_out(config, data, config.train.val_images))
-    if lower is None or not isinstance(config, SuperResConfig):
+    if lower is None or config.takes is None:
         return Validation(batches, None)
-    return Validation(batches, painted_again(load_bundle(lower, device), batches, config.low_res))
+    return Validation(batches, painted_again(load_bundle(lower, device), batches))
 
 
 def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") -> Iterator[Batch]:
@@ -99,13 +97,13 @@ def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") 
     )
 
 
-def painted_again(below: Stage, batches: list[Batch], size: int) -> list[Tensor] | None:
+def painted_again(below: Stage, batches: list[Batch]) -> list[Tensor] | None:
     """`paint_again` of each batch, on the CPU; None where memory does not hold a single picture."""
     device, portions, found = device_of(below), Portions("validation with --lower"), []
     for batch in batches:
 
         def again(own: slice, batch: Batch = batch) -> Tensor:
-            return paint_again(below, batch[own].to(device), size).cpu()
+            return paint_again(below, batch[own].to(device)).cpu()
 
         done = portions.each(len(batch), again)
         if done is None:
@@ -115,16 +113,13 @@ def painted_again(below: Stage, batches: list[Batch], size: int) -> list[Tensor]
 
 
 @torch.no_grad()
-def paint_again(below: Stage, batch: Batch, size: int) -> Tensor:
-    """The stage below's own version (b, c, size, size) of a batch's pictures: noised to TRUNCATED, then sampled from there."""
-    truth = downsample(to_float(batch.image), (size, size))
-    shape, device = tuple(truth.shape[1:]), truth.device
+def paint_again(below: Stage, batch: Batch) -> Tensor:
+    """The stage below's own version (b, c, *size) of a batch's pictures: noised to TRUNCATED, then sampled from there."""
+    space, truth = below.space, below.space.read(batch.image, below.config.size)
     settings = below.config.sample.model_copy(update={"sigma_max": max(TRUNCATED, 2 * below.config.sample.sigma_min)})
-    given = Given(cond=batch.cond)
-    if isinstance(below, SuperResStage):
-        low_res = downsample(truth, (below.config.low_res, below.config.low_res))
-        aug = image_noise("val", 0, batch.index, "aug", shape, device)
-        given = give_low_res(below, batch.cond, low_res, settings.aug_sigma, aug)
-    noise = image_noise("val", 0, batch.index, "start", shape, device)
-    sampler = SAMPLERS[settings.sampler](truth + settings.sigma_max * noise, settings.sigmas)
-    return drive(sampler, guided(below, settings, given)).clamp(-1, 1)
+    noise = noise_of("val", 0, batch.index, truth.device)
+    takes = below.config.takes
+    given = conditioned(below, batch.cond, None if takes is None else space.down(truth, takes), settings, noise)
+    x = truth + settings.sigma_max * noise("start", truth.shape)
+    sampler = SAMPLERS[settings.sampler](x, settings.sigmas, options=settings.options)
+    return drive(sampler, guided(below, settings, given)).clamp(*space.bounds)

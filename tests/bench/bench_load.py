@@ -14,10 +14,9 @@ from statistics import median
 import torch
 from machine import describe, table
 
-from stages.base import BaseStage
 from stages.bundle import Provenance, load_bundle, save_bundle
 from stages.config import BaseConfig, UNetConfig
-from stages.nets.unet import fold_weights
+from stages.kinds.base import BaseStage
 
 CONFIG = BaseConfig(resolution=32, net=UNetConfig(widths=(128, 256, 384), blocks=(2, 2, 3), self_attention=(2,)))
 PAIRS = 15
@@ -36,7 +35,7 @@ def main() -> None:
         def by_hand() -> BaseStage:
             stage = BaseStage(CONFIG)
             stage.load_state_dict(torch.load(pickled, weights_only=True))
-            fold_weights(stage)
+            stage.network.fold()
             return stage
 
         ways: dict[str, Callable[[], BaseStage]] = {"load_bundle": lambda: load_bundle(bundle), "torch.load": by_hand}

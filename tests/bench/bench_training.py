@@ -9,7 +9,6 @@ the background as training does it, and the same written before training goes on
 import os
 import tempfile
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -36,9 +35,8 @@ CPU = torch.device("cpu")
 def batch_of(config: StageConfig) -> Batch:
     num, text = config.train.batch, config.cond.text
     assert text
-    cond = replace(
-        Cond.empty(num),
-        keep=torch.ones(num, dtype=torch.bool),
+    cond = Cond.of(
+        torch.ones(num, dtype=torch.bool),
         text=torch.randn(num, text.tokens, text.dim),
         text_mask=torch.ones(num, text.tokens, dtype=torch.bool),
     )

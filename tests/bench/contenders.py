@@ -74,10 +74,11 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 
 def build_ours(task: Task) -> nn.Module:
     from stages.config import UNetConfig
+    from stages.nets.ports import Ports
     from stages.nets.unet import UNet
 
     config = UNetConfig(widths=task.widths, blocks=task.blocks, self_attention=task.attention, head_dim=HEAD_DIM)
-    return UNet(config, num_in=task.num_in, num_out=3, aug=False)
+    return UNet(config, Ports(inputs=task.num_in, outputs=3))
 
 
 def build_diffusers(task: Task) -> nn.Module:
@@ -107,7 +108,7 @@ def forward_of(peer: str, net: nn.Module, task: Task, precision: str, device: st
 
         if precision == "bf16":
             net.compute_dtype = torch.bfloat16
-        cond = Cond.empty(task.batch, device)
+        cond = Cond.empty(task.batch)
         return lambda x, noise: net(x, noise, cond)
     cast = torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 

@@ -41,7 +41,7 @@ def update(job: Job, device: str) -> Ask:
 def stage(job: Job, device: str) -> Ask:
     """One training update of a reference stage at its micro-batch; its milliseconds."""
     from cascade.config import load_config, stage_of
-    from cascade.plan import random_batch
+    from cascade.costs import random_batch
     from stages.build import build_stage
     from stages.cost import plan_stage
     from stages.training.engine import LocalEngine
@@ -79,14 +79,13 @@ def engine(job: Job, device: str) -> Ask:
     from cascade.engine import Engine
 
     cascade = random_cascade(job["cascade"], device, job["precision"])
-    links = {link.name: link for link in cascade.links}
     mode = job["mode"]
 
-    def prepare(links):
+    def prepare(hosts):
         if mode == "compiled":
-            for link in links:
-                link.stage.net.compile(dynamic=True)
-        return compiled(links) if mode == "CUDA graphs" else measured(links)
+            for host in hosts:
+                host.stage.net.compile(dynamic=True)
+        return compiled(hosts) if mode == "CUDA graphs" else measured(hosts)
 
     running = Engine(cascade, prepare=prepare, buckets=mode == "CUDA graphs").start()
 
@@ -95,7 +94,7 @@ def engine(job: Job, device: str) -> Ask:
         found: dict[str, Any] = {"batch": {name: stats.batch for name, stats in running.stages.items()}}
         if mode != "CUDA graphs":  # a graph belongs to the thread that captured it
             found["rows"] = {
-                name: {rows: rows / spent for rows, spent in call_times(link)} for name, link in links.items()
+                host.name: {rows: rows / spent for rows, spent in call_times(host)} for host in cascade.hosts
             }
         for clients in (1, 16):
             done, first = load(running, clients, seconds)

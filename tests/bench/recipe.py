@@ -120,8 +120,8 @@ def judge(folder: Path, stage: str, shards: str, device: str) -> dict[str, float
     from data.batch import to_float, to_uint8
     from data.resize import downsample
     from data.shards import read_split
-    from stages.sampling import Given, give_low_res, guided, image_noise, sample_alone
-    from stages.super_res import SuperResStage
+    from stages.kinds.super_res import SuperResStage
+    from stages.sampling import conditioned, guided, noise_of, sample_alone
     from stages.training.grid import save_picture
     from tests.grain import grain
 
@@ -133,21 +133,22 @@ def judge(folder: Path, stage: str, shards: str, device: str) -> dict[str, float
         torch.device(device)
     )
     truth = downsample(to_float(batch.image), size)
-    noise = image_noise(stage, 0, batch.index, "start", tuple(truth.shape[1:]), device)
+    draw = noise_of(stage, 0, batch.index, device)
+    noise = draw("start", truth.shape)
     if not isinstance(model, SuperResStage):
         sigma = torch.full((len(truth),), 0.5, device=device)
-        x0_hat = model.denoise(truth + 0.5 * noise, sigma, batch.cond)
-        samples = sample_alone(model, link.settings, Given(cond=batch.cond), noise)
+        x0_hat = model.denoise(truth + 0.5 * noise, sigma, batch.cond).x0_hat
+        samples = sample_alone(model, link.settings, batch.cond, noise)
         save_picture(to_uint8(make_grid(torch.cat([samples, truth]), nrow=16)), folder / "grid.png")
         return {"error at 0.5": (x0_hat - truth).square().mean().sqrt().item(), "grain": grain(samples)}
     low_res = to_float(to_uint8(downsample(truth, (model.config.low_res,) * 2)))
     settings = link.settings.model_copy(update={"guidance_scale": 1.0, "aug_sigma": 0.0})
-    given = give_low_res(model, batch.cond, low_res, 0.0, torch.zeros_like(truth))
-    samples = sample_alone(model, settings, given, noise)
-    mean = guided(model, settings, given)(
-        given.low_res + settings.sigma_max * noise, torch.full((len(truth),), settings.sigma_max, device=device)
-    )
+    cond = conditioned(model, batch.cond, low_res, settings, draw)
+    samples = sample_alone(model, settings, cond, noise)
     bicubic = model.enlarge(low_res)
+    mean = guided(model, settings, cond)(
+        bicubic + settings.sigma_max * noise, torch.full((len(truth),), settings.sigma_max, device=device)
+    )
     base = mean_psnr(bicubic, truth)
     save_picture(to_uint8(make_grid(torch.cat([bicubic[:12], samples[:12], truth[:12]]), nrow=12)), folder / "grid.png")
     return {

@@ -37,8 +37,8 @@ def main(
     precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
 ) -> None:
     from cascade.pipeline import Cascade
-    from stages.sampling import give_low_res, image_noise, sample_alone
-    from stages.super_res import SuperResStage
+    from stages.kinds.super_res import SuperResStage
+    from stages.sampling import conditioned, noise_of, sample_alone
 
     torch.set_flush_denormal(True)
     link = Cascade.load(cascade, first=stage, last=stage, precision=precision).links[0]
@@ -53,12 +53,12 @@ def main(
     for batch in read_split(data, "val", batch=16, resolution=config.resolution, text_tokens=text, limit=limit):
         truth = downsample(to_float(batch.image), size)
         low_res = to_float(to_uint8(downsample(truth, low)))
-        noise = image_noise(stage, 0, batch.index, "start", tuple(truth.shape[1:]), "cpu")
-        given = give_low_res(model, batch.cond, low_res, 0.0, torch.zeros_like(truth))
+        draw = noise_of(stage, 0, batch.index, "cpu")
+        noise, cond = draw("start", truth.shape), conditioned(model, batch.cond, low_res, settings, draw)
         contenders = {
             "bicubic": model.enlarge(low_res),
-            f"samples ({settings.sampler}, {settings.num_steps} steps)": sample_alone(model, settings, given, noise),
-            "one-call mean": sample_alone(model, settings.model_copy(update={"num_steps": 1}), given, noise),
+            f"samples ({settings.sampler}, {settings.num_steps} steps)": sample_alone(model, settings, cond, noise),
+            "one-call mean": sample_alone(model, settings.model_copy(update={"num_steps": 1}), cond, noise),
         }
         for name, images in contenders.items():
             scores.setdefault(name, []).append((mean_psnr(images, truth), len(batch)))

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_the_size_that_is_fastest_an_image(monkeypatch, seconds, best):
-    monkeypatch.setattr(batching, "timed", lambda link: zip(batching.SIZES, seconds, strict=False))
+    monkeypatch.setattr(batching, "timed", lambda host: zip(batching.SIZES, seconds, strict=False))
     assert batching.best_batch(None) == best
 
 
@@ -40,7 +40,7 @@ def test_sizes_beyond_two_that_are_no_faster_are_not_met(monkeypatch):
     """Each costs a start its time, and a compiled network the memory of a graph."""
     met = []
 
-    def timed(link):
+    def timed(host):
         for rows in batching.SIZES:
             met.append(rows)
             yield rows, float(rows)
@@ -60,7 +60,7 @@ def test_memory_that_ends_is_no_error(monkeypatch):
 
     monkeypatch.setattr(Stage, "denoise", small)
     chain = tiny(8, 16, classes=3)
-    assert all(rows <= 4 for rows in batching.measured(chain.links).values())
+    assert all(rows <= 4 for rows in batching.measured(chain.hosts).values())
 
 
 EVERY = """

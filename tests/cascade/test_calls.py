@@ -10,7 +10,7 @@ from cascade.events import Finished, Preview
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from cascade.schedule import Schedule
-from data.cli import RunError
+from data.errors import RunError
 from stages.stage import Stage
 from tests.worlds import Asked
 
@@ -59,11 +59,11 @@ class TestRows:
         run(Engine(model, batch={"base_8": 16, "sr_16": 16}), *company())
         assert len(calls) == 3
         first = calls[0]
-        assert first.cond.label.tolist() == [1, 1, 0, 2, 1, 1, 2]
-        assert first.cond.keep.tolist() == [True] * 4 + [False] * 3
+        assert first.cond.parts["label"].value.tolist() == [1, 1, 0, 2, 1, 1, 2]
+        assert first.cond.parts["label"].keep.tolist() == [True] * 4 + [False] * 3
         assert first.sigma.tolist() == [5, 5, 4, 3, 5, 5, 3]
         assert torch.equal(first.x[4:], first.x[[0, 1, 3]])
-        assert all(call.cond.keep.tolist() == first.cond.keep.tolist() for call in calls)
+        assert all(call.cond.parts["label"].keep.tolist() == first.cond.parts["label"].keep.tolist() for call in calls)
 
     def test_the_low_res_of_a_null_row_is_its_conditional_row_s(self, model, calls):
         settings = {"sr_16": {"guidance_scale": 2.0, "aug_sigma": 0.5}}
@@ -71,19 +71,22 @@ class TestRows:
         above = [call for call in calls if call.low_res is not None]
         assert len(above) == 3
         for call in above:
-            assert call.cond.keep.tolist() == [True] * 3 + [False] * 2
+            assert call.cond.parts["label"].keep.tolist() == [True] * 3 + [False] * 2
             assert torch.equal(call.low_res[3:], call.low_res[:2])
             assert call.aug_sigma.tolist() == [0.5, 0.5, 0.0, 0.5, 0.5]
 
     def test_a_call_is_filled_by_whole_chunks(self, model, calls):
         """Both rows of a guided picture count."""
         run(Engine(model, batch={"base_8": 4, "sr_16": 4}), *company())
-        assert [call.cond.label.tolist() for call in calls[:2]] == [[1, 1, 1, 1], [0, 2, 2]]
-        assert [call.cond.keep.tolist() for call in calls[:2]] == [[True, True, False, False], [True, True, False]]
+        assert [call.cond.parts["label"].value.tolist() for call in calls[:2]] == [[1, 1, 1, 1], [0, 2, 2]]
+        assert [call.cond.parts["label"].keep.tolist() for call in calls[:2]] == [
+            [True, True, False, False],
+            [True, True, False],
+        ]
 
     def test_a_chunk_that_is_larger_than_a_call_is_cut_in_the_same_order(self, model, calls):
         run(Engine(model, batch={"base_8": 3, "sr_16": 3}), company()[0])
-        assert [call.cond.keep.tolist() for call in calls] == [[True, True, False], [False]] * 3
+        assert [call.cond.parts["label"].keep.tolist() for call in calls] == [[True, True, False], [False]] * 3
 
 
 class TestOrder:
@@ -111,7 +114,9 @@ class TestTurns:
     @pytest.fixture(autouse=True)
     def _seconds(self, monkeypatch):
         answered = Schedule.answered
-        monkeypatch.setattr(Schedule, "answered", lambda self, chosen, spent_s: answered(self, chosen, 1.0))
+        monkeypatch.setattr(
+            Schedule, "answered", lambda self, chosen, found, spent_s: answered(self, chosen, found, 1.0)
+        )
 
     def told(self, model: Cascade, owners: str, last: str = "base_8") -> str:
         """The previews in their order: whose, of which chunk, and the first letter of the stage where there are two."""

@@ -47,12 +47,13 @@ def model():
 
 def test_a_prompt_becomes_padded_tokens(model):
     cond = Conditions(model.links).of(Request(prompts=("red apple", "", "a b c d e f g h")))
-    assert cond.keep.all()
-    assert cond.text.shape == (3, 6, 384)
-    assert cond.text_mask.sum(1).tolist() == [4, 2, 6]  # the first and the last token are the encoder's own
-    assert not cond.text[0, 4:].any()
+    text = cond.parts["text"]
+    assert text.keep.all()
+    assert text.value.shape == (3, 6, 384)
+    assert text.mask.sum(1).tolist() == [4, 2, 6]  # the first and the last token are the encoder's own
+    assert not text.value[0, 4:].any()
     (want,) = TextEncoder.load("minilm", max_tokens=32).encode(["red apple"])
-    torch.testing.assert_close(cond.text[0, :4], torch.from_numpy(want).float(), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(text.value[0, :4], torch.from_numpy(want).float(), rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(("packed", "read"), [(8, 8), (49, 49), (49, 6), (32, 16)])
@@ -64,11 +65,11 @@ def test_a_prompt_has_the_features_that_its_caption_had_in_training(packed, read
     index = pack(source, tmp_path / "out", Settings(size=16, text_encoder="minilm", text_tokens=packed), workers=0)
     text = TextConfig(encoder="minilm", dim=384, tokens=read, packed_tokens=packed)
     config = BaseConfig(resolution=8, net=UNetConfig(widths=(8,), blocks=(1,)), cond=CondConfig(text=text))
-    seen = next(held_out(config, tmp_path / "out", 1, "train")).cond
-    asked = Conditions(tiny(8, text=text).links).of(Request(prompts=(LONG,)))
+    seen = next(held_out(config, tmp_path / "out", 1, "train")).cond.parts["text"]
+    asked = Conditions(tiny(8, text=text).links).of(Request(prompts=(LONG,))).parts["text"]
     assert index.text_encoder.max_tokens == packed
-    assert torch.equal(asked.text_mask, seen.text_mask)
-    torch.testing.assert_close(asked.text, seen.text, rtol=2e-3, atol=2e-3)
+    assert torch.equal(asked.mask, seen.mask)
+    torch.testing.assert_close(asked.value, seen.value, rtol=2e-3, atol=2e-3)
 
 
 def test_the_encoder_is_loaded_once_and_only_for_a_prompt(model, loads):
@@ -95,7 +96,7 @@ def test_a_stage_gets_as_many_tokens_as_it_was_trained_on():
     chain = Cascade([base, replace(sr, sidecar=sr.sidecar.model_copy(update={"config": config}))])
     seen = []
     for link in chain.links:
-        link.stage.net.register_forward_pre_hook(lambda net, given: seen.append(given[2].text.shape))
+        link.stage.net.register_forward_pre_hook(lambda net, given: seen.append(given[2].value("text").shape))
     finished(chain.sample(Request(prompts=("a b c d",))))
     assert seen == [(1, 6, 384)] * 2 + [(1, 2, 384)] * 2
 

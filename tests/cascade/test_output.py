@@ -28,7 +28,7 @@ from cascade.pictures import METADATA_KEY, read_metadata, save_png, user_picture
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from cascade.upscale import Upscaling, choose_start, takes_of
-from data.cli import RunError
+from data.errors import RunError
 from stages.config import SampleConfig
 
 from .chains import finished, tiny, tiny_config, write_cascade
@@ -272,7 +272,7 @@ def test_two_at_once_in_one_place(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from cascade.lock import held
+from data.files import held
 path = Path(sys.argv[1])
 with held((path if sys.argv[1].endswith("/") else path.with_suffix(".parts")) / ".lock", "--out"):
     pass

@@ -170,7 +170,7 @@ def test_guidance_off_is_one_conditional_row_a_picture(images):
     list(model.sample(Request(num=3, labels=(1,))))
     for link in model.links:
         assert [len(call.x) for call in link.stage.asked] == [3] * 4
-        assert all(call.cond.keep.all() for call in link.stage.asked)
+        assert all(call.cond.parts["label"].keep.all() for call in link.stage.asked)
 
 
 def test_no_batch_is_larger_than_asked_for(images):
@@ -303,7 +303,8 @@ def test_pictures_and_labels_meet_one_to_one_or_one_to_all(networks):
 def test_nan_stops_with_the_stage_and_the_call_and_no_picture(model):
     class Broken(type(model.links[1].stage)):
         def denoise(self, *args):
-            return super().denoise(*args) * (float("nan") if len(self.asked) == 3 else 1)
+            answer = super().denoise(*args)
+            return replace(answer, x0_hat=answer.x0_hat * (float("nan") if len(self.asked) == 3 else 1))
 
     model.links[1].stage.__class__ = Broken
     events = model.sample(Request(num=2))

@@ -40,4 +40,4 @@ def test_a_prompt_has_the_same_features_in_any_company(model):
     together = model.conditions.of(Request(prompts=prompts))
     for row, prompt in enumerate(prompts):
         alone = model.conditions.of(Request(prompts=(prompt,)))
-        assert torch.equal(alone.text[0], together.text[row])
+        assert torch.equal(alone.value("text")[0], together.value("text")[row])

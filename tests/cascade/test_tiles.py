@@ -13,8 +13,7 @@ from data.batch import Cond
 from stages.build import build_stage
 from stages.config import AugConfig, SampleConfig, SuperResConfig, UNetConfig
 from stages.diffusion.samplers import Query
-from stages.nets.unet import reach
-from stages.sampling import Given
+from stages.guidance import guidance
 
 from .chains import finished, levels_apart, random_weights, sidecar, tiny
 
@@ -36,15 +35,15 @@ def link_of(net: UNetConfig) -> Link:
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
 def test_nothing_beyond_the_reach_decides_about_a_pixel(net):
     """Another input in one cell of the coarsest level changes outputs up to the reach, and no further."""
-    link, halo = link_of(net), reach(net)
+    link, halo = link_of(net), net.reach
     side, multiple = 6 * halo, link.sidecar.config.multiple
     middle = side // 2 // multiple * multiple
     x = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     changed = x.clone()
     changed[..., middle : middle + multiple, middle : middle + multiple] += 1
-    low_res, aug_sigma = torch.zeros_like(x), torch.full((1,), 0.1)
+    cond = Cond.empty(1).given(low_res=torch.zeros_like(x), aug=torch.full((1,), 0.1))
     with torch.inference_mode():
-        a, b = (link.stage.denoise(each, torch.ones(1), Cond.empty(1), low_res, aug_sigma) for each in (x, changed))
+        a, b = (link.stage.denoise(each, torch.ones(1), cond).x0_hat for each in (x, changed))
     rows = (a != b).any(1)[0].any(1).nonzero().flatten()
     assert rows.min() >= middle - halo
     assert rows.max() < middle + multiple + halo
@@ -54,23 +53,23 @@ def test_nothing_beyond_the_reach_decides_about_a_pixel(net):
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 9)])
 def test_windows_give_what_the_whole_gives(net, shape):
-    link, halo = link_of(net), reach(net)
+    link, halo = link_of(net), net.reach
     multiple = link.sidecar.config.multiple
     h, w = (num * halo + multiple for num in shape)
     generator = torch.Generator().manual_seed(0)
     x, low_res = (torch.randn(2, 3, h, w, generator=generator) for _ in range(2))
-    query, given = Query(x, torch.ones(2)), Given(cond=Cond.empty(2), low_res=low_res, aug_sigma=torch.full((2,), 0.1))
+    query, cond = Query(x, torch.ones(2)), Cond.empty(2).given(low_res=low_res, aug=torch.full((2,), 0.1))
     found = tiles.tiles_of(link, (h, w), window=multiple)
     assert (len(found) > 1) == (max(shape) > 4 or shape == (3, 5))
-    steps = tiles.answered(link, query, given, window=multiple)
+    steps = tiles.answered(link, guidance(link.settings, cond, ()), query, window=multiple)
     with torch.inference_mode():
-        whole = link.stage.denoise(x, torch.ones(2), Cond.empty(2), low_res, torch.full((2,), 0.1))
+        whole = link.stage.denoise(x, torch.ones(2), cond).x0_hat
         try:
-            asked = next(steps)[1]
+            asked = next(steps)
             while True:
-                asked = steps.send(link.answer([asked], batch=2)[0])[1]
+                asked = steps.send([host.answer([ask], batch=2)[0] for host, ask in asked])
         except StopIteration as done:
-            torch.testing.assert_close(done.value, whole, rtol=0, atol=2e-5)
+            torch.testing.assert_close(done.value.x0_hat, whole, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("length", [10, 40, 41, 63, 64, 100, 1000])
@@ -89,7 +88,7 @@ def test_every_pixel_is_taken_once_and_far_from_inner_edges(length):
 def test_self_attention_sees_all_so_its_pictures_are_limited():
     net = UNetConfig(widths=(8, 16), blocks=(1, 1), emb_dim=16, self_attention=(1,), head_dim=8)
     link = link_of(net)
-    assert reach(net) is None
+    assert net.reach is None
     assert len(tiles.tiles_of(link, (4096, 4096))) == 1
     assert tiles.most_pixels(link) == tiles.TOKENS * 4
     assert tiles.most_pixels(link_of(NETS["patches"])) == 0

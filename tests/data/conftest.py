@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from data.files import look
 from data.items import Choices, Source
 from data.packer import pack
 from data.settings import Settings
@@ -19,6 +18,7 @@ from data.sources import find_kind, list_source
 from data.tally import index_folder
 from data.tar import stream
 from data.text import TextEncoder
+from data.tree import look
 
 SIDE = 24
 

@@ -28,7 +28,7 @@ def keys(place, access, num=14, **how) -> list[tuple]:
     source = Sources(((place, 1.0),), access)
     how = {"batch": 16, "resolution": SIDE, "block": 5, "label": True, "text_tokens": 3} | how
     batches = Reader(source=source, **how).batches()
-    got = [(b.keys, b.image.numpy().tobytes(), b.cond.text.numpy().tobytes()) for b in islice(batches, num)]
+    got = [(b.keys, b.image.numpy().tobytes(), b.cond.value("text").numpy().tobytes()) for b in islice(batches, num)]
     batches.close()
     return got
 

@@ -53,8 +53,9 @@ def rows_of(batch: Batch) -> list[tuple]:
     assert len(batch) == len(batch.keys) == len(batch.cond) == len(batch.index)
     assert batch.index.tolist() == sorted(batch.index.tolist())
     cond = batch.cond
-    labels = cond.label.tolist() if cond.label is not None else [None] * len(batch)
-    texts = [row.numpy().tobytes() for row in cond.text] if cond.text is not None else [None] * len(batch)
+    label, text = cond.value("label"), cond.value("text")
+    labels = label.tolist() if label is not None else [None] * len(batch)
+    texts = [row.numpy().tobytes() for row in text] if text is not None else [None] * len(batch)
     pixels = [image.numpy().tobytes() for image in batch.image]
     return list(zip(batch.index.tolist(), batch.keys, pixels, labels, texts, strict=True))
 
@@ -189,31 +190,31 @@ def test_pictures_labels_and_text_are_those_that_were_packed(shapes, packed):
     classes = load(packed).classes
     encoder = StandInEncoder()
     for batch in taken(packed, 6, label=True, text_tokens=5):
-        assert batch.cond.keep.all()
+        label, text = batch.cond.parts["label"], batch.cond.parts["text"]
+        assert label.keep.all()
+        assert text.keep.all()
         for k, key in enumerate(batch.keys):
             want = to_array(Image.open(shapes / f"{key}.png"))
             np.testing.assert_array_equal(batch.image[k].numpy(), want)
-            assert classes[batch.cond.label[k]] == rows[key]["label"]
+            assert classes[label.value[k]] == rows[key]["label"]
             tokens = torch.from_numpy(encoder.encode([rows[key]["text"]])[0]).float()
             num = len(tokens)
-            torch.testing.assert_close(batch.cond.text[k, :num], tokens, rtol=0, atol=0)
-            assert batch.cond.text[k, num:].abs().sum() == 0
-            assert batch.cond.text_mask[k].tolist() == [True] * num + [False] * (5 - num)
+            torch.testing.assert_close(text.value[k, :num], tokens, rtol=0, atol=0)
+            assert text.value[k, num:].abs().sum() == 0
+            assert text.mask[k].tolist() == [True] * num + [False] * (5 - num)
 
 
 def test_without_conditions_nothing_is_claimed(packed):
     (batch,) = taken(packed, 1)
-    assert batch.cond.label is None
-    assert batch.cond.text is None
-    assert not batch.cond.keep.any()
+    assert batch.cond.parts == {}
     assert batch.image.dtype == torch.uint8
     assert batch.index.dtype == torch.int64
 
 
 def test_long_text_is_cut(packed):
     (full,), (cut,) = taken(packed, 1, text_tokens=8), taken(packed, 1, text_tokens=2)
-    torch.testing.assert_close(full.cond.text[:, :2], cut.cond.text, rtol=0, atol=0)
-    assert cut.cond.text_mask.all()
+    torch.testing.assert_close(full.cond.value("text")[:, :2], cut.cond.value("text"), rtol=0, atol=0)
+    assert cut.cond.parts["text"].mask.all()
 
 
 def test_one_stored_size_comes_as_stored_other_sizes_are_cropped_and_shrunk(packed, tmp_path):

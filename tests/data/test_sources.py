@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.files import look
 from data.index import load
 from data.items import Choices
 from data.packer import pack
 from data.settings import Settings
 from data.shards import read_split
 from data.sources import find_kind
+from data.tree import look
 
 from .conftest import foreign_folder, listed, make_tar, members, png
 
@@ -71,7 +71,7 @@ def test_class_folders(tmp_path):
     assert not index.has_text
     for batch in read_split(tmp_path / "out", "train", batch=6, resolution=16, label=True):
         red = batch.image[:, 0, 8, 8] == 255
-        assert batch.cond.label.tolist() == [0 if is_red else 1 for is_red in red.tolist()]
+        assert batch.cond.value("label").tolist() == [0 if is_red else 1 for is_red in red.tolist()]
 
 
 def test_plain_folder_with_and_without_sidecar_captions(tmp_path):

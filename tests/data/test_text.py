@@ -78,8 +78,8 @@ def test_packed_features_equal_a_direct_encoding(minilm, tmp_path):
     assert (info.id, info.dim, info.max_tokens) == (minilm.id, 384, 32)
     for batch in read_split(tmp_path / "out", "train", batch=8, resolution=16, text_tokens=12):
         text, mask = pad_text(minilm.encode([shape(int(key)).caption for key in batch.keys]), 12)
-        assert torch.equal(batch.cond.text_mask, mask)
-        torch.testing.assert_close(batch.cond.text, text, rtol=2e-3, atol=2e-3)
+        assert torch.equal(batch.cond.parts["text"].mask, mask)
+        torch.testing.assert_close(batch.cond.value("text"), text, rtol=2e-3, atol=2e-3)
 
 
 def test_longer_captions_are_packed_when_asked_and_more_than_packed_is_refused(tmp_path):
@@ -92,9 +92,9 @@ def test_longer_captions_are_packed_when_asked_and_more_than_packed_is_refused(t
     pack(tmp_path / "src", tmp_path / "out", Settings(size=16, text_encoder="minilm", text_tokens=48))
     assert load(tmp_path / "out").text_encoder.max_tokens == 48
     batch = next(read_split(tmp_path / "out", "train", batch=4, resolution=16, text_tokens=48))
-    assert batch.cond.text_mask.all()
+    assert batch.cond.parts["text"].mask.all()
     (want,) = encoder.encode([f"{shape(int(batch.keys[0])).caption} {LONG}"])
-    torch.testing.assert_close(batch.cond.text[0], torch.from_numpy(want).float(), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(batch.cond.value("text")[0], torch.from_numpy(want).float(), rtol=2e-3, atol=2e-3)
     with pytest.raises(ValueError, match=r"cut to 48 tokens, 49 are asked for; pack again with --text-tokens 49"):
         read_split(tmp_path / "out", "train", batch=4, resolution=16, text_tokens=49)
     with pytest.raises(ValueError, match="reads at most 512 tokens, 600 are asked for"):

@@ -231,7 +231,7 @@ def around(cascade: Cascade, then: Callable[[torch.Tensor, torch.Tensor], object
 
         def denoise(x, sigma, *given, inner=inner):
             found = inner(x, sigma, *given)
-            then(found, sigma)
+            then(found.x0_hat, sigma)
             return found
 
         object.__setattr__(link.stage, "denoise", denoise)

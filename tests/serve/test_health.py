@@ -49,8 +49,8 @@ def test_a_server_that_leaves_is_healthy(serve: Callable[..., Serving]):
 def test_a_network_is_unhealthy_when_it_answers_nothing_any_more():
     """What a request has wrong, or memory that does not suffice, is no reason."""
     stage = StageReplica("base_16", cascade=str(SHIPPED), precision="fp32", compile_=False, lease=FREE)
-    link = stage.link
-    good = random_ask(link, 2)
+    host = stage.host
+    good = random_ask(host, 2)
     bad = replace(good, query=Query(good.query.x[:, :1], good.query.sigma))
 
     async def answered(ask, times: int, kind: type[Exception]) -> None:
@@ -61,17 +61,17 @@ def test_a_network_is_unhealthy_when_it_answers_nothing_any_more():
     async def test() -> None:
         await answered(bad, stage_replica.FAILURES - 1, RuntimeError)
         stage.check_health()
-        assert (await stage.answer([good], 4))[0].shape == good.query.x.shape
+        assert (await stage.answer([good], 4))[0].x0_hat.shape == good.query.x.shape
         await answered(bad, stage_replica.FAILURES - 1, RuntimeError)
         stage.check_health()
 
         def full(*_, **__):
             raise MemoryError
 
-        stage.link = SimpleNamespace(answer=full)
+        stage.host = SimpleNamespace(answer=full)
         await answered(good, stage_replica.FAILURES, MemoryError)
         stage.check_health()
-        stage.link = link
+        stage.host = host
         await answered(bad, 1, RuntimeError)
         with pytest.raises(RuntimeError, match=f"the last {stage_replica.FAILURES} calls failed"):
             stage.check_health()

@@ -15,11 +15,11 @@ from unittest import mock
 import pytest
 import torch
 
-from cascade import chunk
 from cascade.pictures import save_png
 from cascade.serve import service
 from cascade.serve.limits import Limits, Memory
 from cascade.serve.store import Store
+from stages import sampling
 from tests.serve.serving import FEW, MANY, ROOT, Client, Gate, Serving, around, load, parsed, poisoned, slowed, until
 
 CALL_S = 0.05
@@ -339,8 +339,8 @@ def test_fault55_the_event_loop_is_not_blocked(serve):
 def test_fault55_who_leaves_does_not_hold_up_the_event_loop(serve, monkeypatch):
     """Leaving cancels, which needs the engine's lock."""
     serving = serve(cascade=slowed(load(), CALL_S))
-    draw = chunk.image_noise
-    monkeypatch.setattr(chunk, "image_noise", lambda *given: time.sleep(0.5) or draw(*given))
+    draw = sampling.image_noise
+    monkeypatch.setattr(sampling, "image_noise", lambda *given: time.sleep(0.5) or draw(*given))
     spent = []
     with Client(base_url=serving.url) as other:
         for seed in range(3):

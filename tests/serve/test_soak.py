@@ -87,6 +87,7 @@ def counted(server: Child) -> dict[str, int]:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 @pytest.mark.matrix
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_fault59_soak(child):
     server: Child = child("--jobs-per-min", "1000000", "--store-mb", "4")
@@ -203,6 +204,7 @@ def check_all(server: Child, key: str, jobs: list[str], allowed: set[str]) -> No
 
 
 @pytest.mark.matrix
+@pytest.mark.alone
 @pytest.mark.timeout(1800)
 def test_one_key_floods_the_server_is_killed_and_the_other_key_is_served(child, tmp_path):
     (tmp_path / "keys").write_text(f"flood: {FLOOD}\ncalm: {CALM}\n")

@@ -4,7 +4,6 @@ import json
 import pickle
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from data.batch import Cond
+from data.files import file_sha256
 from data.resize import RESIZE_VERSION
 from stages.build import build_stage
 from stages.bundle import (
@@ -20,7 +20,6 @@ from stages.bundle import (
     WEIGHTS,
     BundleError,
     Provenance,
-    file_sha256,
     load_bundle,
     make_contract,
     read_sidecar,
@@ -71,11 +70,15 @@ class TestRoundTrip:
         loaded = load_bundle(tmp_path / "bundle")
         x, low_res = torch.randn(2, 3, 3, 16, 16, generator=generator)
         sigma, aug_sigma = torch.tensor([0.1, 1.0, 20.0]), torch.tensor([0.0, 0.2, 0.9])
-        cond = text_cond(3, generator) if kind == "text" else replace(Cond.empty(3), label=torch.arange(3))
-        given = (x, sigma, cond, low_res, aug_sigma) if kind == "super_res" else (x, sigma, cond)
+        cond = (
+            text_cond(3, generator)
+            if kind == "text"
+            else Cond.of(torch.zeros(3, dtype=torch.bool), label=torch.arange(3))
+        )
+        given = cond.given(low_res=low_res, aug=aug_sigma) if kind == "super_res" else cond
         with torch.no_grad():
-            expected = stage.denoise(*given)
-        found = loaded.denoise(*given)
+            expected = stage.denoise(x, sigma, given).x0_hat
+        found = loaded.denoise(x, sigma, given).x0_hat
         assert_close(found, expected, rtol=1e-4, atol=1e-5)
         assert not found.requires_grad
         assert not loaded.training
@@ -120,7 +123,7 @@ class TestRoundTrip:
 
     def test_bf16(self, bundle, generator):
         x, sigma, cond = torch.randn(2, 3, 8, 8, generator=generator), torch.ones(2), Cond.empty(2)
-        exact, rough = (load_bundle(bundle, precision=p).denoise(x, sigma, cond) for p in ("fp32", "bf16"))
+        exact, rough = (load_bundle(bundle, precision=p).denoise(x, sigma, cond).x0_hat for p in ("fp32", "bf16"))
         assert 0 < (exact - rough).abs().max() < 0.1
         assert rough.dtype == torch.float32
 

@@ -1,7 +1,5 @@
 """Classifier-free guidance, and what it costs: which rows reach the network, at which levels."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.testing import assert_close
@@ -9,7 +7,7 @@ from torch.testing import assert_close
 from data.batch import Cond
 from stages.config import BaseConfig, CondConfig, SampleConfig
 from stages.diffusion.guidance import guide, is_guided
-from stages.sampling import Given, guided, image_noise, sample_alone
+from stages.sampling import guided, image_noise, sample_alone
 from tests.worlds import TINY_NET, FiniteStage, finite_cascade, finite_stage
 
 LABEL = torch.tensor([0, 1, 1])
@@ -23,8 +21,8 @@ def stage(generator) -> FiniteStage:
 
 
 @pytest.fixture
-def given() -> Given:
-    return Given(cond=Cond(keep=torch.ones(3, dtype=torch.bool), label=LABEL))
+def given() -> Cond:
+    return Cond.empty(3).given(label=LABEL)
 
 
 def ask(stage, given, sigma=1.0, **settings):
@@ -32,7 +30,7 @@ def ask(stage, given, sigma=1.0, **settings):
     level = torch.full((3,), sigma)
     found = guided(stage, SampleConfig(**settings), given)(x, level)
     rows = [len(call.x) for call in stage.asked]
-    cond, null = (stage.denoise(x, level, part) for part in (given.cond, given.cond.null()))
+    cond, null = (stage.denoise(x, level, part).x0_hat for part in (given, given.dropped(["label"])))
     return found, rows, cond, null
 
 
@@ -40,7 +38,7 @@ def test_scale_1_is_exactly_one_conditional_call(stage, given):
     found, rows, cond, _ = ask(stage, given, guidance_scale=1.0)
     assert rows == [3]
     assert torch.equal(found, cond)
-    assert stage.asked[0].cond.keep.all()
+    assert stage.asked[0].cond.parts["label"].keep.all()
 
 
 def test_scale_0_is_the_null_condition(stage, given):
@@ -84,7 +82,7 @@ def test_is_guided_is_open_below_and_closed_above():
 def test_rows_over_a_whole_sampling(stage, settings, rows):
     scale, interval = settings
     sample = SampleConfig(num_steps=8, guidance_scale=scale, guidance_interval=interval)
-    given = Given(cond=Cond(keep=torch.ones(2, dtype=torch.bool), label=torch.tensor([0, 1])))
+    given = Cond.empty(2).given(label=torch.tensor([0, 1]))
     sample_alone(stage, sample, given, image_noise("s", 0, torch.arange(2), "start", (3, 4, 4), "cpu"))
     levels = [call.sigma[0].item() for call in stage.asked]
     expected = rows or [4 if 0.3 < sigma <= 3.0 else 2 for sigma in levels]
@@ -103,17 +101,14 @@ def test_low_res_and_its_level_ride_along_twice(generator):
     images = torch.rand(4, 3, 8, 8, generator=generator) * 2 - 1
     stage = finite_cascade(images, (4, 8), labels=torch.arange(4))["sr_8"]
     level = torch.tensor([0.1, 0.2])
-    given = Given(
-        cond=Cond(keep=torch.ones(2, dtype=torch.bool), label=torch.tensor([1, 2])),
-        low_res=stage.world.low_res[:2].float(),
-        aug_sigma=level,
-    )
+    low_res = stage.world.low_res[:2].float()
+    given = Cond.empty(2).given(label=torch.tensor([1, 2]), low_res=low_res, aug=level)
     x, sigma = torch.randn(2, 3, 8, 8, generator=generator), torch.ones(2)
     found = guided(stage, SampleConfig(guidance_scale=2.0), given)(x, sigma)
     (call,) = stage.asked
     assert torch.equal(call.aug_sigma, level.repeat(2))
-    assert torch.equal(call.low_res, given.low_res.repeat(2, 1, 1, 1))
-    assert call.cond.keep.tolist() == [True, True, False, False]
-    null = stage.denoise(x, sigma, replace(given.cond, keep=torch.zeros(2, dtype=torch.bool)), given.low_res, level)
-    cond = stage.denoise(x, sigma, given.cond, given.low_res, level)
+    assert torch.equal(call.low_res, low_res.repeat(2, 1, 1, 1))
+    assert call.cond.parts["label"].keep.tolist() == [True, True, False, False]
+    null = stage.denoise(x, sigma, given.dropped(["label"])).x0_hat
+    cond = stage.denoise(x, sigma, given).x0_hat
     assert_close(found, 2 * cond - null, rtol=1e-5, atol=1e-5)

@@ -14,6 +14,8 @@ from data.batch import Batch, Cond, to_float
 from stages.build import build_stage
 from stages.config import AugConfig, BaseConfig, CondConfig, NoiseConfig, SuperResConfig
 from stages.diffusion.denoiser import scalings
+from stages.diffusion.samplers import Answer
+from stages.draws import Draws
 from tests.stages.tiny import base_config, shapes_batch, sr_config, wake
 from tests.worlds import TINY_NET, FiniteStage, finite_stage
 
@@ -58,7 +60,7 @@ def test_ideal_denoiser_pays_the_bayes_risk(kind, pictures):
     information = distance.square() / losses.sigma.double().square()
     if kind == "super_res":
         information = information + (world.low_res[0] - world.low_res[1]).norm().square() / call.aug_sigma.double() ** 2
-    error = stage.error(call.aug_sigma)
+    error = stage.parametrisation.error(call.aug_sigma)
     weight = scalings(losses.sigma, sigma_data=0.5, low_res_sigma=error).weight
     risk = weight * bayes_risk(distance, information) / world.images[0].numel()
 
@@ -82,7 +84,9 @@ def test_every_other_denoiser_pays_more(kind, step, pictures, monkeypatch):
         "noisy": lambda x0_hat, x: x0_hat + step * (x - x0_hat),
     }
     for name, change in changes.items():
-        monkeypatch.setattr(stage, "denoise", lambda x, *given, change=change: change(denoise(x, *given), x))
+        monkeypatch.setattr(
+            stage, "denoise", lambda x, *given, change=change: Answer(change(denoise(x, *given).x0_hat, x))
+        )
         more = stage(batch, 0).per_image - lowest
         assert more.mean() > 3 * more.std() / NUM**0.5, name
 
@@ -125,8 +129,9 @@ def test_condition_drop_share(pictures):
     stage = finite_stage(config, to_float(pictures))
     batch = two_pictures_batch(pictures)
     kept = torch.arange(NUM) % 10 != 0  # rows without a condition stay without one
-    stage(Batch(image=batch.image, cond=Cond(keep=kept), index=batch.index, keys=batch.keys), 0)
-    keep = stage.asked[0].cond.keep
+    cond = Cond.of(kept, label=torch.zeros(NUM, dtype=torch.int64))
+    stage(Batch(image=batch.image, cond=cond, index=batch.index, keys=batch.keys), 0)
+    keep = stage.asked[0].cond.parts["label"].keep
     assert not keep[~kept].any()
     assert keep[kept].double().mean().item() == pytest.approx(0.75, abs=4 * (0.25 * 0.75 / 1800) ** 0.5)
 
@@ -136,7 +141,7 @@ def test_half_of_the_pictures_are_flipped(flip, pictures):
     config = CONFIGS["base"].model_copy(update={"train": CONFIGS["base"].train.model_copy(update={"flip": flip})})
     stage = build_stage(config)
     batch = two_pictures_batch(pictures)
-    x0 = stage._picture(batch, stage._draws(batch, 0))
+    x0, _ = stage.prepared(batch, Draws(batch, 0), None)
     plain = to_float(batch.image)
     same, mirrored = ((x0 == other).flatten(1).all(1) for other in (plain, plain.flip(-1)))
     assert (same | mirrored).all()

@@ -8,7 +8,7 @@ from data.batch import Cond
 from data.resize import upsample
 from stages.config import SampleConfig
 from stages.diffusion.samplers import SAMPLERS
-from stages.sampling import Given, give_low_res, image_noise, sample_alone, start
+from stages.sampling import conditioned, image_noise, noise_of, sample_alone, start
 from tests.worlds import finite_cascade
 
 SIZES = (4, 8, 16)
@@ -23,14 +23,11 @@ def run(cascade, index, aug_sigma, sample=None):
     """The finished pictures of every stage, and which of the data they show."""
     picture, shown = None, []
     for name, stage in cascade.items():
-        shape = (3, stage.config.resolution, stage.config.resolution)
-        noise = image_noise(name, 0, index, "start", shape, "cpu")
-        given = Given(cond=Cond.empty(len(index)))
-        if picture is not None:
-            given = give_low_res(
-                stage, given.cond, picture, aug_sigma, image_noise(name, 0, index, "aug", shape, "cpu")
-            )
-        picture = sample_alone(stage, sample or stage.config.sample, given, noise)
+        shape = torch.Size((len(index), 3, stage.config.resolution, stage.config.resolution))
+        noise = noise_of(name, 0, index, "cpu")
+        settings = (sample or stage.config.sample).model_copy(update={"aug_sigma": aug_sigma})
+        cond = conditioned(stage, Cond.empty(len(index)), picture, settings, noise)
+        picture = sample_alone(stage, settings, cond, noise("start", shape))
         which, error = stage.world.nearest(picture)
         assert error.max() < 1e-5
         shown.append(which)
@@ -76,24 +73,23 @@ def test_stages_purposes_seeds_and_indices_have_their_own_noise():
 def test_aug_sigma_zero_is_exactly_upsample(cascade, generator):
     stage = cascade["sr_8"]
     low_res, noise = torch.rand(2, 3, 4, 4, generator=generator), torch.randn(2, 3, 8, 8, generator=generator)
-    given = give_low_res(stage, Cond.empty(2), low_res, 0.0, noise)
-    assert torch.equal(given.low_res, upsample(low_res, (8, 8)))
+    cond = conditioned(stage, Cond.empty(2), low_res, SampleConfig(aug_sigma=0.0), lambda purpose, shape: noise)
+    assert torch.equal(cond.value("low_res"), upsample(low_res, (8, 8)))
 
 
 def test_the_level_told_is_the_level_applied(cascade, generator):
     stage = cascade["sr_16"]
     low_res, noise = torch.rand(2, 3, 8, 8, generator=generator), torch.randn(2, 3, 16, 16, generator=generator)
-    given = give_low_res(stage, Cond.empty(2), low_res, 0.7, noise)
-    assert_close(
-        (given.low_res - stage.enlarge(low_res)) / given.aug_sigma[:, None, None, None], noise, rtol=0, atol=1e-5
-    )
+    cond = conditioned(stage, Cond.empty(2), low_res, SampleConfig(aug_sigma=0.7), lambda purpose, shape: noise)
+    added, aug_sigma = cond.value("low_res") - stage.enlarge(low_res), cond.value("aug")
+    assert_close(added / aug_sigma[:, None, None, None], noise, rtol=0, atol=1e-5)
 
 
 def test_start_stands_sigma_max_away_from_what_is_known(cascade, generator):
     noise, low_res = torch.randn(2, 2, 3, 8, 8, generator=generator)
     settings = SampleConfig(sigma_max=7.0)
-    base = next(start(settings, noise, Given(cond=Cond.empty(2))))
-    super_res = next(start(settings, noise, Given(cond=Cond.empty(2), low_res=low_res, aug_sigma=torch.zeros(2))))
+    base = next(start(settings, noise, Cond.empty(2)))
+    super_res = next(start(settings, noise, Cond.empty(2).given(low_res=low_res, aug=torch.zeros(2))))
     assert torch.equal(base.x, noise * 7)
     assert torch.equal(super_res.x, low_res + noise * 7)
     assert super_res.sigma.tolist() == [7.0, 7.0]
@@ -104,8 +100,8 @@ def test_super_resolution_arrives_from_a_low_sigma_max(cascade):
     stage = cascade["sr_16"]
     low_res = stage.world.low_res.float()
     noise = torch.randn(low_res.shape, generator=torch.Generator().manual_seed(1))
-    given = Given(cond=Cond.empty(8), low_res=low_res, aug_sigma=torch.full((8,), 0.05))
-    found = sample_alone(stage, SampleConfig(sigma_max=1.0, num_steps=8), given, noise)
+    cond = Cond.empty(8).given(low_res=low_res, aug=torch.full((8,), 0.05))
+    found = sample_alone(stage, SampleConfig(sigma_max=1.0, num_steps=8), cond, noise)
     assert stage.world.nearest(found)[0].tolist() == list(range(8))
 
 

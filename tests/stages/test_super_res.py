@@ -8,6 +8,8 @@ from data.batch import to_float
 from data.resize import downsample, upsample
 from stages.build import build_stage
 from stages.config import AugConfig, BaseConfig, SuperResConfig
+from stages.diffusion.samplers import Answer
+from stages.draws import Draws
 from tests.stages.tiny import shapes_batch, sr_config, unet_config
 from tests.worlds import TINY_NET, finite_stage
 
@@ -18,8 +20,13 @@ def forward(config: SuperResConfig, num: int = NUM, size: int = 16):
     """The one call that `forward` makes of its denoiser, with the batch it came from."""
     batch = shapes_batch(num, size)
     stage = finite_stage(config, to_float(batch.image)[:2])
-    stage.denoise = lambda x, sigma, cond, low_res, aug_sigma: seen.append((x, sigma, low_res, aug_sigma)) or x
     seen = []
+
+    def denoise(x, sigma, cond):
+        seen.append((x, sigma, cond.value("low_res"), cond.value("aug")))
+        return Answer(x)
+
+    stage.denoise = denoise
     losses = stage(batch, 0)
     return batch, stage, seen[0], losses
 
@@ -60,7 +67,7 @@ def test_crops_are_windows_of_the_enlarged_picture_on_the_low_res_grid(factor):
     settings = config(low_res=16 // factor, crop=8, aug=AugConfig(max_sigma=0.0))
     batch = shapes_batch(NUM, 16)
     stage = build_stage(settings)
-    u = stage._draws(batch, 0)
+    u = Draws(batch, 0).uniforms
     x0 = to_float(batch.image)
     whole = stage.enlarge(downsample(x0, (settings.low_res, settings.low_res)))
     cropped, low_res = stage._aligned_crops(x0, whole, u)
@@ -110,8 +117,8 @@ def test_larger_shards_are_downsampled_first():
 def test_the_network_is_told_the_error_of_its_condition():
     """sqrt(aug_sigma^2 + low_res_sigma^2): what augmentation added and what upsampling had lost."""
     stage = build_stage(config(low_res_sigma=0.3))
-    assert_close(stage.error(torch.tensor([0.0, 0.4])), torch.tensor([0.3, 0.5]))
-    assert build_stage(BaseConfig(resolution=4, net=TINY_NET)).error(None) is None
+    assert_close(stage.parametrisation.error(torch.tensor([0.0, 0.4])), torch.tensor([0.3, 0.5]))
+    assert build_stage(BaseConfig(resolution=4, net=TINY_NET)).parametrisation.error(None) is None
 
 
 def test_starts_as_a_wiener_filter_of_its_two_inputs(generator):
@@ -122,7 +129,8 @@ def test_starts_as_a_wiener_filter_of_its_two_inputs(generator):
     a, b, c = sigma**-2, torch.tensor([1 / 0.25, 1 / 0.09]), torch.tensor(1 / 0.25)
     expected = ((a / (a + b + c))[:, None, None, None] * x) + (b / (a + b + c))[:, None, None, None] * low_res
     with torch.no_grad():
-        found = stage.denoise(x, sigma, shapes_batch(2, 16).cond, low_res, aug_sigma)
+        cond = shapes_batch(2, 16).cond.given(low_res=low_res, aug=aug_sigma)
+        found = stage.denoise(x, sigma, cond).x0_hat
     assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """Tiny stages and batches that the tests of stages/ share: a second of training is a hundred updates."""
 
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,9 +20,11 @@ from stages.config import (
     UNetConfig,
 )
 from stages.nets.blocks import Block, SkipMerge
+from stages.nets.ports import Ports
 from stages.nets.unet import UNet
 
 TEXT_DIM, TOKENS = 6, 5
+PORTS = Ports(inputs=6, outputs=3, levels=("aug",), classes={"label": 4}, tokens={"text": TEXT_DIM})
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -69,18 +72,23 @@ def text_unet(**changed: Any) -> UNet:
     """A network with everything: classes, text, self- and cross-attention, augmentation level; gains awake."""
     torch.manual_seed(0)
     config = unet_config(self_attention=(1,), cross_attention=(0, 1), **changed)
-    return wake(UNet(config, num_in=6, num_out=3, aug=True, num_classes=4, text_dim=TEXT_DIM))
+    return wake(UNet(config, PORTS))
 
 
 def text_cond(num: int, generator: torch.Generator) -> Cond:
     """Labels and captions of 1 to TOKENS tokens; rows are kept."""
     lengths = torch.arange(num) % TOKENS + 1
-    return Cond(
-        keep=torch.ones(num, dtype=torch.bool),
+    return Cond.of(
+        torch.ones(num, dtype=torch.bool),
         label=torch.arange(num) % 4,
         text=torch.randn(num, TOKENS, TEXT_DIM, generator=generator),
         text_mask=torch.arange(TOKENS) < lengths[:, None],
     )
+
+
+def changed(cond: Cond, name: str, **fields: Tensor) -> Cond:
+    """The same but for fields of one part."""
+    return replace(cond, parts={**cond.parts, name: replace(cond.parts[name], **fields)})
 
 
 def text_config() -> CondConfig:
@@ -107,7 +115,7 @@ def shapes_batch(num: int, size: int, *, start: int = 0) -> Batch:
     pictures = np.stack([np.asarray(draw(each, size)) for each in what])
     return Batch(
         image=torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(),
-        cond=Cond(keep=torch.ones(num, dtype=torch.bool), label=torch.tensor([each.label for each in what])),
+        cond=Cond.of(torch.ones(num, dtype=torch.bool), label=torch.tensor([each.label for each in what])),
         index=torch.arange(start, start + num),
         keys=tuple(f"{start + k:06d}" for k in range(num)),
     )

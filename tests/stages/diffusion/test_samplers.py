@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from stages.diffusion.noise import power_grid
-from stages.diffusion.samplers import SAMPLERS, drive, num_queries
+from stages.diffusion.samplers import SAMPLERS, Answer, drive, num_queries
 from tests.worlds import Counted, FiniteData, GaussianData
 
 ORDERS = {"euler": 1, "heun": 2, "dpmpp_2m": 2}
@@ -25,7 +25,7 @@ def state_at_sigma_min(name: str, denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     try:
         while True:
             last = wanted.x
-            wanted = sampler.send(denoise(wanted.x, wanted.sigma))
+            wanted = sampler.send(Answer(denoise(wanted.x, wanted.sigma)))
     except StopIteration:
         return last
 
@@ -143,7 +143,7 @@ def test_queries_have_one_sigma_an_image_in_the_dtype_of_x(name, dtype):
     sampler = SAMPLERS[name](torch.ones(3, 1, 2, 2, dtype=dtype), power_grid(3, sigma_min=0.01, sigma_max=10))
     query = next(sampler)
     assert (query.sigma.shape, query.sigma.dtype, query.x.dtype) == ((3,), dtype, dtype)
-    assert sampler.send(torch.zeros_like(query.x)).x.dtype == dtype
+    assert sampler.send(Answer(torch.zeros_like(query.x))).x.dtype == dtype
 
 
 @every_sampler

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from stages.base import BaseStage
+from stages.kinds.base import BaseStage
 from stages.training.ema import Ema, decay_of, save_averages
 from stages.training.schedule import lr_at
 from tests.stages.tiny import base_config, train_config

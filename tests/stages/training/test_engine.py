@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from data.batch import Batch
-from stages.base import BaseStage
+from stages.kinds.base import BaseStage
 from stages.stage import Stage
 from stages.training.engine import LocalEngine, LossScale, Update, check_optimizer, is_elementwise
 from stages.training.loop import split

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from data.cli import RunError
+from data.errors import RunError
 from stages.bundle import load_bundle, read_sidecar
 from stages.stage import Stage
 from stages.training import loop
@@ -99,7 +99,7 @@ class Evil:
 @pytest.mark.parametrize("with_hash", [False, True])
 def test_fault12_a_pickle_in_place_of_a_checkpoint_is_never_read(run, shards, place, tmp_path, with_hash):
     """Even if its sha256 was made to fit."""
-    from stages.bundle import file_sha256
+    from data.files import file_sha256
     from stages.training.checkpoints import check_manifest, read_manifest, write_json
 
     train(base_config(), name="base_8", data=shards, out=run.path, place=place)

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
 from data.batch import Batch, Cond, to_float, to_uint8
-from data.cli import RunError
+from data.errors import RunError
 from data.packer import pack
 from data.resize import downsample
 from data.settings import Settings
@@ -43,7 +43,7 @@ def world(kind: str, *, aug_sigma: float = 0.0, classes: int = 0) -> tuple[Finit
             resolution=4, low_res=2, net=TINY_NET, sample=settings, aug=AugConfig(max_sigma=100.0)
         ),
     }[kind]
-    known = Cond(keep=torch.ones(8, dtype=torch.bool), label=labels) if classes else Cond.empty(8)
+    known = Cond.empty(8).given(label=labels) if classes else Cond.empty(8)
     batch = Batch(image=images, cond=known, index=torch.arange(8), keys=tuple("abcdefgh"))
     return finite_stage(config, to_float(images), labels), batch
 
@@ -52,7 +52,7 @@ class TestPaintedAgain:
     """The stage below noises a held-out picture to TRUNCATED and samples from there."""
 
     def which(self, stage: FiniteStage, batch: Batch) -> list[int]:
-        found, error = stage.world.nearest(validate.paint_again(stage, batch, 4))
+        found, error = stage.world.nearest(validate.paint_again(stage, batch))
         assert error.max() < 0.05  # an ideal stage paints pictures of its set and nothing else
         return found.tolist()
 
@@ -85,9 +85,9 @@ class TestPaintedAgain:
 
     def test_the_same_every_time_and_for_each_picture_its_own_noise(self):
         stage, batch = world("base")
-        painted = validate.paint_again(stage, batch, 4)
-        assert torch.equal(painted, validate.paint_again(stage, batch, 4))
-        assert_close(validate.paint_again(stage, batch[3:5], 4), painted[3:5])
+        painted = validate.paint_again(stage, batch)
+        assert torch.equal(painted, validate.paint_again(stage, batch))
+        assert_close(validate.paint_again(stage, batch[3:5]), painted[3:5])
         noise = stage.asked[0].x - to_float(batch.image)
         assert noise.flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.7
 
@@ -123,7 +123,7 @@ def test_what_judges_keeps_nothing_for_a_backward_pass(place, tmp_path):
     recording = []
     for each in (below.net, stage.net):
         each.register_forward_hook(lambda *_: recording.append(torch.is_grad_enabled()))
-    low_res = validate.painted_again(below, batches, sr.low_res)
+    low_res = validate.painted_again(below, batches)
     assert validate.Validation(batches, low_res).losses(stage).keys() == {"val_loss", "val_loss_generated"}
     sample_grid(stage, batches[0])
     assert len(recording) >= 4
@@ -138,8 +138,8 @@ def test_a_given_low_res_is_flipped_and_cropped_with_its_truth(crop):
     batch = shapes_batch(16, 16)
     with torch.no_grad():
         own = stage(batch, 0).per_image
-        given = stage(batch, 0, low_res=downsample(to_float(batch.image), (8, 8))).per_image
-        other = stage(batch, 0, low_res=torch.zeros(16, 3, 8, 8)).per_image
+        given = stage(batch, 0, below=downsample(to_float(batch.image), (8, 8))).per_image
+        other = stage(batch, 0, below=torch.zeros(16, 3, 8, 8)).per_image
     assert_close(given, own, rtol=1e-4, atol=1e-5)
     assert (other - own).abs().median() > 1e-3
 

@@ -14,9 +14,9 @@ from torch.testing import assert_close
 
 from cascade.config import load_config, stage_of
 from data.batch import Cond
-from stages.base import BaseStage
 from stages.bundle import load_bundle, read_sidecar
 from stages.config import StageConfig
+from stages.kinds.base import BaseStage
 from stages.nets.blocks import Block
 from stages.training.checkpoints import nimg_of
 from stages.training.checks import micro_batch
@@ -83,7 +83,7 @@ class TestFinished:
         assert len(sidecar.provenance.classes) == 6
         average = load_file(RunDir(finished).latest() / "ema-16.safetensors")
         assert_close(load_file(finished / "bundle" / "ema.safetensors"), average, rtol=0, atol=0)
-        x0_hat = load_bundle(finished / "bundle").denoise(torch.randn(1, 3, 8, 8), torch.ones(1), Cond.empty(1))
+        x0_hat = load_bundle(finished / "bundle").denoise(torch.randn(1, 3, 8, 8), torch.ones(1), Cond.empty(1)).x0_hat
         assert x0_hat.isfinite().all()
 
 

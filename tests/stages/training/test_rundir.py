@@ -6,7 +6,7 @@ from typing import Annotated
 
 import pytest
 
-from stages.bundle import replace_text
+from data.files import replace_text
 from stages.config import BaseConfig, CondConfig, StageConfig, TextConfig, TrainConfig
 from stages.texts import LATER
 from stages.training import rundir

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data.cli import RunError
+from data.errors import RunError
 from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder

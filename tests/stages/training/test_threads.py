@@ -12,7 +12,7 @@ from data.cpus import allowed, cores
 from stages.training.threads import share_of
 from tests.stages.training.jobs import ROOT, write_cascade
 
-pytestmark = pytest.mark.matrix
+pytestmark = [pytest.mark.matrix, pytest.mark.alone]
 EMPTY = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
 
 

@@ -3,8 +3,8 @@
 import torch
 
 from data.batch import Batch
-from stages.base import BaseStage
 from stages.config import TrainConfig
+from stages.kinds.base import BaseStage
 from tests.stages.tiny import base_config, shapes_batch, wake
 
 NUM, BATCH, MICRO = 5, 8, 4

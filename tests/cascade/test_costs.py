@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from cascade.config import load_config
-from cascade.plan import print_plan, random_batch
+from cascade.costs import print_costs, random_batch
 from stages.cost import plan_stage
 
 
 def test_the_table_shows_the_stage_asked_and_the_whole_cascade(capsys):
     config = load_config("emoji")
-    print_plan(config, "sr_64")
+    print_costs(config, "sr_64")
     text = capsys.readouterr().out
     assert text.startswith("emoji / sr_64\n")
     plans = [plan_stage(stage) for stage in config.stages.values()]
@@ -24,7 +24,7 @@ def test_the_table_shows_the_stage_asked_and_the_whole_cascade(capsys):
 
 def test_an_unknown_stage_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match=r"no stage 'sr_65'.*did you mean sr_64\?"):
-        print_plan(load_config("emoji"), "sr_65")
+        print_costs(load_config("emoji"), "sr_65")
 
 
 def row(text: str, start: str) -> list[float]:
@@ -35,7 +35,7 @@ def row(text: str, start: str) -> list[float]:
 
 def test_memory_by_zero_stage_is_the_plan_s(capsys):
     config = load_config("text_1024")
-    print_plan(config, "base_64", world=8)
+    print_costs(config, "base_64", world=8)
     text = capsys.readouterr().out
     plan = plan_stage(config.stages["base_64"])
     assert "memory of each of 8 devices" in text
@@ -47,7 +47,7 @@ def test_memory_by_zero_stage_is_the_plan_s(capsys):
 
 def test_the_micro_batch_is_a_process_s_share(capsys):
     for world, micro in ((1, 64), (4, 16)):
-        print_plan(load_config("emoji", ["stages.base_16.train.batch=64"]), "base_16", world=world)
+        print_costs(load_config("emoji", ["stages.base_16.train.batch=64"]), "base_16", world=world)
         assert f"micro-batch {micro}," in capsys.readouterr().out
 
 
@@ -61,13 +61,13 @@ def test_the_micro_batch_is_a_process_s_share(capsys):
 )
 def test_a_world_that_does_not_divide_the_batch_is_refused(world, told):
     with pytest.raises(ValueError, match=told):
-        print_plan(load_config("emoji", ["stages.base_16.train.batch=64"]), "base_16", world=world)
+        print_costs(load_config("emoji", ["stages.base_16.train.batch=64"]), "base_16", world=world)
 
 
 def test_a_measurement_says_what_where_and_how_long_the_run_takes(capsys):
     """Days by hand from the rate that is printed; a CPU has no MFU."""
     config = load_config("emoji_tiny", ["stages.sr_64.train.micro_batch=2"])
-    print_plan(config, "sr_64", world=2, measure=True, device=torch.device("cpu"))
+    print_costs(config, "sr_64", world=2, measure=True, device=torch.device("cpu"))
     text = capsys.readouterr().out
     found = re.search(r"measured +([\d.e+]+) img/s +median of 3 updates of 2 random pictures, eager, on CPU", text)
     assert found
@@ -83,4 +83,5 @@ def test_random_pictures_have_the_conditions_of_the_stage(stage):
     config = load_config("imagenet_256").stages[stage]
     batch = random_batch(config, 3)
     assert batch.image.shape == (3, 3, config.resolution, config.resolution)
-    assert 0 <= int(batch.cond.label.min()) <= int(batch.cond.label.max()) < 1000
+    label = batch.cond.value("label")
+    assert 0 <= int(label.min()) <= int(label.max()) < 1000

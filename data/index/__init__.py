@@ -13,8 +13,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data.cli import run
-
 INDEX_VERSION = 1
 INDEX_NAME = "index.json"
 TEXT_TOKENS = 32  # to which captions are cut before they are encoded, unless --text-tokens says otherwise
@@ -230,9 +228,3 @@ def _sizes(index: Index) -> str:
         if few
         else f"sizes from {index.min_side} px"
     )
-
-
-if __name__ == "__main__":
-    from data.tally import main
-
-    run(main)

@@ -1,0 +1,108 @@
+"""One request with nobody beside it: the calls and events of an engine that has it alone, in the thread of the caller."""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from data.errors import RunError
+from stages.ask import Ask
+from stages.diffusion.samplers import Answer
+from stages.memory import is_memory_error
+
+from .chunk import paint
+from .events import Event, Finished
+from .host import Asks, Host
+from .plan import Plan
+from .stats import StageStats
+from .work import Chunk
+
+log = logging.getLogger(__name__)
+
+
+def events_of(plan: Plan) -> Iterator[Event]:
+    """Nothing is computed before the next event is asked for; who stops asking stops the work.
+
+    A call that memory does not suffice for is made again with half the rows. Raises RunError where that does not help, where a
+    network gives no numbers, and for a defect, whose traceback is logged.
+    """
+    stats = {link.name: StageStats(batch=2 * plan.request.batch) for link in plan.links}
+    for number in range(plan.num_chunks):
+        events: deque[Event] = deque()
+        steps = paint(plan, plan.chunk(number), events.append)
+        asked = advance(steps, None, plan.links[0].name)
+        yield from drained(events)
+        while asked:
+            stage = asked[0][0].name
+            asked = advance(steps, answered(asked, stats), stage)
+            yield from drained(events)
+    yield Finished(num=len(plan.request.index), nfe=plan.nfe)
+
+
+def drained(events: deque[Event]) -> Iterator[Event]:
+    while events:
+        yield events.popleft()
+
+
+@torch.inference_mode()
+def advance(steps: Chunk, answers: list[Answer] | None, stage: str) -> Asks | None:
+    """Advance a chunk to its next asks; None at its end. answers=None starts it. stage: where it stands."""
+    try:
+        return next(steps) if answers is None else steps.send(answers)
+    except (StopIteration, RunError) as error:
+        if isinstance(error, RunError):
+            raise
+        return None
+    except Exception as error:
+        log.error("stage %s: a sampler failed", stage, exc_info=error)
+        raise RunError(f"stage {stage}: {sampler_failure(error)}") from error
+
+
+def answered(asked: Asks, stats: Mapping[str, StageStats]) -> list[Answer]:
+    """The answers to what a chunk asks, those of one host in calls that they share."""
+    answers: dict[int, Answer] = {}
+    for name in dict.fromkeys(host.name for host, _ in asked):
+        numbers = [number for number, (host, _) in enumerate(asked) if host.name == name]
+        host, asks = asked[numbers[0]][0], [asked[number][1] for number in numbers]
+        answers |= zip(numbers, called(host, asks, stats[name]), strict=True)
+    return [answers[number] for number in range(len(asked))]
+
+
+@torch.inference_mode()
+def called(host: Host, asks: list[Ask], stats: StageStats) -> list[Answer]:
+    """The answers of one host, in as many rows a call as memory holds."""
+    size = asks[0].size
+    while True:
+        try:
+            return host.answer(asks, batch=stats.most(host, size))
+        except Exception as error:
+            if is_memory_error(error) and stats.most(host, size) > 1:
+                stats.halve(host, size)
+                log.warning(*halved(host, size, stats))
+            else:
+                why = network_failure(error)
+                log.error("stage %s: %s", host.name, why, exc_info=error)
+                raise RunError(f"stage {host.name}: {why}") from error
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
+
+
+def halved(host: Host, size: tuple[int, ...], stats: StageStats) -> tuple[object, ...]:
+    """What the log is told of a batch that was halved."""
+    text = "stage %s: out of memory at %dx%d px, now %d rows a call"
+    return text, host.name, *size[::-1], stats.most(host, size)
+
+
+def network_failure(error: Exception) -> str:
+    """What the user is told of a call that failed, and cannot be made smaller."""
+    return (
+        "out of memory for a single image; ask for a smaller one"
+        if is_memory_error(error)
+        else "an error in the network"
+    )
+
+
+def sampler_failure(error: Exception) -> str:
+    """What the user is told of a step between two calls that failed."""
+    return "out of memory; ask for fewer or smaller images" if is_memory_error(error) else "an error while sampling"

@@ -1,0 +1,44 @@
+"""Who answers asks: a network on a device here, or in another process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from stages.ask import Ask
+from stages.diffusion.samplers import Answer
+from stages.sampling import answer
+from stages.stage import Stage
+
+Remote = Callable[[list[Ask], int], list[Answer]]
+"""Answers asks in calls of at most so many rows, in another process. Raises ConnectionError where that process was lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """name: of all hosts with these weights, one on each device. remote: who has the weights, where it is not this process; then
+    `stage` is on the device meta."""
+
+    name: str
+    stage: Stage
+    device: torch.device | str = "cpu"
+    remote: Remote | None = None
+
+    @property
+    def area(self) -> int:
+        """Of its own x0: the product of its sides."""
+        height, width = self.stage.config.size
+        return height * width
+
+    def answer(self, asks: list[Ask], *, batch: int, buckets: bool = False) -> list[Answer]:
+        """The answer to each ask, all of one make. They are there when it comes back: its time and its failures are the call's."""
+        if self.remote:
+            return self.remote(asks, batch)
+        answers = answer(self.stage, asks, batch=batch, buckets=buckets, device=self.device)
+        if torch.device(self.device).type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return answers
+
+
+Asks = list[tuple[Host, Ask]]
+"""What is asked at once; a chunk goes on when all of it is answered."""

@@ -1,0 +1,66 @@
+"""What a user is told of a mistake, in one line: errors with an exit code, and what their texts share."""
+
+import difflib
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+MAX_NAME = 100  # characters for which a nearest name is looked for: of a megabyte that takes for ever
+TAGS: set[str] = set()  # words of registries, which fill it: they stand in pydantic's paths, not in the user's text
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on though nothing was asked wrongly: NaN, no memory left. One line, no traceback, exit code `code`."""
+
+    def __init__(self, message: str, code: int = 1):
+        super().__init__(message)
+        self.code = code
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception without line breaks."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """ "; did you mean ...?", or nothing."""
+    if len(name) > MAX_NAME:
+        return ""
+    close = difflib.get_close_matches(name, list(allowed), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def first_error(error: "ValidationError") -> str:
+    """The first complaint of pydantic in one line: dotted key, message, what was got."""
+    complaints = sorted(
+        error.errors(), key=lambda each: each["type"] != "extra_forbidden"
+    )  # a misspelt key, then what it left out
+    first: dict[str, Any] = dict(complaints[0])
+    loc = first["loc"]  # a tag of the union follows the place it is at; a stage may be called like a tag
+    tags = {i for i, part in enumerate(loc) if part in TAGS and i and loc[i - 1] != "stages"}
+    where = ".".join(str(part) for i, part in enumerate(loc) if i not in tags)
+    message = first["msg"].removeprefix("Value error, ")
+    got = f" (got {str(first['input'])[:60]!r})" if first["type"] not in ("value_error", "missing") else ""
+    return f"{where}: {message}{got}" if where else f"{message}{got}"
+
+
+@contextmanager
+def disk_told(path: Path) -> Iterator[None]:
+    """What cannot be written within names `path`, why, how much is free, and what to do. Raises ValueError for OSError."""
+    try:
+        yield
+    except OSError as error:
+        free = "?"
+        with suppress(OSError):
+            free = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f}"
+        raise ValueError(
+            f"{path}: cannot be written ({error.strerror or error}; {free} MB are free there); what is finished stays: "
+            "make room, and the same command goes on from there"
+        ) from None

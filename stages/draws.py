@@ -1,0 +1,33 @@
+"""The randomness of training: a function of (seed, image, name) alone, whoever draws what in which order."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from data.batch import Batch
+
+from .diffusion.corrupt import normals, uniforms
+from .randomness import generators
+
+UNIFORMS = ("sigma", "drop", "flip", "aug_sigma", "crop_y", "crop_x")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Of one batch."""
+
+    batch: Batch
+    seed: int
+
+    @cached_property
+    def uniforms(self) -> dict[str, Tensor]:
+        """Uniform numbers (b,) float64 on the CPU by name."""
+        table = uniforms(generators(self.seed, self.batch.index, "draws"), len(UNIFORMS))
+        return dict(zip(UNIFORMS, table.unbind(1), strict=True))
+
+    def noise(self, purpose: str, shape: torch.Size) -> Tensor:
+        """Standard normal (b, ...) of this shape on the batch's device, one generator an image."""
+        device = self.batch.image.device
+        return normals(generators(self.seed, self.batch.index, purpose, device=device), tuple(shape[1:]))

@@ -1,0 +1,60 @@
+"""The super-resolution stage: p(x0 | low_res, cond), trained on pictures alone - its low_res is THE downsample of x0.
+
+At sampling low_res comes from another model and is never quite a downsampled picture; conditioning augmentation (Ho et al. 2021)
+makes the stage robust to that: the upsampled low_res is noised by a level drawn per image, and the network is told the level.
+"""
+
+from collections.abc import Generator
+
+import torch
+from torch import Tensor
+
+from data.batch import Batch, Cond
+
+from ..ask import Ask
+from ..config import SampleConfig, SuperResConfig
+from ..diffusion.corrupt import augment
+from ..diffusion.samplers import Answer
+from ..draws import Draws
+from ..stage import Noise, Stage
+
+
+class SuperResStage(Stage):
+    """Given the stage below's picture besides."""
+
+    config: SuperResConfig
+
+    def prepared(self, batch: Batch, draws: Draws, below: Tensor | None) -> tuple[Tensor, Cond]:
+        """The base stage's, and the augmented low_res: THE downsample of x0, or `below` (b, c, low_res, low_res) in its stead."""
+        x0, cond = super().prepared(batch, draws, below)
+        u = draws.uniforms
+        own = self.space.down(x0, self.config.takes)
+        low_res = self.enlarge(own if below is None else self.mirrored(below, u))
+        x0, low_res = self._aligned_crops(x0, low_res, u)
+        aug_sigma = (self.config.aug.max_sigma * u["aug_sigma"].square()).to(x0)
+        low_res = augment(low_res, aug_sigma, draws.noise("aug", x0.shape))
+        return x0, cond.given(low_res=low_res, aug=aug_sigma)
+
+    def condition(
+        self, cond: Cond, below: Tensor | None, settings: SampleConfig, noise: Noise
+    ) -> Generator[list[Ask], list[Answer], Cond]:
+        """And the picture below, enlarged, then noised with aug_sigma."""
+        yield from ()
+        assert below is not None
+        low_res = self.enlarge(below)
+        level = torch.full((len(below),), settings.aug_sigma, device=below.device)
+        return cond.given(low_res=augment(low_res, level, noise("aug", low_res.shape)), aug=level)
+
+    def enlarge(self, low_res: Tensor) -> Tensor:
+        """The condition before augmentation: low_res (b, c, *size) upsampled by the stage's factor."""
+        return self.space.up(low_res, tuple(side * self.config.factor for side in low_res.shape[2:]))
+
+    def _aligned_crops(self, x0: Tensor, low_res: Tensor, u: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The same window of both, its corner on the low-res grid. Cut after resizing, so that window edges see what the whole
+        picture's kernel saw; cutting first would train on edges that sampling never shows."""
+        crop, factor = self.config.crop, self.config.factor
+        if not crop or crop == self.config.resolution:
+            return x0, low_res
+        places = (self.config.resolution - crop) // factor + 1
+        corners = tuple((u[name] * places).long() * factor for name in ("crop_y", "crop_x"))
+        return self.space.windows((x0, low_res), crop, corners)

@@ -1,0 +1,1 @@
+"""What x0 stands for: one file for each space."""

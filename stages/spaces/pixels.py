@@ -1,0 +1,50 @@
+"""Pictures as they are: (b, c, h, w) in [-1, 1]."""
+
+import torch
+from torch import Tensor
+
+from data.batch import to_float, to_uint8
+from data.resize import downsample, upsample
+
+from .space import Size
+
+
+class Pixels:
+    """The space of every stage so far; see `Space`."""
+
+    bounds = (-1.0, 1.0)
+
+    def read(self, stored: Tensor, size: Size) -> Tensor:
+        """uint8 (b, c, H, W) of a shard to x0 (b, c, *size) by THE downsample."""
+        return downsample(to_float(stored), (size[0], size[1]))
+
+    def mirrored(self, x: Tensor) -> Tensor:
+        """Left and right exchanged."""
+        return x.flip(-1)
+
+    def load(self, stored: Tensor) -> Tensor:
+        return to_float(stored)
+
+    def store(self, x: Tensor) -> Tensor:
+        """uint8 on the CPU, the nearest levels; what is outside [-1, 1] is clipped."""
+        return to_uint8(x).cpu()
+
+    def down(self, x: Tensor, size: Size) -> Tensor:
+        return downsample(x, (size[0], size[1]))
+
+    def up(self, x: Tensor, size: Size) -> Tensor:
+        return upsample(x, (size[0], size[1]))
+
+    def windows(self, tensors: tuple[Tensor, ...], size: int, corners: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The same window of `size` px a side of each tensor, image by image; corners: rows and columns (b,) of the upper left."""
+        spans = [(slice(None), slice(r, r + size), slice(c, c + size)) for r, c in zip(*corners, strict=True)]
+        return tuple(
+            torch.stack([image[span] for image, span in zip(tensor, spans, strict=True)]) for tensor in tensors
+        )
+
+    def show(self, x: Tensor) -> Tensor:
+        return self.store(x)
+
+
+PIXELS = Pixels()
+SPACES = {"pixels": PIXELS}
