@@ -195,6 +195,7 @@ def test_a_picture_of_the_user_s_own_becomes_factor_times_larger(trained, tmp_pa
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "fitted.png").read_bytes()
 
 
+@pytest.mark.matrix
 def test_a_photograph_becomes_factor_times_larger(trained, tmp_path):
     """1000x700: in windows, and the result is that of a window alone where it is far from the window's edges."""
     generator = torch.Generator().manual_seed(0)
@@ -672,6 +673,7 @@ def interrupt(process: subprocess.Popen, when, told: int = signal.SIGINT) -> lis
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_first_minutes(tmp_path):

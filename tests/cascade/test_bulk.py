@@ -80,6 +80,7 @@ def test_they_are_data_of_this_project(whole, tmp_path):
     assert json.loads((copy / "index.json").read_text())["shards"][0]["num"] == 3
 
 
+@pytest.mark.matrix
 def test_the_same_command_twice_at_once(whole, tmp_path):
     """One works, the other is refused and takes nothing away; whichever number of processes it has."""
     first = command(tmp_path / "out")

@@ -53,6 +53,7 @@ def is_healthy(connection: socket.socket) -> bool:
     return said.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.matrix
 def test_1200_idle_connections_harm_nobody(child, connect, descriptors):
     """Of five addresses, at 1,024 descriptors: a job that runs is stored, newcomers are served, the log stays short."""
     server: Child = child(before=("sh", "-c", 'ulimit -n 1024 && exec "$@"', "sh"))
@@ -235,6 +236,7 @@ def test_a_log_that_is_flooded_counts_what_it_leaves_out():
     assert sum(told) + len(refused) + lines.count("GET / 404") == 10_000
 
 
+@pytest.mark.matrix
 def test_garbage_does_not_fill_the_log(child):
     """Its lines are left out and counted."""
     server: Child = child()

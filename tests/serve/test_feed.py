@@ -138,6 +138,7 @@ def test_an_unfinished_list_of_many(client: Client):
     assert "257 jobs; at most 256" in answer.json()["error"]["message"]
 
 
+@pytest.mark.matrix
 def test_a_reader_of_many_jobs_sees_each_move(serve):
     """Previews of the first come most often, those of the others too."""
     server: Serving = serve(cascade=slowed(load(), 0.01))

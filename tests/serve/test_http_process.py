@@ -72,6 +72,7 @@ def test_without_the_extra_it_says_which_one(tmp_path):
     assert done.stderr == "error: cascade.serve needs fastapi; pip install -e '.[serve]'\n"
 
 
+@pytest.mark.matrix
 def test_fault54_sigterm_drains(child):
     """Open jobs end, new ones are refused with 503, streams get their end, exit code 0."""
     server: Child = child("--drain-s", "60")
@@ -94,6 +95,7 @@ def test_fault54_sigterm_drains(child):
         httpx.get(f"{server.url}/healthz")
 
 
+@pytest.mark.matrix
 def test_fault47_bombs_hold_up_neither_other_uploads_nor_sigterm(child):
     """Two at once, as many as are decoded at once."""
     server: Child = child("--drain-s", "0.5")

@@ -69,6 +69,7 @@ def test_why_a_job_failed_is_said_beside_its_request(serve, lines: io.StringIO):
     assert re.search(r"INFO job failed: 1 images, \d+\.\d\d s, sampling_failed request=bad-one job=", lines.getvalue())
 
 
+@pytest.mark.matrix
 def test_json(child, tmp_path):
     """Every line of the process."""
     keys = tmp_path / "keys"

@@ -88,6 +88,7 @@ def test_another_method_is_told_which_there_are(client: Client):
     assert client.put("/v1/jobs").headers["allow"] == "GET, POST"
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_the_server_keeps_what_it_says(serve, tmp_path: Path):
     """Requests made from the description, good and bad: no 5xx, every status, header and body as described."""

@@ -9,6 +9,7 @@ from tests.serve.test_page import SHOWN, ask, delete_job, ends, states
 FETCH = "url => fetch(url, {cache: 'force-cache'}).then(answer => answer.status)"
 
 
+@pytest.mark.matrix
 def test_two_tabs_with_six_running_jobs_do_not_freeze(serve, visit):
     gate = Gate(free=8)
     server = serve(cascade=gate.cascade)

@@ -55,6 +55,7 @@ def test_metrics_are_answered_by_any_name_with_a_key(serve):
     assert serving.client.get("/v1/models", headers=POD | key).status_code == 421
 
 
+@pytest.mark.matrix
 def test_a_server_that_starts_says_so(tmp_path):
     """Alive, not started, not ready; and a request is answered, not held until the models are there."""
     with socket.create_server(("127.0.0.1", 0)) as free:

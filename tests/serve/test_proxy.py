@@ -283,6 +283,7 @@ def through(page, root: str) -> None:
     assert page.url == root
 
 
+@pytest.mark.matrix
 def test_the_block_and_the_command_of_the_documents(child, nginx, visit):
     """As they stand, but for the ports."""
     options = shlex.split(COMMAND)[3:]

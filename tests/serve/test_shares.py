@@ -641,6 +641,7 @@ def test_streams_of_one_key(two):
         client.delete(job["url"])
 
 
+@pytest.mark.matrix
 def test_many_streams_of_many_jobs_are_told_as_many_previews_as_few(two):
     """Ten streams of four jobs each; all of these have previews, and the end is told to all."""
     slow = {"num_steps": 100, "sampler": "heun"}

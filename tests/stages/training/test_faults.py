@@ -41,6 +41,7 @@ def newest_nimg(run: RunDir) -> int:
     return nimg_of(newest) if newest else 0
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_fault2_kill_9_at_twenty_moments(run, shards, place, tmp_path):
     """A run that saves after every update is killed after a seeded time, again and again, until it is through; it ends as one that
