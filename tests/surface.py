@@ -10,6 +10,7 @@ tests/test_surface.py compares.
 
 import json
 import re
+import subprocess
 import sys
 import tempfile
 import types
@@ -182,6 +183,13 @@ def files() -> dict[str, Any]:
 
 
 def plans() -> dict[str, Any]:
+    """Of a process of its own, as a user has it: what ran before in this one moves estimates of activations by some per cent."""
+    command = [sys.executable, "-m", "tests.surface", "--plans"]
+    done = subprocess.run(command, cwd=FROZEN.parents[1], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def plans_here() -> dict[str, Any]:
     """What `train.py --dry-run --world 8` prints of each stage of the presets: the numbers of each line, with their units."""
     from cascade.config import PRESETS, load_config
     from tests.calling import call
@@ -250,6 +258,9 @@ def frozen(name: str) -> Any:
 
 
 def main() -> None:
+    if "--plans" in sys.argv[1:]:
+        print(json.dumps(plans_here()))
+        return
     for name, of_now in SURFACE.items():
         now = of_now()
         for line in changes(frozen(name), now):

@@ -34,6 +34,11 @@ def _told(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             raise KeyboardInterrupt
         return
+    told(number)
+
+
+def told(number: int) -> NoReturn:
+    """Ends for a signal that came while the server starts."""
     try:
         log.info("%s while the server starts: ended", signal.Signals(number).name)
     finally:

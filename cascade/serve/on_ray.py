@@ -152,6 +152,8 @@ def connect(address: str, here: dict[str, Any]) -> None:
         ray.init(address=address or "local", log_to_driver=False, **here)
     except (ValueError, OSError):
         raise
+    except SystemExit:  # Ray's own answer to SIGTERM, while it starts
+        early.told(signal.SIGTERM)
     except Exception as error:  # Ray has many; on a busy machine its own processes miss its 15 s to start
         raise RunError(f"Ray does not start: {error}") from None
     finally:

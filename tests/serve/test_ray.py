@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import httpx
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -31,7 +32,7 @@ from data.cli import run
 from tests.serve.serving import ENDED, FEW, ROOT, SHIPPED, Client, parsed, until
 
 pytest.importorskip("ray")
-pytestmark = [pytest.mark.matrix, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.matrix, pytest.mark.alone, pytest.mark.timeout(400)]
 TOP = {"sr_64": FEW["sr_64"]}
 ENV = os.environ | {
     "OMP_NUM_THREADS": "1",
@@ -211,6 +212,11 @@ def pids(title: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def starts_ray(pid: int) -> bool:
+    """Whether a process has begun to start a Ray of its own."""
+    return any("gcs_server" in " ".join(each.cmdline()) for each in psutil.Process(pid).children(recursive=True))
 
 
 def waiting(client: Client, replica: int) -> int:
@@ -460,7 +466,7 @@ def test_a_signal_while_it_starts_ends_it_at_once(tmp_path):
             process = subprocess.Popen(command, stdout=file, stderr=file, env=ENV, cwd=ROOT)
         try:
             if said == "while Ray starts":
-                until(lambda process=process: pids("raylet") or process.poll() is not None, 60)
+                until(lambda process=process: starts_ray(process.pid) or process.poll() is not None, 60)
             else:
                 until(lambda log=log, said=said: said in log.read_text(), 120)
             process.send_signal(signal.SIGTERM)
