@@ -13,6 +13,7 @@ from stages.memory import is_memory_error
 
 from .chunk import paint
 from .events import Event, Finished
+from .failures import network_failure, sampler_failure
 from .host import Asks, Host
 from .plan import Plan
 from .stats import StageStats
@@ -50,10 +51,10 @@ def advance(steps: Chunk, answers: list[Answer] | None, stage: str) -> Asks | No
     """Advance a chunk to its next asks; None at its end. answers=None starts it. stage: where it stands."""
     try:
         return next(steps) if answers is None else steps.send(answers)
-    except (StopIteration, RunError) as error:
-        if isinstance(error, RunError):
-            raise
+    except StopIteration:
         return None
+    except RunError:
+        raise
     except Exception as error:
         log.error("stage %s: a sampler failed", stage, exc_info=error)
         raise RunError(f"stage {stage}: {sampler_failure(error)}") from error
@@ -79,30 +80,9 @@ def called(host: Host, asks: list[Ask], stats: StageStats) -> list[Answer]:
         except Exception as error:
             if is_memory_error(error) and stats.most(host, size) > 1:
                 stats.halve(host, size)
-                log.warning(*halved(host, size, stats))
             else:
                 why = network_failure(error)
                 log.error("stage %s: %s", host.name, why, exc_info=error)
                 raise RunError(f"stage {host.name}: {why}") from error
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
-
-
-def halved(host: Host, size: tuple[int, ...], stats: StageStats) -> tuple[object, ...]:
-    """What the log is told of a batch that was halved."""
-    text = "stage %s: out of memory at %dx%d px, now %d rows a call"
-    return text, host.name, *size[::-1], stats.most(host, size)
-
-
-def network_failure(error: Exception) -> str:
-    """What the user is told of a call that failed, and cannot be made smaller."""
-    return (
-        "out of memory for a single image; ask for a smaller one"
-        if is_memory_error(error)
-        else "an error in the network"
-    )
-
-
-def sampler_failure(error: Exception) -> str:
-    """What the user is told of a step between two calls that failed."""
-    return "out of memory; ask for fewer or smaller images" if is_memory_error(error) else "an error while sampling"

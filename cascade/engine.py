@@ -16,10 +16,9 @@ import torch
 
 from stages.memory import is_memory_error
 
-from .alone import halved, network_failure
 from .chunk import Painting
 from .events import Cancelled, Event, Failed
-from .failures import code_of
+from .failures import code_of, network_failure
 from .host import Asks, Host, Remote
 from .link import chosen, sizes
 from .pipeline import Cascade
@@ -188,7 +187,6 @@ class Engine:
             host, size = chosen[0].host, chosen[0].asks[0].size
             if stage.most(host, size) > 1:
                 stage.halve(host, size)
-                log.warning(*halved(host, size, stage))
                 return
         elif isinstance(error, ConnectionError):
             log.warning("stage %s: %s", name, error)

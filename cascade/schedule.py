@@ -23,9 +23,8 @@ from data.errors import RunError
 from stages.ask import Ask
 from stages.diffusion.samplers import Answer
 
-from .alone import sampler_failure
 from .events import Cancelled, Event, Failed, Preview
-from .failures import code_of
+from .failures import code_of, sampler_failure
 from .host import Asks, Host
 from .stats import StageStats
 from .work import Chunk, Work

@@ -1,9 +1,12 @@
 """What the engine knows of a stage: how long it took, how many rows its calls may have."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 
 from .host import Host
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -25,12 +28,14 @@ class StageStats:
         return min(rows, self.fits.get(size, rows))
 
     def halve(self, host: Host, size: tuple[int, ...]) -> None:
-        """Of this size alone: one request for a large picture costs others nothing."""
+        """Of this size alone, and say so: one request for a large picture costs others nothing."""
         rows = self.most(host, size) // 2
         if size == host.stage.config.size:
             self.batch = rows
         else:
             self.fits[size] = rows
+        text = "stage %s: out of memory at %dx%d px, now %d rows a call"
+        log.warning(text, host.name, *size[::-1], self.most(host, size))
 
     def count(self, rows: int, seconds: float) -> None:
         self.calls += 1

@@ -13,7 +13,7 @@ import torch
 
 from stages.ask import Ask
 from stages.diffusion.samplers import Answer, Query
-from stages.guidance import Guidance
+from stages.guidance import OWN, Guidance
 
 from .host import Asks
 from .link import Link
@@ -35,7 +35,8 @@ class Tile:
 
 def answered(link: Link, rule: Guidance, query: Query, window: int = WINDOW) -> Generator[Asks, list[Answer], Answer]:
     """The answer to a query: its asks are asked whole, or window by window."""
-    asks = [(link.host, ask) for _, ask in rule.asks(query)]
+    hosts = {OWN: link.host}
+    asks = [(hosts[name], ask) for name, ask in rule.asks(query)]
     tiles = tiles_of(link, (query.x.shape[-2], query.x.shape[-1]), window)
     if len(tiles) == 1:
         return rule.combine(query, (yield asks))

@@ -10,12 +10,14 @@ from data.batch import Batch, Cond
 
 from .ask import Ask
 from .config import SampleConfig, StageConfig
+from .diffusion.parametrisation import Parametrisation
 from .diffusion.samplers import Answer
 from .draws import Draws
 from .nets.build import build_network
 from .nets.network import Network
 from .objectives.denoising import DENOISING
 from .objectives.objective import Objective
+from .spaces.space import Space
 
 Noise = Callable[[str, torch.Size], Tensor]
 """Standard normal (b, ...) for a purpose; row k is a function of (seed, index[k], stage, purpose) alone."""
@@ -47,11 +49,11 @@ class Stage(nn.Module):
         return self.net
 
     @property
-    def space(self):
+    def space(self) -> Space:
         return self.config.space
 
     @property
-    def parametrisation(self):
+    def parametrisation(self) -> Parametrisation:
         return self.config.parametrisation
 
     def set_precision(self, precision: str) -> None:

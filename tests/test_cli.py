@@ -701,6 +701,7 @@ def test_ctrl_c_while_training_and_the_same_command_goes_on(small, shards, tmp_p
     assert [line["nimg"] for line in lines] == list(range(8, done + 17, 8))
 
 
+@pytest.mark.matrix
 def test_ctrl_c_and_a_full_disk_lose_no_finished_picture_of_a_grid(trained, tmp_path):
     """It is said where they are, and the same command goes on; a grid that is too large for the disk, too."""
     out = tmp_path / "out.png"
@@ -780,6 +781,7 @@ def test_prompts_that_are_piped_in(tmp_path):
     ]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_while_sampling_leaves_whole_files_only(trained, tmp_path, told):
     out = tmp_path / "out"

@@ -236,11 +236,11 @@ def main(
     )  # fmt: skip
     socket = listen(host, port)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # under `uv run` Ray would start each worker by uv, in a copy of this folder; how this process was started is no wish for that
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     here: dict[str, Any] = {}
     if not address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # what a new Ray takes anyway, with a warning
-        # under `uv run` Ray would start each worker by uv, in a copy of this folder; all of them are on this machine
-        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         needed = int((replicas + sum(stages.values())) * cpus) + 1
         here = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
     import ray

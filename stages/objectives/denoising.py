@@ -27,4 +27,3 @@ class Denoising:
 
 
 DENOISING = Denoising()
-OBJECTIVES = {"denoising": DENOISING}

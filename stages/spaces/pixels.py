@@ -47,4 +47,3 @@ class Pixels:
 
 
 PIXELS = Pixels()
-SPACES = {"pixels": PIXELS}

@@ -77,6 +77,7 @@ def add_sparse(path: Path, name: str, num_bytes: int) -> None:
         file.truncate(end + 512 + -(-num_bytes // 512) * 512 + 1024)
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_fault31_bombs_in_shards_cost_no_memory(tmp_path):
     """Indexed, read and packed in one process: 1 GB of JSON, gzip of zeros, 12000² pixels, SVG and EPS, nested JSON."""

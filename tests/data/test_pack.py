@@ -325,6 +325,7 @@ def test_a_full_disk_is_told_with_place_room_and_fix_and_leaves_nothing(shapes, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("told", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 0), (signal.SIGHUP, 1)]

@@ -110,6 +110,7 @@ def test_fault43_disconnect_while_idle(slow: Serving):
     until(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)
 
 
+@pytest.mark.matrix
 def test_fault44_a_slow_reader_costs_others_nothing(serve):
     """A reader that takes nothing is dropped after stall_s; meanwhile others are served, and memory does not grow."""
     serving = serve(limits=Limits(stall_s=2.0, heartbeat_s=0.5, abandon_s=600.0))

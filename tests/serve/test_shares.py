@@ -82,6 +82,7 @@ def test_prompts_are_encoded_when_the_queue_was_looked_at(two, monkeypatch):
     alice.delete(job["url"])
 
 
+@pytest.mark.matrix
 def test_uploads_of_one_key_are_decoded_in_turn_with_another_s(two):
     """Ten large pictures of alice wait when bob sends one."""
     out = io.BytesIO()

@@ -137,6 +137,7 @@ def test_fault19_out_of_memory_says_what_to_try(run, shards, place, monkeypatch,
     assert not run.bundle.exists()
 
 
+@pytest.mark.matrix
 @pytest.mark.slow
 def test_fault22_without_a_compiler_it_trains(shards, tmp_path):
     """PATH holds no g++ and no ninja: neither torch.compile nor DeepSpeed asks for one."""
