@@ -1,14 +1,16 @@
-"""Being told to stop by a scheduler or a closed terminal, for commands that have nothing to save: as Ctrl-C."""
+"""Being told to stop by a scheduler or a closed terminal, for commands that have nothing to save: as Ctrl-C. And not being told
+while processes are started."""
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SAME_S = 5.0  # within which a signal is the first one again: a group, `timeout` and launchers deliver one request several times
 TOLD = (signal.SIGTERM, signal.SIGHUP)
+ASKED = (signal.SIGINT, *TOLD, signal.SIGUSR1)  # whatever may ask for a stop
 
 
 @contextmanager
@@ -36,3 +38,37 @@ def stop_as_interrupt() -> Iterator[None]:
             signal.signal(
                 number, signal.SIG_IGN if first else signal.SIG_DFL
             )  # told, it is about to end, with its own code
+
+
+@contextmanager
+def held_back(unseen: Collection[signal.Signals]) -> Iterator[None]:
+    """A signal that asks for a stop is told after the block: its handler may raise, and nobody could end what is half started.
+
+    unseen: what processes that are started in the block never see. It is blocked in this thread, which holds nothing back: the
+    kernel then gives it to another thread, and Python calls the handler in this one all the same.
+    """
+    caught: list[int] = []
+    holding = True
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if holding:
+            caught.append(number)
+        else:  # another signal came while handlers were put back, and raised
+            handlers[number](number, frame)
+
+    is_main = threading.current_thread() is threading.main_thread()  # elsewhere Python calls no handlers
+    found = {int(number): signal.getsignal(number) for number in ASKED if is_main}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        for number in handlers:
+            signal.signal(number, hold)
+        signal.pthread_sigmask(signal.SIG_BLOCK, unseen)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        holding = False
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for each in caught:
+            signal.raise_signal(each)

@@ -7,8 +7,9 @@ fast as torch's shared memory.
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
+from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data.orphans import end_with_parent
 from data.read import Part, Row
+from data.stop import ASKED, held_back
 
 
 class Divided(Protocol):
@@ -57,22 +59,33 @@ def merged(reader: Divided, nimg: int) -> Iterator[Part]:
         prefetch_factor=4,
         worker_init_fn=lambda _: end_with_parent(),
     )
-    with _signals_blocked():
-        parts = iter(loader)
-    _deaths.install()
     try:
-        while True:
-            with _deaths.told():
-                taken = list(islice(parts, reader.workers))
-            yield _in_order(taken)
+        with _started(loader) as parts:
+            _deaths.install()
+            while True:
+                with _deaths.told():
+                    taken = list(islice(parts, reader.workers))
+                yield _in_order(taken)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise OSError(
             f"a loader process died ({error}); start again, with fewer workers if memory was short"
         ) from error
-    finally:
-        _end(parts)
+
+
+@contextmanager
+def _started(loader: DataLoader) -> Iterator[Any]:
+    """The iterator of a loader, whose processes end with the block, or at this process's exit, which would wait for them for ever.
+
+    They never see a signal that asks for a stop: a process group gets it as a whole, and the parent, which has something to save,
+    ends them.
+    """
+    with ExitStack() as ended:
+        with held_back(ASKED):
+            parts = iter(loader)
+            ended.callback(Finalize(None, _end, args=(parts,), exitpriority=0))
+        yield parts
 
 
 def _end(parts: Any) -> None:
@@ -88,17 +101,6 @@ def _end(parts: Any) -> None:
         process.join()
         queue.cancel_join_thread()
         queue.close()
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Processes that are started in the block never see a signal that asks for a stop: a process group gets it as a whole, and
-    the parent, which has something to save, ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Deaths:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +18,7 @@ from typing import Any, BinaryIO, Self, TypeVar
 from data.index import INDEX_NAME, ShardInfo, load
 from data.orphans import end_with_parent
 from data.room import room_told
-from data.stop import TOLD
+from data.stop import held_back
 from data.tar import Sample
 
 PART = "packing.part"  # the folder in which a data set is built before it is moved into place
@@ -135,7 +134,8 @@ def parallel(function: Callable[[A], B], items: Iterable[A], workers: int) -> It
     rest, waiting = iter(items), deque[Any]()
     try:
         with ExitStack() as ended:
-            with _interrupts_held():  # all processes are started, or die of being abandoned with a traceback
+            # all processes are started, or die of being abandoned with a traceback; what stops them, SIGTERM, they hear
+            with held_back((signal.SIGINT, signal.SIGHUP)):
                 pool = ProcessPoolExecutor(workers, mp_context=_fresh_processes(), initializer=_start_worker)
                 ended.callback(pool.shutdown, cancel_futures=True)
                 pool.submit(int).result()
@@ -156,29 +156,6 @@ def _fresh_processes() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["data.resize", "data.encode"])
     return context
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C, and what is taken for it, waits until the block is done; processes started in it never see one, nor that a terminal
-    closes, for the parent stops them: by SIGTERM, which they must hear."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    caught: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *TOLD)}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, lambda number, _: caught.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})  # inherited by the processes
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if caught:  # whatever the processes made of it
-            raise KeyboardInterrupt from None
 
 
 def _each(function: Callable[[Any], Any], chunk: list) -> list:

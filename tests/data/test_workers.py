@@ -4,11 +4,14 @@ import gc
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -37,31 +40,70 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_they_end_with_a_parent_that_was_killed(reader, tmp_path):
+def reading(reader: Reader, then: str) -> subprocess.Popen:
+    """A process of its own that has taken a batch, said its first key, and does what `then` says."""
+    words = f"{reader!r}.batches(); print(next(batches).keys[0], flush=True); {then}"
+    script = f"import time; from pathlib import PosixPath; from data.shards import Reader; batches = {words}"
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+def test_they_end_with_a_parent_that_was_killed(reader):
     """While they wait to hand over what nobody reads any more."""
-    child = os.fork()
-    if child == 0:
-        try:
-            before = set(multiprocessing.active_children())
-            batches = reader.batches()
-            next(batches)
-            (tmp_path / "part").write_text(" ".join(map(str, loaders(before))))
-            (tmp_path / "part").rename(tmp_path / "pids")
-            time.sleep(600)
-        finally:
-            os._exit(1)
-    ends = time.monotonic() + 60
-    while not (tmp_path / "pids").exists() and time.monotonic() < ends:
-        time.sleep(0.05)
-    time.sleep(1)  # their queues are full by now
-    pids = [int(word) for word in (tmp_path / "pids").read_text().split()]
-    assert [is_alive(pid) for pid in pids] == [True, True]
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    with reading(reader, "time.sleep(600)") as parent:
+        assert parent.stdout.readline()
+        time.sleep(1)  # their queues are full by now
+        pids = [each.pid for each in psutil.Process(parent.pid).children()]
+        assert [is_alive(pid) for pid in pids] == [True, True]
+        parent.kill()
     ends = time.monotonic() + 20
     while any(map(is_alive, pids)) and time.monotonic() < ends:
         time.sleep(0.05)
     assert not any(map(is_alive, pids))
+
+
+def test_they_end_with_a_parent_that_leaves_them_running(reader):
+    """At its exit it would wait for them, and they for it."""
+    with reading(reader, "") as parent:
+        try:
+            assert parent.wait(120) == 0
+        finally:
+            parent.kill()
+        assert parent.stdout.read().split() == [next(replace(reader, workers=0).batches()).keys[0]]
+
+
+class ToldToStop(BaseException):
+    """What a handler raises, wherever the process is just then."""
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_stop_while_they_are_started_leaves_none(reader, monkeypatch):
+    """Whichever thread the kernel gives the signal to, Python's handler comes to the main one: half a loader could not be ended."""
+
+    def told(number, frame):
+        raise ToldToStop
+
+    def tell():
+        while here.children() == there and not over.is_set():
+            time.sleep(0.0005)
+        if not over.is_set():
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    here, over, many = psutil.Process(), threading.Event(), replace(reader, workers=8)
+    there = here.children()
+    handler = signal.signal(signal.SIGTERM, told)
+    teller = threading.Thread(target=tell)
+    try:
+        teller.start()
+        with pytest.raises(ToldToStop):
+            for _ in many.batches():
+                pass
+        assert here.children() == there
+        assert signal.getsignal(signal.SIGTERM) is told
+    finally:
+        over.set()
+        teller.join()
+        signal.signal(signal.SIGTERM, handler)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
