@@ -5,7 +5,7 @@ Levels of sigma and aug_sigma are noise std in units of pictures in [-1, 1]; amo
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, Union
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -13,6 +13,7 @@ from data.errors import TAGS
 from data.index import TEXT_TOKENS
 from data.streams import default_streams, largest_divisor
 
+from .diffusion.grids import GRIDS
 from .diffusion.samplers import SAMPLERS
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class NoiseConfig(Strict):
 class SampleConfig(Strict):
     """Sampling settings; the manifest keeps one per stage and a request may change them."""
 
+    grid: ClassVar[str] = "power"  # a field as soon as there is another
     sampler: Literal[tuple(SAMPLERS)] = "dpmpp_2m"  # type: ignore[valid-type]
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 16
     sigma_min: Level = 0.005
@@ -186,10 +188,8 @@ class SampleConfig(Strict):
 
     @property
     def sigmas(self) -> "Tensor":
-        """(num_steps + 1,), see `power_grid`."""
-        from .diffusion.noise import power_grid  # configs are read where torch is not loaded yet
-
-        return power_grid(self.num_steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
+        """(num_steps + 1,), as the grid gives them."""
+        return GRIDS[self.grid].levels(self)
 
 
 class TrainConfig(Strict):
