@@ -69,19 +69,36 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def discover(folder: Path) -> Manifest:
-    """FOLDER/*/bundle in the order of their sizes, with the settings each was trained with."""
+    """FOLDER/*/bundle in the order of a chain, with the settings each was trained with."""
     places = sorted({path.parent.with_name("bundle") for path in folder.glob("*/bundle*/stage.json")})
     found = {place.parent.name: read_sidecar(place) for place in places if find_bundle(place).is_dir()}
     if not found:
         raise ValueError(
             f"cascade {folder}: neither {MANIFEST} nor STAGE/bundle in it; point --cascade at the --out of train.py"
         )
-    ordered = sorted(found.items(), key=lambda item: (item[1].contract.low_res or 0, item[0]))
-    entries = {name: StageEntry(bundle=f"{name}/bundle", sample=sidecar.config.sample) for name, sidecar in ordered}
+    ordered = in_order({name: sidecar.contract for name, sidecar in found.items()})
+    entries = {name: StageEntry(bundle=f"{name}/bundle", sample=found[name].config.sample) for name in ordered}
     try:
         return Manifest(name=folder.resolve().name, stages=entries)
     except ValidationError as error:
         raise ValueError(f"cascade {folder}: {first_error(error)}; rename that folder") from None
+
+
+def in_order(contracts: Mapping[str, Contract]) -> list[str]:
+    """Each stage after those that give what it takes; where that leaves a choice, the one that takes less comes first."""
+
+    def key(name: str) -> tuple[tuple[int, ...], str]:
+        takes = contracts[name].takes
+        return takes.size if takes else (), name
+
+    ordered: list[str] = []
+    rest = sorted(contracts, key=key)
+    while rest:
+        given = {name: contracts[name].gives for name in rest}
+        waits = [name for name in rest if any(gives == contracts[name].takes for gives in given.values())]
+        ordered.append(next((name for name in rest if name not in waits), rest[0]))
+        rest.remove(ordered[-1])
+    return ordered
 
 
 def check_chain(contracts: Mapping[str, Contract]) -> None:
@@ -117,17 +134,18 @@ def check_chain(contracts: Mapping[str, Contract]) -> None:
 
 def check_pair(above: str, given: Contract, name: str, contract: Contract) -> None:
     """One stage and the next."""
-    if contract.low_res is None:
+    takes, gives = contract.takes, given.gives
+    if takes is None:
         raise ValueError(
             f"stage {name} is a base stage but comes after {above}; put the base stage first in {MANIFEST}"
         )
-    if contract.low_res != given.resolution:
+    if (takes.space, takes.size) != (gives.space, gives.size):
         raise ValueError(
             f"stage {name} expects low_res {contract.low_res} px, but {above} gives {given.resolution} px; "
             f"put a {given.resolution} -> {contract.low_res} stage between them"
         )
-    if (contract.channels, contract.value_range) != (given.channels, given.value_range):
+    if takes != gives:
         raise ValueError(
-            f"stage {name} takes {contract.channels} channels in {contract.value_range}, "
-            f"but {above} gives {given.channels} in {given.value_range}; train them on the same kind of picture"
+            f"stage {name} takes {takes.channels} channels in {takes.value_range}, "
+            f"but {above} gives {gives.channels} in {gives.value_range}; train them on the same kind of picture"
         )

@@ -7,6 +7,7 @@ fingerprint, versions), so that a bundle can be loaded knowing nothing else. Loa
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +33,16 @@ class BundleError(ValueError):
     """A folder that is no whole bundle; the message names the file and what to do."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Handed:
+    """What goes from a stage to the next: size (h, w) of the stage's own, values as in the tensors."""
+
+    space: str = "pixels"
+    size: tuple[int, int]
+    channels: int
+    value_range: tuple[float, float]
+
+
 class Contract(Strict):
     """What the neighbours of a stage may rely on. `low_res` is null for a base stage; sizes in px, ranges as in the tensors."""
 
@@ -45,6 +56,18 @@ class Contract(Strict):
     num_classes: int
     max_aug_sigma: float
     prediction: Literal["x0"] = "x0"
+
+    @property
+    def gives(self) -> Handed:
+        return self._handed(self.resolution)
+
+    @property
+    def takes(self) -> Handed | None:
+        """From the stage below; None: it begins a chain."""
+        return None if self.low_res is None else self._handed(self.low_res)
+
+    def _handed(self, side: int) -> Handed:
+        return Handed(size=(side, side), channels=self.channels, value_range=self.value_range)
 
 
 class Provenance(Strict):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from pydantic import ValidationError
 
-from cascade.manifest import MANIFEST, Manifest, StageEntry, check_chain, read_manifest, write_manifest
+from cascade.manifest import MANIFEST, Manifest, StageEntry, check_chain, in_order, read_manifest, write_manifest
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from stages.bundle import Contract, make_contract
@@ -88,6 +88,28 @@ def test_fault25_a_chain_that_does_not_fit(changes, message):
     with pytest.raises(ValueError, match=r"^stage [^\n]*$") as error:
         check_chain(chain(8, 16, 32, **changes))
     assert message in str(error.value)
+
+
+def test_what_a_stage_gives_the_next_one_takes():
+    base, first, second = chain(8, 16, 32).values()
+    assert (base.takes, base.gives, first.gives) == (None, first.takes, second.takes)
+    assert second.gives.size == (32, 32)
+    assert base.gives != chain(8, 16, sr_16={"channels": 1})["sr_16"].takes
+    assert not {"gives", "takes"} & base.model_dump().keys()  # nothing more is on the disk
+
+
+def test_the_order_is_that_of_takes_and_gives():
+    """Whatever they are called; what gives less may come later, where what it takes says so."""
+    fitting = chain(8, 16, 32)
+    assert in_order(dict(reversed(fitting.items()))) == ["base_8", "sr_16", "sr_32"]
+    down = fitting["base_8"].model_copy(update={"low_res": 32, "resolution": 4})
+    assert in_order({"a": fitting["sr_32"], "b": down, "c": fitting["sr_16"]}) == ["c", "a", "b"]
+    turning = {"b": down.model_copy(update={"resolution": 16}), "a": fitting["sr_32"]}
+    assert in_order(turning) == ["a", "b"]  # a ring: by what they take
+    gap = chain(8, 16, 32, 64)
+    assert in_order({name: gap[name] for name in ("sr_64", "sr_16", "base_8")}) == ["base_8", "sr_16", "sr_64"]
+    two = {"z": gap["base_8"], "y": gap["base_8"], "x": gap["sr_16"]}
+    assert in_order(two) == ["y", "z", "x"]
 
 
 def test_stages_in_the_wrong_order(folder):
