@@ -121,10 +121,13 @@ def main(
         if not made:
             say(f"nothing to do: all shards of this process are in {out}", sys.stderr)
         return
-    jobs = upscaling.jobs(model, request, target, wanted) if upscaling else [(target, lambda: request)]
-    if not upscaling:
-        target.check_names(model, request)
-        model.check(request.picked(wanted))
+    if upscaling:
+        jobs = upscaling.jobs(model, request, target, wanted)
+    else:
+        plan = model.resolve(request)
+        target.check_names(plan)
+        model.check(plan.picked(wanted))
+        jobs = [(target, lambda: plan)]
     num_wanted = len(wanted) or (upscaling.num(request) if upscaling else request.total)
     if target.is_grid and num_wanted > MAX_GRID:
         raise ValueError(

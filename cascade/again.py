@@ -16,7 +16,6 @@ from torch import Tensor
 from data.decode import read_file
 from data.tar import MEMBER_LIMITS
 
-from .chunk import paint
 from .events import Event, StageFinished
 from .given import GivenFile
 from .metadata import as_meant
@@ -82,8 +81,9 @@ def ends_of(said: Mapping[str, Any]) -> tuple[str, str]:
     return next(iter(said["stages"])), list(said["stages"])[-1]
 
 
-def request_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Request:
-    """The request that made a picture, of all images of it. Raises ValueError where the bundles or the given picture are others."""
+def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Plan:
+    """The request that made a picture, of all images of it, resolved. Raises ValueError where the bundles or the given picture are
+    others."""
     for link in model.links:
         if (wanted := said["stages"].get(link.name, {}).get("bundle")) != link.sidecar.sha256:
             raise ValueError(
@@ -92,7 +92,7 @@ def request_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenF
             )
     low_res = low_res_of(path, said, model, file)
     try:
-        return Request(
+        request = Request(
             num=said["num"],
             seed=said["seed"],
             prompts=tuple(said.get("prompts", ())),
@@ -102,6 +102,7 @@ def request_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenF
             batch=said.get("batch", 16),
             low_res=low_res,
         )
+        return model.resolve(request)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -132,7 +133,7 @@ def digest(pixels: Tensor) -> str:
 
 
 @torch.inference_mode()
-def repainted(model: Cascade, request: Request, said: Mapping[str, Any]) -> Tensor:
+def repainted(model: Cascade, plan: Plan, said: Mapping[str, Any]) -> Tensor:
     """uint8 (c, h, w): one image, in the place among as many rows as when it was made."""
     image = said["image"]
     place, rows = said.get("row", (0, 1))
@@ -142,7 +143,7 @@ def repainted(model: Cascade, request: Request, said: Mapping[str, Any]) -> Tens
         if isinstance(event, StageFinished):
             painted[event.stage] = event.images[place]
 
-    chunk = paint(Plan.of(request.picked((image,)), model.links, model.conditions), (image,) * rows, keep)
+    chunk = model.painting(plan.picked((image,))).steps((image,) * rows, keep)
     try:
         asked = next(chunk)
         while True:

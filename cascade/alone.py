@@ -11,34 +11,34 @@ from stages.ask import Ask
 from stages.diffusion.samplers import Answer
 from stages.memory import is_memory_error
 
-from .chunk import paint
-from .events import Event, Finished
+from .chunk import Painting
+from .events import Event
 from .failures import network_failure, sampler_failure
 from .host import Asks, Host
-from .plan import Plan
 from .stats import StageStats
 from .work import Chunk
 
 log = logging.getLogger(__name__)
 
 
-def events_of(plan: Plan) -> Iterator[Event]:
+def events_of(work: Painting) -> Iterator[Event]:
     """Nothing is computed before the next event is asked for; who stops asking stops the work.
 
     A call that memory does not suffice for is made again with half the rows. Raises RunError where that does not help, where a
     network gives no numbers, and for a defect, whose traceback is logged.
     """
+    plan = work.plan
     stats = {link.name: StageStats(batch=2 * plan.request.batch) for link in plan.links}
-    for number in range(plan.num_chunks):
+    for number in range(work.num_chunks):
         events: deque[Event] = deque()
-        steps = paint(plan, plan.chunk(number), events.append)
-        asked = advance(steps, None, plan.links[0].name)
+        steps = work.steps(work.chunk(number), events.append)
+        asked = advance(steps, None, work.first)
         yield from drained(events)
         while asked:
             stage = asked[0][0].name
             asked = advance(steps, answered(asked, stats), stage)
             yield from drained(events)
-    yield Finished(num=len(plan.request.index), nfe=plan.nfe)
+    yield work.finished()
 
 
 def drained(events: deque[Event]) -> Iterator[Event]:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from data.write import Shard
 from .events import StageFinished
 from .metadata import as_meant, describe
 from .pipeline import Cascade
+from .plan import Plan
 from .request import Request
 
 ASKED = "request.json"
@@ -62,18 +62,19 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
     num = -(-request.total // shard_size)
     if num > 100_000:
         raise ValueError(f"--shard-size {shard_size}: {num} shards; at most 100000, take more images a shard")
-    model.check(replace(request, pick=(0,)))
+    plan = model.resolve(request)
+    model.check(plan.picked((0,)))
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = place()
     with held(folder / f".{rank}.lock", f"--out {folder}"):
         with disk_told(folder / ASKED):
-            check_asked(folder / ASKED, asked(model, request, shard_size))
+            check_asked(folder / ASKED, asked(plan, shard_size))
         remove_stale(folder, rank, world)
         for number in range(rank, num, world):
             path = folder / f"train-{number:05d}.tar"
             if not is_whole(path):
                 images = range(number * shard_size, min((number + 1) * shard_size, request.total))
-                write(model, request.picked(images), folder, path, f".{rank}-of-{world}.{number}.part")
+                write(model, plan.picked(images), folder, path, f".{rank}-of-{world}.{number}.part")
                 yield path
 
 
@@ -101,16 +102,16 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def write(model: Cascade, request: Request, folder: Path, path: Path, part: str) -> None:
+def write(model: Cascade, plan: Plan, folder: Path, path: Path, part: str) -> None:
     """One shard; nothing stays of it where something fails."""
     try:
         with disk_told(path):
             shard = Shard(folder, part, "train")
         with shard:
-            for event in model.sample(request):
+            for event in model.sample(plan):
                 if isinstance(event, StageFinished) and event.last:
                     for row, (image, k) in enumerate(zip(event.images, event.index, strict=True)):
-                        said = describe(model, request, k, (row, len(event.index)))
+                        said = describe(plan, k, (row, len(event.index)))
                         with disk_told(path):
                             shard.add(f"{k:09d}", members(image, said))
             with disk_told(path):
@@ -139,9 +140,9 @@ def members(image: Tensor, said: dict[str, Any]) -> dict[str, bytes]:
     return sample
 
 
-def asked(model: Cascade, request: Request, shard_size: int) -> dict[str, Any]:
+def asked(plan: Plan, shard_size: int) -> dict[str, Any]:
     """What the bytes of all shards depend on; prompts and labels as a hash, there may be millions."""
-    said = describe(model, request) | {"shard_size": shard_size, "batch": request.batch}
+    said = describe(plan) | {"shard_size": shard_size, "batch": plan.request.batch}
     for name in ("prompts", "labels"):
         if name in said:
             said[name] = hashlib.sha256(json.dumps(said[name]).encode()).hexdigest()

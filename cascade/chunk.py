@@ -27,9 +27,10 @@ from .work import Chunk
 
 @dataclass(frozen=True, kw_only=True)
 class Painting:
-    """The work of a plan: its images through all of its stages."""
+    """The work of a plan: its images through all of its stages. conds: its conditions, a row for each of `request.wanted`."""
 
     plan: Plan
+    conds: Cond
 
     @property
     def first(self) -> str:
@@ -51,16 +52,17 @@ class Painting:
         return self.plan.chunk(number)
 
     def steps(self, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
-        return paint(self.plan, index, emit)
+        return paint(self, index, emit)
 
     def finished(self) -> Event:
         return Finished(num=self.total, nfe=self.plan.nfe)
 
 
-def paint(plan: Plan, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
-    """The images `index` through all stages of the plan. Pictures go from stage to stage as uint8: what is shown, stored and picked
+def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
+    """The images `index` through all stages of a plan. Pictures go from stage to stage as uint8: what is shown, stored and picked
     from is what the next stage gets."""
-    conds = plan.conds[torch.tensor([plan.request.cond_row(image) for image in index])]
+    plan = work.plan
+    conds = work.conds[torch.tensor([plan.request.cond_row(image) for image in index])]
     pictures = plan.request.given(index)
     rows = torch.tensor(index)
     for link, size in zip(plan.links, plan.sizes, strict=True):

@@ -27,8 +27,7 @@ class Conditions:
 
     def of(self, request: Request) -> Cond:
         """A row for each of `request.wanted`, prompts or labels; a single null row where there is neither. It is of the make of the
-        others, so that they share calls."""
-        self.check(request)
+        others, so that they share calls. The request was checked."""
         keep = torch.ones(len(request.wanted), dtype=torch.bool)
         if request.prompts:
             text, mask = self._encode(tuple(request.prompts[row] for row in request.wanted))

@@ -16,11 +16,9 @@ import torch
 
 from stages.memory import is_memory_error
 
-from .chunk import Painting
 from .events import Cancelled, Event, Failed
 from .failures import code_of, network_failure
 from .host import Asks, Host, Remote
-from .link import chosen, sizes
 from .pipeline import Cascade
 from .plan import Plan
 from .request import Request
@@ -80,18 +78,13 @@ class Engine:
         """Whether every thread that was started still ticks."""
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
-    def check(self, request: Request) -> None:
-        """Raises ValueError where `submit` would."""
-        Plan.of(request, self.cascade.links, self.cascade.conditions)
-
-    def fitted(self, request: Request) -> Request:
+    def fitted(self, plan: Plan) -> Plan:
         """The same in chunks that are one call of each stage: who comes or leaves waits for one call, not for several."""
-        links = chosen(self.cascade.links, request)
         rooms = (
             self.stages[link.name].most(link.host, size) // link.rows
-            for link, size in zip(links, sizes(links, request), strict=True)
+            for link, size in zip(plan.links, plan.sizes, strict=True)
         )
-        return replace(request, batch=max(1, min(request.batch, *rooms)))
+        return plan.batched(max(1, min(plan.request.batch, *rooms)))
 
     def check_room(self, num: int, owner: str = "", most: int | None = None) -> None:
         """Raises QueueFullError where `submit` would, for a request of num images."""
@@ -100,20 +93,20 @@ class Engine:
             self._schedule.check(num, owner, most)
 
     def submit(
-        self, request: Request, listen: Callable[[Event], None], *, owner: str = "", most: int | None = None
+        self, asked: Request | Plan, listen: Callable[[Event], None], *, owner: str = "", most: int | None = None
     ) -> Ticket:
-        """Accepts a request; `listen` is called in the engine's thread and must return at once. owner: who shares the engine with
-        other owners equally; most: images that wait for him, where there is a limit. Raises ValueError for what the user can mend,
-        QueueFullError where there is no room, and that before anything is encoded."""
-        num = len(request.index)
+        """Accepts a request, resolved or not; `listen` is called in the engine's thread and must return at once. owner: who
+        shares the engine with other owners equally; most: images that wait for him, where there is a limit. Raises ValueError
+        for what the user can mend, QueueFullError where there is no room, and that before anything is encoded."""
+        num = len(asked.index)
         with self._changed:
             self._check_open()
             self._schedule.reserve(num, owner, most)
         try:
-            plan = Plan.of(request, self.cascade.links, self.cascade.conditions)
+            work = self.cascade.painting(asked)
             with self._changed:
                 self._check_open()
-                ticket = self._schedule.accept(Painting(plan=plan), listen, self._wake, owner)
+                ticket = self._schedule.accept(work, listen, self._wake, owner)
                 self._changed.notify_all()
         except BaseException:
             with self._changed:

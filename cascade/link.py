@@ -1,10 +1,7 @@
-"""A stage at its place in a chain, and what follows from the place: settings, sizes, which part of the chain is used.
-
-Sizes are (height, width) in px; messages say width x height, as the command line does.
-"""
+"""A stage at its place in a chain, and what follows from the place: its settings, its host, which part of the chain is used."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -20,7 +17,6 @@ from stages.diffusion.samplers import num_queries
 from stages.stage import Stage
 
 from .host import Host, Remote
-from .request import MAX_SIDE, Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +69,7 @@ class Link:
 
 def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) -> list[Link]:
     """The chain with some settings changed, by stage name. Raises ValueError about the first that cannot be."""
-    names = [link.name for link in links]
-    for name in settings:
-        if name not in names:
-            raise ValueError(f"request: no stage {name!r}, there are {', '.join(names)}{nearest(name, names)}")
+    check_names(settings, [link.name for link in links])
     changed = []
     for link in links:
         try:
@@ -91,10 +84,11 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
     return changed
 
 
-def chosen(links: list[Link], request: Request) -> list[Link]:
-    """The part of the chain that a request uses, with its settings. Raises ValueError for what cannot be."""
-    names = cut([link.name for link in links], request.first, request.last, "request")
-    return with_settings([link for link in links if link.name in names], request.settings)
+def check_names(settings: Collection[str], names: list[str]) -> None:
+    """Raises ValueError for settings of a stage that is not there."""
+    for name in settings:
+        if name not in names:
+            raise ValueError(f"request: no stage {name!r}, there are {', '.join(names)}{nearest(name, names)}")
 
 
 def cut(names: list[str], first: str, last: str, where: str) -> list[str]:
@@ -112,46 +106,3 @@ def side_multiple(links: list[Link], resolution: int) -> int:
     """Sides at `resolution` (of the stage's picture that the user names) must be multiples of this for every stage to work."""
     shares = (Fraction(link.sidecar.config.multiple * resolution, link.contract.resolution) for link in links)
     return math.lcm(*(share.numerator for share in shares))
-
-
-def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
-    """(height, width) of each stage's pictures. Raises ValueError where a stage cannot make them."""
-    (h, w), resolution = asked_size(links, request)
-    multiple = (
-        side_multiple(links, resolution) if request.low_res is None else 1
-    )  # a picture is continued where it must be
-    if h % multiple or w % multiple:
-        raise ValueError(
-            f"request: {w}x{h} px does not suit stages {', '.join(link.name for link in links)}; "
-            f"choose sides that are multiples of {multiple}, "
-            f"for instance {nearest_multiple(w, multiple)}x{nearest_multiple(h, multiple)}"
-        )
-    found = [(h * link.contract.resolution // resolution, w * link.contract.resolution // resolution) for link in links]
-    if max(found[-1]) > MAX_SIDE:
-        raise ValueError(
-            f"request: the result would be {found[-1][1]}x{found[-1][0]} px; at most {MAX_SIDE} px a side are allowed"
-        )
-    return found
-
-
-def nearest_multiple(side: int, multiple: int) -> int:
-    return max(1, round(side / multiple)) * multiple
-
-
-def asked_size(links: list[Link], request: Request) -> tuple[tuple[int, int], int]:
-    """What the user gives, a picture or the size of the result, and the resolution at which a square one would be usual."""
-    first, last = links[0], links[-1]
-    if request.low_res is None:
-        if first.contract.low_res is not None:
-            raise ValueError(f"request: the chain starts with {first.name}, a super-resolution stage; give a picture")
-        return request.size or (last.contract.resolution,) * 2, last.contract.resolution
-    if first.contract.low_res is None:
-        raise ValueError(
-            f"request: a picture, but the chain starts with {first.name}, a base stage; start at a later stage"
-        )
-    channels, h, w = request.low_res.shape[1:]
-    if channels != first.contract.channels:
-        raise ValueError(
-            f"request: pictures of {channels} channels, stage {first.name} takes {first.contract.channels}"
-        )
-    return (h, w), first.contract.low_res

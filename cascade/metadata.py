@@ -10,13 +10,11 @@ from torch import Tensor
 from stages.config import SampleConfig
 from stages.texts import as_values
 
-from .link import cut, with_settings
-from .pipeline import Cascade
-from .request import Request
+from .plan import Plan
 
 
 def describe(
-    model: Cascade, request: Request, image: int | None = None, row: tuple[int, int] | None = None, stage: str = ""
+    plan: Plan, image: int | None = None, row: tuple[int, int] | None = None, stage: str = ""
 ) -> dict[str, Any]:
     """What made a picture, for its metadata: enough to make it again with the same bundles (`cascade.again`).
 
@@ -24,8 +22,9 @@ def describe(
     that were computed together, and how many these were; sums of another number of rows round otherwise. stage: the picture is this
     one's, not the last's.
     """
+    request = plan.request
     num = request.num if image is None else max(request.num, image + 1)
-    said: dict[str, Any] = {"seed": request.seed, "num": num, "precision": model.precision}
+    said: dict[str, Any] = {"seed": request.seed, "num": num, "precision": plan.precision}
     for name, values in (("prompts", request.prompts), ("labels", request.labels)):
         if values:
             said[name] = list(values) if image is None else [values[request.place(image) % len(values)]]
@@ -40,26 +39,23 @@ def describe(
     if request.low_res is not None:
         rows = request.low_res if image is None else cast(Tensor, request.given((image,)))[0]
         said["low_res"] = {"shape": list(rows.shape), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()}
-    # pictures of ours that go on have been through the stages before, a user's picture has not
-    names = cut(model.names, "" if request.pick else request.first, request.last, "request")
     said["stages"] = {
         link.name: {
             "bundle": link.sidecar.sha256,
             "nimg": link.sidecar.provenance.nimg,
             "settings": as_values(link.settings),
         }
-        for link in with_settings(model.links, request.settings)
-        if link.name in names
+        for link in plan.made_by
     }
     return said
 
 
-def describe_all(model: Cascade, request: Request, index: Sequence[int], stage: str = "") -> dict[str, Any]:
+def describe_all(plan: Plan, index: Sequence[int], stage: str = "") -> dict[str, Any]:
     """Of a grid; a grid of one is that picture."""
     if len(index) == 1:
-        return describe(model, request, index[0], stage=stage)
-    said = describe(model, request, stage=stage) | {"batch": request.batch}
-    return said if len(index) == request.total else said | {"pick": list(index)}
+        return describe(plan, index[0], stage=stage)
+    said = describe(plan, stage=stage) | {"batch": plan.request.batch}
+    return said if len(index) == plan.request.total else said | {"pick": list(index)}
 
 
 def as_meant(said: dict[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,7 @@ from data.files import held
 from .events import Event, StageFinished
 from .metadata import as_meant, describe, describe_all
 from .pictures import columns_for, grid, read_metadata, read_png, save_png
-from .pipeline import Cascade
-from .plan import per_chunk
-from .request import Request
+from .plan import Plan
 
 PART = re.compile(r"\.[0-9]+\.[0-9]+\.part")  # what `save_png` had not renamed when it was killed
 FREE = ("row", "batch")  # may differ between two pictures that are the same but for rounding
@@ -51,13 +49,16 @@ class Output:
         """Of single files."""
         return self.path.with_suffix(".parts") if self.is_grid else self.path
 
-    def grids(self, model: Cascade, request: Request) -> dict[str, Path]:
+    def grids(self, plan: Plan) -> dict[str, Path]:
         """The files of a grid by stage; "" is the last."""
-        stages = model.stages_of(request)[:-1] if self.stages else []
-        return {"": self.path} | {stage: self.path.with_suffix(f".{stage}.png") for stage in stages}
+        return {"": self.path} | {stage: self.path.with_suffix(f".{stage}.png") for stage in self._below(plan)}
 
-    def single(self, request: Request, image: int, stage: str = "") -> Path:
-        number = "" if self.stem and request.total == 1 else f"{image:06d}"
+    def _below(self, plan: Plan) -> list[str]:
+        """The stages before the last whose pictures are wanted, too."""
+        return plan.names[:-1] if self.stages else []
+
+    def single(self, plan: Plan, image: int, stage: str = "") -> Path:
+        number = "" if self.stem and plan.request.total == 1 else f"{image:06d}"
         return self.folder / ".".join(filter(None, (self.stem, number, stage, "png")))
 
     @contextmanager
@@ -76,94 +77,94 @@ class Output:
                 with suppress(OSError):  # it is not empty
                     self.folder.rmdir()
 
-    def claim(self, model: Cascade, request: Request, pick: Sequence[int] = ()) -> Sequence[int] | None:
+    def claim(self, plan: Plan, pick: Sequence[int] = ()) -> Sequence[int] | None:
         """Which of the images `pick`, or of all, are still to be made; none where a grid is only to be put together, None where
         all is there. Raises ValueError where there is anything of another request and `overwrite` is not set, and for files of
         others. Changes nothing."""
-        index = pick or request.index
-        self.check_names(model, request)
+        index = pick or plan.index
+        self.check_names(plan)
         if self.is_grid:
-            grids = self.grids(model, request)
+            grids = self.grids(plan)
             there = [
-                self._is_of(path, describe_all(model, request, index, stage))
+                self._is_of(path, describe_all(plan, index, stage))
                 for stage, path in grids.items()
                 if os.path.lexists(path)
             ]
             if there == [True] * len(grids):
                 return None
-            self._check_parts(model, request)
-        left = without(index, self._done(model, request, set(pick)), per_chunk(model.links, request))
+            self._check_parts(plan)
+        left = without(index, self._done(plan, set(pick)), plan.per_chunk)
         return left if left or self.is_grid else None
 
-    def _check_parts(self, model: Cascade, request: Request) -> None:
+    def _check_parts(self, plan: Plan) -> None:
         """Raises ValueError where the folder of a grid's single files holds anything else."""
-        ours = {path for path, _, _ in self._singles(model, request)}
+        ours = {path for path, _, _ in self._singles(plan)}
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             if path.name != ".lock" and not PART.fullmatch(path.name) and not (path in ours and is_ours(path)):
                 raise foreign(path)
 
-    def _done(self, model: Cascade, request: Request, pick: Collection[int] = ()) -> set[int]:
+    def _done(self, plan: Plan, pick: Collection[int] = ()) -> set[int]:
         """The images whose files are all there, and of this request."""
-        wanted = {"", *(model.stages_of(request)[:-1] if self.stages else ())}
+        wanted = {"", *self._below(plan)}
         found: dict[int, set[str]] = {}
-        for path, image, stage in self._singles(model, request):
-            is_more = image >= request.total
+        for path, image, stage in self._singles(plan):
+            is_more = image >= plan.request.total
             if (is_more or stage not in wanted or (pick and image not in pick)) and not is_ours(path):
                 continue  # of others, and not in the way
-            if is_more and request.places > 1 and not self.overwrite:
+            if is_more and plan.request.places > 1 and not self.overwrite:
                 raise taken(path, "is of a request for more pictures")
-            if self._is_of(path, describe(model, request, image, stage=stage), (*FREE, "num")) and not is_more:
+            if self._is_of(path, describe(plan, image, stage=stage), (*FREE, "num")) and not is_more:
                 found.setdefault(image, set()).add(stage)
         return {image for image, stages in found.items() if wanted <= stages}
 
-    def old(self, model: Cascade, request: Request, pick: Sequence[int] = ()) -> list[Path]:
+    def old(self, plan: Plan, pick: Sequence[int] = ()) -> list[Path]:
         """Files of ours, of other requests, that `overwrite` replaces or removes."""
-        index = pick or request.index
-        grids = self.grids(model, request) if self.is_grid else {}
-        there = [(path, describe_all(model, request, index, stage)) for stage, path in grids.items()]
-        for path, image, stage in self._singles(model, request):
-            there.append((path, describe(model, request, image, stage=stage)))
+        index = pick or plan.index
+        grids = self.grids(plan) if self.is_grid else {}
+        there = [(path, describe_all(plan, index, stage)) for stage, path in grids.items()]
+        for path, image, stage in self._singles(plan):
+            there.append((path, describe(plan, image, stage=stage)))
         return [
             path
             for path, said in there
             if is_ours(path) and other_key(path, said, FREE if path in grids.values() else (*FREE, "num"))
         ]
 
-    def remove(self, old: Iterable[Path], model: Cascade, request: Request, pick: Sequence[int] = ()) -> int:
+    def remove(self, old: Iterable[Path], plan: Plan, pick: Sequence[int] = ()) -> int:
         """Removes those of `old` that were not replaced meanwhile; says how many."""
-        still = set(self.old(model, request, pick)) & set(old)
+        still = set(self.old(plan, pick)) & set(old)
         for path in still:
             path.unlink()
         return len(still)
 
-    def check_names(self, model: Cascade, request: Request) -> None:
+    def check_names(self, plan: Plan) -> None:
         """Raises ValueError where a file would have a longer name than there can be."""
-        grids = self.grids(model, request).values() if self.is_grid else ()
-        stages = {"", *(model.stages_of(request)[:-1] if self.stages else ())}
-        for path in (*grids, *(self.single(request, request.total - 1, stage) for stage in stages)):
+        grids = self.grids(plan).values() if self.is_grid else ()
+        last = plan.request.total - 1
+        for path in (*grids, *(self.single(plan, last, stage) for stage in ("", *self._below(plan)))):
             check_name(path, str(self.path))
 
-    def check_given(self, model: Cascade, request: Request, given: Iterable[Path]) -> None:
+    def check_given(self, plan: Plan, given: Iterable[Path]) -> None:
         """Raises ValueError where one of the files that were given would be written."""
-        grids = self.grids(model, request).values() if self.is_grid else ()
+        grids = self.grids(plan).values() if self.is_grid else ()
         written = {place_of(path) for path in grids}
         for path in given:
             for place in {place_of(path), path.resolve()}:
-                match = self._name(model, request).fullmatch(place.name)
+                match = self._name(plan).fullmatch(place.name)
                 if place in written or (match and place.parent == self.folder.resolve()):
                     raise ValueError(
                         f"--out {self.path}: {path} was given and would be written over; choose another place"
                     )
 
-    def _name(self, model: Cascade, request: Request) -> re.Pattern[str]:
+    def _name(self, plan: Plan) -> re.Pattern[str]:
         """Of single files, with groups `image`, where they are numbered, and `stage`."""
-        number = "" if self.stem and request.total == 1 else r"(?P<image>[0-9]{6,})"
-        stage = "|".join(map(re.escape, model.names))
+        number = "" if self.stem and plan.request.total == 1 else r"(?P<image>[0-9]{6,})"
+        stage = "|".join(re.escape(link.name) for link in plan.chain)
         return re.compile(r"\.".join(filter(None, (re.escape(self.stem), number))) + rf"(?:\.(?P<stage>{stage}))?\.png")
 
-    def _singles(self, model: Cascade, request: Request) -> Iterator[tuple[Path, int, str]]:
+    def _singles(self, plan: Plan) -> Iterator[tuple[Path, int, str]]:
         """Files that are called like ours, with image and stage."""
-        name = self._name(model, request)
+        name = self._name(plan)
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             if match := name.fullmatch(path.name):
                 yield path, int(match["image"]) if "image" in name.groupindex else 0, match["stage"] or ""
@@ -177,44 +178,42 @@ class Output:
             raise taken(path, f"is of a request with other {key}")
         return not key
 
-    def count(self, model: Cascade, request: Request) -> int:
+    def count(self, plan: Plan) -> int:
         """How many images of this request are there as single files."""
         return sum(
-            not stage and is_ours(path) and not other_key(path, describe(model, request, image), (*FREE, "num"))
-            for path, image, stage in self._singles(model, request)
+            not stage and is_ours(path) and not other_key(path, describe(plan, image), (*FREE, "num"))
+            for path, image, stage in self._singles(plan)
         )
 
-    def write(
-        self, events: Iterable[Event], model: Cascade, request: Request, pick: Sequence[int] = ()
-    ) -> Iterator[Path]:
+    def write(self, events: Iterable[Event], plan: Plan, pick: Sequence[int] = ()) -> Iterator[Path]:
         """Consumes the events of what was left; yields each file of the output when it is whole."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for event in events:
             if isinstance(event, StageFinished) and (event.last or self.stages):
                 stage = "" if event.last else event.stage
                 for row, (image, index) in enumerate(zip(event.images, event.index, strict=True)):
-                    path = self.single(request, index, stage)
+                    path = self.single(plan, index, stage)
                     with disk_told(path):
-                        save_png(image, path, describe(model, request, index, (row, len(event.index)), stage))
+                        save_png(image, path, describe(plan, index, (row, len(event.index)), stage))
                     if not self.is_grid:
                         yield path
         if self.is_grid:
-            yield from self._put_together(model, request, pick or request.index)
+            yield from self._put_together(plan, pick or plan.index)
 
-    def _put_together(self, model: Cascade, request: Request, index: Sequence[int]) -> Iterator[Path]:
-        columns = columns_for(len(index), 1 if len(index) < request.total else request.places)
-        for stage, path in self.grids(model, request).items():
-            singles = [self.single(request, image, stage) for image in index]
+    def _put_together(self, plan: Plan, index: Sequence[int]) -> Iterator[Path]:
+        columns = columns_for(len(index), 1 if len(index) < plan.request.total else plan.request.places)
+        for stage, path in self.grids(plan).items():
+            singles = [self.single(plan, image, stage) for image in index]
             with disk_told(path):
                 if len(singles) == 1:
                     singles[0].replace(path)
                 else:
                     images = torch.stack([read_png(single) for single in singles])
-                    save_png(grid(images, columns), path, describe_all(model, request, index, stage))
+                    save_png(grid(images, columns), path, describe_all(plan, index, stage))
             yield path
-        for stage in self.grids(model, request):
+        for stage in self.grids(plan):
             for image in index:
-                self.single(request, image, stage).unlink(missing_ok=True)
+                self.single(plan, image, stage).unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if PART.fullmatch(path.name):
                 path.unlink(missing_ok=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from data.errors import RunError, disk_told, one_line
 
-from .again import ends_of, repainted, request_of, said_of
+from .again import ends_of, plan_of, repainted, said_of
 from .cli import say, show
 from .given import GivenFile
 from .output import Output, foreign, is_ours, place_of
 from .pictures import levels_apart, read_png, save_png
 from .pipeline import Cascade
-from .request import Request
+from .plan import Plan
 from .upscale import Job
 
 
@@ -27,37 +27,37 @@ def paint(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -> N
         for number, (output, make) in enumerate(jobs, 1):
             what = f"{number} of {len(jobs)}, {output.stem}: " if len(jobs) > 1 else ""
             try:
-                request = make()
+                plan = make()
             except (ValueError, OSError) as error:
                 if len(jobs) == 1:
                     raise
                 unread.append(one_line(error))
                 continue
-            paint_one(model, output, request, pick, what)
+            paint_one(model, output, plan, pick, what)
     if unread:
         raise ValueError(
             f"{len(unread)} of {len(jobs)} pictures could not be made larger, the others are done: {'; '.join(unread)}"
         )
 
 
-def paint_one(model: Cascade, output: Output, request: Request, pick: Sequence[int], what: str = "") -> None:
+def paint_one(model: Cascade, output: Output, plan: Plan, pick: Sequence[int], what: str = "") -> None:
     """what: begins each line about it."""
-    total = len(pick or request.index)
-    left = output.claim(model, request, pick)
+    total = len(pick or plan.index)
+    left = output.claim(plan, pick)
     if left is None:
         return say(
             f"{what}nothing to do: {'the image is' if total == 1 else f'all {total} images are'} there", sys.stderr
         )
-    old = output.old(model, request, pick) if output.overwrite else []
+    old = output.old(plan, pick) if output.overwrite else []
     try:
-        events = show(model.sample(request.picked(left)), len(left), what) if left else ()
-        for path in output.write(events, model, request, pick):
+        events = show(model.sample(plan.picked(left)), len(left), what) if left else ()
+        for path in output.write(events, plan, pick):
             say(path)
         if old:
-            removed = output.remove(old, model, request, pick)
+            removed = output.remove(old, plan, pick)
             say(f"{what}of another request {len(old) - removed} files were replaced, {removed} removed", sys.stderr)
     except BaseException:
-        if done := output.count(model, request):
+        if done := output.count(plan):
             say(
                 f"{what}{done} of {total} images are in {output.folder}; the same command goes on from there",
                 sys.stderr,
@@ -72,9 +72,9 @@ def paint_again(
     said = said_of(path)
     first, last = ends_of(said)
     model = Cascade.load(folder, first=first, last=last, device=device, precision=said["precision"], download=download)
-    request = request_of(path, said, model, files[0] if files else None)
+    plan = plan_of(path, said, model, files[0] if files else None)
     try:
-        model.check(request.picked((said["image"],) if "image" in said else tuple(said.get("pick", ()))))
+        model.check(plan.picked((said["image"],) if "image" in said else tuple(said.get("pick", ()))))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     given = [path, *(file.path for file in files)]
@@ -82,9 +82,9 @@ def paint_again(
         if not output.is_grid:
             raise ValueError(f"--out {output.path}: {path} is a grid; write a name in .png")
         made, pick = output.path, tuple(said.get("pick", ()))
-        output.check_given(model, request, given)
+        output.check_given(plan, given)
         with output.held():
-            paint_one(model, output, request, pick)
+            paint_one(model, output, plan, pick)
     else:
         made = output.path if output.is_grid else output.path / f"{path.stem}.png"
         if place_of(made) in {place for each in given for place in (place_of(each), each.resolve())}:
@@ -94,7 +94,7 @@ def paint_again(
                 raise foreign(made)
             if made.exists() and not output.overwrite:
                 raise ValueError(f"--out {made}: is there; choose another place, or --overwrite")
-            image = repainted(model, request, said)
+            image = repainted(model, plan, said)
             with disk_told(made):
                 save_png(image, made, said)
         say(made)

@@ -7,19 +7,20 @@ finished pictures come early. The noise of image k in stage s is a function of (
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from stages.bundle import find_bundle, load_bundle, read_sidecar
 
 from .alone import events_of
+from .chunk import Painting
 from .conditions import Conditions
 from .events import Event
 from .host import Host
 from .link import Link, cut, side_multiple
 from .manifest import check_chain, read_manifest
-from .plan import Plan
+from .plan import Plan, resolve
 from .request import Request
 
 
@@ -107,10 +108,6 @@ class Cascade:
     def names(self) -> list[str]:
         return [link.name for link in self.links]
 
-    def stages_of(self, request: Request) -> list[str]:
-        """The names of the stages that a request uses."""
-        return cut(self.names, request.first, request.last, "request")
-
     def low_res_multiple(self, first: str = "") -> int:
         """A picture given to a stage is not continued anywhere if its sides are multiples of this."""
         links = self.links[self.names.index(first) if first else 0 :]
@@ -118,11 +115,20 @@ class Cascade:
         assert low_res is not None
         return side_multiple(links, low_res)
 
-    def check(self, request: Request) -> None:
-        """Raises ValueError where `sample` would."""
-        Plan.of(request, self.links, self.conditions)
+    def resolve(self, request: Request, *, others: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
+        """The one resolution of a request (`plan.resolve`), for whoever carries it further. Raises ValueError."""
+        return resolve(request, self, others=others)
 
-    def sample(self, request: Request) -> Iterator[Event]:
+    def painting(self, asked: Request | Plan) -> Painting:
+        """The work of a request, its prompts encoded. Raises ValueError."""
+        plan = asked if isinstance(asked, Plan) else self.resolve(asked)
+        return Painting(plan=plan, conds=self.conditions.of(plan.request))
+
+    def check(self, asked: Request | Plan) -> None:
+        """Raises ValueError where `sample` would."""
+        self.painting(asked)
+
+    def sample(self, asked: Request | Plan) -> Iterator[Event]:
         """The events of a request, a chunk of `request.batch` images after the other. Everything the user can have got wrong is
         told before the first one. Whoever stops listening stops the work. Raises RunError where a network gives no numbers."""
-        return events_of(Plan.of(request, self.links, self.conditions))
+        return events_of(self.painting(asked))

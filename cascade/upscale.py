@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from stages.bundle import find_bundle, read_sidecar
 
@@ -14,10 +15,11 @@ from .manifest import read_manifest
 from .output import Output
 from .pictures import user_picture
 from .pipeline import Cascade
+from .plan import Plan
 from .request import Request
 
-Job = tuple[Output, Callable[[], Request]]
-"""Where the images of a request go, and the request, which may read its picture only now."""
+Job = tuple[Output, Callable[[], Plan]]
+"""Where the images of a request go, and the request, resolved, which may read its picture only now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,40 +77,41 @@ class Upscaling:
                 labels=request.labels[own],
                 settings={name: each for name, each in request.settings.items() if name in names},
             )
-            if not file.fault:
-                file = replace(file, fault=self._fault(model, asked, file, pick))
-            files.append(file)
             output = target if target.is_grid else replace(target, stem=file.stem)
-            output.check_names(model, asked)
-            output.check_given(model, asked, [each.path for each in self.files])
+            if not file.fault:
+                like = self._like(model, asked, file)
+                try:
+                    plan = model.resolve(replace(asked, low_res=like))
+                    model.check(plan.picked(pick))
+                except ValueError as error:
+                    file = replace(file, fault=f"--image {file.path}: {error}" if len(self.files) > 1 else str(error))
+                else:
+                    output.check_names(plan)
+                    output.check_given(plan, [each.path for each in self.files])
+            files.append(file)
             jobs.append((output, lambda asked=asked, file=file: self._given(model, asked, file)))  # type: ignore[misc]
         if len({file.fault.removeprefix(f"--image {file.path}: ") for file in files}) == 1:
             files = files[:1]  # the fault is of what was asked for
         refuse_if_none(files)
         return jobs
 
-    def _fault(self, model: Cascade, asked: Request, file: GivenFile, pick: Sequence[int]) -> str:
-        """Whatever can be known before the picture is read, or "". Raises ValueError for what is not the file's."""
+    def _like(self, model: Cascade, asked: Request, file: GivenFile) -> Tensor:
+        """A picture of the size that will be given, before it is read. Raises ValueError for what is not the file's."""
         contract = model.links[model.names.index(asked.first)].contract
         if contract.low_res is None:
             raise ValueError(
                 f"--image with --from {asked.first}: a base stage takes no picture; start at a later stage"
             )
         size = (contract.low_res,) * 2 if self.fit else file.size
-        like = torch.zeros(1, dtype=torch.uint8).expand(1, contract.channels, *size)
-        try:
-            model.check(replace(asked, low_res=like).picked(pick))
-        except ValueError as error:
-            return f"--image {file.path}: {error}" if len(self.files) > 1 else str(error)
-        return ""
+        return torch.zeros(1, dtype=torch.uint8).expand(1, contract.channels, *size)
 
-    def _given(self, model: Cascade, asked: Request, file: GivenFile) -> Request:
+    def _given(self, model: Cascade, asked: Request, file: GivenFile) -> Plan:
         if file.fault:
             raise ValueError(file.fault)
         low_res = model.links[model.names.index(asked.first)].contract.low_res
         assert low_res is not None
         pixels = user_picture(file.path, low_res, model.low_res_multiple(asked.first)) if self.fit else file.pixels
-        return replace(asked, low_res=pixels)
+        return model.resolve(replace(asked, low_res=pixels))
 
 
 def takes_of(folder: Path) -> dict[int, str]:

@@ -177,8 +177,8 @@ def files() -> dict[str, Any]:
             "cascade.json": types_in(read(folder / "class" / "cascade.json")),
             "stage.json, base, text": types_in(read(folder / "text" / "stage.json")),
             "stage.json, super_res, classes": types_in(read(folder / "class" / "sr_16" / "bundle" / "stage.json")),
-            "request.json, prompts": types_in(asked(Cascade.load(sample.SHIPPED), Request(prompts=("x",)), 2)),
-            "request.json, labels": types_in(asked(model, Request(labels=(0,), size=(8, 8)), 2)),
+            "request.json, prompts": types_in(asked(Cascade.load(sample.SHIPPED).resolve(Request(prompts=("x",))), 2)),
+            "request.json, labels": types_in(asked(model.resolve(Request(labels=(0,), size=(8, 8))), 2)),
         }
 
 

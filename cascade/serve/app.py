@@ -24,7 +24,7 @@ from .bodies import ImagesBody, JobBody, RefineBody, job_request
 from .docs import docs_page
 from .feed import ROOM, feed, is_told, positions
 from .guard import Guard, error_body, error_headers
-from .jobs import Data, Job
+from .jobs import Data
 from .keys import Keys
 from .limits import Refused, mistakes
 from .models import models
@@ -175,10 +175,6 @@ def add_jobs(app: FastAPI, service: Service) -> None:
     uploads = CapacityLimiter(UPLOADS)
     in_turn: dict[str, AbstractAsyncContextManager[object]] = {}  # of a key one at a time, so that they wait in turn
 
-    def made(request: Request, job: Job) -> Accepted:
-        assert job.request is not None
-        return accepted(job, service.names_of(job.request), root_of(request))
-
     @app.post("/v1/jobs", status_code=202)
     async def create(request: Request, body: JobBody) -> Accepted:
         """Start a job: num images of each of prompts or labels, or of image; with neither, of nothing in particular. How many are
@@ -190,7 +186,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
             service.admit(owner(request))
             with mistakes():
                 wanted = job_request(body, service.cascade, service.limits)
-                return made(request, service.create(owner(request), wanted, settings=body.settings))
+                return accepted(service.create(owner(request), wanted), root_of(request))
 
         if not body.image:
             return await to_thread.run_sync(start)
@@ -256,7 +252,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         by default all; until: hold after this stage; settings: of what follows, over those of the job."""
         service.admit(owner(request))
         with mistakes():
-            return made(request, service.refine(owner(request), job, body))
+            return accepted(service.refine(owner(request), job, body), root_of(request))
 
     @app.delete("/v1/jobs/{job}/pictures", status_code=204, responses=OPEN)
     def remove(request: Request, job: str) -> None:

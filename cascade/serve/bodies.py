@@ -1,4 +1,4 @@
-"""What clients send, and the `Request` that it means. Everything is checked against the limits before any work.
+"""What clients send, and the `Plan` that it means. Everything is checked against the limits before any work.
 
 A picture comes as base64 inside the JSON; an address is refused, nothing is ever fetched for a client.
 """
@@ -17,9 +17,10 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 from torch import Tensor
 
 from cascade.cli import class_numbers
-from cascade.link import Link, chosen, cut, side_multiple, sizes, with_settings
+from cascade.link import Link, cut, side_multiple, with_settings
 from cascade.pictures import cut_to_aspect
 from cascade.pipeline import Cascade
+from cascade.plan import Plan
 from cascade.request import MAX_SEED, MAX_SIDE, Request
 from cascade.upscale import choose_start
 from data.batch import to_float, to_uint8
@@ -119,7 +120,7 @@ class ImagesBody(Body):
     user: Name | None = None
 
 
-def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Request:
+def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
     """Raises ValueError or Refused: what, where, got, allowed."""
     first, low_res = "", None
     check_prompts(body.prompts, limits)
@@ -141,12 +142,11 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Request:
         last=body.until,
         batch=batch_of(max(len(body.prompts), len(body.labels), 1) * body.num),
     )
-    check_work(request, cascade, limits)
-    return request
+    return planned(request, body.settings, cascade, limits)
 
 
-def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> tuple[Request, Settings]:
-    """And all settings that were said. Raises Refused, which names the field."""
+def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
+    """Raises Refused, which names the field."""
     with mistakes("steps"):
         check_steps(with_settings(cascade.links, images_settings(body, cascade, "steps")), limits)
     with mistakes("guidance"):
@@ -155,7 +155,8 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> tuple[
         with_settings(cascade.links, images_settings(body, cascade, "guidance"))
     with mistakes("settings"):
         settings = images_settings(body, cascade, "steps", "guidance", "settings")
-        check_steps(with_settings(cascade.links, settings_within(settings, cascade, "", "")), limits)
+        check_numbers(settings)
+        check_steps(with_settings(cascade.links, settings), limits)
     with mistakes("prompt"):
         check_prompts([body.prompt], limits)
         cascade.conditions.check(Request(prompts=(body.prompt,)))
@@ -166,7 +167,7 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> tuple[
         size = [int(width), int(height)] if height else None
         seed = None if body.seed == -1 else body.seed
         one = JobBody(prompts=[body.prompt], num=body.n or 1, seed=seed, size=size, settings=settings)
-        return job_request(one, cascade, limits), settings
+        return job_request(one, cascade, limits)
 
 
 def images_settings(body: ImagesBody, cascade: Cascade, *fields: str) -> Settings:
@@ -183,14 +184,18 @@ def images_settings(body: ImagesBody, cascade: Cascade, *fields: str) -> Setting
 
 
 def settings_within(settings: Settings, cascade: Cascade, first: str, last: str) -> Settings:
-    """Those of the stages in use. All are checked: what is said about later stages is for a refinement."""
+    """Those of the stages in use; what is said about later stages is for a refinement."""
+    check_numbers(settings)
+    names = cut(cascade.names, first, last, "request")
+    return {name: each for name, each in settings.items() if name in names}
+
+
+def check_numbers(settings: Settings) -> None:
+    """Raises ValueError for a text where a number is wanted."""
     for name, each in settings.items():
         for key, value in each.items():
             if isinstance(value, str) and key != "sampler":
                 raise ValueError(f"settings of stage {name}: {key}: {value!r} is a text; send a number")
-    with_settings(cascade.links, settings)
-    names = cut(cascade.names, first, last, "request")
-    return {name: each for name, each in settings.items() if name in names}
 
 
 def seed_of(given: int | None) -> int:
@@ -222,10 +227,17 @@ def check_steps(links: Sequence[Link], limits: Limits) -> None:
             )
 
 
-def check_work(request: Request, cascade: Cascade, limits: Limits) -> None:
-    """Steps of every stage, sides and pixels of the result."""
+def planned(request: Request, settings: Settings, cascade: Cascade, limits: Limits) -> Plan:
+    """The request, resolved, within the limits. settings: all that were said, also of stages that come later."""
+    check_size(request, cascade, limits)
+    plan = cascade.resolve(request, others=settings)
+    check_steps(plan.links, limits)
+    return plan
+
+
+def check_size(request: Request, cascade: Cascade, limits: Limits) -> None:
+    """Sides and pixels of the result."""
     names = cut(cascade.names, request.first, request.last, "request")
-    check_steps(chosen(cascade.links, request), limits)
     last = cascade.links[cascade.names.index(names[-1])].contract
     side = last.resolution
     h, w = request.size or (side, side)
@@ -300,11 +312,12 @@ def fitted(pixels: Tensor, link: Link, cascade: Cascade) -> Tensor:
     return torch.cat(parts, 1)  # one by one: of a large picture each is 100 MB
 
 
-def as_stored(request: Request, settings: Settings, links: Sequence[Link]) -> dict[str, Any]:
-    """A request as JSON values, without pictures; settings: all that was said, for a refinement too."""
+def as_stored(plan: Plan) -> dict[str, Any]:
+    """A request as JSON values, without pictures; with all settings that were said, for a refinement too."""
+    request = plan.request
     return {
         "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,
-        "size": list(request.size or ()), "settings": settings,
+        "size": list(request.size or ()), "settings": plan.settings,
         "first": request.first, "last": request.last, "index": list(request.index),
-        "stages": {link.name: min(size) for link, size in zip(links, sizes(list(links), request), strict=True)},
+        "stages": {name: min(size) for name, size in zip(plan.names, plan.sizes, strict=True)},
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A job: one request and the log of what happened to it, handed from the engine's thread to any number of readers.
+"""A job: one request, resolved, and the log of what happened to it, handed from the engine's thread to any number of readers.
 
 The log keeps every milestone, and of previews the newest of each stage and chunk. `listen` runs in the engine's thread: it numbers
 the event, puts it down and returns. Pictures are written by `cascade.serve.writer`; until one is, readers wait at its milestone, so
@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from cascade.engine import Ticket
 from cascade.events import Cancelled, Event, Failed, Finished, Preview, StageFinished, StageStarted
-from cascade.request import Request
+from cascade.plan import Plan
 
 from .logs import About
 from .states import ENDED, End, Failure, State, moved
@@ -77,12 +77,12 @@ class Job:
         self,
         row: JobRow,
         *,
-        request: Request | None = None,
+        plan: Plan | None = None,
         marks: tuple[int, ...] = (),
         write: Callable[["Job", Entry, Event], None] | None = None,
         about: About | None = None,
     ):
-        self.row, self.id, self.request = row, row.id, request
+        self.row, self.id, self.plan = row, row.id, plan
         self.about = about or About(job=row.id)  # for the log
         self.ticket: Ticket | None = None
         self.failure: Failure | None = None

@@ -20,7 +20,6 @@ from starlette.types import Receive
 from torch import Tensor
 
 from cascade.events import Preview
-from cascade.link import sizes
 from data.batch import to_float, to_uint8
 from data.resize import upsample
 
@@ -46,15 +45,16 @@ def start(service: Service, owner: str, body: ImagesBody) -> Job:
     with mistakes("partial_images"):
         if body.partial_images and not body.stream:
             raise ValueError("partial_images: only with stream")
-    request, settings = images_request(body, service.cascade, service.limits)
+    plan = images_request(body, service.cascade, service.limits)
     with mistakes("size"):  # all else was looked at
-        return service.create(owner, request, settings=settings, partials=body.partial_images or 0)
+        return service.create(owner, plan, partials=body.partial_images or 0)
 
 
 async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> AsyncGenerator[bytes, None]:
     """The stream of OpenAI's events; index, of the picture, is ours."""
     shown: Counter[int] = Counter()  # partial images, by picture
-    size = await to_thread.run_sync(final_size, service, job)
+    assert job.plan is not None
+    size = job.plan.sizes[-1]
 
     def make(job: Job, preview: Preview) -> Data:
         images = service.allowed(job, preview)
@@ -123,21 +123,16 @@ def _nothing(job: Job, preview: Preview) -> Data:
 
 def results(service: Service, owner: str, job: Job, body: ImagesBody) -> list[Data]:
     """The finished pictures, as they were stored."""
-    assert job.request is not None
+    assert job.plan is not None
     last = service.cascade.names[-1]
-    contents = [service.picture(owner, job.id, last, k) for k in job.request.index]
+    contents = [service.picture(owner, job.id, last, k) for k in job.plan.index]
     found = []
-    for k, content in zip(job.request.index, contents, strict=True):
+    for k, content in zip(job.plan.index, contents, strict=True):
         image = pixels(content)
         if (body.output_format or "png") != "png":
             content = _encoded(image, body)
         found.append({"b64_json": base64.b64encode(content).decode(), "size": _size(image), "index": k})
     return found
-
-
-def final_size(service: Service, job: Job) -> tuple[int, int]:
-    assert job.request is not None
-    return sizes(service.links_of(job.request), job.request)[-1]
 
 
 def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,7 +4,7 @@ import base64
 import io
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.events import Preview
-from cascade.link import Link
+from cascade.plan import Plan
 from cascade.stats import StageStats
 from data.batch import to_float, to_uint8
 from data.resize import downsample
@@ -69,10 +69,10 @@ def preview_data(event: Preview, images: Tensor, eta_s: float | None) -> dict[st
     }  # fmt: skip
 
 
-def partial_marks(links: Sequence[Link], sizes: Sequence[tuple[int, int]], num: int) -> tuple[int, ...]:
+def partial_marks(plan: Plan, num: int) -> tuple[int, ...]:
     """After which previews of an image to show it, `num` times: after the first, and then evenly over the work, which goes with the
-    pixels of a call. Not after the last one where there are enough: that is the result. sizes: (h, w) of each stage's pictures."""
-    done = list(accumulate(h * w for link, (h, w) in zip(links, sizes, strict=True) for _ in range(link.nfe)))
+    pixels of a call. Not after the last one where there are enough: that is the result."""
+    done = list(accumulate(h * w for link, (h, w) in zip(plan.links, plan.sizes, strict=True) for _ in range(link.nfe)))
     calls = max(1, len(done) - 1)
     num = min(num, calls)
     marks: list[int] = []
@@ -82,15 +82,15 @@ def partial_marks(links: Sequence[Link], sizes: Sequence[tuple[int, int]], num: 
     return tuple(marks)
 
 
-def time_left(job: Job, links: Sequence[Link], stages: Mapping[str, StageStats]) -> float | None:
+def time_left(job: Job, plan: Plan, stages: Mapping[str, StageStats]) -> float | None:
     """Seconds until a job ends, by the pace it had, waiting and company included; None where nothing was done or what a stage costs
-    is not known. links: of the job."""
-    if job.started is None or not all(stages[link.name].calls for link in links):
+    is not known. plan: of the job."""
+    if job.started is None or not all(stages[link.name].calls for link in plan.links):
         return None
     total = done = 0.0
-    for link in links:
+    for link in plan.links:
         call_s = stages[link.name].busy_s / stages[link.name].calls
-        total += call_s * link.nfe * len(job.row.request["index"])
+        total += call_s * link.nfe * len(plan.index)
         done += call_s * job.calls[link.name]
     spent_s = time.monotonic() - job.started
     return round(max(0.0, spent_s * (total - done) / done), 2) if done else None

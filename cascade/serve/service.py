@@ -14,12 +14,10 @@ from torch import Tensor
 
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Preview
-from cascade.link import Link, chosen, cut, sizes
-from cascade.plan import weight
-from cascade.request import Request
+from cascade.plan import Plan
 
 from . import logs
-from .bodies import RefineBody, Settings, as_stored, check_count, check_work
+from .bodies import RefineBody, as_stored, check_count, planned
 from .jobs import Data, Job
 from .keys import Share
 from .limits import NOBODY, Limits, Memory, Pace, Place, Rate, Refused, Streams
@@ -57,7 +55,7 @@ class Service:
         self.metrics = Metrics(engine)
         self.rate, self.streams = Rate(self.limits.jobs_per_min), Streams(self.limits.streams, self.metrics.streams.set)
         self.pace = Pace()
-        self.writer = Writer(self.cascade, store, self._ended, check)
+        self.writer = Writer(store, self._ended, check)
         self.is_draining = False
         self.shares: dict[str, Share] = {}  # of owners who have limits of their own
         self._memory = Memory()
@@ -87,22 +85,20 @@ class Service:
             return "no memory for the last requests"
         return ""
 
-    def create(self, owner: str, request: Request, *, settings: Settings, parent: str = "", partials: int = 0) -> Job:
-        """partials: so many previews of each image are milestones, see `partial_marks`. settings: all that were said, also
-        of stages that come later. Raises ValueError and Refused."""
-        share, num = self.share(owner), len(request.index)
+    def create(self, owner: str, plan: Plan, *, parent: str = "", partials: int = 0) -> Job:
+        """partials: so many previews of each image are milestones, see `partial_marks`. Raises ValueError and Refused."""
+        share, num = self.share(owner), len(plan.index)
         if share.max_waiting is not None and num > share.max_waiting:
             raise ValueError(f"num: {num} images; this key may have {share.max_waiting} at once")
-        request = self.engine.fitted(request)
-        links = self.links_of(request)
-        marks = partial_marks(links, sizes(links, request), partials)
+        plan = self.engine.fitted(plan)
         row = JobRow(
             id=self.prefix + secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,
-            request=as_stored(request, settings, links),
+            request=as_stored(plan),
         )  # fmt: skip
         about = logs.now()
         about.job = row.id
-        job = Job(row, request=request, marks=marks, write=self.writer.put, about=replace(about))
+        marks = partial_marks(plan, partials)
+        job = Job(row, plan=plan, marks=marks, write=self.writer.put, about=replace(about))
         self.store.limit(owner, share.store_mb and share.store_mb << 20)
         self._make_room()
         with self._lock:
@@ -110,7 +106,7 @@ class Service:
             self._open[job.id] = job
         try:
             self.store.add_job(row)
-            job.accepted(self.engine.submit(request, job.listen, owner=owner, most=share.max_waiting))
+            job.accepted(self.engine.submit(plan, job.listen, owner=owner, most=share.max_waiting))
         except BaseException as error:
             with self._lock:
                 self._open.pop(job.id, None)
@@ -124,7 +120,7 @@ class Service:
                 ) from None
             raise
         if self.log_prompts:
-            log.info("prompts: %r", request.prompts)
+            log.info("prompts: %r", plan.request.prompts)
         return job
 
     def admit(self, owner: str) -> None:
@@ -169,12 +165,6 @@ class Service:
         if self.is_draining or not self.engine.is_alive:
             return Refused(503, "shutting_down", str(error), retry_after=error.retry_after)
         return Refused(429, "queue_full", str(error), retry_after=error.retry_after)
-
-    def links_of(self, request: Request) -> list[Link]:
-        return chosen(self.cascade.links, request)
-
-    def names_of(self, request: Request) -> list[str]:
-        return cut(self.cascade.names, request.first, request.last, "request")
 
     def row(self, owner: str, number: str) -> JobRow:
         """404 where there is none or it is another's, 410 where it has expired."""
@@ -222,8 +212,7 @@ class Service:
         settings = settings_over(asked["settings"], body.settings)
         request = refined(body, asked, settings, self.store.pictures(number), self.read, self.cascade)
         check_count(len(request.pick), self.limits)
-        check_work(request, self.cascade, self.limits)
-        return self.create(owner, request, settings=settings, parent=number)
+        return self.create(owner, planned(request, settings, self.cascade, self.limits), parent=number)
 
     def read(self, picture: PictureRow) -> bytes:
         content = self.store.read(picture)
@@ -270,8 +259,8 @@ class Service:
         images = self.allowed(job, event)
         if images is None:
             return {}
-        assert job.request is not None
-        return preview_data(event, images, time_left(job, self.links_of(job.request), self.engine.stages))
+        assert job.plan is not None
+        return preview_data(event, images, time_left(job, job.plan, self.engine.stages))
 
     def _ended(self, job: Job) -> None:
         """In the writer's thread."""
@@ -293,9 +282,7 @@ class Service:
 
     def _is_large(self, job: Job) -> bool:
         """Larger than the cascade's own pictures: that memory does not suffice for it says nothing about others' requests."""
-        assert job.request is not None
-        links = self.links_of(job.request)
-        return weight(links, sizes(links, job.request)) > 1
+        return job.plan is not None and job.plan.weight > 1
 
     def _keep(self) -> None:
         """Jobs that were left by everyone end; old pictures expire."""

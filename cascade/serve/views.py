@@ -116,11 +116,11 @@ class ImagesView(TypedDict):
     usage: dict[str, Any]
 
 
-def accepted(job: Job, stages: list[str], root_path: str) -> Accepted:
-    assert job.request is not None
+def accepted(job: Job, root_path: str) -> Accepted:
+    assert job.plan is not None
     url = f"{root_path}/v1/jobs/{job.id}"
     return {
-        "id": job.id, "images": list(job.request.index), "stages": stages, "seed": job.request.seed,
+        "id": job.id, "images": list(job.plan.index), "stages": job.plan.names, "seed": job.plan.request.seed,
         "events": f"{url}/events", "url": url,
     }  # fmt: skip
 

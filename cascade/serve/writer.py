@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import Empty
@@ -21,7 +20,6 @@ from torch import Tensor
 from cascade.events import Cancelled, Event, Failed, Finished, StageFinished, StageStarted
 from cascade.metadata import describe
 from cascade.pictures import save_png
-from cascade.pipeline import Cascade
 from cascade.schedule import is_beyond
 
 from . import logs
@@ -41,8 +39,8 @@ class Writer:
     """ended: called with every job whose end is recorded; where that fails the job has failed, and it is tried again. check: a
     filter of pictures; what it refuses, or where it raises, is not shown and not stored, and its job fails."""
 
-    def __init__(self, cascade: Cascade, store: Store, ended: Callable[[Job], None], check: Check | None = None):
-        self.cascade, self.store, self.ended, self.check = cascade, store, ended, check
+    def __init__(self, store: Store, ended: Callable[[Job], None], check: Check | None = None):
+        self.store, self.ended, self.check = store, ended, check
         self._unsaved: Counter[str] = Counter()  # by owner
         self._lock = threading.Lock()
         self._queue: Turns[tuple[Job, Entry, Event]] = Turns()
@@ -145,12 +143,11 @@ class Writer:
                 pictures = self._save(job, event)
                 self._keep(job, entry, {"stage": event.stage, "index": list(event.index), "pictures": pictures})
             case Finished():
-                assert job.request is not None
-                last = job.request.last or self.cascade.names[-1]
-                if last == self.cascade.names[-1]:
+                assert job.plan is not None
+                if job.plan.is_whole:
                     self._end(job, entry, "finished", {"num": event.num, "nfe": event.nfe})
                 else:
-                    self._end(job, entry, "held", {"stage": last})
+                    self._end(job, entry, "held", {"stage": job.plan.names[-1]})
             case Failed():
                 code = "out_of_memory" if event.code == "out_of_memory" else "sampling_failed"
                 self._end(job, entry, "failed", {"code": code, "message": event.message, "stage": event.stage})
@@ -178,17 +175,15 @@ class Writer:
             return False
 
     def _save(self, job: Job, event: StageFinished) -> list[Data]:
-        assert job.request is not None
-        asked = replace(job.request, settings=job.row.request["settings"])  # of the stages before, too
+        plan = job.plan
+        assert plan is not None
         told = []
         self.make_room(job.row.owner)
         if self.store.is_beyond_disk(job.row.owner):
             raise OSError(errno.ENOSPC, "the rest of the disk is for others")
         for image, k in zip(event.images, event.index, strict=True):
             height, width = image.shape[-2:]
-            metadata = describe(
-                self.cascade, asked, k, stage="" if event.stage == self.cascade.names[-1] else event.stage
-            )
+            metadata = describe(plan, k, stage="" if event.stage == plan.chain[-1].name else event.stage)
             save = partial(save_png, image, metadata=metadata)
             self._add_picture(job, event.stage, k, (width, height), save)
             told.append({"k": k, "url": picture_url(job.id, event.stage, k), "width": width, "height": height})

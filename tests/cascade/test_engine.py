@@ -268,10 +268,11 @@ def test_rows_of_a_call_go_with_the_area(networks, monkeypatch):
     rows = watched(monkeypatch)
     engine = Engine(networks, batch=dict.fromkeys(networks.names, 8), max_running=16)
     large = Request(num=12, size=(64, 64))
-    assert engine.fitted(replace(large, batch=4)).batch == 2
-    assert engine.fitted(Request(num=4, batch=4, settings={"base_8": {"guidance_scale": 3.0}})).batch == 4
-    assert engine.fitted(Request(num=12, batch=12, settings={"base_8": {"guidance_scale": 3.0}})).batch == 4
-    engine.submit(engine.fitted(large), lambda _: None)
+    assert engine.fitted(networks.resolve(replace(large, batch=4))).request.batch == 2
+    for num in (4, 12):
+        guided = Request(num=num, batch=num, settings={"base_8": {"guidance_scale": 3.0}})
+        assert engine.fitted(networks.resolve(guided)).request.batch == 4
+    engine.submit(engine.fitted(networks.resolve(large)), lambda _: None)
     while engine.tick():
         assert sum(len(one.index) for one in engine._schedule.running) <= 4
     assert max(rows) == 2
@@ -352,7 +353,7 @@ def test_held_pictures_refined_are_the_pictures_of_an_undisturbed_request(networ
 def test_picks_that_cannot_be(networks, options, says):
     low_res = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match=says):
-        Engine(networks).check(Request(**({"num": 6, "first": "sr_16", "low_res": low_res} | options)))
+        networks.resolve(Request(**({"num": 6, "first": "sr_16", "low_res": low_res} | options)))
 
 
 @pytest.mark.parametrize("calls", [0, 2])

@@ -10,7 +10,7 @@ import pytest
 
 import cascade.link
 import cascade.metadata
-from cascade.again import repainted, request_of, said_of
+from cascade.again import plan_of, repainted, said_of
 from cascade.bulk import generate
 from cascade.metadata import describe
 from cascade.output import output_for
@@ -45,7 +45,7 @@ def old(model, tmp_path_factory) -> Path:
     """What the version before made: single pictures, a grid and a bulk job, half of it."""
     folder = tmp_path_factory.mktemp("old")
     for name in ("singles/", "grid.png"):
-        list(output_for(f"{folder}/{name}", stages=False).write(model.sample(REQUEST), model, REQUEST))
+        list(output_for(f"{folder}/{name}", stages=False).write(model.sample(REQUEST), model.resolve(REQUEST)))
     list(generate(model, REQUEST, folder / "bulk", shard_size=2))
     (folder / "bulk" / "train-00001.tar").unlink()
     return folder
@@ -71,8 +71,8 @@ class TestPictures:
     @pytest.mark.parametrize("name", ["singles/", "grid.png"])
     def test_they_are_of_the_same_request(self, model, kept, name):
         output = output_for(f"{kept}/{name}", stages=False)
-        assert output.claim(later_model(model), REQUEST) is None
-        assert output.old(later_model(model), REQUEST) == []
+        assert output.claim(later_model(model).resolve(REQUEST)) is None
+        assert output.old(later_model(model).resolve(REQUEST)) == []
 
     @pytest.mark.parametrize("name", ["singles/", "grid.png"])
     @pytest.mark.parametrize("how", ["cascade", "request"])
@@ -81,29 +81,29 @@ class TestPictures:
         now = later_model(model, churn=0.7) if how == "cascade" else later_model(model)
         request = REQUEST if how == "cascade" else replace(REQUEST, settings={"base_8": {"num_steps": 3, "churn": 0.7}})
         with pytest.raises(ValueError, match="is of a request with other stages; choose another place"):
-            output_for(f"{kept}/{name}", stages=False).claim(now, request)
+            output_for(f"{kept}/{name}", stages=False).claim(now.resolve(request))
 
     def test_the_folder_goes_on_with_the_same_bytes(self, model, kept):
         before = bytes_of(kept / "singles")
         (kept / "singles" / "000002.png").unlink()
         output = output_for(f"{kept}/singles/", stages=False)
-        left = output.claim(later_model(model), REQUEST)
-        list(output.write(later_model(model).sample(REQUEST.picked(left)), later_model(model), REQUEST))
+        left = output.claim(later_model(model).resolve(REQUEST))
+        list(output.write(later_model(model).sample(REQUEST.picked(left)), later_model(model).resolve(REQUEST)))
         assert bytes_of(kept / "singles") == before
 
     def test_they_are_made_again_as_they_were_by_a_cascade_with_another_value(self, model, kept):
         """What their version did not say does not come from the cascade's settings of today."""
         path, now = kept / "singles" / "000001.png", later_model(model, churn=0.7)
         said = said_of(path)
-        request = request_of(path, said, now, None)
-        assert request.settings["base_8"]["churn"] == 0.5
-        assert describe(now, request, 1)["stages"] == said["stages"]
-        save_png(repainted(now, request, said), kept / "again.png", said)
+        plan = plan_of(path, said, now, None)
+        assert plan.request.settings["base_8"]["churn"] == 0.5
+        assert describe(plan, 1)["stages"] == said["stages"]
+        save_png(repainted(now, plan, said), kept / "again.png", said)
         assert (kept / "again.png").read_bytes() == path.read_bytes()
 
     def test_the_value_is_said_where_it_is_not_the_default(self, model):
         request = replace(REQUEST, settings={"sr_16": {"churn": 0.7}})
-        stages = describe(later_model(model), request)["stages"]
+        stages = describe(later_model(model).resolve(request))["stages"]
         assert "churn" not in stages["base_8"]["settings"]
         assert stages["sr_16"]["settings"]["churn"] == 0.7
 
@@ -127,7 +127,7 @@ class TestBulk:
             monkeypatch.setattr(module, "SampleConfig", Plain)
         now = Cascade([replace(link, settings=Plain(**link.settings.model_dump())) for link in model.links])
         assert len(list(generate(now, REQUEST, kept / "bulk", shard_size=2))) == 1
-        assert describe(now, REQUEST)["stages"]["base_8"]["settings"]["churn"] == 0.5
+        assert describe(now.resolve(REQUEST))["stages"]["base_8"]["settings"]["churn"] == 0.5
 
 
 @pytest.mark.parametrize("stages", [3, {"base_8": 3}, {"base_8": {}}, {"base_8": {"settings": {"num_steps": "many"}}}])

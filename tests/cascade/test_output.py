@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cascade.again import repainted, request_of, said_of
+from cascade.again import plan_of, repainted, said_of
 from cascade.bulk import generate
 from cascade.cli import class_numbers, numbers_of, parse_size, settings_of, show
 from cascade.events import StageFinished
@@ -208,7 +208,7 @@ def test_a_path_that_is_too_long(tmp_path):
 def test_names_of_stages_and_of_given_pictures_that_become_too_long(tmp_path, model, trained):
     output = output_for(f"{tmp_path}/{'x' * 245}.png", stages=True)
     with pytest.raises(ValueError, match=r"base_8.png would be 256 bytes long, at most 255"):
-        output.claim(model, Request(num=2))
+        output.claim(model.resolve(Request(num=2)))
     part = Cascade.load(trained, first="sr_16")
     Image.new("RGB", (8, 8)).save(tmp_path / f"{'y' * 251}.png")
     upscaling = Upscaling.of(given_files([tmp_path / f"{'y' * 251}.png"]), trained, first="", fit=False)
@@ -255,7 +255,7 @@ def test_a_full_disk_is_told_with_path_and_free_space_and_loses_nothing(tmp_path
 def test_a_name_that_is_just_short_enough(tmp_path, model):
     request = Request(num=2)
     output = output_for(f"{tmp_path}/{'x' * 245}.png", stages=False)
-    assert [len(path.name) for path in output.write(model.sample(request), model, request)] == [249]
+    assert [len(path.name) for path in output.write(model.sample(request), model.resolve(request))] == [249]
 
 
 def test_two_at_once_in_one_place(tmp_path):
@@ -285,7 +285,7 @@ with held((path if sys.argv[1].endswith("/") else path.with_suffix(".parts")) / 
 def test_a_grid_has_a_row_for_each_label(tmp_path, model):
     request = Request(num=3, labels=(0, 2), batch=4)
     output = output_for(str(tmp_path / "new" / "out.png"), stages=True)
-    written = list(output.write(model.sample(request), model, request))
+    written = list(output.write(model.sample(request), model.resolve(request)))
     assert files(tmp_path) == ["new/out.base_8.png", "new/out.png"]
     assert sorted(written) == [tmp_path / "new" / name for name in ("out.base_8.png", "out.png")]
     sheet = pixels(tmp_path / "new" / "out.png")
@@ -298,7 +298,7 @@ def test_a_grid_has_a_row_for_each_label(tmp_path, model):
 def test_single_files_come_with_each_chunk(tmp_path, model):
     request = Request(num=5, batch=2)
     output = output_for(f"{tmp_path}/new/", stages=True)
-    paths = output.write(model.sample(request), model, request)
+    paths = output.write(model.sample(request), model.resolve(request))
     assert next(paths) == tmp_path / "new" / "000000.base_8.png"
     assert [next(paths).name for _ in range(3)] == ["000001.base_8.png", "000000.png", "000001.png"]
     assert len(files(tmp_path)) == 4
@@ -321,19 +321,19 @@ def test_a_fault_while_sampling_keeps_what_is_finished(tmp_path, model, is_grid,
     def place(name: str):
         return output_for(f"{tmp_path}/{name}/" + "out.png" * is_grid, stages=False)
 
-    list(place("whole").write(model.sample(request), model, request))
+    list(place("whole").write(model.sample(request), model.resolve(request)))
     output = place("new")
     with pytest.raises(fault):
-        list(output.write(show(interrupted(), request.total), model, request))
+        list(output.write(show(interrupted(), request.total), model.resolve(request)))
     kept = [f"{'new/out.parts' if is_grid else 'new'}/{k:06d}.png" for k in range(4)]
     assert [name for name in files(tmp_path) if name.startswith("new")] == kept
-    assert output.count(model, request) == 4
+    assert output.count(model.resolve(request)) == 4
     (tmp_path / kept[3]).unlink()
     with output.held():
-        left = output.claim(model, request)
+        left = output.claim(model.resolve(request))
         assert list(left) == [2, 3, 4, 5, 6]
-        list(output.write(model.sample(request.picked(left)), model, request))
-        assert output.claim(model, request) is None
+        list(output.write(model.sample(request.picked(left)), model.resolve(request)))
+        assert output.claim(model.resolve(request)) is None
     names = [name for name in files(tmp_path / "new")]
     assert names == files(tmp_path / "whole")
     assert all((tmp_path / "new" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes() for n in names)
@@ -353,43 +353,43 @@ def test_a_fault_while_sampling_keeps_what_is_finished(tmp_path, model, is_grid,
 def test_another_request_is_refused_and_changes_nothing(tmp_path, model, is_grid, changes, key):
     request = Request(num=3, labels=(1,))
     output = output_for(f"{tmp_path}/" + "out.png" * is_grid, stages=False)
-    list(output.write(model.sample(request), model, request))
+    list(output.write(model.sample(request), model.resolve(request)))
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     other = replace(request, **changes)
     with pytest.raises(
         ValueError, match=f"^--out: .* is there and is of a request with other {key}; choose another place"
     ):
-        output.claim(model, other)
+        output.claim(model.resolve(other))
     assert before == {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     over = replace(output, overwrite=True)
-    list(over.write(model.sample(other.picked(over.claim(model, other))), model, other))
-    assert output.claim(model, other) is None
+    list(over.write(model.sample(other.picked(over.claim(model.resolve(other)))), model.resolve(other)))
+    assert output.claim(model.resolve(other)) is None
     assert all((tmp_path / name).read_bytes() != content for name, content in before.items())
 
 
 def test_a_shorter_request_does_not_stay_among_pictures_of_a_longer_one(tmp_path, model):
     request = Request(num=2, labels=(0, 1))
     output = output_for(f"{tmp_path}/", stages=False)
-    list(output.write(model.sample(request), model, request))
+    list(output.write(model.sample(request), model.resolve(request)))
     with pytest.raises(ValueError, match="is there and is of a request with other labels"):
-        output.claim(model, Request(num=3, labels=(0, 1)))
+        output.claim(model.resolve(Request(num=3, labels=(0, 1))))
     more = Request(num=6, labels=(0,), batch=2)
     for path in tmp_path.glob("00000[23].png"):
         path.unlink()
-    assert list(output.claim(model, more)) == [2, 3, 4, 5]  # the first two are its own
+    assert list(output.claim(model.resolve(more))) == [2, 3, 4, 5]  # the first two are its own
 
 
 def test_pictures_of_others_are_left_alone(tmp_path, model):
     (tmp_path / "photo.png").write_bytes(b"x")
     output = output_for(f"{tmp_path}/", stages=False, overwrite=True)
-    assert list(output.claim(model, Request(num=2))) == [0, 1]
+    assert list(output.claim(model.resolve(Request(num=2)))) == [0, 1]
     assert files(tmp_path) == ["photo.png"]
     (tmp_path / "000001.png").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"000001.png is there and sample.py did not write it; move it away"):
-        output_for(f"{tmp_path}/", stages=False).claim(model, Request(num=2))
+        output_for(f"{tmp_path}/", stages=False).claim(model.resolve(Request(num=2)))
     (tmp_path / "out.png").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"out.png is there and sample.py did not write it; move it away"):
-        output_for(f"{tmp_path}/out.png", stages=False).claim(model, Request(num=2))
+        output_for(f"{tmp_path}/out.png", stages=False).claim(model.resolve(Request(num=2)))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -408,7 +408,7 @@ def test_a_grid_removes_only_its_own_single_files(tmp_path, model):
     """Pictures of the same request that were not asked for this time stay, and serve the next."""
     request = Request(num=4, batch=2)
     output = output_for(f"{tmp_path}/out.png", stages=False)
-    next(output.write(model.sample(request.picked((0, 1, 2, 3))), model, request, (0, 1, 2, 3)))
+    next(output.write(model.sample(request.picked((0, 1, 2, 3))), model.resolve(request), (0, 1, 2, 3)))
     (tmp_path / "out.png").unlink()
     make(f"{tmp_path}/out.parts/", model, request)
     make(f"{tmp_path}/out.png", model, request, pick=(1, 2))
@@ -436,7 +436,7 @@ def test_overwrite_keeps_the_old_until_the_new_is_whole(tmp_path, model, is_grid
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     request = Request(num=3, seed=1, batch=2)
     output = output_for(out, stages=False, overwrite=True)
-    assert list(output.claim(model, request)) == [0, 1, 2]
+    assert list(output.claim(model.resolve(request))) == [0, 1, 2]
     assert before == {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
 
     def interrupted():
@@ -446,12 +446,12 @@ def test_overwrite_keeps_the_old_until_the_new_is_whole(tmp_path, model, is_grid
             yield event
 
     with pytest.raises(KeyboardInterrupt):
-        list(output.write(interrupted(), model, request))
-    assert output.count(model, request) == 2
+        list(output.write(interrupted(), model.resolve(request)))
+    assert output.count(model.resolve(request)) == 2
     kept = ["out.png"] if is_grid else ["000002.png", "000003.png"]
     assert all((tmp_path / name).read_bytes() == before[name] for name in kept)
-    assert list(output.claim(model, request)) == [2]
-    paint_one(model, output, request, ())
+    assert list(output.claim(model.resolve(request))) == [2]
+    paint_one(model, output, model.resolve(request), ())
     told = "1 files were replaced, 0 removed" if is_grid else "1 files were replaced, 1 removed"
     assert f"of another request {told}" in capsys.readouterr().err
     assert files(tmp_path) == (["out.png"] if is_grid else [f"{k:06d}.png" for k in range(3)])
@@ -488,7 +488,7 @@ def make(out: str, model: Cascade, request: Request, pick=(), *, overwrite: bool
     """As sample.py does."""
     output = output_for(out, stages=False, overwrite=overwrite)
     with output.held():
-        paint_one(model, output, request, pick)
+        paint_one(model, output, model.resolve(request), pick)
 
 
 def test_a_billion_images_are_no_list():
@@ -503,10 +503,10 @@ def test_a_billion_images_are_no_list():
 def test_the_first_of_a_billion_images_comes_at_once(tmp_path, model):
     request = Request(num=10**9, batch=2)
     output = output_for(f"{tmp_path}/", stages=False)
-    paths = output.write(model.sample(request), model, request)
+    paths = output.write(model.sample(request), model.resolve(request))
     assert [next(paths).name for _ in range(3)] == ["000000.png", "000001.png", "000002.png"]
-    left = output.claim(model, request)
-    assert next(output.write(model.sample(request.picked(left)), model, request)).name == "000002.png"
+    left = output.claim(model.resolve(request))
+    assert next(output.write(model.sample(request.picked(left)), model.resolve(request))).name == "000002.png"
 
 
 def test_progress_where_there_is_no_terminal(capsys, model):
@@ -528,11 +528,11 @@ def test_fault_41_the_metadata_of_a_file_make_the_same_bytes_again(model, tmp_pa
     """Of whatever row of whatever chunk, and of every stage; said by the metadata alone."""
     settings = {"base_8": {"num_steps": 3, "sampler": "heun"}, "sr_16": {"aug_sigma": 0.25, "guidance_scale": 2.0}}
     request = Request(num=4, batch=3, settings=settings, **options)
-    list(output_for(f"{tmp_path}/", stages=stages).write(model.sample(request), model, request))
+    list(output_for(f"{tmp_path}/", stages=stages).write(model.sample(request), model.resolve(request)))
     for path in sorted(tmp_path.glob("*.png")):
         said = said_of(path)
         assert said["stages"]["base_8"]["settings"]["num_steps"] == 3
-        asked = request_of(path, said, model, None)
+        asked = plan_of(path, said, model, None)
         save_png(repainted(model, asked, said), tmp_path / "again.png", said)
         assert (tmp_path / "again.png").read_bytes() == path.read_bytes(), path
         asked.picked((said["image"],))  # which is in range
@@ -583,7 +583,7 @@ def test_damaged_metadata_are_one_line_with_the_file(tmp_path, text, kind):
     ],
 )
 def test_metadata_of_wrong_types_and_ranges_name_file_and_field(model, tmp_path, key, value):
-    said = describe(model, Request(num=3), 1, (1, 3)) | {key: value}
+    said = describe(model.resolve(Request(num=3)), 1, (1, 3)) | {key: value}
     save_png(torch.zeros(3, 4, 4, dtype=torch.uint8), tmp_path / "a.png", said)
     with pytest.raises(ValueError, match=rf"^[^\n]*/a\.png: damaged metadata \([^\n]*{key}[^\n]*$"):
         said_of(tmp_path / "a.png")
@@ -593,7 +593,7 @@ def test_metadata_of_wrong_types_and_ranges_name_file_and_field(model, tmp_path,
     "changes", [{"image": 10**12}, {"num": 10**12}, {"seed": 2**70}, {"labels": [9]}, {"size": [3, 3]}]
 )
 def test_metadata_that_ask_what_cannot_be_name_the_file(trained, model, tmp_path, changes):
-    said = describe(model, Request(num=3), 1, (1, 3)) | changes
+    said = describe(model.resolve(Request(num=3)), 1, (1, 3)) | changes
     save_png(torch.zeros(3, 4, 4, dtype=torch.uint8), tmp_path / "a.png", said)
     output = output_for(f"{tmp_path}/b.png", stages=False)
     with pytest.raises(ValueError, match=r"^[^\n]*/a\.png: [^\n]*$"):
@@ -621,17 +621,17 @@ def test_the_metadata_of_a_sharpened_picture(trained, tmp_path):
     part = Cascade.load(trained, first="sr_16")
     for low_res in (low.pixels, user_picture(low.path, 8, 1)):
         request = Request(num=2, low_res=low_res)
-        list(output_for(f"{tmp_path}/new/", stages=False).write(part.sample(request), part, request))
+        list(output_for(f"{tmp_path}/new/", stages=False).write(part.sample(request), part.resolve(request)))
         path = tmp_path / "new" / "000001.png"
         said = said_of(path)
         assert said["low_res"]["shape"] == list(low_res.shape[1:])
         assert list(said["stages"]) == ["sr_16"]
-        save_png(repainted(part, request_of(path, said, part, low), said), tmp_path / "again.png", said)
+        save_png(repainted(part, plan_of(path, said, part, low), said), tmp_path / "again.png", said)
         assert (tmp_path / "again.png").read_bytes() == path.read_bytes()
         with pytest.raises(ValueError, match=r"other.png: not the picture that .*000001.png was made from"):
-            request_of(path, said, part, other)
+            plan_of(path, said, part, other)
         with pytest.raises(ValueError, match="made from another picture; give that one with --image"):
-            request_of(path, said, part, None)
+            plan_of(path, said, part, None)
 
 
 def test_metadata_name_the_stages_that_a_picture_went_through(model):
@@ -639,13 +639,13 @@ def test_metadata_name_the_stages_that_a_picture_went_through(model):
     held = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     ours = Request(num=2, labels=(1,), low_res=held, pick=(1,), first="sr_16")
     theirs = Request(num=2, labels=(1,), low_res=held, first="sr_16")
-    assert list(describe(model, ours)["stages"]) == ["base_8", "sr_16"]
-    assert list(describe(model, theirs)["stages"]) == ["sr_16"]
-    assert list(describe(model, Request(labels=(1,), last="base_8"))["stages"]) == ["base_8"]
+    assert list(describe(model.resolve(ours))["stages"]) == ["base_8", "sr_16"]
+    assert list(describe(model.resolve(theirs))["stages"]) == ["sr_16"]
+    assert list(describe(model.resolve(Request(labels=(1,), last="base_8")))["stages"]) == ["base_8"]
 
 
 def test_metadata_name_the_bundles_and_stay_json(model):
-    said = describe(model, Request(num=2, seed=4, labels=(1, 0)))
+    said = describe(model.resolve(Request(num=2, seed=4, labels=(1, 0))))
     assert json.loads(json.dumps(said)) == said
     assert said["labels"] == [1, 0]
     assert said["stages"]["base_8"]["bundle"] == model.links[0].sidecar.sha256

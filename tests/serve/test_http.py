@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cascade import pipeline
 from cascade.events import StageFinished
 from cascade.pictures import read_metadata
+from cascade.plan import resolve
 from cascade.request import Request
 from cascade.serve.paths import PATHS, path_of
 from cascade.serve.refine import pixels
@@ -289,6 +291,14 @@ def test_the_picture_says_what_made_it(client: Client, tmp_path):
         assert said["stages"]["sr_64"]["settings"]["num_steps"] == 2
         low_res = pixels(client.get(held["stages"][0]["urls"][k]).content)
         assert said["low_res"]["sha256"] == hashlib.sha256(low_res.numpy().tobytes()).hexdigest()
+
+
+def test_a_job_is_resolved_once(watched, monkeypatch):
+    """Not again for each preview and picture."""
+    resolved = []
+    monkeypatch.setattr(pipeline, "resolve", lambda *args, **more: resolved.append(args) or resolve(*args, **more))
+    assert len(watched(num=2)) >= 2
+    assert len(resolved) == 1
 
 
 def test_fault60_the_time_left_is_that_of_the_whole_job(serve):

@@ -132,8 +132,8 @@ def test_the_first_partial_image_comes_after_the_first_call(serve):
 )
 def test_when_partial_images_are_shown(nfe: tuple[int, int], num: int, marks: tuple[int, ...]):
     """After the first call, then evenly over the pixels that were computed; not after the last call."""
-    links = [SimpleNamespace(nfe=each) for each in nfe]
-    assert partial_marks(links, [(16, 16), (64, 64)], num) == marks
+    plan = SimpleNamespace(links=[SimpleNamespace(nfe=each) for each in nfe], sizes=[(16, 16), (64, 64)])
+    assert partial_marks(plan, num) == marks
 
 
 def distance(a: Image.Image, b: Image.Image) -> float:

@@ -29,7 +29,8 @@ class Desk:
         self.ended: list[Job] = []
         self.allows = True
         self.store = Store(folder)
-        self.writer = Writer(tiny(8, 16), self.store, self.ended.append, lambda images: self.allows)
+        self.cascade = tiny(8, 16)
+        self.writer = Writer(self.store, self.ended.append, lambda images: self.allows)
 
     def job(self, request: Request | None = None) -> Job:
         request = request or Request()
@@ -38,7 +39,7 @@ class Desk:
             id=f"job-{time.monotonic_ns()}", owner="me", state="queued", created=time.time(), parent="", request=asked
         )
         self.store.add_job(row)
-        return Job(row, request=request, write=self.writer.put)
+        return Job(row, plan=self.cascade.resolve(request), write=self.writer.put)
 
     def tell(self, job: Job, *events: Event) -> list[tuple[str, dict[str, Any]]]:
         """Name and data of all milestones, once they are written."""
