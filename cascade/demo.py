@@ -79,8 +79,8 @@ def main(
 
     print(f"3/3 sampling {', '.join(PROMPTS)}")
     model = Cascade.load(out, device="cuda" if torch.cuda.is_available() else "cpu")
-    request = Request(prompts=PROMPTS, num=8, batch=32)
-    for path in target.write(show(model.sample(request), request.total), model.resolve(request)):
+    plan = model.resolve(Request(prompts=PROMPTS, num=8, batch=32))
+    for path in target.write(show(model.sample(plan), len(plan.index)), plan):
         print(f"{path}: a row each of {', '.join(PROMPTS)}; {time.monotonic() - started:.0f} s in all")
 
 

@@ -112,12 +112,17 @@ def user_picture(path: Path, low_res: int, multiple: int) -> Tensor:
     Raises ValueError for what is no picture and for one that is too small.
     """
     pixels = torch.tensor(to_array(load_image(path)))[None]
-    h, w = pixels.shape[-2:]
-    if min(h, w) < low_res:
-        raise ValueError(f"--image {path}: {w}x{h} px is too small, the stage takes {low_res} px; use a larger picture")
-    h, w = (side * low_res // (min(h, w) * multiple) * multiple for side in (h, w))
+    h, w = user_size(path, (pixels.shape[-2], pixels.shape[-1]), low_res, multiple)
     pixels = cut_to_aspect(pixels, h / w)
     return to_uint8(downsample(to_float(pixels), (h, w)))
+
+
+def user_size(path: Path, size: tuple[int, int], low_res: int, multiple: int) -> tuple[int, int]:
+    """The size (h, w) that `user_picture` makes of one of this size. Raises ValueError for one that is too small."""
+    h, w = size
+    if min(h, w) < low_res:
+        raise ValueError(f"--image {path}: {w}x{h} px is too small, the stage takes {low_res} px; use a larger picture")
+    return h * low_res // (min(h, w) * multiple) * multiple, w * low_res // (min(h, w) * multiple) * multiple
 
 
 def cut_to_aspect(pixels: Tensor, aspect: float) -> Tensor:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
+from torch import Tensor
+
 from .conditions import Conditions
 from .link import Link, check_names, cut, side_multiple, with_settings
 from .request import MAX_SIDE, Request
@@ -89,6 +91,12 @@ class Plan:
     def picked(self, images: Sequence[int]) -> Self:
         """The same, of these images only."""
         return replace(self, request=self.request.picked(images))
+
+    def with_pictures(self, low_res: Tensor) -> Self:
+        """The same of other given pictures of the same size: it may be made before they are read."""
+        assert self.request.low_res is not None
+        assert low_res.shape == self.request.low_res.shape
+        return replace(self, request=replace(self.request, low_res=low_res))
 
     def batched(self, batch: int) -> Self:
         """The same with so many images computed together."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +14,7 @@ from stages.bundle import find_bundle, read_sidecar
 from .given import GivenFile, refuse_if_none
 from .manifest import read_manifest
 from .output import Output
-from .pictures import user_picture
+from .pictures import user_picture, user_size
 from .pipeline import Cascade
 from .plan import Plan
 from .request import Request
@@ -65,6 +66,8 @@ class Upscaling:
             raise ValueError(
                 f"--image: {len(self.files)} pictures and {described} prompts or labels; give one of either, or as many of both"
             )
+        for start in dict.fromkeys(self.starts):
+            side_of(model, start)
         jobs: list[Job] = []
         files: list[GivenFile] = []
         for number, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
@@ -78,40 +81,52 @@ class Upscaling:
                 settings={name: each for name, each in request.settings.items() if name in names},
             )
             output = target if target.is_grid else replace(target, stem=file.stem)
+            plan = None
             if not file.fault:
-                like = self._like(model, asked, file)
+                what = f"--image {file.path}: "
                 try:
-                    plan = model.resolve(replace(asked, low_res=like))
+                    plan = model.resolve(replace(asked, low_res=self._like(model, file, start)))
                     model.check(plan.picked(pick))
                 except ValueError as error:
-                    file = replace(file, fault=f"--image {file.path}: {error}" if len(self.files) > 1 else str(error))
+                    fault = str(error) if len(self.files) == 1 else what + str(error).removeprefix(what)
+                    plan, file = None, replace(file, fault=fault)
                 else:
                     output.check_names(plan)
                     output.check_given(plan, [each.path for each in self.files])
             files.append(file)
-            jobs.append((output, lambda asked=asked, file=file: self._given(model, asked, file)))  # type: ignore[misc]
+            jobs.append((output, partial(self._given, model, file, start, plan)))
         if len({file.fault.removeprefix(f"--image {file.path}: ") for file in files}) == 1:
             files = files[:1]  # the fault is of what was asked for
         refuse_if_none(files)
         return jobs
 
-    def _like(self, model: Cascade, asked: Request, file: GivenFile) -> Tensor:
-        """A picture of the size that will be given, before it is read. Raises ValueError for what is not the file's."""
-        contract = model.links[model.names.index(asked.first)].contract
-        if contract.low_res is None:
-            raise ValueError(
-                f"--image with --from {asked.first}: a base stage takes no picture; start at a later stage"
-            )
-        size = (contract.low_res,) * 2 if self.fit else file.size
-        return torch.zeros(1, dtype=torch.uint8).expand(1, contract.channels, *size)
+    def _like(self, model: Cascade, file: GivenFile, start: str) -> Tensor:
+        """A picture of the size that will be given, before it is read. Raises ValueError where there is none."""
+        size = file.size
+        if self.fit:
+            size = user_size(file.path, size, side_of(model, start), model.low_res_multiple(start))
+        return torch.zeros(1, dtype=torch.uint8).expand(1, 3, *size)
 
-    def _given(self, model: Cascade, asked: Request, file: GivenFile) -> Plan:
-        if file.fault:
+    def _given(self, model: Cascade, file: GivenFile, start: str, plan: Plan | None) -> Plan:
+        """The plan with the picture itself. plan: None for a file with a fault, which is raised."""
+        if plan is None:
             raise ValueError(file.fault)
-        low_res = model.links[model.names.index(asked.first)].contract.low_res
-        assert low_res is not None
-        pixels = user_picture(file.path, low_res, model.low_res_multiple(asked.first)) if self.fit else file.pixels
-        return model.resolve(replace(asked, low_res=pixels))
+        pixels = (
+            user_picture(file.path, side_of(model, start), model.low_res_multiple(start)) if self.fit else file.pixels
+        )
+        assert plan.request.low_res is not None
+        (h, w), (was_h, was_w) = pixels.shape[-2:], plan.request.low_res.shape[-2:]
+        if (h, w) != (was_h, was_w):
+            raise ValueError(f"--image {file.path}: changed from {was_w}x{was_h} to {w}x{h} px meanwhile; start again")
+        return plan.with_pictures(pixels)
+
+
+def side_of(model: Cascade, stage: str) -> int:
+    """The side in px that a stage was trained to enlarge. Raises ValueError for a base stage."""
+    low_res = model.links[model.names.index(stage)].contract.low_res
+    if low_res is None:
+        raise ValueError(f"--image with --from {stage}: a base stage takes no picture; start at a later stage")
+    return low_res
 
 
 def takes_of(folder: Path) -> dict[int, str]:

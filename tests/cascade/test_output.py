@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from cascade import pipeline
 from cascade.again import plan_of, repainted, said_of
 from cascade.bulk import generate
 from cascade.cli import class_numbers, numbers_of, parse_size, settings_of, show
@@ -26,6 +27,7 @@ from cascade.output import output_for, without
 from cascade.painting import paint_again, paint_one
 from cascade.pictures import METADATA_KEY, read_metadata, save_png, user_picture
 from cascade.pipeline import Cascade
+from cascade.plan import resolve
 from cascade.request import Request
 from cascade.upscale import Upscaling, choose_start, takes_of
 from data.errors import RunError
@@ -473,6 +475,42 @@ def test_what_was_given_is_never_written_over(trained, tmp_path, out, overwrite)
     upscaling = Upscaling.of(given, trained, first="", fit=False)
     with pytest.raises(ValueError, match="was given and would be written over; choose another place"):
         upscaling.jobs(part, Request(), output_for(f"{tmp_path}/{out}", stages=False, overwrite=overwrite))
+
+
+@pytest.mark.parametrize("fit", [False, True])
+def test_a_picture_is_resolved_once_and_read_later(tmp_path, trained, monkeypatch, fit):
+    """What is wrong with its size is known before; one that has another size by then is refused."""
+    resolved = []
+    monkeypatch.setattr(pipeline, "resolve", lambda *args, **more: resolved.append(args) or resolve(*args, **more))
+    part, photo = Cascade.load(trained, first="sr_16"), tmp_path / "photo.png"
+    Image.new("RGB", (25, 10), (30, 200, 30)).save(photo)
+    ((_, read),) = Upscaling.of(given_files([photo]), trained, first="sr_16", fit=fit).jobs(
+        part, Request(), output_for(f"{tmp_path}/out/", stages=False)
+    )
+    plan = read()
+    assert len(resolved) == 1
+    assert plan.sizes == [(16, 40) if fit else (20, 50)]
+    assert plan.request.low_res.float().mean((0, 2, 3)).tolist() == [30, 200, 30]
+    Image.new("RGB", (11, 10)).save(photo)
+    with pytest.raises(ValueError, match=r"photo.png: changed from \d+x\d+ to \d+x\d+ px meanwhile; start again$"):
+        read()
+
+
+def test_a_picture_too_small_for_the_stage_that_was_named_is_told_before_any_is_made(tmp_path, trained):
+    for name, side in (("a", 10), ("b", 7)):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{name}.png")
+    part, files = Cascade.load(trained, first="sr_16"), [tmp_path / "a.png", tmp_path / "b.png"]
+    output = output_for(f"{tmp_path}/out/", stages=False)
+    jobs = Upscaling.of(given_files(files), trained, first="sr_16", fit=True).jobs(part, Request(), output)
+    reads = [read for _, read in jobs]
+    assert reads[0]().sizes == [(16, 16)]
+    with pytest.raises(
+        ValueError, match=r"^--image \S+/b.png: 7x7 px is too small, the stage takes 8 px; use a larger"
+    ):
+        reads[1]()
+    only = Upscaling.of(given_files(files[1:]), trained, first="sr_16", fit=True)
+    with pytest.raises(ValueError, match=r"^--image \S+/b.png: 7x7 px is too small"):
+        only.jobs(part, Request(), output)
 
 
 def test_the_picture_that_is_made_again_is_not_written_over(trained, model, tmp_path):
