@@ -27,7 +27,7 @@ from .work import Chunk
 
 @dataclass(frozen=True, kw_only=True)
 class Painting:
-    """The work of a plan: its images through all of its stages. conds: its conditions, a row for each of `request.wanted`."""
+    """The work of a plan: its images through all of its stages. conds: its conditions, a row for each of `plan.wanted`."""
 
     plan: Plan
     conds: Cond
@@ -62,7 +62,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
     """The images `index` through all stages of a plan. Pictures go from stage to stage as uint8: what is shown, stored and picked
     from is what the next stage gets."""
     plan = work.plan
-    conds = work.conds[torch.tensor([plan.request.cond_row(image) for image in index])]
+    conds = work.conds[torch.tensor([plan.cond_row(image) for image in index])]
     pictures = plan.request.given(index)
     rows = torch.tensor(index)
     for link, size in zip(plan.links, plan.sizes, strict=True):

@@ -1,5 +1,6 @@
 """Prompts and labels to the condition of a chain: one row for each, as the stages were trained to have it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -25,15 +26,14 @@ class Conditions:
         self.num_classes = max(config.num_classes for config in configs)
         self.classes = class_names(links)
 
-    def of(self, request: Request) -> Cond:
-        """A row for each of `request.wanted`, prompts or labels; a single null row where there is neither. It is of the make of the
-        others, so that they share calls. The request was checked."""
-        keep = torch.ones(len(request.wanted), dtype=torch.bool)
-        if request.prompts:
-            text, mask = self._encode(tuple(request.prompts[row] for row in request.wanted))
-            return Cond.of(keep, text=text, text_mask=mask)
-        if request.labels:
-            return Cond.of(keep, label=torch.tensor([request.labels[row] for row in request.wanted]))
+    def of(self, prompts: Sequence[str] = (), labels: Sequence[int] = ()) -> Cond:
+        """A row for each of prompts or labels, which were checked; a single null row where there is neither. It is of the make of
+        the others, so that they share calls."""
+        if prompts:
+            text, mask = self._encode(tuple(prompts))
+            return Cond.of(torch.ones(len(prompts), dtype=torch.bool), text=text, text_mask=mask)
+        if labels:
+            return Cond.of(torch.ones(len(labels), dtype=torch.bool), label=torch.tensor(labels))
         dropped = torch.zeros(1, dtype=torch.bool)
         if self.text:
             shape = (1, self.tokens, self.text.dim)

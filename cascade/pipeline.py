@@ -122,7 +122,10 @@ class Cascade:
     def painting(self, asked: Request | Plan) -> Painting:
         """The work of a request, its prompts encoded. Raises ValueError."""
         plan = asked if isinstance(asked, Plan) else self.resolve(asked)
-        return Painting(plan=plan, conds=self.conditions.of(plan.request))
+        request = plan.request
+        prompts = [request.prompts[row] for row in plan.wanted] if request.prompts else []
+        labels = [request.labels[row] for row in plan.wanted] if request.labels else []
+        return Painting(plan=plan, conds=self.conditions.of(prompts, labels))
 
     def check(self, asked: Request | Plan) -> None:
         """Raises ValueError where `sample` would."""

@@ -6,13 +6,14 @@ width) in px; messages say width x height, as the command line does.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, Self
 
 from torch import Tensor
 
 from .conditions import Conditions
 from .link import Link, check_names, cut, side_multiple, with_settings
-from .request import MAX_SIDE, Request
+from .request import MAX_SIDE, Request, check_images
 from .shaper import Shaper
 from .tiles import most_pixels
 
@@ -31,6 +32,7 @@ class Plan:
 
     links: the stages that it uses, with its settings; sizes: (h, w) of the pictures of each. chain: the whole cascade, with all
     settings that were said: what pictures that go on were made by before, and may become later. precision: of the networks.
+    only: those of the request's images that are computed now, by number; none: all of them.
     """
 
     request: Request
@@ -40,11 +42,24 @@ class Plan:
     precision: str = "fp32"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shapers: tuple[Shaper, ...] = ()
+    only: Sequence[int] = ()
 
     @property
     def index(self) -> Sequence[int]:
         """The numbers of the images that are wanted."""
-        return self.request.index
+        return self.only or self.request.index
+
+    @cached_property
+    def wanted(self) -> Sequence[int]:
+        """The prompts or labels, by number, that the wanted images have."""
+        said, total = self.request.described, self.request.total
+        if said == 1 or len(self.index) == total:
+            return range(said)
+        return tuple(sorted({self.request.place(image) % said for image in self.index}))
+
+    def cond_row(self, image: int) -> int:
+        """Where in `wanted` the prompt or label of image k is."""
+        return self.wanted.index(self.request.place(image) % self.request.described)
 
     @property
     def names(self) -> list[str]:
@@ -61,7 +76,7 @@ class Plan:
         """The stages that its pictures have been through: held pictures of ours that go on have been through those before, too, a
         user's picture has not."""
         end = self.chain.index(self.links[-1]) + 1
-        return self.chain[:end] if self.request.pick else self.links
+        return self.chain[:end] if self.request.refines else self.links
 
     @property
     def per_chunk(self) -> int:
@@ -90,7 +105,8 @@ class Plan:
 
     def picked(self, images: Sequence[int]) -> Self:
         """The same, of these images only."""
-        return replace(self, request=self.request.picked(images))
+        check_images(images, self.request.total)
+        return replace(self, only=images)
 
     def with_pictures(self, low_res: Tensor) -> Self:
         """The same of other given pictures of the same size: it may be made before they are read."""

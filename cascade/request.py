@@ -1,8 +1,7 @@
 """A request: which images, from what, with which settings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -58,18 +57,7 @@ class Request:
         if self.size is not None and not (min(self.size) > 0 and max(self.size) <= MAX_SIDE):
             raise ValueError(f"request: size {self.size} is out of range; 1 to {MAX_SIDE} px a side are allowed")
         self._check_pictures()
-        self._check_pick()
-
-    def _check_pick(self) -> None:
-        if isinstance(self.pick, range) and self.pick.step == 1:  # perhaps of a billion
-            ends: tuple[int, ...] = (self.pick[0], self.pick[-1]) if self.pick else ()
-        elif len(set(self.pick)) < len(self.pick):
-            raise ValueError(f"request: pick {list(self.pick)} names an image twice; name each once")
-        else:
-            ends = tuple(self.pick)
-        for image in ends:
-            if not 0 <= image < self.total:
-                raise ValueError(f"request: pick {image} is out of range; 0 to {self.total - 1} are there")
+        check_images(self.pick, self.total)
 
     def _check_pictures(self) -> None:
         if self.low_res is None:
@@ -79,7 +67,7 @@ class Request:
             raise ValueError(
                 f"request: low_res must be uint8 (n, c, h, w), got {str(dtype).removeprefix('torch.')} {shape}"
             )
-        if self.pick:
+        if self.refines:
             if shape[0] != len(self.pick):
                 raise ValueError(f"request: {shape[0]} pictures for {len(self.pick)} picked images; give one for each")
             return
@@ -90,10 +78,20 @@ class Request:
             )
 
     @property
+    def refines(self) -> bool:
+        """Whether low_res are held pictures of ours that go on: row i is what the stage below had made of image pick[i]."""
+        return self.low_res is not None and len(self.pick) > 0
+
+    @property
     def places(self) -> int:
         """How many different things are asked for: prompts, labels or pictures; 1 where nothing is said."""
-        given = 0 if self.low_res is None or self.pick else len(self.low_res)
+        given = 0 if self.low_res is None or self.refines else len(self.low_res)
         return max(len(self.prompts), len(self.labels), given, 1)
+
+    @property
+    def described(self) -> int:
+        """How many prompts or labels there are; 1 where there is neither."""
+        return max(len(self.prompts), len(self.labels), 1)
 
     @property
     def total(self) -> int:
@@ -105,34 +103,27 @@ class Request:
         """The numbers of the images that are wanted, in order; perhaps of a billion."""
         return self.pick or range(self.total)
 
-    @cached_property
-    def wanted(self) -> Sequence[int]:
-        """The prompts or labels, by number, that the wanted images have."""
-        said = max(len(self.prompts), len(self.labels), 1)
-        if said == 1 or not self.pick:
-            return range(said)
-        return tuple(sorted({self.place(image) % said for image in self.pick}))
-
-    def cond_row(self, image: int) -> int:
-        """Where in `wanted` the prompt or label of image k is."""
-        return self.wanted.index(self.place(image) % max(len(self.prompts), len(self.labels), 1))
-
-    def picked(self, images: Sequence[int]) -> "Request":
-        """The same, of these images only."""
-        if self.low_res is None or not images:
-            return replace(self, pick=images)
-        one = len(self.low_res) == 1  # not copied
-        rows = self.low_res.expand(len(images), -1, -1, -1) if one else self.given(tuple(images))
-        return replace(self, pick=images, low_res=rows)
-
     def given(self, images: tuple[int, ...]) -> Tensor | None:
         """The rows of low_res that belong to these images."""
         if self.low_res is None:
             return None
-        if self.pick:
+        if self.refines:
             return self.low_res[[self.pick.index(image) for image in images]]
         return self.low_res[[self.place(image) % len(self.low_res) for image in images]]
 
     def place(self, image: int) -> int:
         """Which prompt, label or picture image k belongs to."""
         return image // self.num
+
+
+def check_images(images: Sequence[int], total: int) -> None:
+    """Raises ValueError where they are not different numbers of `total` images."""
+    if isinstance(images, range) and images.step == 1:  # perhaps of a billion
+        ends: tuple[int, ...] = (images[0], images[-1]) if images else ()
+    elif len(set(images)) < len(images):
+        raise ValueError(f"request: pick {list(images)} names an image twice; name each once")
+    else:
+        ends = tuple(images)
+    for image in ends:
+        if not 0 <= image < total:
+            raise ValueError(f"request: pick {image} is out of range; 0 to {total - 1} are there")

@@ -87,7 +87,6 @@ def main(
         from cascade.engine import Engine
         from cascade.manifest import read_manifest
         from cascade.pipeline import Cascade
-        from cascade.request import Request
 
         from .app import create_app
         from .service import Service
@@ -101,7 +100,7 @@ def main(
         )
         on_gpu = any(each.startswith("cuda") for each in (*devices, *placed.values()))
         if model.conditions.text:
-            model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
+            model.conditions.of(prompts=("",))  # the text encoder is loaded now, not while somebody waits
         disk = Store(store, max_bytes=store_mb << 20, spare_bytes=limits.free_bytes, keep_s=keep_h * 3600)
         prepare, buckets = preparing(compile_, on_gpu=on_gpu)
         log.info("%s on %s: measuring how many images a call should have", name, ", ".join(devices))

@@ -46,7 +46,6 @@ class Replica:
         from cascade.engine import Engine
         from cascade.manifest import read_manifest
         from cascade.pipeline import Cascade
-        from cascade.request import Request
 
         from . import logs
         from .app import routes
@@ -67,7 +66,7 @@ class Replica:
         device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
         model = Cascade.load(cascade, device=device, elsewhere=stages, precision=precision, download=download)
         if model.conditions.text:
-            model.conditions.of(Request(prompts=("",)))  # the text encoder is loaded now, not while somebody waits
+            model.conditions.of(prompts=("",))  # the text encoder is loaded now, not while somebody waits
         prepare, buckets = preparing(compile_, on_gpu=device != "cpu")
         self.engine = Engine(
             model,

@@ -46,7 +46,7 @@ def model():
 
 
 def test_a_prompt_becomes_padded_tokens(model):
-    cond = Conditions(model.links).of(Request(prompts=("red apple", "", "a b c d e f g h")))
+    cond = Conditions(model.links).of(prompts=("red apple", "", "a b c d e f g h"))
     text = cond.parts["text"]
     assert text.keep.all()
     assert text.value.shape == (3, 6, 384)
@@ -66,7 +66,7 @@ def test_a_prompt_has_the_features_that_its_caption_had_in_training(packed, read
     text = TextConfig(encoder="minilm", dim=384, tokens=read, packed_tokens=packed)
     config = BaseConfig(resolution=8, net=UNetConfig(widths=(8,), blocks=(1,)), cond=CondConfig(text=text))
     seen = next(held_out(config, tmp_path / "out", 1, "train")).cond.parts["text"]
-    asked = Conditions(tiny(8, text=text).links).of(Request(prompts=(LONG,))).parts["text"]
+    asked = Conditions(tiny(8, text=text).links).of(prompts=(LONG,)).parts["text"]
     assert index.text_encoder.max_tokens == packed
     assert torch.equal(asked.mask, seen.mask)
     torch.testing.assert_close(asked.value, seen.value, rtol=2e-3, atol=2e-3)

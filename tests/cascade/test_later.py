@@ -87,8 +87,9 @@ class TestPictures:
         before = bytes_of(kept / "singles")
         (kept / "singles" / "000002.png").unlink()
         output = output_for(f"{kept}/singles/", stages=False)
-        left = output.claim(later_model(model).resolve(REQUEST))
-        list(output.write(later_model(model).sample(REQUEST.picked(left)), later_model(model).resolve(REQUEST)))
+        plan = later_model(model).resolve(REQUEST)
+        left = output.claim(plan)
+        list(output.write(later_model(model).sample(plan.picked(left)), plan))
         assert bytes_of(kept / "singles") == before
 
     def test_they_are_made_again_as_they_were_by_a_cascade_with_another_value(self, model, kept):

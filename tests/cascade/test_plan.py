@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cascade.conditions import Conditions
+from cascade.metadata import describe
 from cascade.plan import resolve
 from cascade.request import Request
 from tests.test_imports import SOURCES, tree
@@ -40,10 +41,9 @@ def test_nothing_is_encoded_before_the_work(model, monkeypatch):
 
 
 @pytest.mark.parametrize("pick", [(), (3,), range(1, 3)])
-@pytest.mark.parametrize("options", [{}, {"first": "sr_16", "low_res": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}])
-def test_other_images_of_a_plan_are_what_a_request_for_them_is(model, pick, options):
-    request = Request(num=2, labels=(0, 2), settings={"sr_16": {"num_steps": 3}}, batch=3, **options)
-    picked, again = model.resolve(request).picked(pick), model.resolve(request.picked(pick))
+def test_other_images_of_a_plan_are_what_a_request_for_them_is(model, pick):
+    request = Request(num=2, labels=(0, 2), settings={"sr_16": {"num_steps": 3}}, batch=3)
+    picked, again = model.resolve(request).picked(pick), model.resolve(replace(request, pick=pick))
     assert [link.settings for link in picked.links] == [link.settings for link in again.links]
     assert (picked.names, picked.sizes, picked.nfe, picked.weight) == (
         again.names,
@@ -53,6 +53,22 @@ def test_other_images_of_a_plan_are_what_a_request_for_them_is(model, pick, opti
     )
     assert [picked.chunk(k) for k in range(picked.num_chunks)] == [again.chunk(k) for k in range(again.num_chunks)]
     assert list(picked.index) == list(again.index)
+    assert list(picked.wanted) == list(again.wanted) == sorted({image // 2 for image in picked.index})
+
+
+def test_some_of_a_user_s_pictures_are_no_held_pictures_of_ours(model):
+    """Nobody has made them: what is computed of them names the stages that it went through, whichever of them are picked."""
+    low_res = torch.arange(2, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
+    plan = model.resolve(Request(num=2, labels=(0, 2), first="sr_16", low_res=low_res))
+    some = plan.picked((3,))
+    assert list(describe(some, 3)["stages"]) == ["sr_16", "sr_32"]
+    assert describe(some, 3) == describe(plan, 3)
+    assert torch.equal(some.request.given((3,)), low_res[1:])
+    assert model.painting(some).conds.parts["label"].value.tolist() == [2]
+    assert list(some.picked(()).index) == [0, 1, 2, 3]
+    for images, says in (((4,), "pick 4 is out of range; 0 to 3 are there"), ((1, 1), "names an image twice")):
+        with pytest.raises(ValueError, match=says):
+            plan.picked(images)
 
 
 def test_what_is_said_of_other_stages_is_known_and_the_request_counts_more(model):

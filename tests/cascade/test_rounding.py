@@ -37,7 +37,7 @@ def test_another_batch_changes_pictures_by_rounding_alone(model, settings, level
 def test_a_prompt_has_the_same_features_in_any_company(model):
     """To the last bit: so that a picture can be made again without knowing its neighbours."""
     prompts = ("red heart", "a very long caption about a slice of pizza with olives", "cat")
-    together = model.conditions.of(Request(prompts=prompts))
+    together = model.conditions.of(prompts)
     for row, prompt in enumerate(prompts):
-        alone = model.conditions.of(Request(prompts=(prompt,)))
+        alone = model.conditions.of((prompt,))
         assert torch.equal(alone.value("text")[0], together.value("text")[row])
