@@ -6,8 +6,9 @@ from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from data.errors import first_error, nearest
-from stages.config import BaseConfig, StageConfig, Strict, SuperResConfig
+from data.errors import first_error, nearest, untagged
+from stages.config import KINDS, StageConfig
+from stages.strict import Strict
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -129,13 +130,18 @@ def hint(error: ValidationError) -> str:
         return ""
     key, in_stage = str(where[-1]), len(where) > 2 and where[0] == "stages"
     stage = f"stages.{where[1]}" if in_stage else "stages.STAGE"
-    kinds = [SuperResConfig] if not in_stage or where[2] == "super_res" else [BaseConfig]
-    places = [f"{stage}.{place}" for kind in kinds for name, place in keys_of(kind) if name == key]
+    own = [KINDS[str(where[2])]] if in_stage else list(KINDS.values())  # its kind follows the name in pydantic's path
+    places = {f"{stage}.{place}" for kind in own for name, place in keys_of(kind) if name == key}
+    if ".".join(map(str, untagged(where))) in places:  # with another word for kind
+        return f"; kind: {where[-2]} has no {key}; leave it out, in the YAML where an override changes the kind"
     if places:
         return f"; write it as {' or '.join(sorted(places))}"
-    if in_stage and key in dict(keys_of(SuperResConfig)):
-        return f"; only super_res stages have {key}"
-    return nearest(key, {name for name, _ in keys_of(SuperResConfig)} | set(CascadeConfig.model_fields))
+    having = [word for word, kind in KINDS.items() if key in dict(keys_of(kind))]
+    if having:
+        return f"; only {' and '.join(having)} stages have {key}"
+    return nearest(
+        key, {name for kind in KINDS.values() for name, _ in keys_of(kind)} | set(CascadeConfig.model_fields)
+    )
 
 
 def keys_of(model: type[Strict], place: str = "") -> Iterator[tuple[str, str]]:

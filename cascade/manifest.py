@@ -15,7 +15,8 @@ from data.errors import first_error
 from data.files import replace_text
 from data.resize import RESIZE_VERSION
 from stages.bundle import Contract, find_bundle, read_sidecar
-from stages.config import SampleConfig, Strict
+from stages.config import SampleConfig
+from stages.strict import Strict
 from stages.texts import as_text
 
 from .config import CascadeConfig, StageName

@@ -43,12 +43,18 @@ def first_error(error: "ValidationError") -> str:
         error.errors(), key=lambda each: each["type"] != "extra_forbidden"
     )  # a misspelt key, then what it left out
     first: dict[str, Any] = dict(complaints[0])
-    loc = first["loc"]  # a tag of the union follows the place it is at; a stage may be called like a tag
-    tags = {i for i, part in enumerate(loc) if part in TAGS and i and loc[i - 1] != "stages"}
-    where = ".".join(str(part) for i, part in enumerate(loc) if i not in tags)
+    where = ".".join(str(part) for part in untagged(first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     got = f" (got {str(first['input'])[:60]!r})" if first["type"] not in ("value_error", "missing") else ""
     return f"{where}: {message}{got}" if where else f"{message}{got}"
+
+
+def untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A place in pydantic's path as the user's text has it."""
+    tags = {
+        i for i, part in enumerate(loc) if part in TAGS and i and loc[i - 1] != "stages"
+    }  # a stage may be called like one
+    return tuple(part for i, part in enumerate(loc) if i not in tags)
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from data.files import file_sha256, sync, umask
 from data.resize import RESIZE_VERSION
 
 from .build import build_stage
-from .config import StageConfig, Strict
+from .config import StageConfig
 from .stage import Stage
+from .strict import Strict
 from .texts import as_text
 
 SIDECAR, WEIGHTS = "stage.json", "ema.safetensors"

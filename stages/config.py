@@ -3,11 +3,10 @@
 Levels of sigma and aug_sigma are noise std in units of pictures in [-1, 1]; amounts of training are counted in images.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from data.errors import TAGS
 from data.index import TEXT_TOKENS
@@ -15,6 +14,9 @@ from data.streams import default_streams, largest_divisor
 
 from .diffusion.grids import GRIDS
 from .diffusion.samplers import SAMPLERS
+from .nets.config import NetworkConfig
+from .nets.registry import NETWORKS
+from .strict import Fraction, Level, NonNegative, PositiveFloat, Strict, one_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,87 +26,10 @@ if TYPE_CHECKING:
     from .spaces.space import Size, Space
 
 
-class Strict(BaseModel):
-    """Base of every config: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Level = Annotated[float, Field(ge=1e-6, le=1e6)]  # of noise: its square and the inverse of that are float32 numbers
-
-
-def one_of(registry: Mapping[str, type[Strict]]) -> Any:
-    """The type of a config whose `kind` is a word of a registry."""
-    kinds = tuple(registry.values())
-    return kinds[0] if len(kinds) == 1 else Annotated[Union[kinds], Field(discriminator="kind")]  # noqa: UP007
-
-
-class UNetConfig(Strict):
-    """`widths`: channels of each level, finest first; `blocks`: residual blocks of each level, on each side."""
-
-    kind: Literal["unet"] = "unet"
-    widths: tuple[PositiveInt, ...] = Field(min_length=1)
-    blocks: tuple[PositiveInt, ...] = Field(min_length=1)
-    patch: PositiveInt = 1
-    self_attention: tuple[int, ...] = ()
-    cross_attention: tuple[int, ...] = ()
-    head_dim: PositiveInt = 64
-    emb_dim: PositiveInt = 256
-    dropout: Fraction = 0.0
-
-    @model_validator(mode="after")
-    def _levels(self) -> Self:
-        if len(self.blocks) != len(self.widths):
-            raise ValueError(
-                f"blocks has {len(self.blocks)} levels, widths has {len(self.widths)}; give each level one of both"
-            )
-        for name in ("self_attention", "cross_attention"):
-            for level in getattr(self, name):
-                if not 0 <= level < len(self.widths):
-                    raise ValueError(
-                        f"{name} names level {level}; the levels are 0 to {len(self.widths) - 1}, finest first"
-                    )
-                if self.widths[level] % self.head_dim:
-                    raise ValueError(
-                        f"width {self.widths[level]} of level {level} is no multiple of head_dim {self.head_dim}"
-                    )
-        return self
-
-    @property
-    def multiple(self) -> int:
-        """Sides must be multiples of this: the network halves them at each level."""
-        return self.patch * 2 ** (len(self.widths) - 1)
-
-    @property
-    def reach(self) -> int | None:
-        """How many px away an input can be that decides about an output; a multiple of `multiple`. None: with self-attention, any.
-
-        Each 3 x 3 convolution sees one cell of its level further, and each way down rounds out to a cell of the next.
-        """
-        if self.self_attention:
-            return None
-        last = len(self.widths) - 1
-        cells = [
-            4 * num + 2 * (level in (0, last)) for level, num in enumerate(self.blocks)
-        ]  # conv_in, conv_out; the middle
-        cells[0] += 2 * (last == 0)
-        far = sum((num + (level > 0)) * self.patch * 2**level for level, num in enumerate(cells))
-        return -(-far // self.multiple) * self.multiple
-
-    @property
-    def attended(self) -> int | None:
-        """The side in px of what self-attention takes for one place at its finest level; None without self-attention."""
-        return self.patch * 2 ** min(self.self_attention) if self.self_attention else None
-
-
-NETWORKS: dict[str, type[Strict]] = {"unet": UNetConfig}
 if TYPE_CHECKING:
-    NetConfig: TypeAlias = UNetConfig
+    NetConfig: TypeAlias = NetworkConfig
 else:
-    NetConfig = one_of(NETWORKS)
+    NetConfig = one_of(NETWORKS, default="unet")
 
 
 class TextConfig(Strict):
@@ -254,7 +179,14 @@ class AugConfig(Strict):
 
 
 class StageBase(Strict):
-    """What all kinds of stage have. `takes`, `factor` and `max_aug_sigma` tell others of the stage below, whatever the kind."""
+    """What all kinds of stage have. `takes`, `factor` and `max_aug_sigma` tell others of the stage below, whatever the kind.
+
+    `stage`: where the kind's class stands, module:name; loaded when one is built, for configs are read where torch is not.
+    """
+
+    stage: ClassVar[str]
+    if TYPE_CHECKING:
+        kind: str
 
     resolution: PositiveInt
     channels: PositiveInt = 3
@@ -321,14 +253,13 @@ class StageBase(Strict):
 
     def _check_multiple(self, name: str, size: int) -> None:
         if size % self.multiple:
-            raise ValueError(
-                f"{name} {size} is no multiple of {self.multiple} = patch x 2^(levels - 1); use fewer levels"
-            )
+            raise ValueError(f"{name} {size} is no multiple of {self.multiple} = {self.net.multiple_rule}")
 
 
 class BaseConfig(StageBase):
     """p(x0 | cond) at `resolution`."""
 
+    stage: ClassVar[str] = "stages.kinds.base:BaseStage"
     kind: Literal["base"] = "base"
 
     @model_validator(mode="after")
@@ -343,6 +274,7 @@ class SuperResConfig(StageBase):
     low_res_sigma: std of x0 - upsample(low_res) in the data, the error that upsampling alone leaves (for preconditioning).
     """
 
+    stage: ClassVar[str] = "stages.kinds.super_res:SuperResStage"
     kind: Literal["super_res"] = "super_res"
     low_res: PositiveInt
     crop: Annotated[int, Field(ge=0)] = 0
@@ -359,9 +291,9 @@ class SuperResConfig(StageBase):
             raise ValueError(
                 f"crop {self.crop} must be at most {self.resolution} and a multiple of the factor {self.factor}"
             )
-        if self.crop and self.net.self_attention:
+        if self.crop and self.net.reach is None:
             raise ValueError(
-                "net.self_attention with crop > 0: attention over a crop is not attention over the picture; drop one"
+                f"{self.net.reach_rule} with crop > 0: attention over a crop is not attention over the picture; drop one"
             )
         self._check_multiple("crop" if self.crop else "resolution", self.crop or self.resolution)
         self._check_multiple("resolution", self.resolution)
@@ -400,7 +332,7 @@ class SuperResConfig(StageBase):
 
 KINDS: dict[str, type[StageBase]] = {"base": BaseConfig, "super_res": SuperResConfig}
 if TYPE_CHECKING:
-    StageConfig: TypeAlias = BaseConfig | SuperResConfig
+    StageConfig: TypeAlias = StageBase
 else:
     StageConfig = one_of(KINDS)
 

@@ -13,7 +13,6 @@ from .config import SampleConfig, StageConfig
 from .diffusion.parametrisation import Parametrisation
 from .diffusion.samplers import Answer
 from .draws import Draws
-from .nets.build import build_network
 from .nets.network import Network
 from .objectives.denoising import DENOISING
 from .objectives.objective import Objective
@@ -42,7 +41,7 @@ class Stage(nn.Module):
     def __init__(self, config: StageConfig):
         super().__init__()
         self.config = config
-        self.net = build_network(config.net, config.ports)
+        self.net = config.net.build(config.ports)
 
     @property
     def network(self) -> Network:

@@ -20,6 +20,7 @@ import typer
 from pydantic import BaseModel
 
 import stages.config
+from stages.nets.registry import NETWORKS
 from tests.surface import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -212,7 +213,10 @@ def fields_of(module) -> dict[str, set[str]]:
     return {kind.__name__: set(kind.model_fields) for kind in classes if kind.__module__ == module.__name__}
 
 
-@pytest.mark.parametrize(("kind", "fields"), fields_of(stages.config).items())
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [*fields_of(stages.config).items(), *((kind.__name__, set(kind.model_fields)) for kind in NETWORKS.values())],
+)
 def test_every_field_of_a_stage_is_documented(kind, fields):
     table = re.findall(r"^\|(.*)\|$", read("stages/README.md"), re.MULTILINE)
     words = set(re.findall(r"`([\w.]+)`", "\n".join(row.split("|")[0] for row in table)))

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from data.batch import Cond
 from data.resize import downsample, upsample
-from stages.config import AugConfig, BaseConfig, CondConfig, SampleConfig, SuperResConfig, UNetConfig
+from stages.config import AugConfig, BaseConfig, CondConfig, SampleConfig, SuperResConfig
 from stages.diffusion.corrupt import expand_to
 from stages.diffusion.denoiser import Denoiser
 from stages.diffusion.samplers import Answer
 from stages.kinds.base import BaseStage
 from stages.kinds.super_res import SuperResStage
+from stages.nets.unet_config import UNetConfig
 
 TINY_NET = UNetConfig(widths=(8,), blocks=(1,), emb_dim=8)
 NEAREST = 1e-6  # a condition without noise picks the nearest picture; so does this level, in float64

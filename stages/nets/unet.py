@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 from data.batch import Cond
 
-from ..config import UNetConfig
 from .blocks import Block, MPWeight, SkipMerge, fold_weights
 from .embed import Embedding, text_context
 from .ports import Ports
+from .unet_config import UNetConfig
 
 
 class UNet(nn.Module):

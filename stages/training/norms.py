@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from data.batch import Batch
 
+from ..nets.blocks import Attention
 from ..stage import Stage
 
 
@@ -15,7 +16,7 @@ def weight_norms(stage: Stage) -> dict[str, float]:
 
 @torch.no_grad()
 def activation_norms(stage: Stage, batch: Batch, seed: int = 0) -> dict[str, float]:
-    """`activation_rms/NAME` of every block's output, in one forward pass at the noise levels of training."""
+    """`activation_rms/NAME` of what network, blocks and attention give, in one forward pass at the noise levels of training."""
     found: dict[str, float] = {}
 
     def watch(name: str):
@@ -24,12 +25,12 @@ def activation_norms(stage: Stage, batch: Batch, seed: int = 0) -> dict[str, flo
 
         return hook
 
-    blocks = [
-        (name, module)
+    watched = {stage.network, *stage.network.blocks()}
+    handles = [
+        module.register_forward_hook(watch(name))
         for name, module in stage.named_modules()
-        if type(module).__name__ in ("Block", "Attention", "UNet")
+        if module in watched or isinstance(module, Attention)
     ]
-    handles = [module.register_forward_hook(watch(name)) for name, module in blocks]
     try:
         stage(batch, seed)
     finally:

@@ -15,8 +15,9 @@ import torch
 from machine import describe, table
 
 from stages.bundle import Provenance, load_bundle, save_bundle
-from stages.config import BaseConfig, UNetConfig
+from stages.config import BaseConfig
 from stages.kinds.base import BaseStage
+from stages.nets.unet_config import UNetConfig
 
 CONFIG = BaseConfig(resolution=32, net=UNetConfig(widths=(128, 256, 384), blocks=(2, 2, 3), self_attention=(2,)))
 PAIRS = 15

@@ -73,9 +73,9 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_ours(task: Task) -> nn.Module:
-    from stages.config import UNetConfig
     from stages.nets.ports import Ports
     from stages.nets.unet import UNet
+    from stages.nets.unet_config import UNetConfig
 
     config = UNetConfig(widths=task.widths, blocks=task.blocks, self_attention=task.attention, head_dim=HEAD_DIM)
     return UNet(config, Ports(inputs=task.num_in, outputs=3))

@@ -24,8 +24,8 @@ from stages.config import (
     StageConfig,
     SuperResConfig,
     TextConfig,
-    UNetConfig,
 )
+from stages.nets.unet_config import UNetConfig
 from tests.worlds import finite_cascade
 
 LETTERS = {StageStarted: "S", Preview: "P", StageFinished: "F", Finished: "E"}

@@ -16,7 +16,8 @@ from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder
 from data.text import TextEncoder
-from stages.config import BaseConfig, CondConfig, TextConfig, UNetConfig
+from stages.config import BaseConfig, CondConfig, TextConfig
+from stages.nets.unet_config import UNetConfig
 from stages.training.validate import held_out
 
 from .chains import ENCODER, finished, levels_apart, tiny

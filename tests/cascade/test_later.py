@@ -17,7 +17,8 @@ from cascade.output import output_for
 from cascade.pictures import save_png
 from cascade.pipeline import Cascade
 from cascade.request import Request
-from stages.config import NonNegative, SampleConfig
+from stages.config import SampleConfig
+from stages.strict import NonNegative
 from stages.texts import LATER
 
 from .chains import tiny, tiny_config

@@ -11,9 +11,10 @@ from cascade.link import Link
 from cascade.request import Request
 from data.batch import Cond
 from stages.build import build_stage
-from stages.config import AugConfig, SampleConfig, SuperResConfig, UNetConfig
+from stages.config import AugConfig, SampleConfig, SuperResConfig
 from stages.diffusion.samplers import Query
 from stages.guidance import guidance
+from stages.nets.unet_config import UNetConfig
 
 from .chains import finished, levels_apart, random_weights, sidecar, tiny
 

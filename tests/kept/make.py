@@ -32,7 +32,8 @@ from cascade.pipeline import Cascade
 from data.packer import pack
 from data.settings import Settings
 from data.shapes import write_folder
-from stages.config import TextConfig, UNetConfig
+from stages.config import TextConfig
+from stages.nets.unet_config import UNetConfig
 from stages.training.deepspeed_engine import free_port
 from tests.calling import call
 from tests.cascade.chains import ENCODER, tiny_config, write_bundle

@@ -8,7 +8,9 @@ from pydantic import Field
 
 from cascade.config import load_config
 from cascade.manifest import Manifest, StageEntry
-from stages.config import SampleConfig, Strict, TextConfig, UNetConfig
+from stages.config import SampleConfig, TextConfig
+from stages.nets.unet_config import UNetConfig
+from stages.strict import Strict
 from stages.texts import LATER, as_text, as_values
 from tests.cascade.chains import sidecar
 from tests.stages.tiny import base_config

@@ -17,11 +17,10 @@ from stages.config import (
     SuperResConfig,
     TextConfig,
     TrainConfig,
-    UNetConfig,
 )
-from stages.nets.blocks import Block, SkipMerge
 from stages.nets.ports import Ports
 from stages.nets.unet import UNet
+from stages.nets.unet_config import UNetConfig
 
 TEXT_DIM, TOKENS = 6, 5
 PORTS = Ports(inputs=6, outputs=3, levels=("aug",), classes={"label": 4}, tokens={"text": TEXT_DIM})
@@ -96,16 +95,15 @@ def text_config() -> CondConfig:
 
 
 def wake(module: M) -> M:
-    """Gives the gains that start at zero a value, as training does; else nothing reaches the output."""
+    """Gives what starts at zero a value, as training does: a network's parameters called gain and balance. Else nothing reaches the
+    output."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for part in module.modules():
-            if isinstance(part, Block):
-                part.emb_gain.fill_(0.5)
-            elif isinstance(part, SkipMerge):
-                part.balance.copy_(torch.randn(part.balance.shape, generator=generator))
-            elif isinstance(part, UNet):
-                part.out_gain.fill_(1.0)
+        for name, parameter in module.named_parameters():
+            if name.endswith("balance"):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            elif name.endswith("gain"):
+                parameter.fill_(1.0 if name.endswith("out_gain") else 0.5)
     return module
 
 
