@@ -14,6 +14,7 @@ from tests.stages.tiny import shapes_batch, sr_config, unet_config
 from tests.worlds import TINY_NET, finite_stage
 
 NUM = 64
+ATTENTIVE = r"net\.self_attention with crop > 0: attention over a crop is not attention over the picture; drop one"
 
 
 def forward(config: SuperResConfig, num: int = NUM, size: int = 16):
@@ -141,8 +142,11 @@ def test_starts_as_a_wiener_filter_of_its_two_inputs(generator):
         ({"low_res": 16}, "at least twice as large"),
         ({"crop": 10}, "multiple of the factor"),
         ({"crop": 32}, "must be at most"),
-        ({"crop": 8, "net": unet_config(self_attention=(1,))}, "attention over a crop"),
-        ({"net": unet_config(widths=(16,) * 6, blocks=(1,) * 6)}, "is no multiple of 32"),
+        ({"crop": 8, "net": unet_config(self_attention=(1,))}, ATTENTIVE),
+        (
+            {"net": unet_config(widths=(16,) * 6, blocks=(1,) * 6)},
+            r"resolution 16 is no multiple of 32 = patch x 2\^\(levels - 1\); use fewer levels",
+        ),
         ({"sample": {"aug_sigma": 2.0}}, "never trained"),
         ({"aug": {"max_sigma": -1.0}}, "greater than or equal to 0"),
         ({"crops": 8}, "Extra inputs"),

@@ -1,0 +1,27 @@
+"""The registries hold together: a word is its config's own, and what a config names is there, of the right make."""
+
+from pkgutil import resolve_name
+
+import pytest
+from torch import nn
+
+from stages.config import KINDS
+from stages.nets.registry import NETWORKS
+from stages.stage import Stage
+
+
+@pytest.mark.parametrize(("word", "config"), [*NETWORKS.items(), *KINDS.items()])
+def test_a_word_is_what_its_config_is_called(word, config):
+    assert config.model_fields["kind"].default == word
+
+
+@pytest.mark.parametrize("config", NETWORKS.values())
+def test_a_network_s_class_is_where_its_config_says(config):
+    network = resolve_name(config.network)
+    assert issubclass(network, nn.Module)
+    assert {"blocks", "fold"} <= set(vars(network))
+
+
+@pytest.mark.parametrize("config", KINDS.values())
+def test_a_stage_s_class_is_where_its_config_says(config):
+    assert issubclass(resolve_name(config.stage), Stage)
