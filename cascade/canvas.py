@@ -8,17 +8,18 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-from .link import Link
+from stages.config import StageBase
 
 EDGE = 4  # px of the stage's low_res by which a picture is continued
 
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """size: (height, width) in px of what is painted; inner: of the picture in it, which begins `edge` px from the upper left."""
+    """size: (height, width) in px of what is painted; inner: of the picture in it, which begins `edge` px from the upper left.
+    Height and width are the last two axes of whatever is stored."""
 
     size: tuple[int, int]
     inner: tuple[int, int]
@@ -26,22 +27,23 @@ class Canvas:
     factor: int
 
     @classmethod
-    def of(cls, link: Link, size: tuple[int, int], *, continued: bool) -> Self:
+    def of(cls, config: StageBase, size: tuple[int, int], *, continued: bool) -> Self:
         """For a stage's picture of `size`; continued: on all sides, not only to suit the network."""
-        factor = link.stage.config.factor
-        multiple = math.lcm(link.sidecar.config.multiple, factor)
+        factor = config.factor
+        multiple = math.lcm(config.multiple, factor)
         edge = EDGE * factor * continued
         height, width = (-(-(side + 2 * edge) // multiple) * multiple for side in size)
         return cls(size=(height, width), inner=size, edge=edge, factor=factor)
 
     def continued(self, below: Tensor) -> Tensor:
-        """The stage below's picture (b, c, h, w), by its last pixels, so that this stage makes `size` of it."""
-        before, (height, width) = self.edge // self.factor, below.shape[-2:]
-        below_after = self.size[0] // self.factor - height - before
-        right_after = self.size[1] // self.factor - width - before
-        return F.pad(below, (before, right_after, before, below_after), mode="replicate")
+        """What the stage below stored, by its last pixels, so that this stage makes `size` of it."""
+        rows, cols = (
+            torch.arange(side // self.factor).sub(self.edge // self.factor).clamp(0, old - 1)
+            for side, old in zip(self.size, below.shape[-2:], strict=True)
+        )
+        return below[..., rows, :][..., cols]
 
-    def cut(self, x: Tensor) -> Tensor:
+    def cut(self, stored: Tensor) -> Tensor:
         """The picture in what was painted."""
         (height, width), edge = self.inner, self.edge
-        return x[..., edge : edge + height, edge : edge + width]
+        return stored[..., edge : edge + height, edge : edge + width].contiguous()

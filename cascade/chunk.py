@@ -67,9 +67,9 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
     rows = torch.tensor(index)
     for link, size in zip(plan.links, plan.sizes, strict=True):
         stage, config, space = link.stage, link.stage.config, link.stage.space
-        canvas = Canvas.of(link, size, continued=pictures is not None and size != config.size)
+        canvas = Canvas.of(link.sidecar.config, size, continued=pictures is not None and size != config.size)
         noise = noise_of(link.name, plan.request.seed, rows, link.device)
-        below = None if pictures is None else canvas.continued(space.load(pictures).to(link.device))
+        below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
         own = for_stage(conds, link.sidecar.config.cond).to(link.device)
         cond = yield from asked(link, stage.condition(own, below, link.settings, noise))
         rule = guidance(link.settings, cond, config.cond.names)
@@ -86,16 +86,26 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
             if not torch.isfinite(answer.x0_hat).all():
                 call = f"call {step} of {link.nfe}"
                 raise RunError(f"stage {link.name}: NaN or infinity in x0_hat at {call}; try --precision fp32")
-            emit(Preview(stage=link.name, index=index, step=step, nfe=link.nfe, x0_hat=canvas.cut(answer.x0_hat)))
+            emit(
+                Preview(
+                    stage=link.name,
+                    index=index,
+                    step=step,
+                    nfe=link.nfe,
+                    painted=answer.x0_hat,
+                    canvas=canvas,
+                    space=space,
+                )
+            )
             try:
                 query = sampler.send(answer)
             except StopIteration as done:
-                x0 = canvas.cut(done.value)
+                x0 = done.value
                 for shaper in plan.shapers:
                     x0 = shaper.finish(x0)
-                pictures = space.store(x0)
+                pictures = canvas.cut(space.store(x0))
                 break
-        emit(StageFinished(stage=link.name, index=index, images=pictures, last=link is plan.links[-1]))
+        emit(StageFinished(stage=link.name, index=index, images=space.show(pictures), last=link is plan.links[-1]))
 
 
 def asked(link: Link, steps: Generator[list[Ask], list[Answer], Cond]) -> Generator[Asks, list[Answer], Cond]:

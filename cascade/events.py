@@ -10,7 +10,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from data.batch import to_uint8
+from stages.spaces.space import Space
+
+from .canvas import Canvas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,25 +26,32 @@ class StageStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """x0_hat (b, c, h, w) after `step` of `nfe` network calls: the picture as it stands, never the noisy x.
+    """The pictures as they stand after `step` of `nfe` network calls, never the noisy x.
 
-    Every call gives one; it costs nothing until `images` is asked for.
+    Every call gives one; it costs nothing until `images` is asked for. painted: x0_hat of all that the canvas has.
     """
 
     stage: str
     index: tuple[int, ...]
     step: int
     nfe: int
-    x0_hat: Tensor
+    painted: Tensor
+    canvas: Canvas
+    space: Space
+
+    @property
+    def x0_hat(self) -> Tensor:
+        """(b, c, *size) of the pictures themselves."""
+        return self.canvas.cut(self.painted)
 
     @property
     def images(self) -> Tensor:
-        return to_uint8(self.x0_hat).cpu()
+        return self.space.show(self.canvas.cut(self.space.store(self.painted)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageFinished:
-    """The stage's pictures; those of the last stage are the result."""
+    """The stage's pictures, as its space shows them; those of the last stage are the result."""
 
     stage: str
     index: tuple[int, ...]

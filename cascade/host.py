@@ -1,5 +1,6 @@
 """Who answers asks: a network on a device here, or in another process."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,8 +28,7 @@ class Host:
     @property
     def area(self) -> int:
         """Of its own x0: the product of its sides."""
-        height, width = self.stage.config.size
-        return height * width
+        return math.prod(self.stage.config.size)
 
     def answer(self, asks: list[Ask], *, batch: int, buckets: bool = False) -> list[Answer]:
         """The answer to each ask, all of one make. They are there when it comes back: its time and its failures are the call's."""

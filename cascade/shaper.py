@@ -8,7 +8,8 @@ from stages.diffusion.samplers import Answer, Query
 
 
 class Shaper(Protocol):
-    """each: rewrites an answer before it is shown and sampled on; finish: the stage's x0 before it is stored."""
+    """each: rewrites an answer before it is shown and sampled on; finish: the stage's x0, all that its canvas has,
+    before it is stored."""
 
     def each(self, query: Query, answer: Answer) -> Answer: ...
     def finish(self, x0: Tensor) -> Tensor: ...

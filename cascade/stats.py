@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class StageStats:
-    """Of one stage since the start. batch: most rows of a call at the stage's own size. fits: fewer, by (height, width), where
+    """Of one stage since the start. batch: most rows of a call at the stage's own size. fits: fewer, by size, where
     memory did not suffice. busy_s: in the network. clock: its share of time, as reckoned."""
 
     batch: int
@@ -23,7 +23,7 @@ class StageStats:
     clock: float = 0.0
 
     def most(self, host: Host, size: tuple[int, ...]) -> int:
-        """Rows of a call for pictures of (height, width): time and memory go with the area."""
+        """Rows of a call for x0 of a size: time and memory go with the product of its sides."""
         rows = max(1, min(self.batch, self.batch * host.area // math.prod(size)))
         return min(rows, self.fits.get(size, rows))
 
@@ -35,7 +35,7 @@ class StageStats:
         else:
             self.fits[size] = rows
         text = "stage %s: out of memory at %dx%d px, now %d rows a call"
-        log.warning(text, host.name, *size[::-1], self.most(host, size))
+        log.warning(text, host.name, size[-1], size[-2], self.most(host, size))
 
     def count(self, rows: int, seconds: float) -> None:
         self.calls += 1

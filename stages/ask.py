@@ -22,7 +22,7 @@ class Ask:
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Of its x0 along the axes of the space: (height, width)."""
+        """Of its x0 along the axes of the space."""
         return tuple(self.query.x.shape[2:])
 
     @property

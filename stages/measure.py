@@ -19,19 +19,19 @@ def main(
     """Print the lines that belong into a stage's YAML."""
     import torch
 
-    from data.batch import to_float
-    from data.resize import downsample, upsample
     from data.shards import read_split
+
+    from .spaces.pixels import PIXELS
 
     if low_res and (low_res >= resolution or resolution % low_res):
         raise ValueError(f"--low-res {low_res} must divide --resolution {resolution} and be smaller")
     squares, errors, seen = [], [], 0
     for batch in read_split(data, "train", batch=50, resolution=resolution, limit=images):
-        x0 = downsample(to_float(batch.image), (resolution, resolution))
-        squares.append(x0.square().mean(dim=(1, 2, 3)))
+        x0 = PIXELS.read(batch.image, (resolution, resolution))
+        squares.append(x0.square().flatten(1).mean(1))
         if low_res:
-            back = upsample(downsample(x0, (low_res, low_res)), (resolution, resolution))
-            errors.append((x0 - back).square().mean(dim=(1, 2, 3)))
+            back = PIXELS.up(PIXELS.down(x0, (low_res, low_res)), (resolution, resolution))
+            errors.append((x0 - back).square().flatten(1).mean(1))
         seen += len(batch)
     print(
         f"noise: {{sigma_data: {torch.cat(squares).mean().sqrt():.3f}}}  # root-mean-square of {seen:,} pictures in [-1, 1]"

@@ -89,13 +89,10 @@ class Stage(nn.Module):
     def prepared(self, batch: Batch, draws: Draws, below: Tensor | None) -> tuple[Tensor, Cond]:
         """x0 and what the stage is given of it, as training draws them."""
         u = draws.uniforms
-        x0 = self.mirrored(self.space.read(batch.image, self.config.size), u)
+        x0 = self.space.read(batch.image, self.config.size, self.flipped(batch, u))
         keep = (u["drop"] >= self.config.cond.drop).to(x0.device)
         return x0, batch.cond.dropped(self.config.cond.names, keep)
 
-    def mirrored(self, x: Tensor, u: dict[str, Tensor]) -> Tensor:
-        """Half of the images mirrored, where the config asks for it."""
-        if not self.config.train.flip:
-            return x
-        is_flipped = (u["flip"] < 0.5).to(x.device)
-        return torch.where(is_flipped.reshape(-1, *[1] * (x.ndim - 1)), self.space.mirrored(x), x)
+    def flipped(self, batch: Batch, u: dict[str, Tensor]) -> Tensor | None:
+        """Which images (b,) are mirrored: half of them, where the config asks for it; None: none is."""
+        return (u["flip"] < 0.5).to(batch.image.device) if self.config.train.flip else None

@@ -29,7 +29,7 @@ class SuperResStage(Stage):
         x0, cond = super().prepared(batch, draws, below)
         u = draws.uniforms
         own = self.space.down(x0, self.config.takes)
-        low_res = self.enlarge(own if below is None else self.mirrored(below, u))
+        low_res = self.enlarge(own if below is None else self.space.mirrored(below, self.flipped(batch, u)))
         x0, low_res = self._aligned_crops(x0, low_res, u)
         aug_sigma = (self.config.aug.max_sigma * u["aug_sigma"].square()).to(x0)
         low_res = augment(low_res, aug_sigma, draws.noise("aug", x0.shape))
@@ -47,7 +47,8 @@ class SuperResStage(Stage):
 
     def enlarge(self, low_res: Tensor) -> Tensor:
         """The condition before augmentation: low_res (b, c, *size) upsampled by the stage's factor."""
-        return self.space.up(low_res, tuple(side * self.config.factor for side in low_res.shape[2:]))
+        *others, height, width = low_res.shape[2:]
+        return self.space.up(low_res, (*others, height * self.config.factor, width * self.config.factor))
 
     def _aligned_crops(self, x0: Tensor, low_res: Tensor, u: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The same window of both, its corner on the low-res grid. Cut after resizing, so that window edges see what the whole

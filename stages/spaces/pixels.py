@@ -14,13 +14,13 @@ class Pixels:
 
     bounds = (-1.0, 1.0)
 
-    def read(self, stored: Tensor, size: Size) -> Tensor:
-        """uint8 (b, c, H, W) of a shard to x0 (b, c, *size) by THE downsample."""
-        return downsample(to_float(stored), (size[0], size[1]))
+    def read(self, stored: Tensor, size: Size, flipped: Tensor | None = None) -> Tensor:
+        """uint8 (b, c, H, W) of a shard to x0 (b, c, *size)."""
+        return self.mirrored(downsample(to_float(stored), (size[0], size[1])), flipped)
 
-    def mirrored(self, x: Tensor) -> Tensor:
+    def mirrored(self, x: Tensor, flipped: Tensor | None) -> Tensor:
         """Left and right exchanged."""
-        return x.flip(-1)
+        return x if flipped is None else torch.where(flipped.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
     def load(self, stored: Tensor) -> Tensor:
         return to_float(stored)
@@ -37,13 +37,13 @@ class Pixels:
 
     def windows(self, tensors: tuple[Tensor, ...], size: int, corners: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The same window of `size` px a side of each tensor, image by image; corners: rows and columns (b,) of the upper left."""
-        spans = [(slice(None), slice(r, r + size), slice(c, c + size)) for r, c in zip(*corners, strict=True)]
+        spans = [(..., slice(r, r + size), slice(c, c + size)) for r, c in zip(*corners, strict=True)]
         return tuple(
             torch.stack([image[span] for image, span in zip(tensor, spans, strict=True)]) for tensor in tensors
         )
 
-    def show(self, x: Tensor) -> Tensor:
-        return self.store(x)
+    def show(self, stored: Tensor) -> Tensor:
+        return stored
 
 
 PIXELS = Pixels()

@@ -40,7 +40,7 @@ def paint(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
     given = conditioned(stage, batch.cond, below, settings, noise)
     sample = sample_alone(stage, settings, given, noise("start", truth.shape))
     before = () if below is None else (space.up(below, stage.config.size),)
-    return tuple(space.show(each) for each in (*before, sample, truth))
+    return tuple(space.show(space.store(each)) for each in (*before, sample, truth))
 
 
 def save_picture(picture: Tensor, path: Path) -> None:
