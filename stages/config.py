@@ -16,7 +16,11 @@ from .diffusion.grids import GRIDS
 from .diffusion.samplers import SAMPLERS
 from .nets.config import NetworkConfig
 from .nets.registry import NETWORKS
+from .objectives.config import ObjectiveConfig
+from .objectives.denoising_config import DenoisingConfig
+from .objectives.registry import OBJECTIVES
 from .strict import Fraction, Level, NonNegative, PositiveFloat, Strict, one_of
+from .texts import LATER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +32,10 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     NetConfig: TypeAlias = NetworkConfig
+    TowardsConfig: TypeAlias = ObjectiveConfig
 else:
     NetConfig = one_of(NETWORKS, default="unet")
+    TowardsConfig = one_of(OBJECTIVES, default="denoising")
 
 
 class TextConfig(Strict):
@@ -130,6 +136,7 @@ class TrainConfig(Strict):
     streams: PositiveInt = Field(default_factory=lambda values: default_streams(values.get("batch", 8)))
     workers: Annotated[int, Field(ge=0)] = 1
     seed: int = 0
+    objective: Annotated[TowardsConfig, LATER] = DenoisingConfig()
     optimizer: str = "adamw"
     lr: PositiveFloat = 3e-2
     warmup: Annotated[int, Field(ge=0)] = 5_000
@@ -336,4 +343,4 @@ if TYPE_CHECKING:
 else:
     StageConfig = one_of(KINDS)
 
-TAGS.update((*NETWORKS, *KINDS))
+TAGS.update((*NETWORKS, *OBJECTIVES, *KINDS))

@@ -1,7 +1,7 @@
 """A denoiser with a training loss: a network, in a space, under a parametrisation, given conditions; towards an objective."""
 
 from collections.abc import Callable, Generator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,14 +69,15 @@ class Stage(nn.Module):
         F = self.net(inputs.x, inputs.noise, told)
         return self.parametrisation.estimate(F, x, sigma, low_res, aug_sigma)
 
-    def forward(self, batch: Batch, seed: int, below: Tensor | None = None, objective: Objective = DENOISING) -> Losses:
+    def forward(
+        self, batch: Batch, seed: int, below: Tensor | None = None, objective: Objective[Any] = DENOISING
+    ) -> Losses:
         """The loss of a batch under an objective. below: in validation, another stage's version of what the stage takes."""
         draws = Draws(batch, seed)
         x0, cond = self.prepared(batch, draws, below)
-        sigma, _ = objective.levels(self, draws.uniforms["sigma"])
-        sigma = sigma.to(x0)
-        per_image = objective.loss(self, x0, cond, sigma, draws)
-        return Losses(loss=per_image.mean(), per_image=per_image.detach(), sigma=torch.clone(sigma))
+        levels = objective.levels(self, draws.uniforms["sigma"]).to(x0)
+        per_image = objective.loss(self, x0, cond, levels, draws)
+        return Losses(loss=per_image.mean(), per_image=per_image.detach(), sigma=torch.clone(levels.sigma))
 
     def condition(
         self, cond: Cond, below: Tensor | None, settings: SampleConfig, noise: Noise

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 import stages.config
 from stages.nets.registry import NETWORKS
+from stages.objectives.registry import OBJECTIVES
 from tests.surface import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -215,7 +216,10 @@ def fields_of(module) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     ("kind", "fields"),
-    [*fields_of(stages.config).items(), *((kind.__name__, set(kind.model_fields)) for kind in NETWORKS.values())],
+    [
+        *fields_of(stages.config).items(),
+        *((kind.__name__, set(kind.model_fields)) for kind in (*NETWORKS.values(), *OBJECTIVES.values())),
+    ],
 )
 def test_every_field_of_a_stage_is_documented(kind, fields):
     table = re.findall(r"^\|(.*)\|$", read("stages/README.md"), re.MULTILINE)

@@ -8,22 +8,26 @@ from ..diffusion.corrupt import add_noise
 from ..diffusion.denoiser import weighted_error
 from ..diffusion.noise import lognormal_sigma
 from ..draws import Draws
-from .objective import Denoises
+from .denoising_config import DenoisingConfig
+from .objective import Denoises, Levels, Objective
 
 
-class Denoising:
-    """What every stage is trained with so far; see `Objective`."""
+class Denoising(Objective[Levels]):
+    """What every stage is trained with unless its config says otherwise."""
 
-    def levels(self, stage: Denoises, u: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Levels (b,) from uniform u (b,): log(sigma) is normal. None: no level is drawn more often than the loss counts it."""
+    def __init__(self, config: DenoisingConfig):
+        self.config = config
+
+    def levels(self, stage: Denoises, u: Tensor) -> Levels:
+        """log(sigma) is normal."""
         noise = stage.config.noise
-        return lognormal_sigma(u, mean=noise.mean, std=noise.std), None
+        return Levels(sigma=lognormal_sigma(u, mean=noise.mean, std=noise.std))
 
-    def loss(self, stage: Denoises, x0: Tensor, cond: Cond, sigma: Tensor, draws: Draws) -> Tensor:
+    def loss(self, stage: Denoises, x0: Tensor, cond: Cond, levels: Levels, draws: Draws) -> Tensor:
         """(b,) weighted squared error of each image, a mean over its numbers."""
-        x = add_noise(x0, sigma, draws.noise("eps", x0.shape))
-        x0_hat = stage.denoise(x, sigma, cond).x0_hat
-        return weighted_error(x0_hat, x0, stage.parametrisation.weight(sigma, cond.value("aug")))
+        x = add_noise(x0, levels.sigma, draws.noise("eps", x0.shape))
+        x0_hat = stage.denoise(x, levels.sigma, cond).x0_hat
+        return weighted_error(x0_hat, x0, stage.parametrisation.weight(levels.sigma, cond.value("aug")))
 
 
-DENOISING = Denoising()
+DENOISING = Denoising(DenoisingConfig())

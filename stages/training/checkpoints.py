@@ -35,10 +35,14 @@ class Checkpoints:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    def folders(self) -> list[Path]:
+        """All checkpoints, whole or not, the oldest first; without any, a run begins."""
+        return sorted(path for path in self.checkpoints.glob("nimg-*") if NAME.fullmatch(path.name))
+
     def latest(self) -> Path | None:
         """The newest whole checkpoint."""
-        folders = sorted((p for p in self.checkpoints.glob("nimg-*") if NAME.fullmatch(p.name)), reverse=True)
-        for folder in folders:
+        folders = self.folders()
+        for folder in reversed(folders):
             problem = check_manifest(folder)
             if problem is None:
                 return folder
@@ -52,7 +56,7 @@ class Checkpoints:
         be there and whole. Raises ValueError."""
         if resume == "auto":
             return self.latest()
-        there = sorted(p.name for p in self.checkpoints.glob("nimg-*") if NAME.fullmatch(p.name))
+        there = [folder.name for folder in self.folders()]
         names = {"latest": there[-1:], "best": [p.name for p in [self.best()] if p]}.get(resume, [resume])
         if not names or names[0] not in there:
             raise ValueError(
@@ -68,8 +72,8 @@ class Checkpoints:
         """The whole checkpoint with the lowest validation loss."""
         scored = [
             (manifest["val_loss"], folder)
-            for folder in self.checkpoints.glob("nimg-*")
-            if NAME.fullmatch(folder.name) and (manifest := read_manifest(folder)).get("val_loss") is not None
+            for folder in self.folders()
+            if (manifest := read_manifest(folder)).get("val_loss") is not None
         ]
         return min(scored)[1] if scored else None
 

@@ -1,4 +1,5 @@
-"""What can be wrong before the first update: data that do not fit the network, batches that do not divide."""
+"""What can be wrong before the first update: data that do not fit the network, batches that do not divide, what an objective
+needs."""
 
 import math
 from pathlib import Path
@@ -25,6 +26,7 @@ def checked_reader(
     if held:
         check_held_out(config, reader.index, facts(held))
     check_optimizer(config.train, elementwise=elementwise)
+    config.train.objective.build().check(config)
     return reader, micro
 
 

@@ -47,6 +47,7 @@ class DeepSpeedEngine:
         self.stage, self.config, self.device, self.zero = stage, config, device, settings.zero
         init_distributed(deepspeed, device, settings.timeout_s)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.objective = config.objective.build()
         self.optimizer = make_optimizer(stage, config)
         self.scaler = LossScale(config.precision)
         wanted = settings.derived(config, micro_batch)
@@ -71,7 +72,7 @@ class DeepSpeedEngine:
             self.engine.optimizer.loss_scaler.cur_scale = self.scaler.scale  # ZeRO scales, unscales and clips by itself
         losses = []
         for batch in micro_batches:
-            losses.append(self.engine(batch.to(self.device), self.config.seed))
+            losses.append(self.engine(batch.to(self.device), self.config.seed, objective=self.objective))
             self.engine.backward(losses[-1].loss * (1.0 if self.zero else self.scaler.scale))
             if batch is not micro_batches[-1]:
                 self.engine.step()  # counts micro-batches, moves nothing

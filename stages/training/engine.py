@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from data.batch import Batch
 
 from ..config import TrainConfig
+from ..objectives.objective import Objective
 from ..randomness import generator
 from ..stage import Losses, Stage
 
@@ -40,7 +41,7 @@ class Update:
 
 
 class Engine(Protocol):
-    """One way to carry out updates. rank, world: this process among all; stage: the module whose weights move.
+    """One way to carry out updates. rank, world: this process among all; stage: the module whose weights move towards objective.
 
     state, load, any, total, barrier and the context `whole` are collective: every rank calls them, in the same order.
     """
@@ -49,6 +50,7 @@ class Engine(Protocol):
     world: int
     device: torch.device
     stage: Stage
+    objective: Objective[Any]
 
     def update(self, micro_batches: list[Batch], lr: float) -> Update: ...
     def state(self) -> State: ...  # on rank 0; the others get an empty one
@@ -91,6 +93,7 @@ class LocalEngine:
 
     def __init__(self, stage: Stage, config: TrainConfig, device: torch.device):
         self.stage, self.config, self.device = stage.to(device), config, device
+        self.objective = config.objective.build()
         self.optimizer = make_optimizer(stage, config)
         self.scaler = LossScale(config.precision)
 
@@ -99,7 +102,7 @@ class LocalEngine:
         seed_dropout(self.config.seed, micro_batches[0])
         losses = []
         for batch in micro_batches:
-            losses.append(self.stage(batch.to(self.device), self.config.seed))
+            losses.append(self.stage(batch.to(self.device), self.config.seed, objective=self.objective))
             (losses[-1].loss * (self.scaler.scale / len(micro_batches))).backward()
         norm = unscale_and_clip(self.stage, self.scaler.scale, self.config.clip)
         loss, grad_norm = torch.stack([mean_loss(losses), norm]).tolist()

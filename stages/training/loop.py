@@ -92,10 +92,12 @@ class Run:
         self.config, self.name, self.reader, self.place, self.run, self.micro = config, name, reader, place, run, micro
         self.options, self.settings, self.leads = options, config.train, place.rank == 0
         torch.manual_seed(generator(self.settings.seed, "weights").initial_seed())
-        stage = build_stage(config)
+        stage = build_stage(config).to(place.device)
+        if not run.folders():
+            self.settings.objective.build().begin(stage)
         stage.set_precision(self.settings.precision)
         stage.net.checkpointed = self.settings.checkpoint_activations
-        self.ema = Ema(stage.to(place.device), self.settings.ema)
+        self.ema = Ema(stage, self.settings.ema)
         self.engine = make_engine(stage, config, place, micro)
         if compiles(place, self.settings.compile):
             stage.net.compile(dynamic=False)
@@ -326,7 +328,9 @@ class Run:
         save_picture(picture, self.run.samples / f"nimg-{self.nimg:010d}.png")
         watch.grid(picture, self.nimg)
         some = pictures[: self.portions.most].to(self.place.device)
-        return weight_norms(stage) | activation_norms(stage, some) if self.options.norms else {}
+        if not self.options.norms:
+            return {}
+        return weight_norms(stage) | activation_norms(stage, some, objective=self.engine.objective)
 
 
 def split(batch: Batch, size: int) -> list[Batch]:

@@ -1,11 +1,15 @@
 """Magnitudes on demand: root-mean-square of each weight and of each block's output; the network is built to keep them near 1."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
 
 from ..nets.blocks import Attention
+from ..objectives.denoising import DENOISING
+from ..objectives.objective import Objective
 from ..stage import Stage
 
 
@@ -15,8 +19,10 @@ def weight_norms(stage: Stage) -> dict[str, float]:
 
 
 @torch.no_grad()
-def activation_norms(stage: Stage, batch: Batch, seed: int = 0) -> dict[str, float]:
-    """`activation_rms/NAME` of what network, blocks and attention give, in one forward pass at the noise levels of training."""
+def activation_norms(
+    stage: Stage, batch: Batch, seed: int = 0, objective: Objective[Any] = DENOISING
+) -> dict[str, float]:
+    """`activation_rms/NAME` of what network, blocks and attention give, in one forward pass at the levels of the objective."""
     found: dict[str, float] = {}
 
     def watch(name: str):
@@ -32,7 +38,7 @@ def activation_norms(stage: Stage, batch: Batch, seed: int = 0) -> dict[str, flo
         if module in watched or isinstance(module, Attention)
     ]
     try:
-        stage(batch, seed)
+        stage(batch, seed, objective=objective)
     finally:
         for handle in handles:
             handle.remove()

@@ -8,6 +8,7 @@ stage's own mistakes in it, so that the truth is still known.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from ..bundle import load_bundle, read_sidecar
 from ..config import StageConfig
 from ..diffusion.samplers import SAMPLERS, drive
 from ..memory import Portions, device_of
+from ..objectives.denoising import DENOISING
+from ..objectives.objective import Objective
 from ..sampling import conditioned, guided, noise_of
 from ..stage import Stage
 
@@ -29,10 +32,12 @@ TRUNCATED = 1.0  # noise level from which the stage below paints a held-out pict
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out batches, kept in memory, and for each of them the low_res that the stage below makes, if there is one."""
+    """Held-out batches, kept in memory, for each of them the low_res that the stage below makes, if there is one, and which
+    objective's loss is told."""
 
     batches: list[Batch]
     low_res: list[Tensor] | None
+    objective: Objective[Any] = DENOISING
     portions: Portions = field(default_factory=lambda: Portions("validation"))
 
     @torch.no_grad()
@@ -50,7 +55,7 @@ class Validation:
 
             def loss(own: slice, batch: Batch = batch, given: Tensor | None = given) -> Tensor:
                 below = None if given is None else given[own].to(device)
-                return stage(batch[own].to(device), SEED, below).per_image.cpu()
+                return stage(batch[own].to(device), SEED, below, self.objective).per_image.cpu()
 
             done = self.portions.each(len(batch), loss)
             if done is None:
@@ -79,9 +84,10 @@ def make_validation(config: StageConfig, data: Source, device: torch.device, low
     if not config.train.val_images or not facts(data).num_images.get("val"):
         return None
     batches = list(held_out(config, data, config.train.val_images))
-    if lower is None or config.takes is None:
-        return Validation(batches, None)
-    return Validation(batches, painted_again(load_bundle(lower, device), batches))
+    low_res = None
+    if lower is not None and config.takes is not None:
+        low_res = painted_again(load_bundle(lower, device), batches)
+    return Validation(batches, low_res, config.train.objective.build().judge)
 
 
 def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") -> Iterator[Batch]:

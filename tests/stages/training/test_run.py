@@ -161,8 +161,8 @@ class TestNaN:
         out = tmp_path / "run"
         forward = BaseStage.forward
 
-        def poisoned(stage, batch, seed):
-            losses = forward(stage, batch, seed)
+        def poisoned(stage, batch, seed, **more):
+            losses = forward(stage, batch, seed, **more)
             return losses._replace(loss=losses.loss * torch.nan) if batch.index[0] == 32 else losses
 
         with monkeypatch.context() as patch:
@@ -211,8 +211,8 @@ class TestSettings:
         """Two updates and a skipped one: the averages of two."""
         forward = BaseStage.forward
 
-        def poisoned(stage, batch, seed):
-            losses = forward(stage, batch, seed)
+        def poisoned(stage, batch, seed, **more):
+            losses = forward(stage, batch, seed, **more)
             return losses._replace(loss=losses.loss * torch.nan) if batch.index[0] == 16 else losses
 
         monkeypatch.setattr(BaseStage, "forward", poisoned)

@@ -25,7 +25,7 @@ from tests.stages.tiny import shapes_batch, wake
 pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
 PACKAGES, KEPT = (
     ("stages", "cascade"),
-    ("stages.nets", "stages.strict"),
+    ("stages.nets", "stages.strict", "stages.texts"),
 )  # imported anew; but for what knows no registry
 
 
