@@ -1,7 +1,7 @@
 """A denoiser with a training loss: a network, in a space, under a parametrisation, given conditions; towards an objective."""
 
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from .config import SampleConfig, StageConfig
 from .diffusion.parametrisation import Parametrisation
 from .diffusion.samplers import Answer
 from .draws import Draws
+from .losses import Losses
 from .nets.network import Network
 from .objectives.denoising import DENOISING
 from .objectives.objective import Objective
@@ -22,17 +23,6 @@ Noise = Callable[[str, torch.Size], Tensor]
 """Standard normal (b, ...) for a purpose; row k is a function of (seed, index[k], stage, purpose) alone."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Losses(NamedTuple):
-    """What a stage's forward returns. loss (): the mean to go down. per_image, sigma (b,): detached, for the log.
-
-    A tuple, for DeepSpeed looks for its tensors to know when the backward pass begins.
-    """
-
-    loss: Tensor
-    per_image: Tensor
-    sigma: Tensor
 
 
 class Stage(nn.Module):

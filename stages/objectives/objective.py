@@ -1,6 +1,7 @@
 """The seam of an objective: at which levels a stage is trained, and the loss of each image."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -12,6 +13,7 @@ from ..config import StageConfig
 from ..diffusion.parametrisation import Parametrisation
 from ..diffusion.samplers import Answer
 from ..draws import Draws
+from ..losses import Losses
 
 
 class Denoises(Protocol):
@@ -61,6 +63,17 @@ class Objective(ABC, Generic[L]):
 
     def check(self, config: StageConfig) -> None:
         """Raises ValueError, one line, for a stage that cannot be trained so. Called on every rank before anything is built."""
+
+    def learn(self, losses: Sequence[Losses], total: Callable[[Tensor], Tensor]) -> None:
+        """Takes in this rank's losses of an update that was applied, before the next one draws its levels. total: a tensor summed
+        over all ranks, which must learn the same. Called on every rank."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What it has learned, by name: part of a checkpoint."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Goes on from what `state` gave."""
 
     def begin(self, stage: nn.Module) -> None:
         """Changes the weights of a new run, random so far, where it starts from others. Not called where a run is resumed."""

@@ -15,7 +15,8 @@ from torch import Tensor
 from data.batch import Batch
 
 from ..config import TrainConfig
-from ..stage import Losses, Stage
+from ..losses import Losses
+from ..stage import Stage
 from .deepspeed_settings import DeepSpeedSettings
 from .engine import (
     OPTIMIZER,
@@ -24,6 +25,8 @@ from .engine import (
     State,
     Update,
     by_parameter,
+    learned,
+    load_learned,
     load_optimizer,
     load_weights,
     make_optimizer,
@@ -100,7 +103,7 @@ class DeepSpeedEngine:
             whole = weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) if self.rank == 0 else {}
         else:
             whole = self._gathered()
-        return whole | self.scaler.state() if self.rank == 0 else {}
+        return whole | self.scaler.state() | learned(self.objective) if self.rank == 0 else {}
 
     def _gathered(self) -> State:
         """Every parameter and what the optimizer remembers of it, brought together from the ranks one by one."""
@@ -147,6 +150,7 @@ class DeepSpeedEngine:
         else:
             self._scatter(state)
         self.scaler.load(state)
+        load_learned(self.objective, state)
 
     def _scatter(self, state: State) -> None:
         """The reverse of `_gathered`: each rank takes its pieces."""

@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from data.batch import Batch
 
 from ..config import TrainConfig
+from ..losses import Losses
 from ..objectives.objective import Objective
 from ..randomness import generator
-from ..stage import Losses, Stage
+from ..stage import Stage
 
 State = dict[str, Tensor]
 """The whole state of a training by name, unpartitioned, on the CPU: `weights/NAME`, `optimizer/NAME/KEY` (a 0-dimensional int64
-stands for a Python int), and under fp16 `loss_scale`. Writing it down is all that a checkpoint has to do."""
+stands for a Python int), under fp16 `loss_scale`, and `objective/NAME` of what an objective learns. Writing it down is all that a
+checkpoint has to do."""
 
-WEIGHTS, OPTIMIZER, LOSS_SCALE = "weights/", "optimizer/", "loss_scale"
+WEIGHTS, OPTIMIZER, LOSS_SCALE, OBJECTIVE = "weights/", "optimizer/", "loss_scale", "objective/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +116,14 @@ class LocalEngine:
         return Update(loss=loss, grad_norm=grad_norm, losses=tuple(losses), applied=applied)
 
     def state(self) -> State:
-        return weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) | self.scaler.state()
+        own = self.scaler.state() | learned(self.objective)
+        return weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) | own
 
     def load(self, state: State) -> None:
         load_weights(self.stage, state)
         load_optimizer(self.optimizer, self.stage, state)
         self.scaler.load(state)
+        load_learned(self.objective, state)
 
     def whole(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -202,6 +206,18 @@ def load_weights(stage: Stage, state: State) -> None:
 def weights_in(state: State) -> dict[str, Tensor]:
     """The weights of a state by their own names."""
     return {name.removeprefix(WEIGHTS): tensor for name, tensor in state.items() if name.startswith(WEIGHTS)}
+
+
+def learned(objective: Objective[Any]) -> State:
+    """What an objective has learned."""
+    return {OBJECTIVE + name: to_cpu(tensor) for name, tensor in objective.state().items()}
+
+
+def load_learned(objective: Objective[Any], state: State) -> None:
+    """The reverse of `learned`, where there is something: a run may have turned to this objective."""
+    own = {name.removeprefix(OBJECTIVE): each for name, each in state.items() if name.startswith(OBJECTIVE)}
+    if own:
+        objective.load(own)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, stage: Stage) -> State:

@@ -27,7 +27,7 @@ from ..randomness import generator
 from .checkpoints import load_state, nimg_of
 from .checks import checked_reader
 from .ema import Ema
-from .engine import LOSS_SCALE, State, weights_in
+from .engine import LOSS_SCALE, OBJECTIVE, State, weights_in
 from .grid import sample_grid, save_picture
 from .guard import Guard, SigmaQuartiles, lost_a_rank
 from .norms import activation_norms, weight_norms
@@ -201,7 +201,9 @@ class Run:
             name for name, tensor in found.items() if not torch.equal(tensor, state.get(name, tensor.new_empty(0)))
         ]
         wrong += sorted(state.keys() - found.keys()) if self.leads else []
-        if self.engine.any(any(name != LOSS_SCALE for name in wrong))[0]:  # a run that turns to fp16, or from it
+        turned = {name for name in found.keys() ^ state.keys() if name.startswith(OBJECTIVE)} | {LOSS_SCALE}
+        wrong = [name for name in wrong if name not in turned]  # to another objective; to fp16, or from it
+        if self.engine.any(bool(wrong))[0]:
             raise RunError(f"stage {self.name}: {checkpoint} did not load as it was saved ({', '.join(wrong[:3])})")
 
     def _say(self, note: str) -> None:
@@ -228,6 +230,7 @@ class Run:
             if update.applied:
                 with self.engine.whole():
                     self.ema.update(self.engine.stage, nimg=self.nimg, batch=settings.batch)
+                self.engine.objective.learn(update.losses, self.engine.total)
             self.quartiles.add(update)
             passed, last = crossed(before, self.nimg), self.nimg >= settings.images
             told: dict[str, float] = {}
