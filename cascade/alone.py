@@ -1,7 +1,7 @@
-"""One request with nobody beside it: the calls and events of an engine that has it alone, in the thread of the caller."""
+"""Work with nobody beside it: the calls and events of an engine that has it alone, in the thread of the caller."""
 
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -11,24 +11,23 @@ from stages.ask import Ask
 from stages.diffusion.samplers import Answer
 from stages.memory import is_memory_error
 
-from .chunk import Painting
 from .events import Event
 from .failures import network_failure, sampler_failure
 from .host import Asks, Host
-from .stats import StageStats
-from .work import Chunk
+from .stats import HostStats
+from .work import Chunk, Work
 
 log = logging.getLogger(__name__)
 
 
-def events_of(work: Painting) -> Iterator[Event]:
-    """Nothing is computed before the next event is asked for; who stops asking stops the work.
+def events_of(work: Work, batch: int) -> Iterator[Event]:
+    """Nothing is computed before the next event is asked for; who stops asking stops the work. batch: images that are computed
+    together; calls have up to twice as many rows, for guidance.
 
     A call that memory does not suffice for is made again with half the rows. Raises RunError where that does not help, where a
     network gives no numbers, and for a defect, whose traceback is logged.
     """
-    plan = work.plan
-    stats = {link.name: StageStats(batch=2 * plan.request.batch) for link in plan.links}
+    stats: Mapping[str, HostStats] = defaultdict(lambda: HostStats(batch=2 * batch))
     for number in range(work.num_chunks):
         events: deque[Event] = deque()
         steps = work.steps(work.chunk(number), events.append)
@@ -60,7 +59,7 @@ def advance(steps: Chunk, answers: list[Answer] | None, stage: str) -> Asks | No
         raise RunError(f"stage {stage}: {sampler_failure(error)}") from error
 
 
-def answered(asked: Asks, stats: Mapping[str, StageStats]) -> list[Answer]:
+def answered(asked: Asks, stats: Mapping[str, HostStats]) -> list[Answer]:
     """The answers to what a chunk asks, those of one host in calls that they share."""
     answers: dict[int, Answer] = {}
     for name in dict.fromkeys(host.name for host, _ in asked):
@@ -71,7 +70,7 @@ def answered(asked: Asks, stats: Mapping[str, StageStats]) -> list[Answer]:
 
 
 @torch.inference_mode()
-def called(host: Host, asks: list[Ask], stats: StageStats) -> list[Answer]:
+def called(host: Host, asks: list[Ask], stats: HostStats) -> list[Answer]:
     """The answers of one host, in as many rows a call as memory holds."""
     size = asks[0].size
     while True:

@@ -10,7 +10,7 @@ import torch
 
 from data.batch import Cond
 from data.errors import RunError
-from stages.ask import Ask
+from stages.ask import NamedAsks
 from stages.diffusion.samplers import Answer
 from stages.guidance import guidance
 from stages.sampling import noise_of, start
@@ -18,7 +18,7 @@ from stages.sampling import noise_of, start
 from .canvas import Canvas
 from .conditions import for_stage
 from .events import Event, Finished, Preview, StageFinished, StageStarted
-from .host import Asks
+from .host import Asks, addressed
 from .link import Link
 from .plan import Plan
 from .tiles import answered
@@ -72,7 +72,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
         own = for_stage(conds, link.sidecar.config.cond).to(link.device)
         cond = yield from asked(link, stage.condition(own, below, link.settings, noise))
-        rule = guidance(link.settings, cond, config.cond.names)
+        rule = guidance(link.settings, cond, config.cond.names, link.hosts)
         sampler = start(
             link.settings, noise("start", torch.Size((len(rows), config.channels, *canvas.size))), cond, noise
         )
@@ -108,11 +108,11 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         emit(StageFinished(stage=link.name, index=index, images=space.show(pictures), last=link is plan.links[-1]))
 
 
-def asked(link: Link, steps: Generator[list[Ask], list[Answer], Cond]) -> Generator[Asks, list[Answer], Cond]:
-    """The asks of a stage's condition, which its own host answers."""
+def asked(link: Link, steps: Generator[NamedAsks, list[Answer], Cond]) -> Generator[Asks, list[Answer], Cond]:
+    """The asks of a stage's condition, which its hosts answer."""
     try:
         asks = next(steps)
         while True:
-            asks = steps.send((yield [(link.host, ask) for ask in asks]))
+            asks = steps.send((yield addressed(asks, link.hosts)))
     except StopIteration as done:
         return done.value

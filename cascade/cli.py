@@ -61,7 +61,7 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
 
 def concerns(key: str, link: Link) -> bool:
     """aug_sigma is for super-resolution; guidance for stages with a condition, elsewhere it costs a call and changes nothing."""
-    wanted = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_conditional}
+    wanted = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_guidable}
     return bool(wanted.get(key, True))
 
 

@@ -1,8 +1,8 @@
 """Requests in, events out, many at once: continuous batching at the granularity of one network call.
 
-Each tick takes one stage, gathers what waits there - other requests, other noise levels, other guidance - into one call, and sends
+Each tick takes one host, gathers what waits there - other requests, other noise levels, other guidance - into one call, and sends
 everyone its x0_hat. A new request joins at the next tick, a cancelled one is gone at the next tick, every answer is a preview.
-Whose turn it is, `schedule` says. A call that does not fit the memory halves the stage's batch for its size and is tried again.
+Whose turn it is, `schedule` says. A call that does not fit the memory halves the host's batch for its size and is tried again.
 """
 
 import logging
@@ -23,7 +23,8 @@ from .pipeline import Cascade
 from .plan import Plan
 from .request import Request
 from .schedule import QueueFullError, Running, Schedule, Ticket, Wish
-from .stats import StageStats
+from .stats import HostStats
+from .work import Work
 
 log = logging.getLogger(__name__)
 BATCH = 16  # rows of a network call where nothing was measured
@@ -32,10 +33,11 @@ LOSSES = 3  # of a network elsewhere, in the midst of the same call, before its 
 
 
 class Engine:
-    """Holds the running requests of one cascade. `tick` does one call; `start` ticks in a thread until `stop`.
+    """Holds the running requests of one cascade, and other work for its hosts. `tick` does one call; `start` ticks in a thread
+    until `stop`.
 
-    batch: rows of a call by stage. replicas: the same cascade on other devices; each device has a thread of its own.
-    elsewhere: networks in other processes, by stage; each has a thread of its own here, too.
+    batch: rows of a call by host. replicas: the same cascade on other devices; each device has a thread of its own.
+    elsewhere: networks in other processes, by host; each has a thread of its own here, too.
     prepare: called in a device's thread with its hosts before the first tick; gives the batch of each (`cascade.batching`).
     buckets: fill calls up to powers of two, for compiled networks.
     """
@@ -52,7 +54,7 @@ class Engine:
         buckets: bool = False,
     ):
         self.cascade, self.prepare, self.buckets = cascade, prepare, buckets
-        self.stages = {name: StageStats(batch=(batch or {}).get(name, BATCH)) for name in cascade.names}
+        self.stats = {host.name: HostStats(batch=(batch or {}).get(host.name, BATCH)) for host in cascade.hosts}
         elsewhere = elsewhere or {}
         here: dict[str, dict[str, Host]] = {}
         for each in (cascade, *replicas):
@@ -62,7 +64,7 @@ class Engine:
         self.workers = list(here.values())
         for host in cascade.hosts:
             self.workers += [{host.name: replace(host, remote=remote)} for remote in elsewhere.get(host.name, ())]
-        self._schedule = Schedule(self.stages, max_waiting=max_waiting, max_running=max_running)
+        self._schedule = Schedule(self.stats, max_waiting=max_waiting, max_running=max_running)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = self._stopping = False
@@ -81,8 +83,9 @@ class Engine:
     def fitted(self, plan: Plan) -> Plan:
         """The same in chunks that are one call of each stage: who comes or leaves waits for one call, not for several."""
         rooms = (
-            self.stages[link.name].most(link.host, size) // link.rows
+            self.stats[link.hosts[name].name].most(link.hosts[name], size) // rows
             for link, size in zip(plan.links, plan.sizes, strict=True)
+            for name, rows in link.rows.items()
         )
         return plan.batched(max(1, min(plan.request.batch, *rooms)))
 
@@ -98,12 +101,23 @@ class Engine:
         """Accepts a request, resolved or not; `listen` is called in the engine's thread and must return at once. owner: who
         shares the engine with other owners equally; most: images that wait for him, where there is a limit. Raises ValueError
         for what the user can mend, QueueFullError where there is no room, and that before anything is encoded."""
-        num = len(asked.index)
+        return self._accepted(len(asked.index), lambda: self.cascade.painting(asked), listen, owner, most)
+
+    def run(self, work: Work, listen: Callable[[Event], None], *, owner: str = "", most: int | None = None) -> Ticket:
+        """Accepts work of any kind for the hosts of this cascade, which shares calls and turns with all other; else as `submit`."""
+        if work.first not in self.stats:
+            raise ValueError(f"work: no host {work.first!r}, there are {', '.join(self.stats)}")
+        return self._accepted(work.total, lambda: work, listen, owner, most)
+
+    def _accepted(
+        self, num: int, make: Callable[[], Work], listen: Callable[[Event], None], owner: str, most: int | None
+    ) -> Ticket:
+        """make: called when there is room for num images."""
         with self._changed:
             self._check_open()
             self._schedule.reserve(num, owner, most)
         try:
-            work = self.cascade.painting(asked)
+            work = make()
             with self._changed:
                 self._check_open()
                 ticket = self._schedule.accept(work, listen, self._wake, owner)
@@ -120,7 +134,7 @@ class Engine:
 
     @torch.inference_mode()
     def tick(self, worker: int = 0) -> bool:
-        """One network call of one stage, on the device of `worker`. False where nothing waits."""
+        """One network call of one host, on the device of `worker`. False where nothing waits."""
         hosts = self.workers[worker]
         with self._changed:
             begun = self._schedule.begin(hosts, self._tell)
@@ -131,14 +145,14 @@ class Engine:
         if not chosen:
             return bool(begun)
         host = hosts[chosen[0].host.name]
-        stage, asks = self.stages[host.name], [ask for wish in chosen for ask in wish.asks]
+        stats, asks = self.stats[host.name], [ask for wish in chosen for ask in wish.asks]
         began = time.perf_counter()
         try:
-            answers = host.answer(asks, batch=stage.most(host, asks[0].size), buckets=self.buckets)
+            answers = host.answer(asks, batch=stats.most(host, asks[0].size), buckets=self.buckets)
         except Exception as error:
             answers = []
             with self._changed:
-                self._not_answered(chosen, stage, error)
+                self._not_answered(chosen, stats, error)
         if not answers:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
@@ -170,7 +184,7 @@ class Engine:
         with self._changed:
             self._schedule.tell(ticket, event)
 
-    def _not_answered(self, chosen: list[Wish], stage: StageStats, error: Exception) -> None:
+    def _not_answered(self, chosen: list[Wish], stats: HostStats, error: Exception) -> None:
         """Memory did not suffice: half the batch, and again; where one row does not fit, its request fails. A network elsewhere was
         lost: again, by another one. Else it is a defect."""
         name, why = chosen[0].host.name, network_failure(error)
@@ -178,8 +192,8 @@ class Engine:
             one.busy = False
         if is_memory_error(error):
             host, size = chosen[0].host, chosen[0].asks[0].size
-            if stage.most(host, size) > 1:
-                stage.halve(host, size)
+            if stats.most(host, size) > 1:
+                stats.halve(host, size)
                 return
         elif isinstance(error, ConnectionError):
             log.warning("stage %s: %s", name, error)
@@ -232,12 +246,12 @@ class Engine:
             raise
 
     def _is_prepared(self, found: Mapping[str, int] | Exception) -> None:
-        """Where several devices have a stage, the smallest batch counts."""
+        """Where several devices have a network, the smallest batch counts."""
         with self._changed:
             self._prepared.append(found)
             batches = [each for each in self._prepared if not isinstance(each, Exception)]
-            for name, stage in self.stages.items():
-                stage.batch = min((each[name] for each in batches if name in each), default=stage.batch)
+            for name, stats in self.stats.items():
+                stats.batch = min((each[name] for each in batches if name in each), default=stats.batch)
             self._changed.notify_all()
 
     def stop(self, *, drain_s: float = 0.0) -> None:

@@ -1,12 +1,16 @@
-"""Who answers asks: a network on a device here, or in another process."""
+"""Who answers asks: a network on a device here, or in another process.
+
+A stage of a chain has its own network (OWN) and may have others by name: a guide, a decoder. Statistics, devices and turns belong
+to hosts.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from stages.ask import Ask
+from stages.ask import OWN, Ask, NamedAsks
 from stages.diffusion.samplers import Answer
 from stages.sampling import answer
 from stages.stage import Stage
@@ -42,3 +46,18 @@ class Host:
 
 Asks = list[tuple[Host, Ask]]
 """What is asked at once; a chunk goes on when all of it is answered."""
+
+
+def addressed(asks: NamedAsks, hosts: Mapping[str, Host]) -> Asks:
+    """To the hosts that the names stand for."""
+    return [(hosts[name], ask) for name, ask in asks]
+
+
+def host_name(stage: str, name: str) -> str:
+    """Of all hosts with the weights that a stage calls `name`: its own network is called as it is."""
+    return stage if name == OWN else f"{stage}.{name}"
+
+
+def own_host(stage_name: str, stage: Stage, device: torch.device | str = "cpu") -> dict[str, Host]:
+    """The hosts of a stage with nothing beside its network."""
+    return {OWN: Host(name=host_name(stage_name, OWN), stage=stage, device=device)}

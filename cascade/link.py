@@ -1,37 +1,36 @@
-"""A stage at its place in a chain, and what follows from the place: its settings, its host, which part of the chain is used."""
+"""A stage at its place in a chain, and what follows from the place: its settings, its hosts, which part of the chain is used."""
 
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from data.errors import first_error, nearest
+from stages.ask import OWN
 from stages.bundle import Contract, Sidecar
 from stages.config import SampleConfig
 from stages.diffusion.samplers import num_queries
+from stages.guidance import guidance_kind
 from stages.stage import Stage
 
-from .host import Host, Remote
+from .host import Host
 
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """One stage of the chain: its network, what its bundle says, its sampling settings here, where it computes.
+    """One stage of the chain: who answers what it asks, what its bundle says, its sampling settings here.
 
-    remote: who has the weights, where it is not this process; `stage` is then on the device meta.
+    hosts: by the names that guidance and conditions have for them; OWN is the network that samples.
     """
 
     name: str
-    stage: Stage
+    hosts: Mapping[str, Host]
     sidecar: Sidecar
     settings: SampleConfig
-    device: torch.device | str = "cpu"
-    remote: Remote | None = None
 
     def __post_init__(self) -> None:
         allowed = self.contract.max_aug_sigma  # another aug_sigma gives a picture, but a wrong one
@@ -46,20 +45,34 @@ class Link:
         return self.sidecar.contract
 
     @property
-    def is_conditional(self) -> bool:
-        """Whether guidance does anything."""
-        cond = self.sidecar.config.cond
-        return bool(cond.text or cond.num_classes)
-
-    @cached_property
     def host(self) -> Host:
-        """Who answers its asks."""
-        return Host(name=self.name, stage=self.stage, device=self.device, remote=self.remote)
+        """The network that samples."""
+        return self.hosts[OWN]
 
     @property
-    def rows(self) -> int:
-        """Of the network's batch for an image: guidance takes two."""
-        return 2 if self.is_conditional and self.settings.guidance_scale != 1 else 1
+    def stage(self) -> Stage:
+        return self.host.stage
+
+    @property
+    def device(self) -> torch.device | str:
+        """Of its sampler."""
+        return self.host.device
+
+    @property
+    def is_guidable(self) -> bool:
+        """Whether guidance does anything."""
+        return bool(self.sidecar.config.cond.names) or not guidance_kind(self.hosts).drops
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Of the batch of each host for an image, by its name here: guidance takes two, or another host."""
+        is_guided = self.is_guidable and self.settings.guidance_scale != 1
+        return guidance_kind(self.hosts).rows if is_guided else {OWN: 1}
+
+    def placed(self, place: Mapping[str, torch.device | str], device: torch.device | str) -> "Link":
+        """The same with its hosts on the devices that `place` says, by their own names, else on `device`."""
+        hosts = {name: replace(host, device=place.get(host.name, device)) for name, host in self.hosts.items()}
+        return replace(self, hosts=hosts)
 
     @property
     def nfe(self) -> int:
@@ -76,7 +89,7 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
             wanted = SampleConfig.model_validate(link.settings.model_dump() | dict(settings.get(link.name, {})))
         except ValidationError as error:
             raise ValueError(f"settings of stage {link.name}: {first_error(error)}") from None
-        if wanted.guidance_scale not in (1, link.settings.guidance_scale) and not link.is_conditional:
+        if wanted.guidance_scale not in (1, link.settings.guidance_scale) and not link.is_guidable:
             raise ValueError(
                 f"settings of stage {link.name}: guidance_scale: this stage was trained without text or classes; leave it out"
             )

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from data.errors import first_error
 from data.files import replace_text
 from data.resize import RESIZE_VERSION
+from stages.ask import OWN
 from stages.bundle import Contract, find_bundle, read_sidecar
 from stages.config import SampleConfig
 from stages.strict import Strict
@@ -30,6 +31,11 @@ class StageEntry(Strict):
 
     bundle: Annotated[str, Field(pattern=rf"^{PART}(/{PART})*$")]  # never leaves the folder
     sample: SampleConfig
+
+    @property
+    def bundles(self) -> dict[str, str]:
+        """Of all its hosts, by the names that the stage has for them."""
+        return {OWN: self.bundle}
 
 
 class Manifest(Strict):

@@ -5,7 +5,6 @@ finished pictures come early. The noise of image k in stage s is a function of (
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ from .alone import events_of
 from .chunk import Painting
 from .conditions import Conditions
 from .events import Event
-from .host import Host
+from .host import Host, host_name
 from .link import Link, cut, side_multiple
 from .manifest import check_chain, read_manifest
 from .plan import Plan, resolve
@@ -27,7 +26,7 @@ from .request import Request
 class Cascade:
     """Stages in a chain, ready to sample. `links` may start with a super-resolution stage: then pictures must be given.
 
-    device: of the networks, place: of single stages, by name.
+    device: of the networks, place: of single ones, by the name of their host, which is that of the stage.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class Cascade:
         download: bool = False,
     ):
         check_chain({link.name: link.contract for link in links})
-        self.links = [replace(link, device=(place or {}).get(link.name, device)) for link in links]
+        self.links = [link.placed(place or {}, device) for link in links]
         self.device, self.precision = device, precision
         self.conditions = Conditions(links, download=download)
 
@@ -59,7 +58,7 @@ class Cascade:
     ) -> Self:
         """The cascade in a folder: the --out of train.py, or what ships with the project. first, last: names to cut the chain.
 
-        elsewhere: stages whose weights another process has; an `Engine` is told who. Their samplers run on the CPU.
+        elsewhere: hosts whose weights another process has; an `Engine` is told who. Their samplers run on the CPU.
         download: let a text encoder that is missing here be fetched from the hub; else nothing reaches for the network.
         Raises ValueError where a bundle is missing or damaged, or two do not fit.
         """
@@ -67,10 +66,18 @@ class Cascade:
         manifest = read_manifest(folder)
         names = cut(list(manifest.stages), first, last, str(folder))
         place = place or {}
+        bundles = {name: manifest.stages[name].bundles for name in names}
+        known = [host_name(name, role) for name, roles in bundles.items() for role in roles]
         for name in (*place, *elsewhere):
-            if name not in names:
-                raise ValueError(f"cascade {folder}: no stage {name!r} to place, it has {', '.join(names)}")
+            if name not in known:
+                raise ValueError(f"cascade {folder}: no stage {name!r} to place, it has {', '.join(known)}")
         place = {**place, **dict.fromkeys(elsewhere, "cpu")}
+
+        def host_of(name: str, bundle: str) -> Host:
+            device_ = place.get(name, device)
+            stage = load_bundle(folder / bundle, "meta" if name in elsewhere else device_, precision)
+            return Host(name=name, stage=stage, device=device_)
+
         sidecars = {}
         for name in names:
             bundle = find_bundle(folder / manifest.stages[name].bundle)
@@ -87,11 +94,7 @@ class Cascade:
         links = [
             Link(
                 name=name,
-                stage=load_bundle(
-                    folder / manifest.stages[name].bundle,
-                    "meta" if name in elsewhere else place.get(name, device),
-                    precision,
-                ),
+                hosts={role: host_of(host_name(name, role), bundle) for role, bundle in bundles[name].items()},
                 sidecar=sidecar,
                 settings=manifest.stages[name].sample,
             )
@@ -101,8 +104,8 @@ class Cascade:
 
     @property
     def hosts(self) -> list[Host]:
-        """Who answers asks, one for each stage."""
-        return [link.host for link in self.links]
+        """Who answers asks: the network of each stage, and what it has beside."""
+        return [host for link in self.links for host in link.hosts.values()]
 
     @property
     def names(self) -> list[str]:
@@ -134,4 +137,5 @@ class Cascade:
     def sample(self, asked: Request | Plan) -> Iterator[Event]:
         """The events of a request, a chunk of `request.batch` images after the other. Everything the user can have got wrong is
         told before the first one. Whoever stops listening stops the work. Raises RunError where a network gives no numbers."""
-        return events_of(self.painting(asked))
+        work = self.painting(asked)
+        return events_of(work, work.plan.request.batch)

@@ -3,9 +3,9 @@ method, and none while a chunk steps: noise is drawn and previews are made on al
 
 Which owner: the one that has had the least of the clock, as Linux shares a processor, so that the calls of several are as long in
 sum whatever they ask for. Who had nothing to do is owed OWED_S of it: a small request waits for one call of another owner's large
-one. Which stage of his: again the one that has had the least; so previews of newcomers and the last stage of others both go on. Who
-in it: newcomers without a preview, then by arrival, where the k-th chunk of a request counts as one that came k requests later; so
-nobody starves and a large request delays a small one by one chunk. Others who wait at that stage fill the call.
+one. Which host that he asks: again the one that has had the least; so previews of newcomers and the last stage of others both go
+on. Who of it: newcomers without an answer, then by arrival, where the k-th chunk of a request counts as one that came k requests
+later; so nobody starves and a large request delays a small one by one chunk. Others who wait for that host fill the call.
 
 Memory: at most `max_waiting` images are accepted, and of these at most `max_running`, plus one chunk a newcomer, hold their noise
 and x, about 6 float32 pictures an image; images larger than the cascade's own count as several. Owners who came later have a share
@@ -23,10 +23,10 @@ from data.errors import RunError
 from stages.ask import Ask
 from stages.diffusion.samplers import Answer
 
-from .events import Cancelled, Event, Failed, Preview
+from .events import Cancelled, Event, Failed
 from .failures import code_of, sampler_failure
 from .host import Asks, Host
-from .stats import StageStats
+from .stats import HostStats
 from .work import Chunk, Work
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ OWED_S = 2.0
 
 @dataclass(eq=False)
 class Ticket:
-    """An accepted request. `listen` is told every event, in the engine's thread. owner: whose turns it takes."""
+    """Accepted work. `listen` is told every event, in the engine's thread. owner: whose turns it takes. was_answered: so that its
+    owner has seen something of it, if it shows anything."""
 
     work: Work
     listen: Callable[[Event], None]
@@ -46,14 +47,14 @@ class Ticket:
     wake: Callable[[], None] = field(repr=False)
     context: Context = field(default_factory=copy_context, repr=False)  # of who asked, for the log
     num_running: int = 0
-    has_preview: bool = False
+    was_answered: bool = False
     done: bool = False
     is_cancelled: bool = False
 
     @property
     def is_new(self) -> bool:
-        """Nothing of it was begun or seen yet."""
-        return not (self.has_preview or self.num_running)
+        """Nothing of it was begun or answered yet."""
+        return not (self.was_answered or self.num_running)
 
     def cancel(self) -> None:
         """From any thread, any number of times; the place is free at the next tick."""
@@ -63,8 +64,8 @@ class Ticket:
 
 @dataclass(eq=False)
 class Running:
-    """A chunk that waits for answers, or steps. stage: where it stands. wishes: what it waits for. wanted: how many answers are
-    missing."""
+    """A chunk that waits for answers, or steps. wishes: what it waits for. wanted: how many answers are missing. stage: the host
+    where it stands. hosts: those that it has asked there, one of them at every step. left: those that it asked before."""
 
     ticket: Ticket
     number: int
@@ -74,11 +75,13 @@ class Running:
     answers: list[Answer | None] = field(default_factory=list)
     wishes: list["Wish"] = field(default_factory=list)
     wanted: int = 0
+    hosts: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
     is_stepping: bool = True
 
     @property
     def turn(self) -> tuple[bool, int]:
-        return self.ticket.has_preview, self.ticket.number + self.number
+        return self.ticket.was_answered, self.ticket.number + self.number
 
     @property
     def images(self) -> int:
@@ -131,8 +134,8 @@ def is_beyond(held: Counter[str], owner: str, num: int, limit: int) -> bool:
 class Schedule:
     """The requests that were accepted and are not done."""
 
-    def __init__(self, stages: dict[str, StageStats], *, max_waiting: int, max_running: int):
-        self.stages, self.max_waiting, self.max_running = stages, max_waiting, max_running
+    def __init__(self, stats: dict[str, HostStats], *, max_waiting: int, max_running: int):
+        self.stats, self.max_waiting, self.max_running = stats, max_waiting, max_running
         self.tickets: list[Ticket] = []
         self.running: list[Running] = []
         self.accepted = 0
@@ -158,7 +161,7 @@ class Schedule:
         elif is_beyond(self.held, owner, num, self.max_waiting):
             text = f"{self.waiting} images wait, {num} more are too many for a queue of {self.max_waiting}"
         if text:
-            spent_s = sum(stage.busy_s / max(stage.images, 1) for stage in self.stages.values())  # of an image
+            spent_s = sum(host.busy_s / max(host.images, 1) for host in self.stats.values())  # of an image
             raise QueueFullError(text, min(max(num * spent_s, 1.0), 60.0))
 
     def reserve(self, num: int, owner: str, most: int | None = None) -> None:
@@ -208,7 +211,7 @@ class Schedule:
         begun: list[Running] = []
         images = self._images()
         todo: dict[str, list[Ticket]] = {}
-        for ticket in sorted(self.tickets, key=lambda each: (each.has_preview, each.number)):
+        for ticket in sorted(self.tickets, key=lambda each: (each.was_answered, each.number)):
             todo.setdefault(ticket.owner, []).append(ticket)
         while todo:
             owner = min(todo, key=lambda each: images[each])
@@ -234,11 +237,13 @@ class Schedule:
             return []
         spent = self.spent_s
         self._floor_s = _raise(spent, {wish.ticket.owner for wish in free}, owed_s=OWED_S)
-        clocks = {name: stats.clock for name, stats in self.stages.items()}
+        clocks = {name: host.clock for name, host in self.stats.items()}
         _raise(clocks, {one.stage for one in self.running} | {wish.host.name for wish in self.wishes})
         for name, clock in clocks.items():
-            self.stages[name].clock = clock
-        first = min((wish.ticket for wish in free), key=lambda each: (spent[each.owner], each.has_preview, each.number))
+            self.stats[name].clock = clock
+        first = min(
+            (wish.ticket for wish in free), key=lambda each: (spent[each.owner], each.was_answered, each.number)
+        )
         owner = first.owner
         name = min((wish.host.name for wish in free if wish.ticket.owner == owner), key=lambda each: clocks[each])
         chosen: list[Wish] = []
@@ -248,7 +253,7 @@ class Schedule:
             there, key=lambda each: (each.ticket.owner != owner, spent[each.ticket.owner], each.chunk.turn)
         ):
             if not chosen or (wish.make == chosen[0].make and rows + wish.rows <= most):
-                most = most or self.stages[name].most(wish.host, wish.asks[0].size)
+                most = most or self.stats[name].most(wish.host, wish.asks[0].size)
                 chosen.append(wish)
                 rows += wish.rows
                 wish.busy = True
@@ -257,7 +262,7 @@ class Schedule:
     def answered(self, chosen: list[Wish], answers: list[Answer], seconds: float) -> list[Running]:
         """A call took so long; each owner is charged for his rows of it. Gives the chunks that have all their answers, stepping."""
         rows = sum(wish.rows for wish in chosen)
-        self.stages[chosen[0].host.name].count(rows, seconds)
+        self.stats[chosen[0].host.name].count(rows, seconds)
         found, ready = iter(answers), []
         for wish in chosen:
             self.spent_s[wish.ticket.owner] += seconds * wish.rows / rows
@@ -274,19 +279,22 @@ class Schedule:
     def moved(self, one: Running, asked: Asks | Exception | None) -> None:
         """A chunk has made its step: to questions, to a defect, or (None) to the end of its images."""
         one.is_stepping = False
-        ticket, before = one.ticket, one.stage
+        ticket = one.ticket
+        ticket.was_answered = ticket.was_answered or bool(one.hosts)
         if ticket.done:
             one.steps.close()
         elif isinstance(asked, Exception):
-            self.fail(ticket, before, asked)
+            self.fail(ticket, one.stage, asked)
         elif asked is None:
             self.running.remove(one)
-            self.stages[before].images += len(one.index)
+            self._leave(one)
             ticket.num_running -= 1
             ticket.left -= len(one.index)
             self.release(len(one.index), ticket.owner)
             if not ticket.left:
                 self.end(ticket, ticket.work.finished())
+        elif unknown := {host.name for host, _ in asked}.difference(self.stats):
+            self.fail(ticket, one.stage, LookupError(f"it asks {', '.join(unknown)}, which nobody has here"))
         else:
             self._wish(one, asked)
 
@@ -299,10 +307,17 @@ class Schedule:
             wish.asks.append(ask)
             wish.numbers.append(number)
         one.wishes = list(wishes.values())
-        stage = asked[0][0].name
-        if stage != one.stage:
-            self.stages[one.stage].images += len(one.index)
-            one.stage = stage
+        if one.hosts.isdisjoint(wishes):
+            self._leave(one)
+            one.stage = asked[0][0].name
+        one.hosts.update(wishes)
+
+    def _leave(self, one: Running) -> None:
+        """A chunk goes on to other hosts, or ends: its images count once for each that it has asked."""
+        for name in one.hosts - one.left:
+            self.stats[name].images += len(one.index)
+        one.left |= one.hosts
+        one.hosts = set()
 
     def fail(self, ticket: Ticket, stage: str, error: Exception) -> None:
         """A request whose sampler cannot go on; others do."""
@@ -331,7 +346,6 @@ class Schedule:
             self._tell(ticket, event)
 
     def _tell(self, ticket: Ticket, event: Event) -> None:
-        ticket.has_preview = ticket.has_preview or isinstance(event, Preview)
         try:
             ticket.listen(event)
         except Exception:

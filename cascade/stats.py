@@ -1,4 +1,4 @@
-"""What the engine knows of a stage: how long it took, how many rows its calls may have."""
+"""What is known of a host: how long it took, how many rows its calls may have."""
 
 import logging
 import math
@@ -10,9 +10,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class StageStats:
-    """Of one stage since the start. batch: most rows of a call at the stage's own size. fits: fewer, by size, where
-    memory did not suffice. busy_s: in the network. clock: its share of time, as reckoned."""
+class HostStats:
+    """Of all hosts of one name since the start. batch: most rows of a call at the stage's own size. fits: fewer, by size, where
+    memory did not suffice. images: that it has answered for and that went on. busy_s: in the network. clock: its share of time, as
+    reckoned."""
 
     batch: int
     fits: dict[tuple[int, ...], int] = field(default_factory=dict)

@@ -13,9 +13,9 @@ import torch
 
 from stages.ask import Ask
 from stages.diffusion.samplers import Answer, Query
-from stages.guidance import OWN, Guidance
+from stages.guidance import Guidance
 
-from .host import Asks
+from .host import Asks, addressed
 from .link import Link
 
 WINDOW = 1024  # px a side; a picture of more px than WINDOW squared is divided, if the stage's own is not as large
@@ -35,8 +35,7 @@ class Tile:
 
 def answered(link: Link, rule: Guidance, query: Query, window: int = WINDOW) -> Generator[Asks, list[Answer], Answer]:
     """The answer to a query: its asks are asked whole, or window by window."""
-    hosts = {OWN: link.host}
-    asks = [(hosts[name], ask) for name, ask in rule.asks(query)]
+    asks = addressed(rule.asks(query), link.hosts)
     tiles = tiles_of(link, (query.x.shape[-2], query.x.shape[-1]), window)
     if len(tiles) == 1:
         return rule.combine(query, (yield asks))

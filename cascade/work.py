@@ -1,4 +1,7 @@
-"""The seam of work: what an engine runs. Painting a request (`chunk.Painting`) is one kind."""
+"""The seam of work: what an engine runs, and `alone` without one. Painting a request (`chunk.Painting`) is one kind.
+
+A chunk asks hosts and emits events, those of `events` or its own; it knows nothing of who else asks the same hosts.
+"""
 
 from collections.abc import Callable, Generator
 from typing import Protocol
@@ -13,8 +16,8 @@ Chunk = Generator[Asks, list[Answer], None]
 
 
 class Work(Protocol):
-    """first: the name of the stage where each chunk begins. total: images in all. weight: as many images of the cascade's own size
-    take the memory of one."""
+    """first: the name of a host; who has it takes the first step of each chunk. total: images in all. weight: as many images of the
+    cascade's own size take the memory of one."""
 
     @property
     def first(self) -> str: ...

@@ -29,3 +29,9 @@ class Ask:
     def make(self) -> tuple:
         """Asks of the same make can share a batch."""
         return self.query.x.shape[1:], self.cond.make
+
+
+OWN = "own"
+
+NamedAsks = list[tuple[str, Ask]]
+"""Asks with the names of who shall answer them: OWN is the network of the stage that samples. Whoever drives knows the others."""

@@ -1,9 +1,10 @@
 """Guidance: which asks a query becomes, on which hosts, and how their answers are combined.
 
-`own` is the host of the stage that samples; a rule may ask others, which whoever drives the sampler must know by name.
+A rule may ask other hosts than the stage's own, which whoever drives the sampler must know by name. What the hosts of a stage are
+called decides which rule guides it: GUIDANCES.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,18 +13,16 @@ from torch import Tensor
 
 from data.batch import Cond
 
-from .ask import Ask
+from .ask import OWN, Ask, NamedAsks
 from .config import SampleConfig
 from .diffusion.guidance import guide, is_guided
 from .diffusion.samplers import Answer, Query
-
-OWN = "own"
 
 
 class Guidance(Protocol):
     """Made for one chunk of images: what it is given it knows."""
 
-    def asks(self, query: Query) -> list[tuple[str, Ask]]: ...
+    def asks(self, query: Query) -> NamedAsks: ...
     def combine(self, query: Query, answers: Sequence[Answer]) -> Answer: ...
 
 
@@ -37,7 +36,7 @@ class ClassifierFree:
     scale: float
     interval: tuple[float, float]
 
-    def asks(self, query: Query) -> list[tuple[str, Ask]]:
+    def asks(self, query: Query) -> NamedAsks:
         given = self.cond if query.rows is None else self.cond[query.rows]
         asks = [(OWN, Ask(query=query, cond=given))]
         rows = self._guided(query)
@@ -68,6 +67,31 @@ class ClassifierFree:
         return torch.tensor([row for row, on in enumerate(is_on) if on], device=query.x.device) if any(is_on) else None
 
 
-def guidance(settings: SampleConfig, cond: Cond, names: tuple[str, ...]) -> Guidance:
-    """The rule that the settings ask for."""
+def classifier_free(settings: SampleConfig, cond: Cond, names: tuple[str, ...]) -> Guidance:
     return ClassifierFree(cond=cond, names=names, scale=settings.guidance_scale, interval=settings.guidance_interval)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceKind:
+    """make: the rule for a chunk, given the settings, its condition and the parts of it that training drops. rows: of the batch of
+    each host for an image whose level is guided. drops: it compares with what lacks these parts, and so needs some."""
+
+    make: Callable[[SampleConfig, Cond, tuple[str, ...]], Guidance]
+    rows: Mapping[str, int]
+    drops: bool = False
+
+
+GUIDANCES: dict[str, GuidanceKind] = {OWN: GuidanceKind(make=classifier_free, rows={OWN: 2}, drops=True)}
+"""By the host that an answer is led away from. Of those that a stage has, the one that stands last here guides it."""
+
+
+def guidance_kind(hosts: Collection[str]) -> GuidanceKind:
+    """How a stage with these hosts, OWN among them, is guided."""
+    return [kind for name, kind in GUIDANCES.items() if name in hosts][-1]
+
+
+def guidance(
+    settings: SampleConfig, cond: Cond, names: tuple[str, ...], hosts: Collection[str] = frozenset({OWN})
+) -> Guidance:
+    """The rule that the settings ask for."""
+    return guidance_kind(hosts).make(settings, cond, names)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data.batch import Cond
 
-from .ask import Ask
+from .ask import OWN, Ask, NamedAsks
 from .config import SampleConfig
 from .diffusion.corrupt import normals
 from .diffusion.denoiser import Denoiser
@@ -76,13 +76,19 @@ def answer(
     return [answers[id(one)] for one in asks]
 
 
+def of_own(asks: NamedAsks) -> list[Ask]:
+    """The asks of a stage that has nobody beside it."""
+    assert all(name == OWN for name, _ in asks), f"{sorted({name for name, _ in asks})} are asked, only {OWN} is here"
+    return [ask for _, ask in asks]
+
+
 def conditioned(stage: Stage, cond: Cond, below: Tensor | None, settings: SampleConfig, noise: Noise) -> Cond:
     """What a stage is given in sampling (see `Stage.condition`); what it asks for on the way it answers itself."""
     steps = stage.condition(cond, below, settings, noise)
     try:
         asks = next(steps)
         while True:
-            asks = steps.send(answer(stage, asks))
+            asks = steps.send(answer(stage, of_own(asks)))
     except StopIteration as done:
         return done.value
 
@@ -93,7 +99,7 @@ def guided(stage: Stage, settings: SampleConfig, cond: Cond) -> Denoiser:
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         query = Query(x, sigma)
-        return rule.combine(query, answer(stage, [one for _, one in rule.asks(query)])).x0_hat
+        return rule.combine(query, answer(stage, of_own(rule.asks(query)))).x0_hat
 
     return denoise
 

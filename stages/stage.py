@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from data.batch import Batch, Cond
 
-from .ask import Ask
+from .ask import NamedAsks
 from .config import SampleConfig, StageConfig
 from .diffusion.parametrisation import Parametrisation
 from .diffusion.samplers import Answer
@@ -71,9 +71,9 @@ class Stage(nn.Module):
 
     def condition(
         self, cond: Cond, below: Tensor | None, settings: SampleConfig, noise: Noise
-    ) -> Generator[list[Ask], list[Answer], Cond]:
+    ) -> Generator[NamedAsks, list[Answer], Cond]:
         """What the stage is given in sampling: what describes the pictures, and what is made of the stage below's (b, c, *takes) or
-        whatever size there is. It may ask a network on the way."""
+        whatever size there is. It may ask hosts on the way."""
         yield from ()
         return cond
 

@@ -150,7 +150,7 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
     with mistakes("steps"):
         check_steps(with_settings(cascade.links, images_settings(body, cascade, "steps")), limits)
     with mistakes("guidance"):
-        if body.guidance is not None and not any(link.is_conditional for link in cascade.links):
+        if body.guidance is not None and not any(link.is_guidable for link in cascade.links):
             raise ValueError("guidance: this cascade was trained without text or classes; leave it out")
         with_settings(cascade.links, images_settings(body, cascade, "guidance"))
     with mistakes("settings"):
@@ -177,7 +177,7 @@ def images_settings(body: ImagesBody, cascade: Cascade, *fields: str) -> Setting
         each: dict[Name, int | float | Name | list[float]] = {}
         if "steps" in fields and body.steps is not None:
             each["num_steps"] = body.steps
-        if "guidance" in fields and body.guidance is not None and link.is_conditional:
+        if "guidance" in fields and body.guidance is not None and link.is_guidable:
             each["guidance_scale"] = body.guidance
         found[link.name] = each | found.get(link.name, {})
     return {name: each for name, each in found.items() if each or name in body.settings}

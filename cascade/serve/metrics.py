@@ -64,10 +64,10 @@ class _EngineStats(Collector):
                 ("busy_s", "Seconds in the network"),
             )
         }
-        for name, stage in self.engine.stages.items():
-            batch.add_metric([name], stage.batch)
+        for name, stats in self.engine.stats.items():
+            batch.add_metric([name], stats.batch)
             for key, family in counted.items():
-                family.add_metric([name], getattr(stage, key))
+                family.add_metric([name], getattr(stats, key))
         yield batch
         yield from counted.values()
 

@@ -44,7 +44,7 @@ def ranges(link: Link, limits: Limits) -> Data:
     return {
         "num_steps": [1, limits.steps],
         "guidance_scale": [fields["guidance_scale"]["minimum"], fields["guidance_scale"]["maximum"]]
-        if link.is_conditional
+        if link.is_guidable
         else None,
         "aug_sigma": [0.0, link.contract.max_aug_sigma] if link.contract.low_res else None,
         "sampler": fields["sampler"]["enum"],

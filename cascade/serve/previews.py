@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cascade.events import Preview
 from cascade.plan import Plan
-from cascade.stats import StageStats
+from cascade.stats import HostStats
 from data.batch import to_float, to_uint8
 from data.resize import downsample
 
@@ -82,14 +82,14 @@ def partial_marks(plan: Plan, num: int) -> tuple[int, ...]:
     return tuple(marks)
 
 
-def time_left(job: Job, plan: Plan, stages: Mapping[str, StageStats]) -> float | None:
+def time_left(job: Job, plan: Plan, stats: Mapping[str, HostStats]) -> float | None:
     """Seconds until a job ends, by the pace it had, waiting and company included; None where nothing was done or what a stage costs
     is not known. plan: of the job."""
-    if job.started is None or not all(stages[link.name].calls for link in plan.links):
+    if job.started is None or not all(stats[link.name].calls for link in plan.links):
         return None
     total = done = 0.0
     for link in plan.links:
-        call_s = stages[link.name].busy_s / stages[link.name].calls
+        call_s = stats[link.name].busy_s / stats[link.name].calls
         total += call_s * link.nfe * len(plan.index)
         done += call_s * job.calls[link.name]
     spent_s = time.monotonic() - job.started

@@ -260,7 +260,7 @@ class Service:
         if images is None:
             return {}
         assert job.plan is not None
-        return preview_data(event, images, time_left(job, job.plan, self.engine.stages))
+        return preview_data(event, images, time_left(job, job.plan, self.engine.stats))
 
     def _ended(self, job: Job) -> None:
         """In the writer's thread."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.batch import Batch, Cond
 
-from ..ask import Ask
+from ..ask import NamedAsks
 from ..config import SampleConfig, SuperResConfig
 from ..diffusion.corrupt import augment
 from ..diffusion.samplers import Answer
@@ -37,7 +37,7 @@ class SuperResStage(Stage):
 
     def condition(
         self, cond: Cond, below: Tensor | None, settings: SampleConfig, noise: Noise
-    ) -> Generator[list[Ask], list[Answer], Cond]:
+    ) -> Generator[NamedAsks, list[Answer], Cond]:
         """And the picture below, enlarged, then noised with aug_sigma."""
         yield from ()
         assert below is not None

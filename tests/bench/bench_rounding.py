@@ -68,7 +68,7 @@ def told(model: Cascade, changes: dict) -> dict[str, dict]:
     found = {}
     for link in model.links:
         own = dict(changes if link.contract.low_res else base)
-        if not link.is_conditional or (link.contract.low_res and link.settings.guidance_scale == 1):
+        if not link.is_guidable or (link.contract.low_res and link.settings.guidance_scale == 1):
             own.pop("guidance_scale", None)
         if link.contract.low_res:
             own.pop("sigma_max", None)

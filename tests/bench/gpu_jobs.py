@@ -108,6 +108,7 @@ def engine(job: Job, device: str) -> Ask:
 def random_cascade(name: str, device: str, precision: str):
     """A shipped cascade's networks with random weights."""
     from cascade.config import load_config
+    from cascade.host import own_host
     from cascade.link import Link
     from cascade.pipeline import Cascade
     from stages.build import build_stage
@@ -120,7 +121,9 @@ def random_cascade(name: str, device: str, precision: str):
         stage.load_state_dict(random_weights(config))
         stage.set_precision(precision)
         record = sidecar(config, text_encoder="none" if config.cond.text else None)
-        links.append(Link(name=stage_name, stage=stage.eval(), sidecar=record, settings=config.sample))
+        links.append(
+            Link(name=stage_name, hosts=own_host(stage_name, stage.eval()), sidecar=record, settings=config.sample)
+        )
     return Cascade(links, device=device, precision=precision)
 
 
@@ -179,7 +182,7 @@ def memory(job: Job, device: str) -> Ask:
         "engine = Engine(random_cascade('emoji', 'cuda', 'bf16'), batch={'base_16': 128, 'sr_64': 128, 'sr_128': 128}, "
         "max_running=64); engine.submit(Request(num=64, batch=64), seen.append); "
         "[engine.tick() for _ in iter(lambda: isinstance(seen[-1] if seen else None, (Finished, Failed)), True)]; "
-        "print(type(seen[-1]).__name__, {name: stats.batch for name, stats in engine.stages.items()})"
+        "print(type(seen[-1]).__name__, {name: stats.batch for name, stats in engine.stats.items()})"
     )
 
     def ask() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cascade.config import CascadeConfig
 from cascade.events import Event, Finished, Preview, StageFinished, StageStarted
+from cascade.host import own_host
 from cascade.manifest import write_manifest
 from cascade.pipeline import Cascade, Link
 from data.batch import to_float
@@ -66,7 +67,7 @@ def ideal(
     links = []
     for name, stage in stages.items():
         config = stage.config.model_copy(update={"net": stage.config.net.model_copy(update={"patch": patch})})
-        links.append(Link(name=name, stage=stage, sidecar=sidecar(config), settings=config.sample))
+        links.append(Link(name=name, hosts=own_host(name, stage), sidecar=sidecar(config), settings=config.sample))
     return Cascade(links)
 
 
@@ -101,7 +102,7 @@ def tiny(*sizes: int, **options: Any) -> Cascade:
         stage = build_stage(config)
         stage.load_state_dict(random_weights(config))
         record = sidecar(config, text_encoder=ENCODER if config.cond.text else None)
-        links.append(Link(name=name, stage=stage.eval(), sidecar=record, settings=config.sample))
+        links.append(Link(name=name, hosts=own_host(name, stage.eval()), sidecar=record, settings=config.sample))
     return Cascade(links)
 
 

@@ -13,6 +13,7 @@ import torch
 from cascade import batching, schedule
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Cancelled, Failed, Finished, Preview, StageFinished, StageStarted
+from cascade.host import own_host
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from cascade.schedule import Schedule
@@ -78,7 +79,7 @@ def test_a_call_has_at_most_the_batch_of_its_stage(networks, monkeypatch):
     engine = Engine(networks, batch={"base_8": 6, "sr_16": 3, "sr_32": 1})
     run(engine, *(Request(num=1, seed=k) for k in range(7)), Request(num=5, batch=5))
     assert max(rows) == 6
-    assert {name: stats.batch for name, stats in engine.stages.items()} == {"base_8": 6, "sr_16": 3, "sr_32": 1}
+    assert {name: stats.batch for name, stats in engine.stats.items()} == {"base_8": 6, "sr_16": 3, "sr_32": 1}
     assert sum(rows) == 3 * 4 * 12
 
 
@@ -108,10 +109,10 @@ def test_a_newcomer_is_seen_at_the_next_tick_of_its_stage(networks):
     for _ in range(40):
         engine.tick()
     engine.submit(Request(seed=99), late.append)
-    before = engine.stages["base_8"].calls
+    before = engine.stats["base_8"].calls
     while not any(isinstance(e, Preview) for e in late):
         assert engine.tick()
-    assert engine.stages["base_8"].calls == before + 1  # whose turn it is depends on measured seconds
+    assert engine.stats["base_8"].calls == before + 1  # whose turn it is depends on measured seconds
 
 
 def test_a_large_request_does_not_hold_up_small_ones_and_is_not_starved(networks):
@@ -165,7 +166,7 @@ def test_every_stage_has_its_share_of_the_clock(networks):
 def test_a_stage_is_not_owed_the_time_in_which_nothing_waited_for_it(networks):
     """An hour of the base stage alone; then others' long work above it does not keep a newcomer from its first preview."""
     engine, late = Engine(networks, batch=dict.fromkeys(networks.names, 1)), []
-    engine.stages["base_8"].count(1, 3600.0)
+    engine.stats["base_8"].count(1, 3600.0)
     above = Request(num=8, batch=1, settings={"sr_16": {"num_steps": 40}}, last="sr_16")
     seen = Counter()
     engine.submit(above, lambda event: seen.update([type(event)]))
@@ -232,7 +233,7 @@ def test_fault51_out_of_memory_halves_the_batch_and_everybody_is_served(networks
     engine = Engine(networks, batch=dict.fromkeys(networks.names, 16))
     told = run(engine, *(Request(num=4, seed=k, batch=4) for k in range(3)))
     assert all(isinstance(events[-1], Finished) for events in told)
-    assert {stats.batch for stats in engine.stages.values()} == {2}
+    assert {stats.batch for stats in engine.stats.values()} == {2}
 
 
 def test_fault51_a_single_image_without_room_fails_alone(networks, monkeypatch):
@@ -250,7 +251,7 @@ def test_fault51_a_single_image_without_room_fails_alone(networks, monkeypatch):
     assert "stage sr_32: out of memory for a single image" in wide[-1].message
     assert wide[-1].code == "out_of_memory"
     assert isinstance(usual[-1], Finished)
-    assert {stats.batch for stats in engine.stages.values()} == {16}  # who asks for usual sizes is served as before
+    assert {stats.batch for stats in engine.stats.values()} == {16}  # who asks for usual sizes is served as before
 
 
 def test_fault51_out_of_memory_between_calls_fails_its_request_by_name(networks, monkeypatch):
@@ -511,7 +512,12 @@ class TestThreads:
 
             return answered
 
-        bare = Cascade([replace(link, stage=copy.deepcopy(link.stage).to("meta")) for link in networks.links[:2]])
+        bare = Cascade(
+            [
+                replace(link, hosts=own_host(link.name, copy.deepcopy(link.stage).to("meta")))
+                for link in networks.links[:2]
+            ]
+        )
         bare.links[0] = networks.links[0]
         told: list[list] = [[] for _ in range(12)]
         with Engine(bare, elsewhere={"sr_16": [remote(0), remote(1)]}, batch={"sr_16": 2}).start() as engine:
@@ -547,14 +553,14 @@ class TestThreads:
             return dict.fromkeys(networks.names, 3 + len(seen))
 
         with Engine(networks, elsewhere(networks), prepare=prepare).start() as engine:
-            assert {stage.batch for stage in engine.stages.values()} == {4}
+            assert {stage.batch for stage in engine.stats.values()} == {4}
         assert sorted(seen) == [("engine-0", networks.names), ("engine-1", networks.names)]
         with pytest.raises(ZeroDivisionError):
             Engine(networks, prepare=lambda hosts: 1 // 0).start()
 
     def test_batches_are_measured_at_the_start(self, networks):
         with Engine(networks, prepare=batching.measured).start() as engine:
-            assert all(stage.batch in batching.SIZES for stage in engine.stages.values())
+            assert all(stage.batch in batching.SIZES for stage in engine.stats.values())
 
     def test_stop_drains_then_refuses(self, networks):
         engine, events = Engine(networks).start(), []

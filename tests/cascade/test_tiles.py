@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from cascade import tiles
+from cascade.host import own_host
 from cascade.link import Link
 from cascade.request import Request
 from data.batch import Cond
@@ -30,7 +31,7 @@ def link_of(net: UNetConfig) -> Link:
     config = SuperResConfig(resolution=16, low_res=4, net=net, aug=AugConfig(max_sigma=1.0))
     stage = build_stage(config)
     stage.load_state_dict(random_weights(config))
-    return Link(name="sr_16", stage=stage.eval(), sidecar=sidecar(config), settings=SampleConfig())
+    return Link(name="sr_16", hosts=own_host("sr_16", stage.eval()), sidecar=sidecar(config), settings=SampleConfig())
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())

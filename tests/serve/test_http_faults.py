@@ -298,7 +298,7 @@ def test_fault53_what_is_flagged_only_in_a_preview_is_not_shown_either(serve):
     events = serving.client.events(job)
     assert events[-1][2]["code"] == "refused_content"
     assert not [d for _, name, d in events if name == "preview" and d["stage"] == "sr_64"]
-    assert serving.engine.stages["sr_64"].images == 0
+    assert serving.engine.stats["sr_64"].images == 0
 
 
 def routes(source: Path) -> list[ast.AsyncFunctionDef]:

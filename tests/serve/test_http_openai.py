@@ -204,7 +204,7 @@ def test_steps_guidance_and_settings(official, serving: Serving):
     """They do what the native API's settings do, those of a stage over those of all; guidance is for stages with a condition."""
 
     def calls() -> list[int]:
-        return [stage.calls for stage in serving.engine.stages.values()]
+        return [stage.calls for stage in serving.engine.stats.values()]
 
     more = {"seed": 3, "steps": 3, "guidance": 1.5, "settings": {"sr_64": {"num_steps": 2, "aug_sigma": 0.2}}}
     before = calls()
