@@ -5,18 +5,22 @@ the others were does not matter, so all are copies of it.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import torch
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from torch import Tensor
 
 from data.decode import read_file
 from data.tar import MEMBER_LIMITS
 
-from .events import Event, StageFinished
+from .alone import events_of
+from .canvas import Canvas
+from .chunk import Painting
+from .events import StageFinished
 from .given import GivenFile
 from .metadata import as_meant
 from .pictures import parse_metadata, read_metadata, user_picture
@@ -132,22 +136,27 @@ def digest(pixels: Tensor) -> str:
     return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, kw_only=True)
+class Copies(Painting):
+    """One image of a plan in each of `rows` places of a single chunk."""
+
+    image: int
+    rows: int
+
+    @property
+    def num_chunks(self) -> int:
+        return 1
+
+    def chunk(self, number: int) -> tuple[int, ...]:
+        return (self.image,) * self.rows
+
+
 def repainted(model: Cascade, plan: Plan, said: Mapping[str, Any]) -> Tensor:
     """uint8 (c, h, w): one image, in the place among as many rows as when it was made."""
-    image = said["image"]
-    place, rows = said.get("row", (0, 1))
-    painted: dict[str, Tensor] = {}
-
-    def keep(event: Event) -> None:
-        if isinstance(event, StageFinished):
-            painted[event.stage] = event.images[place]
-
-    chunk = model.painting(plan.picked((image,))).steps((image,) * rows, keep)
-    try:
-        asked = next(chunk)
-        while True:
-            host, asks = asked[0][0], [ask for _, ask in asked]
-            asked = chunk.send(host.answer(asks, batch=sum(ask.rows for ask in asks)))
-    except StopIteration:
-        return painted[said.get("stage") or model.names[-1]]
+    image, (place, rows) = said["image"], said.get("row", (0, 1))
+    alone = model.painting(plan.picked((image,)))
+    copies = Copies(plan=alone.plan, conds=alone.conds, image=image, rows=rows)
+    canvases = [Canvas.of(link.sidecar.config, size, continued=True) for link, size in zip(plan.links, plan.sizes, strict=True)]
+    times = max(-(-math.prod(each.size) // link.host.area) for each, link in zip(canvases, plan.links, strict=True))
+    painted = {e.stage: e.images[place] for e in events_of(copies, rows * times) if isinstance(e, StageFinished)}
+    return painted[said.get("stage") or model.names[-1]]

@@ -2,7 +2,8 @@
 
     ((StageStarted Preview+ StageFinished)+)+ Finished
 
-Pictures are uint8 (b, c, h, w) on the CPU; `index` tells which images of the request the rows are.
+Pictures are uint8 (b, c, h, w) on the CPU; `index` tells which images of the request the rows are. Work of another kind has events
+of its own besides; who listens lets pass what he does not know.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from stages.spaces.space import Space
 from .canvas import Canvas
 
 
+class Event:
+    """What work tells on its way."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class StageStarted:
+class StageStarted(Event):
     """nfe: how many answers this stage will need for these images."""
 
     stage: str
@@ -25,7 +30,7 @@ class StageStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preview:
+class Preview(Event):
     """The pictures as they stand after `step` of `nfe` network calls, never the noisy x.
 
     Every call gives one; it costs nothing until `images` is asked for. painted: x0_hat of all that the canvas has.
@@ -50,7 +55,7 @@ class Preview:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageFinished:
+class StageFinished(Event):
     """The stage's pictures, as its space shows them; those of the last stage are the result."""
 
     stage: str
@@ -60,7 +65,7 @@ class StageFinished:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class Finished(Event):
     """Nothing follows. nfe: network calls, as if this request had been alone."""
 
     num: int
@@ -73,7 +78,7 @@ several times. internal: a defect, whose traceback is in the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failed:
+class Failed(Event):
     """Sampling cannot go on. Nothing follows; other requests go on. message: for people; code: for programs."""
 
     stage: str
@@ -82,8 +87,5 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cancelled:
+class Cancelled(Event):
     """Nothing follows."""
-
-
-Event = StageStarted | Preview | StageFinished | Finished | Failed | Cancelled

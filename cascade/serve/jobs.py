@@ -146,11 +146,14 @@ class Job:
             entry.name, entry.data = state, data
 
     def listen(self, event: Event) -> None:
-        """In the engine's thread: returns at once."""
+        """In the engine's thread: returns at once. What no stream knows is not told."""
+        name = _name(event)
+        if not name:
+            return
         is_milestone = not isinstance(event, Preview)
         with self._lock:
             self._last_id += 1
-            entry = Entry(self._last_id, _name(event))
+            entry = Entry(self._last_id, name)
             match event:
                 case Preview():
                     entry.preview = event
@@ -237,5 +240,7 @@ def _name(event: Event) -> str:
             return "failed"
         case Cancelled():
             return "cancelled"
-        case _:
+        case Finished():
             return "finished"
+        case _:
+            return ""

@@ -1,0 +1,185 @@
+"""Hosts beside a stage's own network: a guide whose rule stands here, and a decoder that a condition asks on its way. Nothing else
+knows of them."""
+
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from cascade.engine import Engine, QueueFullError
+from cascade.events import Finished, Preview
+from cascade.host import Host, host_name
+from cascade.manifest import StageEntry
+from cascade.pipeline import Cascade
+from cascade.request import Request
+from data.batch import Cond
+from stages.ask import OWN, Ask
+from stages.build import build_stage
+from stages.diffusion.samplers import Answer, Query
+from stages.guidance import GUIDANCES, GuidanceKind
+from stages.kinds.super_res import SuperResStage
+from stages.sampling import noise_of
+
+from .chains import finished, levels_apart, random_weights, tiny, tiny_config, write_bundle, write_cascade
+from .test_alone import same
+from .test_engine import run
+
+GUIDE, SCALE = "guide", 2.5
+REQUEST = Request(num=3, seed=4, settings={"base_8": {"num_steps": 3, "guidance_scale": SCALE}})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoGuidance:
+    """x0_hat = guide + scale (own - guide), of a weaker network given the same, at levels inside the interval."""
+
+    cond: Cond
+    scale: float
+    interval: tuple[float, float]
+
+    def asks(self, query: Query) -> list[tuple[str, Ask]]:
+        low, high = self.interval
+        ask = Ask(query=query, cond=self.cond)
+        is_guided = self.scale != 1 and low <= query.sigma[0] <= high
+        return [(OWN, ask), (GUIDE, ask)] if is_guided else [(OWN, ask)]
+
+    def combine(self, query: Query, answers: list[Answer]) -> Answer:
+        own, *guide = answers
+        return replace(own, x0_hat=torch.lerp(guide[0].x0_hat, own.x0_hat, self.scale)) if guide else own
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    kind = GuidanceKind(
+        make=lambda settings, cond, names: AutoGuidance(
+            cond=cond, scale=settings.guidance_scale, interval=settings.guidance_interval
+        ),
+        rows={OWN: 1, GUIDE: 1},
+    )
+    monkeypatch.setitem(GUIDANCES, GUIDE, kind)
+
+
+def beside(link, name, stage):
+    """The link with one host more."""
+    return replace(link, hosts={**link.hosts, name: Host(name=host_name(link.name, name), stage=stage)})
+
+
+@pytest.fixture(scope="module")
+def guided():
+    base, *others = tiny(8, 16).links
+    weak = build_stage(base.stage.config)
+    weak.load_state_dict(random_weights(base.stage.config, seed=9))
+    return Cascade([beside(base, GUIDE, weak.eval()), *others])
+
+
+def test_first_answer_is_that_of_the_rule(guided):
+    link = guided.links[0]
+    first = next(event for event in guided.sample(REQUEST) if isinstance(event, Preview))
+    x = 5.0 * noise_of("base_8", 4, torch.arange(3), "cpu")("start", torch.Size((3, 3, 8, 8)))
+    own, guide = (
+        link.hosts[name].stage.denoise(x, torch.full((3,), 5.0), Cond.empty(3)).x0_hat for name in (OWN, GUIDE)
+    )
+    torch.testing.assert_close(first.x0_hat, guide + SCALE * (own - guide), rtol=1e-4, atol=1e-4)
+
+
+def test_alone_and_in_the_engine_bits_are_equal_and_in_company_pictures_are(guided):
+    alone = list(guided.sample(REQUEST))
+    engine = Engine(guided, max_running=1, batch={host.name: 2 * REQUEST.batch for host in guided.hosts})
+    together = run(engine, REQUEST)[0]
+    assert len(alone) == len(together)
+    assert all(same(*pair) for pair in zip(alone, together, strict=True))
+    others = [replace(REQUEST, seed=7), Request(num=2, seed=5), replace(REQUEST, settings={})]
+    company = run(Engine(guided), REQUEST, *others)
+    assert levels_apart(finished(company[0]), finished(alone)) <= 1
+    plain = finished(guided.sample(replace(REQUEST, settings={"base_8": {"num_steps": 3}})))
+    assert levels_apart(finished(alone), plain) > 1
+
+
+def test_each_host_has_its_own_statistics(guided):
+    engine = Engine(guided)
+    run(engine, REQUEST)
+    assert list(engine.stats) == ["base_8", "base_8.guide", "sr_16"]
+    assert [(stats.calls, stats.rows, stats.images) for stats in engine.stats.values()] == [
+        (3, 9, 3),
+        (3, 9, 3),
+        (2, 6, 3),
+    ]
+
+
+def test_a_host_that_is_not_always_asked_counts_an_image_once(guided):
+    engine = Engine(guided)
+    settings = {"num_steps": 4, "guidance_scale": SCALE, "guidance_interval": (0.05, 3.0)}
+    run(engine, replace(REQUEST, settings={"base_8": settings}))
+    assert 0 < engine.stats["base_8.guide"].calls < engine.stats["base_8"].calls == 4
+    assert [stats.images for stats in engine.stats.values()] == [3, 3, 3]
+
+
+def test_when_there_will_be_room_goes_by_what_an_image_takes_of_all_hosts(guided):
+    engine = Engine(guided, max_waiting=4)
+    run(engine, REQUEST)
+    for stats in engine.stats.values():
+        stats.busy_s = 1.5  # of three images
+    with pytest.raises(QueueFullError) as refused:
+        engine.submit(Request(num=8), lambda event: None)
+    assert refused.value.retry_after == pytest.approx(8 * 3 * 0.5)
+
+
+def test_a_chunk_suits_the_calls_of_every_host(guided):
+    engine = Engine(guided, batch={"base_8": 16, "base_8.guide": 2, "sr_16": 16})
+    assert engine.fitted(guided.resolve(REQUEST)).request.batch == 2
+    assert engine.fitted(guided.resolve(replace(REQUEST, settings={}))).request.batch == 16
+
+
+def test_a_folder_needs_the_entry_of_its_manifest(tmp_path, monkeypatch):
+    write_cascade(tmp_path, tiny_config(8, 16))
+    write_bundle(tmp_path / "weak" / "bundle", tiny_config(8).stages["base_8"])
+    own = StageEntry.bundles
+    monkeypatch.setattr(
+        StageEntry,
+        "bundles",
+        property(lambda entry: own.fget(entry) | ({GUIDE: "weak/bundle"} if entry.bundle.startswith("base") else {})),
+    )
+    assert json.loads((tmp_path / "cascade.json").read_text())["stages"]["base_8"].keys() == {"bundle", "sample"}
+    model = Cascade.load(tmp_path, place={"base_8.guide": "cpu:0"})
+    assert [(host.name, str(host.device)) for host in model.hosts] == [
+        ("base_8", "cpu"),
+        ("base_8.guide", "cpu:0"),
+        ("sr_16", "cpu"),
+    ]
+    engine, events = Engine(model), []
+    engine.submit(REQUEST, events.append)
+    for _ in range(100):  # a device a thread
+        if isinstance(events[-1] if events else None, Finished):
+            break
+        engine.tick(0), engine.tick(1)
+    assert levels_apart(finished(events), finished(model.sample(REQUEST))) <= 1
+    with pytest.raises(ValueError, match=r"no stage 'sr_16.guide' to place, it has base_8, base_8.guide, sr_16"):
+        Cascade.load(tmp_path, place={"sr_16.guide": "cpu"})
+
+
+class Decoded(SuperResStage):
+    """Asks a host of another name what the picture below is like, before it is enlarged."""
+
+    def condition(self, cond, below, settings, noise):
+        query = Query(below, torch.full((len(below),), 0.5))
+        (found,) = yield [("decoder", Ask(query=query, cond=Cond.empty(len(below))))]
+        return (yield from super().condition(cond, found.x0_hat, settings, noise))
+
+
+def test_a_condition_asks_a_host_by_name():
+    base, above = tiny(8, 16).links
+    stage = Decoded(above.stage.config)
+    stage.load_state_dict(above.stage.state_dict())
+    own = replace(above.host, stage=stage.eval())
+    model = Cascade([base, beside(replace(above, hosts={OWN: own}), "decoder", base.stage)])
+    request = Request(num=2, seed=3)
+    engine = Engine(model, max_running=1, batch={host.name: 2 * request.batch for host in model.hosts})
+    alone, together = list(model.sample(request)), run(engine, request)[0]
+    assert len(alone) == len(together)
+    assert all(same(*pair) for pair in zip(alone, together, strict=True))
+    assert levels_apart(finished(alone), finished(tiny(8, 16).sample(request))) > 1
+    assert {name: (stats.calls, stats.images) for name, stats in engine.stats.items()} == {
+        "base_8": (2, 2),
+        "sr_16": (2, 2),
+        "sr_16.decoder": (1, 2),
+    }
