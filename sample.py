@@ -70,9 +70,9 @@ def main(
     from cascade.devices import choose_device
     from cascade.given import given_files
     from cascade.output import output_for
-    from cascade.painting import paint, paint_again
     from cascade.pipeline import Cascade
     from cascade.request import Request
+    from cascade.saving import save_again, save_all
     from cascade.upscale import Upscaling
 
     if not out:
@@ -94,7 +94,7 @@ def main(
     if again is not None:
         if len(files) > 1:
             raise ValueError(f"--again: {len(files)} pictures with --image; give the one that {again} was made from")
-        return paint_again(again, target, cascade, files, device=device, download=download)
+        return save_again(again, target, cascade, files, device=device, download=download)
     if world > 1 and str(prompts_file) == "-":
         raise ValueError("--prompts-file -: several processes cannot all read what is piped in; name a file")
     upscaling = Upscaling.of(files, cascade, first=first, fit=fit) if files else None
@@ -133,7 +133,7 @@ def main(
         raise ValueError(
             f"--num: {num_wanted} images in one grid; at most {MAX_GRID}, or write single files with --out folder/"
         )
-    paint(model, jobs, pick=wanted)
+    save_all(model, jobs, pick=wanted)
 
 
 if __name__ == "__main__":

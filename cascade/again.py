@@ -156,7 +156,9 @@ def repainted(model: Cascade, plan: Plan, said: Mapping[str, Any]) -> Tensor:
     image, (place, rows) = said["image"], said.get("row", (0, 1))
     alone = model.painting(plan.picked((image,)))
     copies = Copies(plan=alone.plan, conds=alone.conds, image=image, rows=rows)
-    canvases = [Canvas.of(link.sidecar.config, size, continued=True) for link, size in zip(plan.links, plan.sizes, strict=True)]
+    canvases = [
+        Canvas.of(link.sidecar.config, size, continued=True) for link, size in zip(plan.links, plan.sizes, strict=True)
+    ]
     times = max(-(-math.prod(each.size) // link.host.area) for each, link in zip(canvases, plan.links, strict=True))
     painted = {e.stage: e.images[place] for e in events_of(copies, rows * times) if isinstance(e, StageFinished)}
     return painted[said.get("stage") or model.names[-1]]

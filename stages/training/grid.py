@@ -1,4 +1,4 @@
-"""Sample grids: what the averaged weights paint on a fixed set of held-out pictures, with fixed noise, every time."""
+"""Sample grids: what the averaged weights make of a fixed set of held-out pictures, with fixed noise, every time."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ def sample_grid(stage: Stage, batch: Batch, portions: Portions | None = None) ->
     memory does not hold a single picture."""
     from torchvision.utils import make_grid
 
-    painted = (portions or Portions("grid")).each(len(batch), lambda own: paint(stage, batch[own]))
-    if painted is None:
+    parts = (portions or Portions("grid")).each(len(batch), lambda own: columns_of(stage, batch[own]))
+    if parts is None:
         return None
-    columns = [torch.cat(column) for column in zip(*painted, strict=True)]
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     if stage.config.takes:
         rows, nrow = torch.stack(columns, dim=1).flatten(0, 1), 3 * max(1, len(batch) // 4)
     else:
@@ -29,7 +29,7 @@ def sample_grid(stage: Stage, batch: Batch, portions: Portions | None = None) ->
 
 
 @torch.inference_mode()
-def paint(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
+def columns_of(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
     """What a grid shows of some pictures, uint8 (b, c, h, w) each; the noise of each is fixed by its `index`."""
     settings, space, device = stage.config.sample, stage.space, device_of(stage)
     batch = batch.to(device)

@@ -27,7 +27,7 @@ from ..sampling import conditioned, guided, noise_of
 from ..stage import Stage
 
 SEED = 2**31 - 1  # of validation's noise and levels: no image of a training run shares its draws
-TRUNCATED = 1.0  # noise level from which the stage below paints a held-out picture again
+TRUNCATED = 1.0  # noise level from which the stage below samples a held-out picture again
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def make_validation(config: StageConfig, data: Source, device: torch.device, low
     batches = list(held_out(config, data, config.train.val_images))
     low_res = None
     if lower is not None and config.takes is not None:
-        low_res = painted_again(load_bundle(lower, device), batches)
+        low_res = all_resampled(load_bundle(lower, device), batches)
     return Validation(batches, low_res, config.train.objective.build().judge)
 
 
@@ -103,13 +103,13 @@ def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") 
     )
 
 
-def painted_again(below: Stage, batches: list[Batch]) -> list[Tensor] | None:
-    """`paint_again` of each batch, on the CPU; None where memory does not hold a single picture."""
+def all_resampled(below: Stage, batches: list[Batch]) -> list[Tensor] | None:
+    """`resampled` of each batch, on the CPU; None where memory does not hold a single picture."""
     device, portions, found = device_of(below), Portions("validation with --lower"), []
     for batch in batches:
 
         def again(own: slice, batch: Batch = batch) -> Tensor:
-            return paint_again(below, batch[own].to(device)).cpu()
+            return resampled(below, batch[own].to(device)).cpu()
 
         done = portions.each(len(batch), again)
         if done is None:
@@ -119,7 +119,7 @@ def painted_again(below: Stage, batches: list[Batch]) -> list[Tensor] | None:
 
 
 @torch.no_grad()
-def paint_again(below: Stage, batch: Batch) -> Tensor:
+def resampled(below: Stage, batch: Batch) -> Tensor:
     """The stage below's own version (b, c, *size) of a batch's pictures: noised to TRUNCATED, then sampled from there."""
     space, truth = below.space, below.space.read(batch.image, below.config.size)
     settings = below.config.sample.model_copy(update={"sigma_max": max(TRUNCATED, 2 * below.config.sample.sigma_min)})

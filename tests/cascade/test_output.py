@@ -24,11 +24,11 @@ from cascade.events import StageFinished
 from cascade.given import given_files
 from cascade.metadata import describe
 from cascade.output import output_for, without
-from cascade.painting import paint_again, paint_one
 from cascade.pictures import METADATA_KEY, read_metadata, save_png, user_picture
 from cascade.pipeline import Cascade
 from cascade.plan import resolve
 from cascade.request import Request
+from cascade.saving import save_again, save_one
 from cascade.upscale import Upscaling, choose_start, takes_of
 from data.errors import RunError
 from stages.config import SampleConfig
@@ -453,7 +453,7 @@ def test_overwrite_keeps_the_old_until_the_new_is_whole(tmp_path, model, is_grid
     kept = ["out.png"] if is_grid else ["000002.png", "000003.png"]
     assert all((tmp_path / name).read_bytes() == before[name] for name in kept)
     assert list(output.claim(model.resolve(request))) == [2]
-    paint_one(model, output, model.resolve(request), ())
+    save_one(model, output, model.resolve(request), ())
     told = "1 files were replaced, 0 removed" if is_grid else "1 files were replaced, 1 removed"
     assert f"of another request {told}" in capsys.readouterr().err
     assert files(tmp_path) == (["out.png"] if is_grid else [f"{k:06d}.png" for k in range(3)])
@@ -519,14 +519,14 @@ def test_the_picture_that_is_made_again_is_not_written_over(trained, model, tmp_
         make(place, model, Request(num=2))
         output = output_for(place, stages=False, overwrite=True)
         with pytest.raises(ValueError, match="was given and would be written over; choose another place"):
-            paint_again(tmp_path / out, output, trained, [], device="cpu", download=False)
+            save_again(tmp_path / out, output, trained, [], device="cpu", download=False)
 
 
 def make(out: str, model: Cascade, request: Request, pick=(), *, overwrite: bool = False) -> None:
     """As sample.py does."""
     output = output_for(out, stages=False, overwrite=overwrite)
     with output.held():
-        paint_one(model, output, model.resolve(request), pick)
+        save_one(model, output, model.resolve(request), pick)
 
 
 def test_a_billion_images_are_no_list(model):
@@ -638,7 +638,7 @@ def test_metadata_that_ask_what_cannot_be_name_the_file(trained, model, tmp_path
     save_png(torch.zeros(3, 4, 4, dtype=torch.uint8), tmp_path / "a.png", said)
     output = output_for(f"{tmp_path}/b.png", stages=False)
     with pytest.raises(ValueError, match=r"^[^\n]*/a\.png: [^\n]*$"):
-        paint_again(tmp_path / "a.png", output, trained, [], device="cpu", download=False)
+        save_again(tmp_path / "a.png", output, trained, [], device="cpu", download=False)
     assert files(tmp_path) == ["a.png"]
 
 

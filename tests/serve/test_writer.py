@@ -89,6 +89,16 @@ def test_clients_are_told_by_the_code_of_a_failure_not_by_its_message(desk, code
     assert desk.stored(job) == ("failed", [said])
 
 
+def test_what_no_stream_knows_is_not_told(desk):
+    class Estimated(Event):
+        pass
+
+    assert desk.tell(desk.job(), STARTED, Estimated(), DONE) == [
+        ("stage_started", {"stage": "base_8", "index": [0], "nfe": 2}),
+        ("finished", {"num": 1, "nfe": 4}),
+    ]
+
+
 STARTED = StageStarted(stage="base_8", index=(0,), nfe=2)
 MADE = StageFinished(stage="base_8", index=(0,), images=torch.zeros(1, 3, 8, 8, dtype=torch.uint8), last=False)
 DONE = Finished(num=1, nfe=4)

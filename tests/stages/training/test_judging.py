@@ -1,4 +1,4 @@
-"""What a run is judged by: validation, pictures painted again, grids, the loss by noise level. With ideal denoisers wherever it can
+"""What a run is judged by: validation, pictures sampled again, grids, the loss by noise level. With ideal denoisers wherever it can
 be, so that what must come out is known."""
 
 import pytest
@@ -48,11 +48,11 @@ def world(kind: str, *, aug_sigma: float = 0.0, classes: int = 0) -> tuple[Finit
     return finite_stage(config, to_float(images), labels), batch
 
 
-class TestPaintedAgain:
+class TestResampled:
     """The stage below noises a held-out picture to TRUNCATED and samples from there."""
 
     def which(self, stage: FiniteStage, batch: Batch) -> list[int]:
-        found, error = stage.world.nearest(validate.paint_again(stage, batch))
+        found, error = stage.world.nearest(validate.resampled(stage, batch))
         assert error.max() < 0.05  # an ideal stage paints pictures of its set and nothing else
         return found.tolist()
 
@@ -85,9 +85,9 @@ class TestPaintedAgain:
 
     def test_the_same_every_time_and_for_each_picture_its_own_noise(self):
         stage, batch = world("base")
-        painted = validate.paint_again(stage, batch)
-        assert torch.equal(painted, validate.paint_again(stage, batch))
-        assert_close(validate.paint_again(stage, batch[3:5]), painted[3:5])
+        found = validate.resampled(stage, batch)
+        assert torch.equal(found, validate.resampled(stage, batch))
+        assert_close(validate.resampled(stage, batch[3:5]), found[3:5])
         noise = stage.asked[0].x - to_float(batch.image)
         assert noise.flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.7
 
@@ -123,7 +123,7 @@ def test_what_judges_keeps_nothing_for_a_backward_pass(place, tmp_path):
     recording = []
     for each in (below.net, stage.net):
         each.register_forward_hook(lambda *_: recording.append(torch.is_grad_enabled()))
-    low_res = validate.painted_again(below, batches)
+    low_res = validate.all_resampled(below, batches)
     assert validate.Validation(batches, low_res).losses(stage).keys() == {"val_loss", "val_loss_generated"}
     sample_grid(stage, batches[0])
     assert len(recording) >= 4

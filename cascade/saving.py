@@ -17,7 +17,7 @@ from .plan import Plan
 from .upscale import Job
 
 
-def paint(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -> None:
+def save_all(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -> None:
     """Samples what is left of each job and says the files. Pictures that cannot be read are told at the end, the others are made.
 
     Whatever ends it, finished images are there, and how many is said.
@@ -33,14 +33,14 @@ def paint(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -> N
                     raise
                 unread.append(one_line(error))
                 continue
-            paint_one(model, output, plan, pick, what)
+            save_one(model, output, plan, pick, what)
     if unread:
         raise ValueError(
             f"{len(unread)} of {len(jobs)} pictures could not be made larger, the others are done: {'; '.join(unread)}"
         )
 
 
-def paint_one(model: Cascade, output: Output, plan: Plan, pick: Sequence[int], what: str = "") -> None:
+def save_one(model: Cascade, output: Output, plan: Plan, pick: Sequence[int], what: str = "") -> None:
     """what: begins each line about it."""
     total = len(pick or plan.index)
     left = output.claim(plan, pick)
@@ -65,7 +65,7 @@ def paint_one(model: Cascade, output: Output, plan: Plan, pick: Sequence[int], w
         raise
 
 
-def paint_again(
+def save_again(
     path: Path, output: Output, folder: Path, files: Sequence[GivenFile], *, device: str, download: bool
 ) -> None:
     """A picture of ours once more, by what its metadata say. Raises RunError where it became another one."""
@@ -84,7 +84,7 @@ def paint_again(
         made, pick = output.path, tuple(said.get("pick", ()))
         output.check_given(plan, given)
         with output.held():
-            paint_one(model, output, plan, pick)
+            save_one(model, output, plan, pick)
     else:
         made = output.path if output.is_grid else output.path / f"{path.stem}.png"
         if place_of(made) in {place for each in given for place in (place_of(each), each.resolve())}:
