@@ -33,6 +33,7 @@ Number = Annotated[int, Field(strict=True, ge=0)]
 
 class SaidStage(BaseModel):
     bundle: str
+    hosts: dict[str, str] = {}
     settings: dict[str, Any]
 
 
@@ -92,6 +93,11 @@ def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile
         if (wanted := said["stages"].get(link.name, {}).get("bundle")) != link.sidecar.sha256:
             raise ValueError(
                 f"{path}: made by stage {link.name} of sha256 {str(wanted)[:12]}, here it is {link.sidecar.sha256[:12]}; "
+                "name the cascade that made it with --cascade"
+            )
+        if said["stages"][link.name].get("hosts", {}) != link.beside:
+            raise ValueError(
+                f"{path}: made by stage {link.name} beside other networks than are here; "
                 "name the cascade that made it with --cascade"
             )
     low_res = low_res_of(path, said, model, file)

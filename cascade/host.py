@@ -22,12 +22,13 @@ Remote = Callable[[list[Ask], int], list[Answer]]
 @dataclass(frozen=True, kw_only=True)
 class Host:
     """name: of all hosts with these weights, one on each device. remote: who has the weights, where it is not this process; then
-    `stage` is on the device meta."""
+    `stage` is on the device meta. sha256: of the weights in its bundle, where it has one."""
 
     name: str
     stage: Stage
     device: torch.device | str = "cpu"
     remote: Remote | None = None
+    sha256: str = ""
 
     @property
     def area(self) -> int:

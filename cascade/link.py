@@ -69,6 +69,11 @@ class Link:
         is_guided = self.is_guidable and self.settings.guidance_scale != 1
         return guidance_kind(self.hosts).rows if is_guided else {OWN: 1}
 
+    @property
+    def beside(self) -> dict[str, str]:
+        """The sha256 of each host but its own network, by its name here: its pictures depend on them, too."""
+        return {name: host.sha256 for name, host in self.hosts.items() if name != OWN}
+
     def placed(self, place: Mapping[str, torch.device | str], device: torch.device | str) -> "Link":
         """The same with its hosts on the devices that `place` says, by their own names, else on `device`."""
         hosts = {name: replace(host, device=place.get(host.name, device)) for name, host in self.hosts.items()}

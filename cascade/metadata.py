@@ -42,6 +42,7 @@ def describe(
     said["stages"] = {
         link.name: {
             "bundle": link.sidecar.sha256,
+            **({"hosts": link.beside} if link.beside else {}),
             "nimg": link.sidecar.provenance.nimg,
             "settings": as_values(link.settings),
         }

@@ -76,7 +76,9 @@ class Cascade:
         def host_of(name: str, bundle: str) -> Host:
             device_ = place.get(name, device)
             stage = load_bundle(folder / bundle, "meta" if name in elsewhere else device_, precision)
-            return Host(name=name, stage=stage, device=device_)
+            return Host(
+                name=name, stage=stage, device=device_, sha256=read_sidecar(find_bundle(folder / bundle)).sha256
+            )
 
         sidecars = {}
         for name in names:

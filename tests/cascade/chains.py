@@ -106,10 +106,12 @@ def tiny(*sizes: int, **options: Any) -> Cascade:
     return Cascade(links)
 
 
-def write_bundle(folder: Path, config: StageConfig, *, text_encoder: str | None = None, classes=None) -> Path:
+def write_bundle(
+    folder: Path, config: StageConfig, *, text_encoder: str | None = None, classes=None, seed: int = 0
+) -> Path:
     """FOLDER as training would leave it, with random weights."""
     provenance = Provenance(nimg=100, ema=1, data="none", classes=classes, versions={})
-    save_bundle(folder, random_weights(config), config=config, text_encoder=text_encoder, provenance=provenance)
+    save_bundle(folder, random_weights(config, seed), config=config, text_encoder=text_encoder, provenance=provenance)
     return folder
 
 

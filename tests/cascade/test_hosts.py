@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from cascade.again import plan_of
 from cascade.engine import Engine, QueueFullError
 from cascade.events import Finished, Preview
 from cascade.host import Host, host_name
 from cascade.manifest import StageEntry
+from cascade.metadata import describe
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.batch import Cond
@@ -153,6 +155,13 @@ def test_a_folder_needs_the_entry_of_its_manifest(tmp_path, monkeypatch):
             break
         engine.tick(0), engine.tick(1)
     assert levels_apart(finished(events), finished(model.sample(REQUEST))) <= 1
+    said = describe(model.resolve(REQUEST), 1, (0, 1))
+    assert plan_of(tmp_path, said, model, None).links == model.resolve(REQUEST).links
+    (tmp_path / "weak" / "bundle").rename(tmp_path / "other")
+    config = tiny_config(8).stages["base_8"]
+    write_bundle(tmp_path / "weak" / "bundle", config, seed=9)
+    with pytest.raises(ValueError, match="made by stage base_8 beside other networks than are here"):
+        plan_of(tmp_path, said, Cascade.load(tmp_path), None)
     with pytest.raises(ValueError, match=r"no stage 'sr_16.guide' to place, it has base_8, base_8.guide, sr_16"):
         Cascade.load(tmp_path, place={"sr_16.guide": "cpu"})
 
