@@ -82,8 +82,8 @@ class Handle:
 def app(number: int) -> FastAPI:
     """A server that says who it is."""
     found = FastAPI()
-    stage = SimpleNamespace(batch=8, calls=number, rows=0, images=0, busy_s=0.0)
-    metrics = Metrics(SimpleNamespace(is_alive=True, waiting=number, stages={"base_16": stage}))
+    stats = SimpleNamespace(batch=8, calls=number, rows=0, images=0, busy_s=0.0)
+    metrics = Metrics(SimpleNamespace(is_alive=True, waiting=number, stats={"base_16": stats}))
 
     @found.get("/")
     @found.get("/v1/models")
