@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from data.cli import run
+from stages.diffusion.samplers import SAMPLERS
 
 SHIPPED = Path(__file__).parent / "cascade" / "shipped" / "emoji_tiny"
 MAX_GRID = 1024
@@ -45,7 +46,7 @@ def main(
     steps: Annotated[list[str] | None, typer.Option(help="sampler steps: 8, or sr_64=8; may be repeated")] = None,
     guidance: Annotated[list[str] | None, typer.Option(help="guidance scale, 1 is off: 3, or base_16=3")] = None,
     aug_sigma: Annotated[list[str] | None, typer.Option(help="conditioning augmentation: sr_64=0.1")] = None,
-    sampler: Annotated[list[str] | None, typer.Option(help="euler, heun, dpmpp_2m: heun, or base_16=heun")] = None,
+    sampler: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SAMPLERS)}: heun, or base_16=heun")] = None,
     prompts_file: Annotated[
         Path | None, typer.Option(help="a prompt a line, besides those of the command line; - is what is piped in")
     ] = None,

@@ -73,9 +73,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         own = for_stage(conds, link.sidecar.config.cond).to(link.device)
         cond = yield from asked(link, stage.condition(own, below, link.settings, noise))
         rule = guidance(link.settings, cond, config.cond.names, link.hosts)
-        sampler = start(
-            link.settings, noise("start", torch.Size((len(rows), config.channels, *canvas.size))), cond, noise
-        )
+        sampler = start(link.settings, noise, cond, (len(rows), config.channels, *canvas.size))
         emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
         query, step = next(sampler), 0
         while True:

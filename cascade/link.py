@@ -13,7 +13,7 @@ from data.errors import first_error, nearest
 from stages.ask import OWN
 from stages.bundle import Contract, Sidecar
 from stages.config import SampleConfig
-from stages.diffusion.samplers import num_queries
+from stages.diffusion.samplers import SAMPLERS, all_options, num_queries
 from stages.guidance import guidance_kind
 from stages.stage import Stage
 
@@ -91,7 +91,7 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
     changed = []
     for link in links:
         try:
-            wanted = SampleConfig.model_validate(link.settings.model_dump() | dict(settings.get(link.name, {})))
+            wanted = SampleConfig.model_validate(over(link.settings.model_dump(), settings.get(link.name, {})))
         except ValidationError as error:
             raise ValueError(f"settings of stage {link.name}: {first_error(error)}") from None
         if wanted.guidance_scale not in (1, link.settings.guidance_scale) and not link.is_guidable:
@@ -100,6 +100,13 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
             )
         changed.append(replace(link, settings=wanted))
     return changed
+
+
+def over(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a stage with some said anew. Where another sampler is said, options that it does not read go."""
+    kind = SAMPLERS.get(str(now.get("sampler")))
+    unread = all_options().keys() - kind.options.keys() if kind else set()
+    return {name: value for name, value in before.items() if name not in unread} | dict(now)
 
 
 def check_names(settings: Collection[str], names: list[str]) -> None:

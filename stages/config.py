@@ -6,14 +6,21 @@ Levels of sigma and aug_sigma are noise std in units of pictures in [-1, 1]; amo
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from data.errors import TAGS
 from data.index import TEXT_TOKENS
 from data.streams import default_streams, largest_divisor
 
 from .diffusion.grids import GRIDS
-from .diffusion.samplers import SAMPLERS
+from .diffusion.samplers import SAMPLERS, Option, all_options
 from .nets.config import NetworkConfig
 from .nets.registry import NETWORKS
 from .objectives.config import ObjectiveConfig
@@ -89,8 +96,24 @@ class NoiseConfig(Strict):
     std: PositiveFloat = 1.2
 
 
-class SampleConfig(Strict):
-    """Sampling settings; the manifest keeps one per stage and a request may change them."""
+def key_of(option: Option) -> Any:
+    """The type and the default of a sampler's option, as a key that texts leave out at its default."""
+    bounds = Field(ge=option.low, le=option.high, description=option.help)
+    number = Annotated[float, Field(allow_inf_nan=False)] if isinstance(option.default, float) else int
+    return Annotated[number, bounds, LATER], option.default
+
+
+if TYPE_CHECKING:
+    SamplerOptions: TypeAlias = Strict
+else:
+    SamplerOptions = create_model(
+        "SamplerOptions", __base__=Strict, **{name: key_of(option) for name, option in all_options().items()}
+    )
+
+
+class SampleConfig(SamplerOptions):
+    """Sampling settings; the manifest keeps one per stage and a request may change them. What only some samplers read is said only
+    where the sampler is one of those."""
 
     grid: ClassVar[str] = "power"  # a field as soon as there is another
     sampler: Literal[tuple(SAMPLERS)] = "dpmpp_2m"  # type: ignore[valid-type]
@@ -111,6 +134,21 @@ class SampleConfig(Strict):
             raise ValueError(f"guidance_interval ({low}, {high}) is empty; write the lower level first")
         _ = self.sigmas
         return self
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        for name in all_options():
+            if name in self.model_fields_set and name not in self.options:
+                readers = " or ".join(word for word, kind in SAMPLERS.items() if name in kind.options)
+                raise ValueError(
+                    f"{name} is an option of {readers}, not of {self.sampler}; leave it out, or set sampler to {readers}"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unread = all_options().keys() - self.options.keys()
+        return {name: value for name, value in handler(self).items() if name not in unread}
 
     @property
     def options(self) -> dict[str, Any]:

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data.batch import Cond
+
 from .build import build_stage
 from .config import SampleConfig, StageConfig
 from .counting import count_pass
 from .diffusion.guidance import is_guided
-from .diffusion.samplers import SAMPLERS, drive
+from .diffusion.samplers import drive
+from .sampling import start
 
 BACKWARD = 3  # a training pass costs three forward passes: one forward, and as much again for each operand's gradient
 BUCKET = (
@@ -178,5 +181,5 @@ def network_rows(settings: SampleConfig) -> list[int]:
         rows.append(2 if is_guided(settings.guidance_scale, sigma.item(), settings.guidance_interval) else 1)
         return x
 
-    drive(SAMPLERS[settings.sampler](torch.zeros(1, 1, 1, 1), settings.sigmas), ask)
+    drive(start(settings, lambda purpose, shape: torch.zeros(shape), Cond.empty(1), (1, 1, 1, 1)), ask)
     return rows

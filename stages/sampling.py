@@ -12,10 +12,10 @@ from .ask import OWN, Ask, NamedAsks
 from .config import SampleConfig
 from .diffusion.corrupt import normals
 from .diffusion.denoiser import Denoiser
-from .diffusion.samplers import SAMPLERS, Answer, Query, Sampler, drive
+from .diffusion.samplers import SAMPLERS, Answer, Noise, Query, Sampler, drive
 from .guidance import guidance
 from .randomness import generators
-from .stage import Noise, Stage
+from .stage import Stage
 
 
 def image_noise(
@@ -30,17 +30,19 @@ def noise_of(stage: str, seed: int, index: Tensor, device: torch.device | str) -
     return lambda purpose, shape: image_noise(stage, seed, index, purpose, tuple(shape[1:]), device)
 
 
-def start(settings: SampleConfig, noise: Tensor, cond: Cond, draw: Noise | None = None) -> Sampler:
-    """The sampler of a request, from standard normal noise (b, c, *size). draw: the noise that it takes on its way, if any.
+def start(
+    settings: SampleConfig, noise: Noise, cond: Cond, shape: tuple[int, ...], x0: Tensor | None = None
+) -> Sampler:
+    """The sampler that the settings name, at its start. shape (b, c, *size); x0: what is noised, where it is known.
 
-    The chain should start at x0 + sigma_max * noise; x0 is unknown, and its best stand-in is the condition where there is one
+    The chain should start at x0 + sigma_max * noise. Where x0 is unknown, its best stand-in is the condition if there is one
     (relay diffusion, Teng et al. 2023), else 0. The stand-in's error is what sigma_max must drown: 0.2 for an upsampled picture, 1
     for none, so super-resolution can start an order of magnitude lower.
     """
-    x, low_res = noise * settings.sigma_max, cond.value("low_res")
-    x = x if low_res is None else x + low_res
-    on_its_way = None if draw is None else lambda purpose: draw(purpose, noise.shape)
-    return SAMPLERS[settings.sampler](x, settings.sigmas, on_its_way, settings.options)
+    known = cond.value("low_res") if x0 is None else x0
+    x = settings.sigma_max * noise("start", shape)
+    x = x if known is None else x + known
+    return SAMPLERS[settings.sampler](x, settings.sigmas, noise, settings.options)
 
 
 def answer(
@@ -105,6 +107,6 @@ def guided(stage: Stage, settings: SampleConfig, cond: Cond) -> Denoiser:
 
 
 @torch.inference_mode()
-def sample_alone(stage: Stage, settings: SampleConfig, cond: Cond, noise: Tensor) -> Tensor:
-    """x0 (b, c, *size) inside the bounds of its space from one stage, start to end."""
-    return drive(start(settings, noise, cond), guided(stage, settings, cond)).clamp(*stage.space.bounds)
+def sample_alone(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise, shape: tuple[int, ...]) -> Tensor:
+    """x0 of `shape` (b, c, *size), inside the bounds of its space, from one stage, start to end."""
+    return drive(start(settings, noise, cond, shape), guided(stage, settings, cond)).clamp(*stage.space.bounds)

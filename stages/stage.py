@@ -1,6 +1,6 @@
 """A denoiser with a training loss: a network, in a space, under a parametrisation, given conditions; towards an objective."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -11,16 +11,13 @@ from data.batch import Batch, Cond
 from .ask import NamedAsks
 from .config import SampleConfig, StageConfig
 from .diffusion.parametrisation import Parametrisation
-from .diffusion.samplers import Answer
+from .diffusion.samplers import Answer, Noise
 from .draws import Draws
 from .losses import Losses
 from .nets.network import Network
 from .objectives.denoising import DENOISING
 from .objectives.objective import Objective
 from .spaces.space import Space
-
-Noise = Callable[[str, torch.Size], Tensor]
-"""Standard normal (b, ...) for a purpose; row k is a function of (seed, index[k], stage, purpose) alone."""
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

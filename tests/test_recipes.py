@@ -37,7 +37,7 @@ def test_a_minute_of_training_sharpens_unseen_pictures_and_paints_no_grain(tmp_p
     settings = config.sample.model_copy(update={"aug_sigma": 0.0})
     noise = noise_of("sr_64", 0, torch.arange(len(truth)), "cpu")
     cond = conditioned(stage, Cond.empty(len(truth)), low_res, settings, noise)
-    samples = sample_alone(stage, settings, cond, noise("start", truth.shape))
+    samples = sample_alone(stage, settings, cond, noise, truth.shape)
     assert mean_psnr(samples, truth) > mean_psnr(stage.enlarge(low_res), truth)
     assert grain(samples) < 0.04
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from cascade.link import Link
 from stages.config import SampleConfig
+from stages.diffusion.samplers import SAMPLERS
 
 from .jobs import Data
 from .limits import Limits
@@ -40,6 +41,7 @@ def stage(link: Link, limits: Limits) -> Data:
 
 
 def ranges(link: Link, limits: Limits) -> Data:
+    """Of the options, those of its own sampler."""
     fields = SampleConfig.model_json_schema()["properties"]
     return {
         "num_steps": [1, limits.steps],
@@ -48,4 +50,5 @@ def ranges(link: Link, limits: Limits) -> Data:
         else None,
         "aug_sigma": [0.0, link.contract.max_aug_sigma] if link.contract.low_res else None,
         "sampler": fields["sampler"]["enum"],
+        **{name: [option.low, option.high] for name, option in SAMPLERS[link.settings.sampler].options.items()},
     }

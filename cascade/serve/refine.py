@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cascade.link import cut
+from cascade.link import cut, over
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.decode import decode_image, to_array
@@ -63,7 +63,7 @@ def refined(
 
 def settings_over(before: Settings, now: Settings) -> Settings:
     """What was said when the job was made, and over it what is said now."""
-    return before | {name: before.get(name, {}) | each for name, each in now.items()}
+    return before | {name: over(before.get(name, {}), each) for name, each in now.items()}
 
 
 def pixels(content: bytes) -> torch.Tensor:

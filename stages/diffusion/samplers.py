@@ -11,7 +11,7 @@ x (b, c, h, w) at sigmas[0]; sigmas (num_steps + 1,) float64 on the CPU, strictl
 import itertools
 import math
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # configs name samplers where torch is not loaded yet
@@ -41,6 +41,10 @@ class Answer:
 Sampler = Generator[Query, Answer, "Tensor"]
 """Yields queries, receives answers, returns the finished x0."""
 
+Noise = Callable[[str, tuple[int, ...]], "Tensor"]
+"""Standard normal (b, ...) for a purpose and of a shape; row k is a function of (seed, index[k], stage, purpose) alone. "start" and
+"aug" are taken: a sampler that draws on its way has purposes of its own, another at each step."""
+
 
 def query(x: "Tensor", sigma: float) -> Query:
     """The query of a batch that stands at one common level."""
@@ -49,7 +53,7 @@ def query(x: "Tensor", sigma: float) -> Query:
 
 def euler(x: "Tensor", sigmas: "Tensor") -> Sampler:
     """First order; with these coordinates it is DDIM with eta = 0 (Song et al. 2020a, eq. 13). nfe = num_steps."""
-    for sigma, sigma_next in _intervals(sigmas):
+    for sigma, sigma_next in intervals(sigmas):
         x0_hat = (yield query(x, sigma)).x0_hat
         x = x0_hat + (sigma_next / sigma) * (x - x0_hat)
     return x
@@ -57,7 +61,7 @@ def euler(x: "Tensor", sigmas: "Tensor") -> Sampler:
 
 def heun(x: "Tensor", sigmas: "Tensor") -> Sampler:
     """Second order, EDM algorithm 1 without churn. nfe = 2 * num_steps - 1: the last interval, to 0, is an Euler step."""
-    for sigma, sigma_next in _intervals(sigmas):
+    for sigma, sigma_next in intervals(sigmas):
         x0_hat = (yield query(x, sigma)).x0_hat
         slope = (x - x0_hat) / sigma
         x_next = x + (sigma_next - sigma) * slope
@@ -75,7 +79,7 @@ def dpmpp_2m(x: "Tensor", sigmas: "Tensor") -> Sampler:
     takes x0_hat itself.
     """
     previous: tuple[float, Tensor] | None = None  # (lambda, x0_hat) of the step before
-    for sigma, sigma_next in _intervals(sigmas):
+    for sigma, sigma_next in intervals(sigmas):
         x0_hat = (yield query(x, sigma)).x0_hat
         if sigma_next == 0:
             return x0_hat
@@ -90,32 +94,42 @@ def dpmpp_2m(x: "Tensor", sigmas: "Tensor") -> Sampler:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Option:
+    """A setting that only some samplers read: a number, whole where its default is. help: what it does, for users."""
+
+    default: float
+    low: float
+    high: float
+    help: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplerKind:
     """What is known of a sampler before it runs. order: of its error in the step. queries: of num_steps intervals, at most. draws:
-    whether it takes noise on its way. options: the settings of its own that it reads."""
+    whether it takes noise on its way. options: the settings of its own, by name; samplers that share a name share the option."""
 
     function: Callable[..., Sampler]
     order: int
     queries: Callable[[int], int] = int
     draws: bool = False
-    options: tuple[str, ...] = ()
+    options: Mapping[str, Option] = field(default_factory=dict)
 
-    def __call__(
-        self, x: "Tensor", levels: "Tensor", noise: "Noise | None" = None, options: Mapping[str, Any] | None = None
-    ) -> Sampler:
-        """The coroutine over `levels` from x, with what it needs of the rest."""
-        own = {name: value for name, value in (options or {}).items() if name in self.options}
+    def __call__(self, x: "Tensor", levels: "Tensor", noise: Noise, options: Mapping[str, Any]) -> Sampler:
+        """The coroutine over `levels` from x. noise and a value of each of its options go to whoever takes them."""
+        own = {name: options[name] for name in self.options}
         return self.function(x, levels, **({"noise": noise} if self.draws else {}), **own)
 
-
-Noise = Callable[[str], "Tensor"]
-"""Standard normal of the shape of x for a purpose; of image k a function of (seed, k, stage, purpose) alone."""
 
 SAMPLERS = {
     "euler": SamplerKind(function=euler, order=1),
     "heun": SamplerKind(function=heun, order=2, queries=lambda num_steps: 2 * num_steps - 1),
     "dpmpp_2m": SamplerKind(function=dpmpp_2m, order=2),
 }
+
+
+def all_options() -> dict[str, Option]:
+    """Those of all samplers, by name."""
+    return {name: option for kind in SAMPLERS.values() for name, option in kind.options.items()}
 
 
 def num_queries(name: str, num_steps: int) -> int:
@@ -133,7 +147,8 @@ def drive(sampler: Sampler, denoise: "Denoiser") -> "Tensor":
         return done.value
 
 
-def _intervals(sigmas: "Tensor") -> list[tuple[float, float]]:
+def intervals(sigmas: "Tensor") -> list[tuple[float, float]]:
+    """(sigma, the next) for each step. Raises ValueError for levels that no sampler can visit."""
     levels = sigmas.double().tolist()
     if len(levels) < 2 or levels[-1] != 0 or not all(math.inf > a > b for a, b in itertools.pairwise(levels)):
         raise ValueError(

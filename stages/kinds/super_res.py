@@ -14,9 +14,9 @@ from data.batch import Batch, Cond
 from ..ask import NamedAsks
 from ..config import SampleConfig, SuperResConfig
 from ..diffusion.corrupt import augment
-from ..diffusion.samplers import Answer
+from ..diffusion.samplers import Answer, Noise
 from ..draws import Draws
-from ..stage import Noise, Stage
+from ..stage import Stage
 
 
 class SuperResStage(Stage):

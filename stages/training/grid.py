@@ -38,7 +38,7 @@ def columns_of(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
     takes = stage.config.takes
     below = None if takes is None else space.down(truth, takes)
     given = conditioned(stage, batch.cond, below, settings, noise)
-    sample = sample_alone(stage, settings, given, noise("start", truth.shape))
+    sample = sample_alone(stage, settings, given, noise, truth.shape)
     before = () if below is None else (space.up(below, stage.config.size),)
     return tuple(space.show(space.store(each)) for each in (*before, sample, truth))
 

@@ -19,11 +19,11 @@ from data.shards import read_split
 
 from ..bundle import load_bundle, read_sidecar
 from ..config import StageConfig
-from ..diffusion.samplers import SAMPLERS, drive
+from ..diffusion.samplers import drive
 from ..memory import Portions, device_of
 from ..objectives.denoising import DENOISING
 from ..objectives.objective import Objective
-from ..sampling import conditioned, guided, noise_of
+from ..sampling import conditioned, guided, noise_of, start
 from ..stage import Stage
 
 SEED = 2**31 - 1  # of validation's noise and levels: no image of a training run shares its draws
@@ -126,6 +126,5 @@ def resampled(below: Stage, batch: Batch) -> Tensor:
     noise = noise_of("val", 0, batch.index, truth.device)
     takes = below.config.takes
     given = conditioned(below, batch.cond, None if takes is None else space.down(truth, takes), settings, noise)
-    x = truth + settings.sigma_max * noise("start", truth.shape)
-    sampler = SAMPLERS[settings.sampler](x, settings.sigmas, options=settings.options)
+    sampler = start(settings, noise, given, truth.shape, x0=truth)
     return drive(sampler, guided(below, settings, given)).clamp(*space.bounds)

@@ -138,13 +138,13 @@ def judge(folder: Path, stage: str, shards: str, device: str) -> dict[str, float
     if not isinstance(model, SuperResStage):
         sigma = torch.full((len(truth),), 0.5, device=device)
         x0_hat = model.denoise(truth + 0.5 * noise, sigma, batch.cond).x0_hat
-        samples = sample_alone(model, link.settings, batch.cond, noise)
+        samples = sample_alone(model, link.settings, batch.cond, draw, truth.shape)
         save_picture(to_uint8(make_grid(torch.cat([samples, truth]), nrow=16)), folder / "grid.png")
         return {"error at 0.5": (x0_hat - truth).square().mean().sqrt().item(), "grain": grain(samples)}
     low_res = to_float(to_uint8(downsample(truth, (model.config.low_res,) * 2)))
     settings = link.settings.model_copy(update={"guidance_scale": 1.0, "aug_sigma": 0.0})
     cond = conditioned(model, batch.cond, low_res, settings, draw)
-    samples = sample_alone(model, settings, cond, noise)
+    samples = sample_alone(model, settings, cond, draw, truth.shape)
     bicubic = model.enlarge(low_res)
     mean = guided(model, settings, cond)(
         bicubic + settings.sigma_max * noise, torch.full((len(truth),), settings.sigma_max, device=device)

@@ -54,11 +54,13 @@ def main(
         truth = downsample(to_float(batch.image), size)
         low_res = to_float(to_uint8(downsample(truth, low)))
         draw = noise_of(stage, 0, batch.index, "cpu")
-        noise, cond = draw("start", truth.shape), conditioned(model, batch.cond, low_res, settings, draw)
+        cond, shape = conditioned(model, batch.cond, low_res, settings, draw), truth.shape
         contenders = {
             "bicubic": model.enlarge(low_res),
-            f"samples ({settings.sampler}, {settings.num_steps} steps)": sample_alone(model, settings, cond, noise),
-            "one-call mean": sample_alone(model, settings.model_copy(update={"num_steps": 1}), cond, noise),
+            f"samples ({settings.sampler}, {settings.num_steps} steps)": sample_alone(
+                model, settings, cond, draw, shape
+            ),
+            "one-call mean": sample_alone(model, settings.model_copy(update={"num_steps": 1}), cond, draw, shape),
         }
         for name, images in contenders.items():
             scores.setdefault(name, []).append((mean_psnr(images, truth), len(batch)))

@@ -11,6 +11,7 @@ import torch
 from cascade.request import Request
 from data.batch import to_uint8
 from data.resize import downsample
+from stages.diffusion.samplers import SAMPLERS
 
 from .chains import finished, ideal, pictures
 
@@ -29,7 +30,7 @@ def identity(pictures, images):
     return torch.cdist(shown.flatten(1), small.flatten(1)).argmin(1)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_every_picture_is_one_of_the_set(images, sampler):
     model = ideal(images, sampler=sampler, num_steps=12)
     got = finished(model.sample(Request(num=16)))

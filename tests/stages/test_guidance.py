@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from data.batch import Cond
 from stages.config import BaseConfig, CondConfig, SampleConfig
 from stages.diffusion.guidance import guide, is_guided
-from stages.sampling import guided, image_noise, sample_alone
+from stages.sampling import guided, noise_of, sample_alone
 from tests.worlds import TINY_NET, FiniteStage, finite_cascade, finite_stage
 
 LABEL = torch.tensor([0, 1, 1])
@@ -83,7 +83,7 @@ def test_rows_over_a_whole_sampling(stage, settings, rows):
     scale, interval = settings
     sample = SampleConfig(num_steps=8, guidance_scale=scale, guidance_interval=interval)
     given = Cond.empty(2).given(label=torch.tensor([0, 1]))
-    sample_alone(stage, sample, given, image_noise("s", 0, torch.arange(2), "start", (3, 4, 4), "cpu"))
+    sample_alone(stage, sample, given, noise_of("s", 0, torch.arange(2), "cpu"), (2, 3, 4, 4))
     levels = [call.sigma[0].item() for call in stage.asked]
     expected = rows or [4 if 0.3 < sigma <= 3.0 else 2 for sigma in levels]
     assert [len(call.x) for call in stage.asked] == expected
@@ -91,8 +91,8 @@ def test_rows_over_a_whole_sampling(stage, settings, rows):
 
 
 def test_the_label_decides_the_picture(stage, given):
-    noise = image_noise("s", 0, torch.arange(3), "start", (3, 4, 4), "cpu")
-    which, error = stage.world.nearest(sample_alone(stage, SampleConfig(), given, noise))
+    noise = noise_of("s", 0, torch.arange(3), "cpu")
+    which, error = stage.world.nearest(sample_alone(stage, SampleConfig(), given, noise, (3, 3, 4, 4)))
     assert stage.world.labels[which].tolist() == LABEL.tolist()
     assert error.max() < 1e-5
 

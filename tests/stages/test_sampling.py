@@ -27,7 +27,7 @@ def run(cascade, index, aug_sigma, sample=None):
         noise = noise_of(name, 0, index, "cpu")
         settings = (sample or stage.config.sample).model_copy(update={"aug_sigma": aug_sigma})
         cond = conditioned(stage, Cond.empty(len(index)), picture, settings, noise)
-        picture = sample_alone(stage, settings, cond, noise("start", shape))
+        picture = sample_alone(stage, settings, cond, noise, shape)
         which, error = stage.world.nearest(picture)
         assert error.max() < 1e-5
         shown.append(which)
@@ -86,22 +86,31 @@ def test_the_level_told_is_the_level_applied(cascade, generator):
 
 
 def test_start_stands_sigma_max_away_from_what_is_known(cascade, generator):
-    noise, low_res = torch.randn(2, 2, 3, 8, 8, generator=generator)
-    settings = SampleConfig(sigma_max=7.0)
-    base = next(start(settings, noise, Cond.empty(2)))
-    super_res = next(start(settings, noise, Cond.empty(2).given(low_res=low_res, aug=torch.zeros(2))))
-    assert torch.equal(base.x, noise * 7)
-    assert torch.equal(super_res.x, low_res + noise * 7)
+    eps, low_res, x0 = torch.randn(3, 2, 3, 8, 8, generator=generator)
+    settings, cond = SampleConfig(sigma_max=7.0), Cond.empty(2).given(low_res=low_res, aug=torch.zeros(2))
+    drawn: list[tuple[str, tuple[int, ...]]] = []
+
+    def noise(purpose, shape):
+        drawn.append((purpose, shape))
+        return eps
+
+    base = next(start(settings, noise, Cond.empty(2), eps.shape))
+    super_res = next(start(settings, noise, cond, eps.shape))
+    again = next(start(settings, noise, cond, eps.shape, x0=x0))
+    assert torch.equal(base.x, eps * 7)
+    assert torch.equal(super_res.x, low_res + eps * 7)
+    assert torch.equal(again.x, x0 + eps * 7)
     assert super_res.sigma.tolist() == [7.0, 7.0]
+    assert drawn == [("start", eps.shape)] * 3
 
 
 def test_super_resolution_arrives_from_a_low_sigma_max(cascade):
     """The start's error is what upsampling lost, so a sigma_max of its size is high enough, and 1.0 is plenty."""
     stage = cascade["sr_16"]
     low_res = stage.world.low_res.float()
-    noise = torch.randn(low_res.shape, generator=torch.Generator().manual_seed(1))
+    noise = noise_of("sr_16", 1, torch.arange(8), "cpu")
     cond = Cond.empty(8).given(low_res=low_res, aug=torch.full((8,), 0.05))
-    found = sample_alone(stage, SampleConfig(sigma_max=1.0, num_steps=8), cond, noise)
+    found = sample_alone(stage, SampleConfig(sigma_max=1.0, num_steps=8), cond, noise, low_res.shape)
     assert stage.world.nearest(found)[0].tolist() == list(range(8))
 
 

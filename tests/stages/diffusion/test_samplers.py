@@ -3,6 +3,7 @@
 Order of convergence is the sharp test: a wrong coefficient still paints plausible pictures, but gives another slope.
 """
 
+import itertools
 import math
 
 import pytest
@@ -10,17 +11,61 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from stages.config import SampleConfig
 from stages.diffusion.noise import power_grid
-from stages.diffusion.samplers import SAMPLERS, Answer, drive, num_queries
+from stages.diffusion.samplers import SAMPLERS, Answer, Sampler, SamplerKind, all_options, drive, num_queries
 from tests.worlds import Counted, FiniteData, GaussianData
 
-ORDERS = {"euler": 1, "heun": 2, "dpmpp_2m": 2}
 every_sampler = pytest.mark.parametrize("name", list(SAMPLERS))
+
+
+def values_of(kind: SamplerKind) -> list[dict[str, float]]:
+    """Its options at their defaults, then at all of their ends."""
+    ends = [(option.low, option.high) for option in kind.options.values()]
+    told = ([option.default for option in kind.options.values()], *itertools.product(*ends))
+    return [dict(zip(kind.options, values, strict=True)) for values in dict.fromkeys(map(tuple, told))]
+
+
+with_every_option = pytest.mark.parametrize(
+    ("name", "options"), [(name, options) for name, kind in SAMPLERS.items() for options in values_of(kind)]
+)
+
+
+def started(name: str, x: Tensor, sigmas: Tensor, options: dict[str, float] | None = None) -> Sampler:
+    """options: by default those with which it draws nothing on its way."""
+    generator = torch.Generator().manual_seed(5)
+
+    def noise(purpose: str, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=x.dtype)
+
+    return SAMPLERS[name](x, sigmas, noise, quiet(name) if options is None else options)
+
+
+def quiet(name: str) -> dict[str, float]:
+    """Its options where it draws nothing on its way, if it can."""
+    kind = SAMPLERS[name]
+    return {name: option.low if kind.draws else option.default for name, option in kind.options.items()}
+
+
+def drawn(name: str, options: dict[str, float]) -> list[str]:
+    """The purposes for which a sampler draws on a way of five steps."""
+    purposes: list[str] = []
+
+    def noise(purpose: str, shape: tuple[int, ...]) -> Tensor:
+        purposes.append(purpose)
+        return torch.zeros(shape)
+
+    x, sigmas = torch.ones(1, 1, 2, 2), power_grid(5, sigma_min=0.1, sigma_max=5)
+    drive(SAMPLERS[name](x, sigmas, noise, options), lambda x, sigma: x / 2)
+    return purposes
+
+
+follows_the_path = pytest.mark.parametrize("name", [name for name in SAMPLERS if not drawn(name, quiet(name))])
 
 
 def state_at_sigma_min(name: str, denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     """What the sampler has made of x when it arrives at sigmas[-2]: the x of its last query."""
-    sampler = SAMPLERS[name](x, sigmas)
+    sampler = started(name, x, sigmas)
     wanted = next(sampler)
     try:
         while True:
@@ -77,47 +122,47 @@ class TwoPoints:
         return (low + high) / 2
 
 
-@every_sampler
+@follows_the_path
 def test_order_of_convergence_on_gaussian_data(name, generator):
     world = gaussian()
     x = 10 * torch.randn(3, 1, 2, 2, generator=generator, dtype=torch.float64)
     exact = world.path(x, 10.0, 0.05)
-    nums = (160, 320, 640) if name == "euler" else (40, 80, 160)
+    order = SAMPLERS[name].order
+    nums = (160, 320, 640) if order == 1 else (40, 80, 160)
     for grids in (power_grids, uneven_grids):
         found = slope(name, world.denoise, x, exact, grids(*nums, low=0.05, high=10))
-        assert found == pytest.approx(ORDERS[name], abs=0.1), grids
+        assert found == pytest.approx(order, abs=0.1), grids
 
 
-@every_sampler
+@follows_the_path
 def test_order_of_convergence_on_two_points(name):
     """A path that bends: the denoiser is tanh(x / sigma^2)."""
     world = TwoPoints()
     x = torch.tensor([-4.0, -0.9, 0.4, 2.5]).double().reshape(4, 1, 1, 1)
     exact = world.path(x, 4.0, 0.3)
     found = slope(name, world.data.denoise, x, exact, power_grids(80, 160, 320, low=0.3, high=4))
-    assert found == pytest.approx(ORDERS[name], abs=0.15)
+    assert found == pytest.approx(SAMPLERS[name].order, abs=0.15)
 
 
-@pytest.mark.parametrize(
-    ("name", "num_steps", "error"), [("euler", 400, 0.05), ("heun", 120, 0.005), ("dpmpp_2m", 120, 0.005)]
-)
-def test_arrives_where_the_exact_path_ends(name, num_steps, error, generator):
+@follows_the_path
+def test_arrives_where_the_exact_path_ends(name, generator):
+    num_steps, error = (400, 0.05) if SAMPLERS[name].order == 1 else (120, 0.005)
     world = gaussian()
     x = 80 * torch.randn(8, 1, 2, 2, generator=generator, dtype=torch.float64)
-    found = drive(SAMPLERS[name](x, power_grid(num_steps, sigma_min=0.002, sigma_max=80)), world.denoise)
+    found = drive(started(name, x, power_grid(num_steps, sigma_min=0.002, sigma_max=80)), world.denoise)
     assert_close(found, world.path(x, 80.0, 0.0), rtol=0, atol=error)
 
 
-@every_sampler
+@with_every_option
 @pytest.mark.parametrize("low_res", [False, True])
-def test_ends_on_a_data_point(name, low_res, generator):
+def test_ends_on_a_data_point(name, options, low_res, generator):
     images = 2 * torch.rand(6, 3, 8, 8, generator=generator) - 1
     world = FiniteData(images=images, low_size=4)
     which = torch.arange(6)
     given = (None, world.low_res[which], torch.full((6,), 0.05)) if low_res else ()
     x = 80 * torch.randn(6, 3, 8, 8, generator=generator)
     found = drive(
-        SAMPLERS[name](x, power_grid(12, sigma_min=0.005, sigma_max=80)),
+        started(name, x, power_grid(12, sigma_min=0.005, sigma_max=80), options),
         lambda x, sigma: world.denoise(x, sigma, *given),
     )
     nearest, error = world.nearest(found)
@@ -126,31 +171,31 @@ def test_ends_on_a_data_point(name, low_res, generator):
         assert torch.equal(nearest, which)
 
 
-@every_sampler
+@with_every_option
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 16])
-def test_num_queries_is_how_often_it_asks(name, num_steps, generator):
+def test_num_queries_is_how_often_it_asks(name, options, num_steps, generator):
     world = gaussian()
     sigmas = power_grid(num_steps, sigma_min=0.01, sigma_max=10)
     counted = Counted(world.denoise)
-    drive(SAMPLERS[name](torch.randn(1, 1, 2, 2, generator=generator).double(), sigmas), counted)
+    drive(started(name, torch.randn(1, 1, 2, 2, generator=generator).double(), sigmas, options), counted)
     assert len(counted.sigmas) == num_queries(name, num_steps)
     assert sorted(set(counted.sigmas), reverse=True) == sigmas[:-1].tolist()  # never at 0
 
 
-@every_sampler
+@with_every_option
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_queries_have_one_sigma_an_image_in_the_dtype_of_x(name, dtype):
-    sampler = SAMPLERS[name](torch.ones(3, 1, 2, 2, dtype=dtype), power_grid(3, sigma_min=0.01, sigma_max=10))
+def test_queries_have_one_sigma_an_image_in_the_dtype_of_x(name, options, dtype):
+    sampler = started(name, torch.ones(3, 1, 2, 2, dtype=dtype), power_grid(3, sigma_min=0.01, sigma_max=10), options)
     query = next(sampler)
     assert (query.sigma.shape, query.sigma.dtype, query.x.dtype) == ((3,), dtype, dtype)
     assert sampler.send(Answer(torch.zeros_like(query.x))).x.dtype == dtype
 
 
-@every_sampler
-def test_one_step_is_the_denoiser_itself(name, generator):
+@with_every_option
+def test_one_step_is_the_denoiser_itself(name, options, generator):
     world = gaussian()
     x = 5 * torch.randn(2, 1, 2, 2, generator=generator, dtype=torch.float64)
-    found = drive(SAMPLERS[name](x, torch.tensor([5.0, 0.0])), world.denoise)
+    found = drive(started(name, x, torch.tensor([5.0, 0.0]), options), world.denoise)
     assert_close(found, world.denoise(x, torch.full((2,), 5.0)), rtol=1e-14, atol=1e-14)
 
 
@@ -172,7 +217,24 @@ def test_one_step_is_the_denoiser_itself(name, generator):
 )
 def test_bad_sigmas_are_refused(name, sigmas):
     with pytest.raises(ValueError, match="fall strictly and end in 0"):
-        next(SAMPLERS[name](torch.zeros(1, 1, 2, 2), torch.tensor(sigmas)))
+        next(started(name, torch.zeros(1, 1, 2, 2), torch.tensor(sigmas)))
+
+
+@every_sampler
+def test_an_option_means_the_same_to_all_and_is_no_setting_of_others(name):
+    own = SAMPLERS[name].options
+    assert all(all_options()[option] == own[option] for option in own)
+    assert not own.keys() & SampleConfig.__annotations__.keys()
+    assert all(option.help and option.low <= option.default <= option.high for option in own.values())
+
+
+@every_sampler
+def test_a_random_start_is_no_noise_on_the_way(name):
+    """Its purposes are its own, and at each step another; only samplers that say so draw."""
+    purposes = drawn(name, {name: option.high for name, option in SAMPLERS[name].options.items()})
+    assert len(set(purposes)) == len(purposes)
+    assert not {"start", "aug"} & set(purposes)
+    assert bool(purposes) == SAMPLERS[name].draws
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")  # diffusers and numpy
@@ -218,7 +280,7 @@ class TestAgainstDiffusers:
         scheduler = self.euler_or_heun(getattr(diffusers, kind))
         sigmas = torch.unique(scheduler.sigmas).flip(0).double()
         assert len(sigmas) == self.num_steps + 1
-        ours = drive(SAMPLERS[name](x.double(), sigmas), denoise)
+        ours = drive(started(name, x.double(), sigmas), denoise)
         assert_close(self.walk(scheduler, x, denoise), ours.float(), rtol=1e-4, atol=1e-4)
 
     def test_grid_and_dpmpp_2m(self, x, denoise):
@@ -238,7 +300,7 @@ class TestAgainstDiffusers:
         sigmas = power_grid(self.num_steps, sigma_min=0.02, sigma_max=20)
         assert_close(scheduler.sigmas.double(), sigmas, rtol=1e-5, atol=0)
 
-        ours = drive(SAMPLERS["dpmpp_2m"](x.double(), sigmas), denoise)
+        ours = drive(started("dpmpp_2m", x.double(), sigmas), denoise)
         for k, time in enumerate(scheduler.timesteps):
             sigma = sigmas[k]
             total = sigma**2 + 0.25
@@ -257,7 +319,7 @@ class TestAgainstDiffusers:
         )  # fmt: skip
         scheduler.set_timesteps(self.num_steps)
         sigmas = scheduler.sigmas.double()
-        ours = drive(SAMPLERS["dpmpp_2m"](x.double(), sigmas), denoise)
+        ours = drive(started("dpmpp_2m", x.double(), sigmas), denoise)
         vp = x / (1 + sigmas[0] ** 2).sqrt()
         for k, time in enumerate(scheduler.timesteps):
             x0_hat = denoise(vp * (1 + sigmas[k] ** 2).sqrt(), sigmas[k].expand(len(x)))
