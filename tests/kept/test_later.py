@@ -15,14 +15,14 @@ LATER = "    later: Annotated[float, LATER] = 0.5\n"
 
 
 def with_later_keys(source: str) -> tuple[str, int]:
-    """The text of stages/config.py with a new key in each class of a config, and how many there are."""
+    """The text of a file with a new key in each class of a config, and how many there are."""
     lines, tree = source.splitlines(keepends=True), ast.parse(source)
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Config")]
     for node in reversed(classes):
         assert isinstance(node.body[0], ast.Expr), f"{node.name} has no docstring"
         lines.insert(node.body[0].end_lineno, LATER)
     last = [node for node in tree.body if isinstance(node, ast.ImportFrom)][-1]
-    lines.insert(last.end_lineno, "from stages.texts import LATER\n")
+    lines.insert(last.end_lineno, "from typing import Annotated\n\nfrom stages.texts import LATER\n")
     return "".join(lines), len(classes)
 
 
@@ -33,10 +33,12 @@ def later(tmp_path) -> Path:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "emoji64"))
     for name in ("train.py", "sample.py", "pyproject.toml"):
         shutil.copy2(ROOT / name, tmp_path / name)
-    path = tmp_path / "stages" / "config.py"
-    source, num = with_later_keys(path.read_text())
-    assert num >= 9
-    path.write_text(source)
+    found = 0
+    for path in (tmp_path / "stages" / "config.py", *(tmp_path / "stages").glob("*/*_config.py")):
+        source, num = with_later_keys(path.read_text())
+        path.write_text(source)
+        found += num
+    assert found >= 10
     return tmp_path
 
 

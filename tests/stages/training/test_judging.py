@@ -97,6 +97,7 @@ def test_validation_draws_what_no_training_does(place, tmp_path):
     source = write_folder(tmp_path / "pictures", 60, 16)
     pack(source, tmp_path / "shards", Settings(size=16, shards=4, val=0.3), workers=0)
     config = base_config()
+    torch.manual_seed(0)
     stage = wake(build_stage(config)).eval()
     validation = validate.make_validation(config, tmp_path / "shards", place.device, None)
     (batch,) = validation.batches
