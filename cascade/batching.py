@@ -95,5 +95,5 @@ def call_s(host: Host, rows: int) -> float:
 def random_ask(host: Host, rows: int) -> Ask:
     """A query with the conditions that the stage's users give: text or a class where it takes one."""
     config = host.stage.config
-    x = torch.randn(rows, config.channels, *config.size, device=host.device)
+    x = torch.randn(rows, *config.shape(config.gives), device=host.device)
     return Ask(query=Query(x, torch.ones(rows, device=host.device)), cond=likely_cond(config, x))

@@ -25,15 +25,16 @@ class Canvas:
     inner: tuple[int, int]
     edge: int
     factor: int
+    scale: int
 
     @classmethod
     def of(cls, config: StageBase, size: tuple[int, int], *, continued: bool) -> Self:
         """For a stage's picture of `size`; continued: on all sides, not only to suit the network."""
         factor = config.factor
-        multiple = math.lcm(config.multiple, factor)
+        multiple = math.lcm(config.multiple, factor * config.space.scale)
         edge = EDGE * factor * continued
         height, width = (-(-(side + 2 * edge) // multiple) * multiple for side in size)
-        return cls(size=(height, width), inner=size, edge=edge, factor=factor)
+        return cls(size=(height, width), inner=size, edge=edge, factor=factor, scale=config.space.scale)
 
     def continued(self, below: Tensor) -> Tensor:
         """What the stage below stored, by its last pixels, so that this stage makes `size` of it."""
@@ -47,3 +48,8 @@ class Canvas:
         """The picture in what was painted."""
         (height, width), edge = self.inner, self.edge
         return stored[..., edge : edge + height, edge : edge + width].contiguous()
+
+    def cells(self, x0: Tensor) -> Tensor:
+        """All cells of x0 that hold something of the picture."""
+        rows, cols = (slice(self.edge // self.scale, -(-(self.edge + side) // self.scale)) for side in self.inner)
+        return x0[..., rows, cols]

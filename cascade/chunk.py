@@ -67,13 +67,13 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
     rows = torch.tensor(index)
     for link, size in zip(plan.links, plan.sizes, strict=True):
         stage, config, space = link.stage, link.stage.config, link.stage.space
-        canvas = Canvas.of(link.sidecar.config, size, continued=pictures is not None and size != config.size)
+        canvas = Canvas.of(link.sidecar.config, size, continued=pictures is not None and size != config.gives)
         noise = noise_of(link.name, plan.request.seed, rows, link.device)
         below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
         own = for_stage(conds, link.sidecar.config.cond).to(link.device)
         cond = yield from asked(link, stage.condition(own, below, link.settings, noise))
         rule = guidance(link.settings, cond, config.cond.names, link.hosts)
-        sampler = start(link.settings, noise, cond, (len(rows), config.channels, *canvas.size))
+        sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
         emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
         query, step = next(sampler), 0
         while True:

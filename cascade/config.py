@@ -38,7 +38,12 @@ class CascadeConfig(Strict):
                 raise ValueError(
                     f"stage {name} is kind: base but comes after {before}; only the first stage is a base stage"
                 )
-            if stage.takes != given.size:
+            if stage.space.handed != given.space.handed:
+                raise ValueError(
+                    f"stage {name} takes {stage.space.handed}, but {before} gives {given.space.handed}; "
+                    "give them spaces of which what is stored is the same"
+                )
+            if stage.takes != given.gives:
                 raise ValueError(
                     f"stage {name} expects low_res {stage.takes[0]} px, but {before} gives {given.resolution} px; "
                     f"put a {given.resolution} -> {stage.takes[0]} stage between them, or change low_res"

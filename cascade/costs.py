@@ -128,7 +128,7 @@ def measure_rate(config: StageConfig, micro_batch: int, device: torch.device) ->
 def random_batch(config: StageConfig, num: int) -> Batch:
     """Pictures of noise with conditions of the right shapes."""
     text, generator = config.cond.text, torch.Generator().manual_seed(0)
-    size = (num, config.channels, config.resolution, config.resolution)
+    size = (num, *config.space.stored(config.channels, config.gives))
     classes = config.cond.num_classes
     return Batch(
         image=torch.randint(0, 256, size, dtype=torch.uint8, generator=generator),

@@ -47,7 +47,7 @@ class Preview(Event):
     @property
     def x0_hat(self) -> Tensor:
         """(b, c, *size) of the pictures themselves."""
-        return self.canvas.cut(self.painted)
+        return self.canvas.cells(self.painted)
 
     @property
     def images(self) -> Tensor:

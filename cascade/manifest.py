@@ -146,7 +146,11 @@ def check_pair(above: str, given: Contract, name: str, contract: Contract) -> No
         raise ValueError(
             f"stage {name} is a base stage but comes after {above}; put the base stage first in {MANIFEST}"
         )
-    if (takes.space, takes.size) != (gives.space, gives.size):
+    if takes.space != gives.space:
+        raise ValueError(
+            f"stage {name} takes {takes.space}, but {above} gives {gives.space}; put them in cascades of their own"
+        )
+    if takes.size != gives.size:
         raise ValueError(
             f"stage {name} expects low_res {contract.low_res} px, but {above} gives {given.resolution} px; "
             f"put a {given.resolution} -> {contract.low_res} stage between them"

@@ -36,7 +36,8 @@ class HostStats:
         else:
             self.fits[size] = rows
         text = "stage %s: out of memory at %dx%d px, now %d rows a call"
-        log.warning(text, host.name, size[-1], size[-2], self.most(host, size))
+        height, width = (side * host.stage.config.space.scale for side in size[-2:])
+        log.warning(text, host.name, width, height, self.most(host, size))
 
     def count(self, rows: int, seconds: float) -> None:
         self.calls += 1

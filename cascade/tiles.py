@@ -56,12 +56,13 @@ def cut(ask: Ask, tile: "Tile") -> Ask:
 
 
 def tiles_of(link: Link, size: tuple[int, int], window: int = WINDOW) -> list[Tile]:
-    """All of one shape, so that they share calls; a single one where the picture is small or self-attention sees all of it."""
+    """All of one shape, so that they share calls; a single one where x0 is small or self-attention sees all of it. size: of the
+    last two axes of x0, in whose cells all of this counts."""
     config = link.sidecar.config
     halo = config.net.reach
-    if halo is None or size[0] * size[1] <= max(window, config.resolution) ** 2:
+    if halo is None or size[0] * size[1] <= max(window, *config.size[-2:]) ** 2:
         return [Tile(rows=whole(size[0]), cols=whole(size[1]))]
-    side = math.ceil(max(window, 4 * halo) / config.multiple) * config.multiple
+    side = math.ceil(max(window, 4 * halo) / config.net.multiple) * config.net.multiple
     rows, cols = (list(spans(length, side, halo)) for length in size)
     return [Tile(rows=row, cols=col) for row in rows for col in cols]
 
@@ -85,5 +86,6 @@ def spans(length: int, side: int, halo: int) -> Iterator[Span]:
 
 def most_pixels(link: Link) -> int:
     """Of a stage's picture, by its self-attention; 0 where nothing but memory and time limit it."""
-    attended = link.sidecar.config.net.attended
-    return TOKENS * attended**2 if attended else 0
+    config = link.sidecar.config
+    attended = config.net.attended
+    return TOKENS * attended**2 * math.prod(config.gives) // math.prod(config.size) if attended else 0

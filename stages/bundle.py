@@ -25,7 +25,7 @@ from .build import build_stage
 from .config import StageConfig
 from .stage import Stage
 from .strict import Strict
-from .texts import as_text
+from .texts import LATER, as_text
 
 SIDECAR, WEIGHTS = "stage.json", "ema.safetensors"
 
@@ -36,9 +36,9 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Handed:
-    """What goes from a stage to the next: size (h, w) of the stage's own, values as in the tensors."""
+    """What goes from a stage to the next: what kind (space), size (h, w) of the stage's own in px, values as in the tensors."""
 
-    space: str = "pixels"
+    space: str
     size: tuple[int, int]
     channels: int
     value_range: tuple[float, float]
@@ -47,6 +47,7 @@ class Handed:
 class Contract(Strict):
     """What the neighbours of a stage may rely on. `low_res` is null for a base stage; sizes in px, ranges as in the tensors."""
 
+    space: Annotated[str, LATER] = "pixels"
     low_res: int | None
     resolution: int
     channels: int
@@ -68,7 +69,7 @@ class Contract(Strict):
         return None if self.low_res is None else self._handed(self.low_res)
 
     def _handed(self, side: int) -> Handed:
-        return Handed(size=(side, side), channels=self.channels, value_range=self.value_range)
+        return Handed(space=self.space, size=(side, side), channels=self.channels, value_range=self.value_range)
 
 
 class Provenance(Strict):
@@ -95,6 +96,7 @@ class Sidecar(Strict):
 def make_contract(config: StageConfig, text_encoder: str | None) -> Contract:
     """The contract of a config; text_encoder is the exact identity that the data's index names."""
     return Contract(
+        space=config.space.handed,
         low_res=config.takes[0] if config.takes else None,
         resolution=config.resolution,
         channels=config.channels,
@@ -158,7 +160,7 @@ def read_sidecar(folder: Path) -> Sidecar:
         told = sidecar.contract.model_copy(update={"text_tokens": own.text_tokens})
         sidecar = sidecar.model_copy(update={"contract": told})
     for key, promised in sidecar.contract.model_dump().items():
-        if key in ("resolution", "channels", "text_tokens", "max_aug_sigma") and promised != getattr(own, key):
+        if key in ("space", "resolution", "channels", "text_tokens", "max_aug_sigma") and promised != getattr(own, key):
             raise BundleError(
                 f"{path}: the contract says {key} {promised!r}, the config makes it {getattr(own, key)!r}; copy the bundle again"
             )

@@ -26,6 +26,9 @@ from .nets.registry import NETWORKS
 from .objectives.config import ObjectiveConfig
 from .objectives.denoising_config import DenoisingConfig
 from .objectives.registry import OBJECTIVES
+from .spaces.config import SpaceConfig
+from .spaces.pixels_config import PixelsConfig
+from .spaces.registry import SPACES
 from .strict import Fraction, Level, NonNegative, PositiveFloat, Strict, one_of
 from .texts import LATER
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
     from .diffusion.parametrisation import Parametrisation
     from .nets.ports import Ports
-    from .spaces.space import Size, Space
+    from .spaces.space import Size
 
 
 if TYPE_CHECKING:
@@ -223,8 +226,17 @@ class AugConfig(Strict):
     max_sigma: NonNegative = 1.0
 
 
+if TYPE_CHECKING:
+    AnySpace: TypeAlias = SpaceConfig
+else:
+    AnySpace = one_of(SPACES, default="pixels")
+
+
 class StageBase(Strict):
-    """What all kinds of stage have. `takes`, `factor` and `max_aug_sigma` tell others of the stage below, whatever the kind.
+    """What all kinds of stage have. `resolution` and `channels` are of the pictures that it gives. Sizes are (height, width) in px,
+    but for `size` and `shape`, which are of x0.
+
+    `takes`, `factor` and `max_aug_sigma` tell others of the stage below, whatever the kind.
 
     `stage`: where the kind's class stands, module:name; loaded when one is built, for configs are read where torch is not.
     """
@@ -235,6 +247,7 @@ class StageBase(Strict):
 
     resolution: PositiveInt
     channels: PositiveInt = 3
+    space: Annotated[AnySpace, LATER] = PixelsConfig()
     net: NetConfig
     cond: CondConfig = CondConfig()
     noise: NoiseConfig = NoiseConfig()
@@ -244,17 +257,26 @@ class StageBase(Strict):
     @property
     def multiple(self) -> int:
         """Image sides must be multiples of this."""
-        return self.net.multiple
+        return self.net.multiple * self.space.scale
 
     @property
-    def size(self) -> "Size":
-        """Of the stage's own x0 along the axes of its space."""
+    def gives(self) -> "Size":
+        """Of the stage's own pictures."""
         return (self.resolution, self.resolution)
 
     @property
     def takes(self) -> "Size | None":
-        """Of the stage below's x0; None for a stage that starts from nothing."""
+        """Of the stage below's pictures; None for a stage that starts from nothing."""
         return None
+
+    def shape(self, size: "Size") -> tuple[int, ...]:
+        """(c, *size) of the x0 of a picture of `size`, along the axes of the stage's space."""
+        return self.space.shape(self.channels, size)
+
+    @property
+    def size(self) -> "Size":
+        """Of the stage's own x0."""
+        return self.shape(self.gives)[1:]
 
     @property
     def factor(self) -> int:
@@ -272,12 +294,6 @@ class StageBase(Strict):
         return 0.0
 
     @property
-    def space(self) -> "Space":
-        from .spaces.pixels import PIXELS
-
-        return PIXELS
-
-    @property
     def parametrisation(self) -> "Parametrisation":
         from .diffusion.parametrisation import EDM
 
@@ -288,17 +304,19 @@ class StageBase(Strict):
         """What the network is given and gives."""
         from .nets.ports import Ports
 
-        text = self.cond.text
+        text, (channels, *_) = self.cond.text, self.shape(self.gives)
         return Ports(
-            inputs=self.channels,
-            outputs=self.channels,
+            inputs=channels,
+            outputs=channels,
             classes={"label": self.cond.num_classes} if self.cond.num_classes else {},
             tokens={"text": text.dim} if text else {},
         )
 
     def _check_multiple(self, name: str, size: int) -> None:
         if size % self.multiple:
-            raise ValueError(f"{name} {size} is no multiple of {self.multiple} = {self.net.multiple_rule}")
+            own, scale = f"{self.net.multiple} = {self.net.multiple_rule}", self.space.scale
+            cells = f"{self.multiple}, {scale} px a cell of space {self.space.kind} times " if scale > 1 else ""
+            raise ValueError(f"{name} {size} is no multiple of {cells}{own}")
 
 
 class BaseConfig(StageBase):
@@ -332,9 +350,14 @@ class SuperResConfig(StageBase):
             raise ValueError(
                 f"resolution {self.resolution} must be a multiple of low_res {self.low_res}, at least twice as large"
             )
-        if self.crop > self.resolution or self.crop % self.factor:
+        if self.low_res % self.space.scale:
+            raise ValueError(
+                f"low_res {self.low_res} is no multiple of {self.space.scale} = px a cell of space {self.space.kind}"
+            )
+        if self.crop > self.resolution or self.crop % (self.factor * self.space.scale):
             raise ValueError(
                 f"crop {self.crop} must be at most {self.resolution} and a multiple of the factor {self.factor}"
+                + f" times {self.space.scale} px a cell of space {self.space.kind}" * (self.space.scale > 1)
             )
         if self.crop and self.net.reach is None:
             raise ValueError(
@@ -372,7 +395,8 @@ class SuperResConfig(StageBase):
 
     @property
     def ports(self) -> "Ports":
-        return replace(super().ports, inputs=2 * self.channels, levels=("aug",))
+        own = super().ports
+        return replace(own, inputs=2 * own.inputs, levels=("aug",))
 
 
 KINDS: dict[str, type[StageBase]] = {"base": BaseConfig, "super_res": SuperResConfig}
@@ -381,4 +405,4 @@ if TYPE_CHECKING:
 else:
     StageConfig = one_of(KINDS)
 
-TAGS.update((*NETWORKS, *OBJECTIVES, *KINDS))
+TAGS.update((*NETWORKS, *OBJECTIVES, *SPACES, *KINDS))

@@ -54,7 +54,7 @@ def size_of(storages: Storages) -> int:
 
 
 def count_pass(stage: Stage, size: int, batch: int) -> tuple[int, Kept]:
-    """FLOPs of denoising `batch` images of size x size, and what autograd keeps of them.
+    """FLOPs of denoising `batch` images of size x size px, and what autograd keeps of them.
 
     Each storage is counted once, parameters are not. bfloat16 copies of weights are kept too and do not grow with the batch.
     """
@@ -67,7 +67,7 @@ def denoise(stage: Stage, size: int, batch: int) -> Tensor:
     """The stage's denoiser on shapes alone."""
     config = stage.config
     with torch.device("meta"):
-        x = torch.empty(batch, config.channels, size, size)
+        x = torch.empty(batch, *config.shape((size, size)))
         return stage.denoise(x, torch.empty(batch), likely_cond(config, x)).x0_hat
 
 

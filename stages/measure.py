@@ -21,16 +21,18 @@ def main(
 
     from data.shards import read_split
 
-    from .spaces.pixels import PIXELS
+    from .spaces.pixels_config import PixelsConfig
+
+    space = PixelsConfig().build()
 
     if low_res and (low_res >= resolution or resolution % low_res):
         raise ValueError(f"--low-res {low_res} must divide --resolution {resolution} and be smaller")
     squares, errors, seen = [], [], 0
     for batch in read_split(data, "train", batch=50, resolution=resolution, limit=images):
-        x0 = PIXELS.read(batch.image, (resolution, resolution))
+        x0 = space.read(batch.image, (resolution, resolution))
         squares.append(x0.square().flatten(1).mean(1))
         if low_res:
-            back = PIXELS.up(PIXELS.down(x0, (low_res, low_res)), (resolution, resolution))
+            back = space.up(space.down(x0, (low_res, low_res)), (resolution, resolution))
             errors.append((x0 - back).square().flatten(1).mean(1))
         seen += len(batch)
     print(

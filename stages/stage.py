@@ -36,7 +36,7 @@ class Stage(nn.Module):
 
     @property
     def space(self) -> Space:
-        return self.config.space
+        return self.config.space.build()
 
     @property
     def parametrisation(self) -> Parametrisation:

@@ -28,7 +28,7 @@ class SuperResStage(Stage):
         """The base stage's, and the augmented low_res: THE downsample of x0, or `below` (b, c, low_res, low_res) in its stead."""
         x0, cond = super().prepared(batch, draws, below)
         u = draws.uniforms
-        own = self.space.down(x0, self.config.takes)
+        own = self.space.down(x0, self.config.shape(self.config.takes)[1:])
         low_res = self.enlarge(own if below is None else self.space.mirrored(below, self.flipped(batch, u)))
         x0, low_res = self._aligned_crops(x0, low_res, u)
         aug_sigma = (self.config.aug.max_sigma * u["aug_sigma"].square()).to(x0)
@@ -53,9 +53,10 @@ class SuperResStage(Stage):
     def _aligned_crops(self, x0: Tensor, low_res: Tensor, u: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The same window of both, its corner on the low-res grid. Cut after resizing, so that window edges see what the whole
         picture's kernel saw; cutting first would train on edges that sampling never shows."""
-        crop, factor = self.config.crop, self.config.factor
-        if not crop or crop == self.config.resolution:
+        factor = self.config.factor
+        if self.config.crop in (0, self.config.resolution):
             return x0, low_res
-        places = (self.config.resolution - crop) // factor + 1
+        *_, crop = self.config.shape((self.config.crop, self.config.crop))
+        places = (self.config.size[-1] - crop) // factor + 1
         corners = tuple((u[name] * places).long() * factor for name in ("crop_y", "crop_x"))
         return self.space.windows((x0, low_res), crop, corners)

@@ -6,13 +6,17 @@ from torch import Tensor
 from data.batch import to_float, to_uint8
 from data.resize import downsample, upsample
 
+from .pixels_config import PixelsConfig
 from .space import Size
 
 
 class Pixels:
-    """The space of every stage so far; see `Space`."""
+    """See `Space`."""
 
     bounds = (-1.0, 1.0)
+
+    def __init__(self, config: PixelsConfig):
+        self.config = config
 
     def read(self, stored: Tensor, size: Size, flipped: Tensor | None = None) -> Tensor:
         """uint8 (b, c, H, W) of a shard to x0 (b, c, *size)."""
@@ -44,6 +48,3 @@ class Pixels:
 
     def show(self, stored: Tensor) -> Tensor:
         return stored
-
-
-PIXELS = Pixels()

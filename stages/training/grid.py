@@ -36,7 +36,7 @@ def columns_of(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
     truth = space.read(batch.image, stage.config.size)
     noise = noise_of("grid", 0, batch.index, device)
     takes = stage.config.takes
-    below = None if takes is None else space.down(truth, takes)
+    below = None if takes is None else space.down(truth, stage.config.shape(takes)[1:])
     given = conditioned(stage, batch.cond, below, settings, noise)
     sample = sample_alone(stage, settings, given, noise, truth.shape)
     before = () if below is None else (space.up(below, stage.config.size),)

@@ -24,6 +24,7 @@ from ..memory import Portions, device_of
 from ..objectives.denoising import DENOISING
 from ..objectives.objective import Objective
 from ..sampling import conditioned, guided, noise_of, start
+from ..spaces.space import Space
 from ..stage import Stage
 
 SEED = 2**31 - 1  # of validation's noise and levels: no image of a training run shares its draws
@@ -86,7 +87,7 @@ def make_validation(config: StageConfig, data: Source, device: torch.device, low
     batches = list(held_out(config, data, config.train.val_images))
     low_res = None
     if lower is not None and config.takes is not None:
-        low_res = all_resampled(load_bundle(lower, device), batches)
+        low_res = all_resampled(load_bundle(lower, device), batches, config.space.build())
     return Validation(batches, low_res, config.train.objective.build().judge)
 
 
@@ -103,13 +104,14 @@ def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") 
     )
 
 
-def all_resampled(below: Stage, batches: list[Batch]) -> list[Tensor] | None:
-    """`resampled` of each batch, on the CPU; None where memory does not hold a single picture."""
+def all_resampled(below: Stage, batches: list[Batch], space: Space) -> list[Tensor] | None:
+    """`resampled` of each batch, as x0 of `space`, on the CPU; None where memory does not hold a single picture."""
     device, portions, found = device_of(below), Portions("validation with --lower"), []
     for batch in batches:
 
         def again(own: slice, batch: Batch = batch) -> Tensor:
-            return resampled(below, batch[own].to(device)).cpu()
+            x0 = resampled(below, batch[own].to(device))
+            return (x0 if space is below.space else space.load(below.space.store(x0))).cpu()
 
         done = portions.each(len(batch), again)
         if done is None:
@@ -125,6 +127,7 @@ def resampled(below: Stage, batch: Batch) -> Tensor:
     settings = below.config.sample.model_copy(update={"sigma_max": max(TRUNCATED, 2 * below.config.sample.sigma_min)})
     noise = noise_of("val", 0, batch.index, truth.device)
     takes = below.config.takes
-    given = conditioned(below, batch.cond, None if takes is None else space.down(truth, takes), settings, noise)
+    lower = None if takes is None else space.down(truth, below.config.shape(takes)[1:])
+    given = conditioned(below, batch.cond, lower, settings, noise)
     sampler = start(settings, noise, given, truth.shape, x0=truth)
     return drive(sampler, guided(below, settings, given)).clamp(*space.bounds)
