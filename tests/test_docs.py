@@ -23,6 +23,7 @@ import stages.config
 from stages.diffusion.samplers import all_options
 from stages.nets.registry import NETWORKS
 from stages.objectives.registry import OBJECTIVES
+from stages.spaces.registry import SPACES
 from tests.surface import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -219,7 +220,10 @@ def fields_of(module) -> dict[str, set[str]]:
     ("kind", "fields"),
     [
         *fields_of(stages.config).items(),
-        *((kind.__name__, set(kind.model_fields)) for kind in (*NETWORKS.values(), *OBJECTIVES.values())),
+        *(
+            (kind.__name__, set(kind.model_fields))
+            for kind in (*NETWORKS.values(), *OBJECTIVES.values(), *SPACES.values())
+        ),
     ],
 )
 def test_every_field_of_a_stage_is_documented(kind, fields):

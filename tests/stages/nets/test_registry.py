@@ -7,10 +7,11 @@ from torch import nn
 
 from stages.config import KINDS
 from stages.nets.registry import NETWORKS
+from stages.spaces.registry import SPACES
 from stages.stage import Stage
 
 
-@pytest.mark.parametrize(("word", "config"), [*NETWORKS.items(), *KINDS.items()])
+@pytest.mark.parametrize(("word", "config"), [*NETWORKS.items(), *SPACES.items(), *KINDS.items()])
 def test_a_word_is_what_its_config_is_called(word, config):
     assert config.model_fields["kind"].default == word
 
@@ -25,3 +26,9 @@ def test_a_network_s_class_is_where_its_config_says(config):
 @pytest.mark.parametrize("config", KINDS.values())
 def test_a_stage_s_class_is_where_its_config_says(config):
     assert issubclass(resolve_name(config.stage), Stage)
+
+
+@pytest.mark.parametrize("config", SPACES.values())
+def test_a_space_s_class_is_where_its_config_says(config):
+    space = resolve_name(config.space)
+    assert {"read", "mirrored", "load", "store", "down", "up", "windows", "show"} <= set(vars(space))
