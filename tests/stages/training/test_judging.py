@@ -124,7 +124,7 @@ def test_what_judges_keeps_nothing_for_a_backward_pass(place, tmp_path):
     recording = []
     for each in (below.net, stage.net):
         each.register_forward_hook(lambda *_: recording.append(torch.is_grad_enabled()))
-    low_res = validate.all_resampled(below, batches)
+    low_res = validate.all_resampled(below, batches, stage.space)
     assert validate.Validation(batches, low_res).losses(stage).keys() == {"val_loss", "val_loss_generated"}
     sample_grid(stage, batches[0])
     assert len(recording) >= 4
