@@ -18,6 +18,7 @@ import stages.config
 from cascade.config import CascadeConfig
 from cascade.engine import Engine
 from cascade.events import Preview, StageFinished
+from cascade.host import own_host
 from cascade.manifest import check_chain, write_manifest
 from cascade.pipeline import Cascade, Link
 from cascade.request import Request
@@ -271,7 +272,9 @@ def test_a_stage_in_it_may_take_pictures_too(size):
     batch = shapes_batch(8, 16)
     assert build_stage(above)(batch, seed=0).per_image.isfinite().all()
     stage = build_stage(above)
-    model = Cascade([Link(name="sr_16", stage=stage.eval(), sidecar=sidecar(above), settings=above.sample)])
+    model = Cascade(
+        [Link(name="sr_16", hosts=own_host("sr_16", stage.eval()), sidecar=sidecar(above), settings=above.sample)]
+    )
     low_res = torch.randint(0, 256, (1, 3, *size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     *_, before, last, _ = model.sample(Request(low_res=low_res))
     assert isinstance(before, Preview)
@@ -295,7 +298,7 @@ def test_sides_that_have_no_whole_cells_are_refused(kind, changed, told):
 
 def test_self_attention_compares_cells():
     haar = of(base_config(net={"self_attention": (1,)}), space={"kind": "haar"})
-    link = Link(name="base_8", stage=build_stage(haar), sidecar=sidecar(haar), settings=haar.sample)
+    link = Link(name="base_8", hosts=own_host("base_8", build_stage(haar)), sidecar=sidecar(haar), settings=haar.sample)
     assert most_pixels(link) == TOKENS * (2 * 2) ** 2
 
 
@@ -311,7 +314,7 @@ def test_a_film_has_an_axis_before_height_and_width(films, size):
     own = of(base_config(classes=0, net={"widths": (8,), "blocks": (1,)}), space={"kind": "film", "frames": 3})
     assert (own.size, own.gives) == ((3, 8, 8), (8, 8))
     stage = FiniteBase(own, FiniteData(images=films))
-    cascade = Cascade([Link(name="base_8", stage=stage, sidecar=sidecar(own), settings=own.sample)])
+    cascade = Cascade([Link(name="base_8", hosts=own_host("base_8", stage), sidecar=sidecar(own), settings=own.sample)])
     request = Request(num=3, seed=1, size=size, settings={"base_8": {"num_steps": 8}})
     alone = list(cascade.sample(request))
     shown = finished(alone)
