@@ -222,14 +222,18 @@ def test_steps_guidance_and_settings(official, serving: Serving):
 
 def test_a_request_has_an_id_that_the_log_names(official, caplog, monkeypatch):
     monkeypatch.setattr(caplog.handler, "formatter", logs.Lines())
+
+    def lines() -> list[str]:
+        return [line for line in caplog.text.splitlines() if "POST /v1/images/generations" in line]
+
     with caplog.at_level("INFO", "cascade.serve"):
         number = official.images.generate(prompt="x", extra_body={"steps": 1})._request_id
         with pytest.raises(openai.BadRequestError) as caught:
             official.images.generate(prompt="x", n=11, extra_headers={"x-request-id": "from-a-proxy"})
+        until(lambda: len(lines()) == 2)  # the log is written after the answer
     assert number
     assert caught.value.request_id == "from-a-proxy"
-    lines = [line for line in caplog.text.splitlines() if "POST /v1/images/generations" in line]
-    assert [number in lines[0], "from-a-proxy" in lines[1]] == [True, True]
+    assert [number in lines()[0], "from-a-proxy" in lines()[1]] == [True, True]
 
 
 @pytest.mark.parametrize("partial_images", [0, 1])
