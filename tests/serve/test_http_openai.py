@@ -82,11 +82,11 @@ def test_partial_images_come_while_the_work_goes_on(serve):
     """The first of two long before the end, and they approach the result."""
     serving = serve(cascade=slowed(load(), 0.05))
     with openai.OpenAI(base_url=f"{serving.url}/v1", api_key="x", max_retries=0) as official:
-        began, times, images = time.monotonic(), [], []
+        times, images = [], []
         for event in official.images.generate(prompt="red heart", stream=True, partial_images=2):
-            times.append(time.monotonic() - began)
+            times.append(time.monotonic())
             images.append(opened(event.b64_json).convert("RGB"))
-    assert times[0] < 0.6 * times[-1]
+    assert times[-1] - times[0] > 8 * 0.05  # calls of the networks, after the first of two
     errors = [distance(image, images[-1]) for image in images]
     assert errors[0] > errors[1] > errors[2] == 0
 
