@@ -6,5 +6,7 @@ from .config import SpaceConfig
 
 
 class PixelsConfig(SpaceConfig):
+    """x0 are the pictures themselves."""
+
     space: ClassVar[str] = "stages.spaces.pixels:Pixels"
     kind: Literal["pixels"] = "pixels"

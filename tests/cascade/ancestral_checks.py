@@ -97,7 +97,7 @@ class TestTraining:
         assert torch.equal(sample_grid(stage, batch), sample_grid(stage, batch))
         again = resampled(stage, batch)
         assert torch.isfinite(again).all()
-        (whole,) = all_resampled(stage, [batch])
+        (whole,) = all_resampled(stage, [batch], stage.space)
         assert torch.equal(whole, again)
         assert_close(resampled(stage, batch[1:]), again[1:], rtol=1e-4, atol=1e-4)
         assert plan_stage(config).nfe == 3
