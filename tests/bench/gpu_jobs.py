@@ -91,7 +91,7 @@ def engine(job: Job, device: str) -> Ask:
 
     def ask() -> dict[str, Any]:
         seconds = 6.0 if job["quick"] else 4.0
-        found: dict[str, Any] = {"batch": {name: stats.batch for name, stats in running.stages.items()}}
+        found: dict[str, Any] = {"batch": {name: stats.batch for name, stats in running.stats.items()}}
         if mode != "CUDA graphs":  # a graph belongs to the thread that captured it
             found["rows"] = {
                 host.name: {rows: rows / spent for rows, spent in call_times(host)} for host in cascade.hosts
