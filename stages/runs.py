@@ -179,7 +179,9 @@ def draw(runs: dict[str, Lines], path: Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
     except ImportError:
-        raise ValueError("--plot needs matplotlib; install it with: pip install matplotlib") from None
+        raise ValueError(
+            "--plot needs matplotlib; install it with: uv sync --inexact --extra plot, or pip install matplotlib"
+        ) from None
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True).flat
     for panel, (key, title) in zip(panels, CURVES.items(), strict=True):

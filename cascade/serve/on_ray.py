@@ -208,7 +208,7 @@ def main(
 ) -> None:
     """Serve a cascade from several processes or machines, on Ray Serve. Limits of jobs, images and the store are those of each
     server."""
-    options.check_needed((*options.NEEDED, "ray"), "serve,ray")
+    options.check_needed((*options.NEEDED, "ray"), "serve", "ray")
     options.check_open(host, keys, no_keys)
     options.check_precision(precision)
     from cascade.manifest import read_manifest

@@ -16,7 +16,7 @@ from .paths import PATHS, path_of
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SHIPPED = Path(__file__).parents[1] / "shipped" / "emoji_tiny"
-NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+NEEDED = ("fastapi", "starlette", "uvicorn", "h11", "prometheus_client")
 
 Host = Annotated[str, typer.Option(help="address to listen on; beyond loopback --keys is needed")]
 Port = Annotated[int, typer.Option(help="0: any that is free", min=0, max=65535)]
@@ -63,10 +63,14 @@ LogPrompts = Annotated[bool, typer.Option("--log-prompts", help="write prompts t
 LogJson = Annotated[bool, typer.Option("--log-json", help="the log as JSON, an object a line")]
 
 
-def check_needed(packages: tuple[str, ...], extra: str) -> None:
+def check_needed(packages: tuple[str, ...], *extras: str) -> None:
+    """Raises ValueError, with both ways to install them, where packages of these extras are missing."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise ValueError(f"cascade.serve needs {', '.join(missing)}; pip install -e '.[{extra}]'")
+        raise ValueError(
+            f"cascade.serve needs {', '.join(missing)}; uv sync --inexact {' '.join(f'--extra {each}' for each in extras)}, "
+            f"or pip install -e '.[{','.join(extras)}]'"
+        )
 
 
 def check_open(host: str, keys: Path | None, no_keys: bool) -> None:

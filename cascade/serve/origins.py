@@ -7,11 +7,13 @@ choose. `X-Forwarded-Host` is for whoever trusts the last proxy, so it is not lo
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-
 from .limits import Refused
+
+if TYPE_CHECKING:  # options are read where the extra may be missing
+    from starlette.datastructures import Headers
 
 PORTS = {"http": 80, "https": 443}
 SHOWN = 200  # characters of what a client said
@@ -65,7 +67,7 @@ def is_same(origin: Origin | None, place: Place | None) -> bool:
     return (origin.name, origin.port) == (place.name, PORTS[origin.scheme] if place.port is None else place.port)
 
 
-def check_origin(headers: Headers, allowed: frozenset[Origin]) -> None:
+def check_origin(headers: "Headers", allowed: frozenset[Origin]) -> None:
     """Of a request that may change something. Raises Refused for a page of another site."""
     said, host, site = headers.get("origin", ""), headers.get("host", ""), headers.get("sec-fetch-site", "none")
     origin = origin_of(said)

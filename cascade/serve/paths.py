@@ -1,6 +1,7 @@
 """The paths of the API, for a log and metrics that must not depend on where a request ends."""
 
-from starlette.routing import compile_path
+import re
+from functools import cache
 
 PATHS = (
     "/v1/events",
@@ -23,9 +24,15 @@ PATHS = (
     "/page.js",
     "/page.css",
 )
-PATTERNS = {path: compile_path(path)[0] for path in PATHS}
+
+
+@cache
+def patterns() -> dict[str, re.Pattern[str]]:
+    from starlette.routing import compile_path  # options are read where the extra may be missing
+
+    return {path: compile_path(path)[0] for path in PATHS}
 
 
 def path_of(asked: str) -> str:
     """ "/v1/jobs/abc" is "/v1/jobs/{job}"; "-" where there is no such path, so that these names are few."""
-    return next((path for path, pattern in PATTERNS.items() if pattern.match(asked)), "-")
+    return next((path for path, pattern in patterns().items() if pattern.match(asked)), "-")

@@ -143,7 +143,9 @@ class Wandb:
         try:
             import wandb
         except ImportError:
-            raise ValueError("--wandb needs the package wandb; install it with: pip install wandb") from None
+            raise ValueError(
+                "--wandb needs the package wandb; install it with: uv pip install wandb, or pip install wandb"
+            ) from None
         self.wandb, kept = wandb, run.path / "wandb_id"
         if not kept.exists():
             kept.write_text(uuid.uuid4().hex[:8])

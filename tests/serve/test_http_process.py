@@ -58,18 +58,32 @@ def test_fault56_beyond_loopback_needs_keys(tmp_path):
         assert "--keys" in refused("--host", host, "--store", str(tmp_path / "store"))
 
 
-def test_without_the_extra_it_says_which_one(tmp_path):
-    """As on a machine where fastapi is not installed."""
+@pytest.mark.parametrize(
+    ("module", "ways"),
+    [
+        ("cascade.serve", "h11, prometheus_client; uv sync --inexact --extra serve, or pip install -e '.[serve]'"),
+        (
+            "cascade.serve.on_ray",
+            "h11, prometheus_client, ray; uv sync --inexact --extra serve --extra ray, or pip install -e '.[serve,ray]'",
+        ),
+    ],
+    ids=["one machine", "on Ray"],
+)
+def test_without_the_extra_it_says_which_one(module, ways):
+    """As in the environment of the first command: nothing of the extras can be found or imported."""
     code = (
-        "import sys, importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'fastapi' else find(name, *rest)\n"
-        "import runpy; sys.argv = ['serve']; runpy.run_module('cascade.serve', run_name='__main__')"
+        "import runpy, sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "gone = {'fastapi', 'starlette', 'uvicorn', 'prometheus_client', 'h11', 'ray', 'openai', 'matplotlib'}\n"
+        "PathFinder.find_spec = staticmethod(lambda name, *rest: None if name.split('.')[0] in gone else find(name, *rest))\n"
+        f"sys.argv = ['serve']; runpy.run_module({module!r}, run_name='__main__')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
     )
     assert done.returncode == 2
-    assert done.stderr == "error: cascade.serve needs fastapi; pip install -e '.[serve]'\n"
+    assert done.stderr == f"error: cascade.serve needs fastapi, starlette, uvicorn, {ways}\n"
 
 
 @pytest.mark.matrix
