@@ -79,6 +79,7 @@ def main(
     from stages.training.rundir import check_allowed
     from stages.training.threads import settle_threads
     from stages.training.validate import check_lower
+    from stages.training.watch import check_wandb
 
     if not 0 < cache_gb < 1e9:
         raise ValueError(f"--cache-gb {cache_gb:g}: gigabytes above 0 are needed")
@@ -94,6 +95,8 @@ def main(
     wanted = stage_of(config, stage)
     shards, held = parse(data, access) if data else None, parse(val_data, access) if val_data else None
     check_allowed(wanted, allow_change or ())
+    if wandb:
+        check_wandb()
     if lower and shards:
         check_lower(wanted, lower, held or shards)
     if out:

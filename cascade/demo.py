@@ -29,8 +29,8 @@ SHORT = ("lr=0.08", "ema=[1000]")
 
 def main(
     out: Annotated[Path, typer.Option(help="folder for shards, runs and the picture")] = Path("runs/demo"),
-    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 8_000,
-    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 5_600,
+    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 7_200,
+    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 5_000,
 ) -> None:
     """Pack, train two tiny stages, sample: a picture within minutes of cloning."""
     import time

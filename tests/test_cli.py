@@ -291,6 +291,13 @@ def test_a_folder_of_which_nothing_can_be_made(trained, tmp_path, refused):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_wandb_leaves_no_run(small, shards, tmp_path, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    line = refused(train.main, small, "base_8", "--data", shards, "--out", tmp_path / "runs", "--wandb", "mine")
+    assert "--wandb needs the package wandb" in line
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_same_command_twice_and_another_one(trained, tmp_path, capsys, refused):
     for place in ("out.png", "new/"):
         arguments = ("--cascade", trained, "--num", 3, "--out", f"{tmp_path}/{place}")

@@ -40,6 +40,8 @@ OF_LAUNCHERS = {
     "--node-rank",
     "--all",
     "--group",
+    "--inexact",
+    "--extra",
     "--dist",
     "--node_rank",
     "--master_addr",

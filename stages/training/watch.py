@@ -136,16 +136,23 @@ class Watch:
             self.wandb.close()
 
 
+def check_wandb() -> None:
+    """Raises ValueError where the package is missing."""
+    try:
+        import wandb  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            "--wandb needs the package wandb; install it with: uv pip install wandb, or pip install wandb"
+        ) from None
+
+
 class Wandb:
     """A run of Weights & Biases, the same one after a resume: its id stands in the run directory. Curves go over images seen."""
 
     def __init__(self, run: RunDir, project: str, name: str, settings: Mapping[str, Any]):
-        try:
-            import wandb
-        except ImportError:
-            raise ValueError(
-                "--wandb needs the package wandb; install it with: uv pip install wandb, or pip install wandb"
-            ) from None
+        check_wandb()
+        import wandb
+
         self.wandb, kept = wandb, run.path / "wandb_id"
         if not kept.exists():
             kept.write_text(uuid.uuid4().hex[:8])
