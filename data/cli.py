@@ -65,6 +65,8 @@ def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
             leave(f"error: {one_line(error)}", error.code)
         except KeyboardInterrupt:
             leave("interrupted", 130)
+        except EOFError as error:  # click takes it for Ctrl-D, and would say "interrupted" of a file that is cut short
+            raise RuntimeError("a file or a pipe ended too early") from error
 
     return wrapped
 

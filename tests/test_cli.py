@@ -22,6 +22,7 @@ import sample
 import train
 from cascade.cli import lines_of
 from cascade.pictures import levels_apart, read_metadata, read_png
+from data.cli import run
 from data.files import file_sha256
 from data.packer import pack
 from data.settings import Settings
@@ -648,6 +649,18 @@ def test_text_encoders_of_two_stages_must_be_one(refused, folder, tmp_path):
     assert "stage sr_16 was trained with text encoder minilm-2, stage base_8 with minilm-1; pack the shards" in line
 
 
+def test_a_pipe_that_ends_too_early_is_no_interrupt(monkeypatch):
+    """The library that parses options takes every EOFError for Ctrl-D, which would hide a fault of ours behind exit code 130."""
+
+    def main() -> None:
+        raise EOFError("marshal data too short")
+
+    monkeypatch.setattr(sys, "argv", ["it"])
+    with pytest.raises(RuntimeError, match="a file or a pipe ended too early") as raised:
+        run(main)
+    assert isinstance(raised.value.__cause__, EOFError)
+
+
 # processes of their own: the first minutes, interrupts
 
 
@@ -732,7 +745,8 @@ def test_ctrl_c_and_a_full_disk_lose_no_finished_picture_of_a_grid(trained, tmp_
 
 
 FULL = """
-import resource, runpy, signal, sys
+import os, resource, runpy, signal, sys
+os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "1", True  # see tests/full_disk.py
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 sys.argv = sys.argv[1:]

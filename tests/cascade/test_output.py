@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import resource
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,6 +30,7 @@ from cascade.saving import save_again, save_one
 from cascade.upscale import Upscaling, choose_start, takes_of
 from data.errors import RunError
 from stages.config import SampleConfig
+from tests.full_disk import full_disk
 
 from .chains import finished, tiny, tiny_config, write_cascade
 
@@ -225,24 +224,20 @@ def test_a_full_disk_is_told_with_path_and_free_space_and_loses_nothing(tmp_path
     """Single files, a grid, shards; and the very first byte."""
     out = {"grid": "new/out.png"}.get(what, "new/")
     bytes_, num = {"folder": (900, 40), "grid": (20_000, 400), "shards": (12_000, 40), "lock": (0, 2)}[what]
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     model, request = Cascade.load(trained), Request(num=num, batch=2)
     if what == "folder":
         make(f"{tmp_path}/new/", model, Request(num=2, batch=2))
         size = max(path.stat().st_size for path in (tmp_path / "new").iterdir())
         bytes_ = size - 200
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, before[1]))
     told = ""
-    try:
-        if what == "shards":
-            list(generate(model, request, tmp_path / "new", shard_size=200))
-        else:
-            make(f"{tmp_path}/{out}", model, request)
-    except ValueError as error:
-        told = str(error)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(bytes_):
+        try:
+            if what == "shards":
+                list(generate(model, request, tmp_path / "new", shard_size=200))
+            else:
+                make(f"{tmp_path}/{out}", model, request)
+        except ValueError as error:
+            told = str(error)
     wanted = (
         r"\S*/new/\S*: cannot be written \(File too large; [\d,.]+ MB are free there\); what is finished stays: make room, "
         "and the same command goes on from there"

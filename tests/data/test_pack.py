@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from data.shapes import write_folder
 from data.shards import read_split
 from data.tar import stream
 from data.write import PART, Shard
+from tests.full_disk import full_disk
 
 from .conftest import SIDE, png, stand_in
 
@@ -312,13 +312,8 @@ def test_unknown_options_exit_2(shapes, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_told_with_place_room_and_fix_and_leaves_nothing(shapes, tmp_path, monkeypatch, capsys):
-    before, heard = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    with full_disk(5000):
         assert command(monkeypatch, shapes, tmp_path / "out", "--size", "24", "--workers", "0", "--shards", "1") == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, heard)
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"error: {tmp_path / 'out'}: File too large (")
     assert line.endswith(" GB free); make room there, or choose a place on another disk")

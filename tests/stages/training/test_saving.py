@@ -114,7 +114,7 @@ def test_fault4_disk_full_mid_save(run, shards, full, code, left):
     script = FULL.format(full=set(full), data=str(shards), out=str(run.path))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[3],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     assert done.returncode == code, done.stderr[-2000:]
     assert f"the checkpoint of image {full[0]} could not be saved in {run.path} (" in done.stderr
