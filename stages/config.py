@@ -177,7 +177,7 @@ class TrainConfig(Strict):
     streams: PositiveInt = Field(default_factory=lambda values: default_streams(values.get("batch", 8)))
     workers: Annotated[int, Field(ge=0)] = 1
     seed: int = 0
-    objective: Annotated[TowardsConfig, LATER] = DenoisingConfig()
+    objective: Annotated[TowardsConfig, LATER] = DenoisingConfig.defaults()
     optimizer: str = "adamw"
     lr: PositiveFloat = 3e-2
     warmup: Annotated[int, Field(ge=0)] = 5_000
@@ -247,12 +247,12 @@ class StageBase(Strict):
 
     resolution: PositiveInt
     channels: PositiveInt = 3
-    space: Annotated[AnySpace, LATER] = PixelsConfig()
+    space: Annotated[AnySpace, LATER] = PixelsConfig.defaults()
     net: NetConfig
-    cond: CondConfig = CondConfig()
-    noise: NoiseConfig = NoiseConfig()
-    train: TrainConfig = TrainConfig()
-    sample: SampleConfig = SampleConfig()
+    cond: CondConfig = CondConfig.defaults()
+    noise: NoiseConfig = NoiseConfig.defaults()
+    train: TrainConfig = TrainConfig.defaults()
+    sample: SampleConfig = SampleConfig.defaults()
 
     @property
     def multiple(self) -> int:
@@ -342,7 +342,7 @@ class SuperResConfig(StageBase):
     low_res: PositiveInt
     crop: Annotated[int, Field(ge=0)] = 0
     low_res_sigma: PositiveFloat = 0.2
-    aug: AugConfig = AugConfig()
+    aug: AugConfig = AugConfig.defaults()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

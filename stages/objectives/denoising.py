@@ -30,4 +30,4 @@ class Denoising(Objective[Levels]):
         return weighted_error(x0_hat, x0, stage.parametrisation.weight(levels.sigma, cond.value("aug")))
 
 
-DENOISING = Denoising(DenoisingConfig())
+DENOISING = Denoising(DenoisingConfig.defaults())
