@@ -112,9 +112,7 @@ def user_picture(path: Path, low_res: int, multiple: int) -> Tensor:
     Raises ValueError for what is no picture and for one that is too small.
     """
     pixels = torch.tensor(to_array(load_image(path)))[None]
-    h, w = user_size(path, (pixels.shape[-2], pixels.shape[-1]), low_res, multiple)
-    pixels = cut_to_aspect(pixels, h / w)
-    return to_uint8(downsample(to_float(pixels), (h, w)))
+    return fitted(pixels, user_size(path, (pixels.shape[-2], pixels.shape[-1]), low_res, multiple))
 
 
 def user_size(path: Path, size: tuple[int, int], low_res: int, multiple: int) -> tuple[int, int]:
@@ -122,7 +120,21 @@ def user_size(path: Path, size: tuple[int, int], low_res: int, multiple: int) ->
     h, w = size
     if min(h, w) < low_res:
         raise ValueError(f"--image {path}: {w}x{h} px is too small, the stage takes {low_res} px; use a larger picture")
-    return h * low_res // (min(h, w) * multiple) * multiple, w * low_res // (min(h, w) * multiple) * multiple
+    return fitted_size(size, low_res, multiple)
+
+
+def fitted_size(size: tuple[int, int], low_res: int, multiple: int) -> tuple[int, int]:
+    """(h, w) of `size` made so small that the shorter side is `low_res` px, both multiples of `multiple`."""
+    h, w = (side * low_res // (min(size) * multiple) * multiple for side in size)
+    return h, w
+
+
+def fitted(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (b, c, ...) made as small as `size`: the largest window of its aspect through THE downsample, channel by channel, since
+    each is 100 MB of a large picture."""
+    window = cut_to_aspect(pixels, size[0] / size[1])
+    parts = [to_uint8(downsample(to_float(window[:, [c]]), size)) for c in range(window.shape[1])]
+    return torch.cat(parts, 1)
 
 
 def cut_to_aspect(pixels: Tensor, aspect: float) -> Tensor:

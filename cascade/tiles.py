@@ -39,12 +39,11 @@ def answered(link: Link, rule: Guidance, query: Query, window: int = WINDOW) -> 
     tiles = tiles_of(link, (query.x.shape[-2], query.x.shape[-1]), window)
     if len(tiles) == 1:
         return rule.combine(query, (yield asks))
-    wholes = [torch.empty_like(ask.query.x) for _, ask in asks]
+    wholes = [Answer(torch.empty_like(ask.query.x)) for _, ask in asks]
     for tile in tiles:
         found = yield [(host, cut(ask, tile)) for host, ask in asks]
-        for whole, part in zip(wholes, found, strict=True):
-            whole[..., tile.rows[2], tile.cols[2]] = part.x0_hat[..., tile.rows[1], tile.cols[1]]
-    return rule.combine(query, [Answer(whole) for whole in wholes])
+        wholes = [pasted(whole, part, tile) for whole, part in zip(wholes, found, strict=True)]
+    return rule.combine(query, wholes)
 
 
 def cut(ask: Ask, tile: "Tile") -> Ask:
@@ -53,6 +52,17 @@ def cut(ask: Ask, tile: "Tile") -> Ask:
     low_res = ask.cond.value("low_res")
     cond = ask.cond if low_res is None else ask.cond.given(low_res=low_res[part])
     return replace(ask, query=replace(ask.query, x=ask.query.x[part]), cond=cond)
+
+
+def pasted(answer: Answer, part: Answer, tile: Tile) -> Answer:
+    """The answer with what is taken of a tile's written into it."""
+    to, taken = (..., tile.rows[2], tile.cols[2]), (..., tile.rows[1], tile.cols[1])
+    answer.x0_hat[to] = part.x0_hat[taken]
+    if part.var is not None:
+        var = torch.empty_like(answer.x0_hat) if answer.var is None else answer.var
+        var[to] = part.var[taken]
+        answer = replace(answer, var=var)
+    return answer
 
 
 def tiles_of(link: Link, size: tuple[int, int], window: int = WINDOW) -> list[Tile]:

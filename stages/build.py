@@ -1,12 +1,10 @@
 """Config to stage."""
 
-from pkgutil import resolve_name
-
 from .config import StageConfig
 from .stage import Stage
 
 
 def build_stage(config: StageConfig) -> Stage:
     """A stage with random weights (torch's global generator; seed it first)."""
-    stage: type[Stage] = resolve_name(config.stage)
+    stage: type[Stage] = config.loaded()
     return stage(config)

@@ -1,7 +1,8 @@
 """The base of every config, the types of its numbers, and the type of a config that is one of a registry's."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, Union
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -18,13 +19,30 @@ class Strict(BaseModel):
         return cls.model_construct()
 
 
+class Choice(Strict):
+    """A config that is one of a registry's. A subclass has `kind`, its word there, and keys of its own.
+
+    `implementation`: where the class that it configures stands, module:name; loaded when one is built, for configs are read where
+    torch is not.
+    """
+
+    implementation: ClassVar[str]
+    if TYPE_CHECKING:
+        kind: str
+
+    @classmethod
+    def loaded(cls) -> Any:
+        """The class that `implementation` names."""
+        return resolve_name(cls.implementation)
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Level = Annotated[float, Field(ge=1e-6, le=1e6)]  # of noise: its square and the inverse of that are float32 numbers
 
 
-def one_of(registry: Mapping[str, type[Strict]], default: str = "") -> Any:
+def one_of(registry: Mapping[str, type[Choice]], default: str = "") -> Any:
     """The type of a config whose `kind` is a word of a registry. default: the word of texts that have none, as the first version
     wrote them; "" where a text must have one."""
     kinds = tuple(registry.values())

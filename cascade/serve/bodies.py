@@ -17,15 +17,13 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 from torch import Tensor
 
 from cascade.cli import class_numbers
-from cascade.link import Link, cut, side_multiple, with_settings
-from cascade.pictures import cut_to_aspect
+from cascade.link import Link, cut, with_settings
+from cascade.pictures import fitted, fitted_size
 from cascade.pipeline import Cascade
 from cascade.plan import Plan
 from cascade.request import MAX_SEED, MAX_SIDE, Request
 from cascade.upscale import choose_start
-from data.batch import to_float, to_uint8
 from data.decode import FORMATS, decode_image, image_size, to_array
-from data.resize import downsample
 
 from .limits import Limits, Refused, mistakes
 
@@ -272,7 +270,11 @@ def upload(text: str, cascade: Cascade, limits: Limits, *, fit: bool, last: str)
         pixels = torch.tensor(to_array(decode_image(content)))[None]
     except ValueError as error:
         raise ValueError(f"image: {error}") from None
-    return name, fitted(pixels, link, cascade) if fit else pixels
+    if not fit:
+        return name, pixels
+    assert link.contract.low_res is not None
+    h, w = pixels.shape[-2:]  # upright
+    return name, fitted(pixels, fitted_size((h, w), link.contract.low_res, cascade.low_res_multiple(name)))
 
 
 def check_enlarged(size: tuple[int, int], link: Link, cascade: Cascade, limits: Limits, last: str) -> None:
@@ -298,18 +300,6 @@ def unpack(text: str) -> bytes:
         return base64.b64decode("".join(lines), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("image: not base64; send the bytes of a PNG, JPEG or WebP file in base64") from None
-
-
-def fitted(pixels: Tensor, link: Link, cascade: Cascade) -> Tensor:
-    """The shorter side as long as the stage takes it, both sides multiples of what its networks halve."""
-    low_res = link.contract.low_res
-    assert low_res is not None
-    multiple = side_multiple(cascade.links[cascade.names.index(link.name) :], low_res)
-    short = min(pixels.shape[-2:])
-    h, w = (side * low_res // (short * multiple) * multiple for side in pixels.shape[-2:])
-    window = cut_to_aspect(pixels, h / w)
-    parts = [to_uint8(downsample(to_float(window[:, [c]]), (h, w))) for c in range(window.shape[1])]
-    return torch.cat(parts, 1)  # one by one: of a large picture each is 100 MB
 
 
 def as_stored(plan: Plan) -> dict[str, Any]:

@@ -85,11 +85,12 @@ def partial_marks(plan: Plan, num: int) -> tuple[int, ...]:
 def time_left(job: Job, plan: Plan, stats: Mapping[str, HostStats]) -> float | None:
     """Seconds until a job ends, by the pace it had, waiting and company included; None where nothing was done or what a stage costs
     is not known. plan: of the job."""
-    if job.started is None or not all(stats[link.name].calls for link in plan.links):
+    hosts = {link.name: [stats[link.hosts[name].name] for name in link.rows] for link in plan.links}
+    if job.started is None or not all(host.calls for each in hosts.values() for host in each):
         return None
     total = done = 0.0
     for link in plan.links:
-        call_s = stats[link.name].busy_s / stats[link.name].calls
+        call_s = sum(host.busy_s / host.calls for host in hosts[link.name])
         total += call_s * link.nfe * len(plan.index)
         done += call_s * job.calls[link.name]
     spent_s = time.monotonic() - job.started

@@ -1,24 +1,16 @@
 """What a stage's config says about its network, whichever it is, and what others may ask of it without building one."""
 
 from abc import abstractmethod
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from ..strict import Strict
+from ..strict import Choice
 
 if TYPE_CHECKING:
     from .ports import Ports
 
 
-class NetworkConfig(Strict):
-    """Base of the configs in `NETWORKS`. A subclass has `kind`, its word there, and keys of its own.
-
-    `network`: where its class stands, module:name; loaded when one is built, for configs are read where torch is not.
-    """
-
-    network: ClassVar[str]
-    if TYPE_CHECKING:
-        kind: str
+class NetworkConfig(Choice):
+    """Base of the configs in `NETWORKS`."""
 
     @property
     @abstractmethod
@@ -47,4 +39,4 @@ class NetworkConfig(Strict):
 
     def build(self, ports: "Ports") -> Any:
         """A `Network` with random weights (torch's global generator; seed it first)."""
-        return resolve_name(self.network)(self, ports)
+        return self.loaded()(self, ports)

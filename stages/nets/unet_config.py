@@ -11,7 +11,7 @@ from .config import NetworkConfig
 class UNetConfig(NetworkConfig):
     """`widths`: channels of each level, finest first; `blocks`: residual blocks of each level, on each side."""
 
-    network: ClassVar[str] = "stages.nets.unet:UNet"
+    implementation: ClassVar[str] = "stages.nets.unet:UNet"
     kind: Literal["unet"] = "unet"
     widths: tuple[PositiveInt, ...] = Field(min_length=1)
     blocks: tuple[PositiveInt, ...] = Field(min_length=1)

@@ -8,5 +8,5 @@ from .config import ObjectiveConfig
 class DenoisingConfig(ObjectiveConfig):
     """At the levels of the stage's `noise`."""
 
-    objective: ClassVar[str] = "stages.objectives.denoising:Denoising"
+    implementation: ClassVar[str] = "stages.objectives.denoising:Denoising"
     kind: Literal["denoising"] = "denoising"

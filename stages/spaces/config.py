@@ -1,24 +1,16 @@
 """What a stage's config says about its space, whichever it is, and what others may ask of it without building one."""
 
 from functools import cache
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from ..strict import Strict
+from ..strict import Choice
 
 if TYPE_CHECKING:
     from .space import Size, Space
 
 
-class SpaceConfig(Strict):
-    """Base of the configs in `SPACES`. A subclass has `kind`, its word there, and keys of its own.
-
-    `space`: where its class stands, module:name; loaded when one is built, for configs are read where torch is not.
-    """
-
-    space: ClassVar[str]
-    if TYPE_CHECKING:
-        kind: str
+class SpaceConfig(Choice):
+    """Base of the configs in `SPACES`."""
 
     @property
     def scale(self) -> int:
@@ -45,4 +37,4 @@ class SpaceConfig(Strict):
 
 @cache
 def _built(config: SpaceConfig) -> Any:
-    return resolve_name(config.space)(config)
+    return config.loaded()(config)

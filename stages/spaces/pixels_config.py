@@ -8,5 +8,5 @@ from .config import SpaceConfig
 class PixelsConfig(SpaceConfig):
     """x0 are the pictures themselves."""
 
-    space: ClassVar[str] = "stages.spaces.pixels:Pixels"
+    implementation: ClassVar[str] = "stages.spaces.pixels:Pixels"
     kind: Literal["pixels"] = "pixels"

@@ -2,7 +2,9 @@
 knows of them."""
 
 import json
+import time
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from cascade.manifest import StageEntry
 from cascade.metadata import describe
 from cascade.pipeline import Cascade
 from cascade.request import Request
+from cascade.serve.previews import time_left
+from cascade.stats import HostStats
 from data.batch import Cond
 from stages.ask import OWN, Ask
 from stages.build import build_stage
@@ -114,6 +118,21 @@ def test_a_host_that_is_not_always_asked_counts_an_image_once(guided):
     run(engine, replace(REQUEST, settings={"base_8": settings}))
     assert 0 < engine.stats["base_8.guide"].calls < engine.stats["base_8"].calls == 4
     assert [stats.images for stats in engine.stats.values()] == [3, 3, 3]
+
+
+def test_the_time_left_is_that_of_all_hosts(guided):
+    """The base stage is done, whose calls cost 1 s and its guide's 3 s; of the stage above, whose calls cost 2 s, nothing is."""
+    plan = guided.resolve(REQUEST)
+    stats = {
+        name: HostStats(batch=1, calls=2, busy_s=2 * seconds)
+        for name, seconds in (("base_8", 1), ("base_8.guide", 3), ("sr_16", 2))
+    }
+    job = SimpleNamespace(
+        started=time.monotonic() - 100, calls={"base_8": plan.links[0].nfe * len(plan.index), "sr_16": 0}
+    )
+    left = 100 * 2 * plan.links[1].nfe / (4 * plan.links[0].nfe)
+    assert time_left(job, plan, stats) == pytest.approx(left, rel=0.01)
+    assert time_left(job, plan, stats | {"base_8.guide": HostStats(batch=1)}) is None
 
 
 def test_when_there_will_be_room_goes_by_what_an_image_takes_of_all_hosts(guided):

@@ -1,5 +1,6 @@
 """A picture in windows gets the answers that it gets whole, and none of its pixels is left out or asked for twice."""
 
+from collections.abc import Generator
 from dataclasses import replace
 
 import pytest
@@ -7,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from cascade import tiles
-from cascade.host import own_host
+from cascade.host import Asks, own_host
 from cascade.link import Link
 from cascade.request import Request
 from data.batch import Cond
 from stages.build import build_stage
 from stages.config import AugConfig, SampleConfig, SuperResConfig
-from stages.diffusion.samplers import Query
+from stages.diffusion.samplers import Answer, Query
 from stages.guidance import guidance
 from stages.nets.unet_config import UNetConfig
 
@@ -52,6 +53,18 @@ def test_nothing_beyond_the_reach_decides_about_a_pixel(net):
     assert rows.max() - rows.min() > halo  # it is no number that is simply large
 
 
+def driven(steps: Generator[Asks, list[Answer], Answer]) -> Answer:
+    """What comes of the network's answers, each with a variance that its x0_hat tells."""
+    answers = None
+    while True:
+        try:
+            asked = steps.send(answers)
+        except StopIteration as done:
+            return done.value
+        answers = [host.answer([ask], batch=2)[0] for host, ask in asked]
+        answers = [replace(each, var=each.x0_hat.square()) for each in answers]
+
+
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 9)])
 def test_windows_give_what_the_whole_gives(net, shape):
@@ -63,15 +76,11 @@ def test_windows_give_what_the_whole_gives(net, shape):
     query, cond = Query(x, torch.ones(2)), Cond.empty(2).given(low_res=low_res, aug=torch.full((2,), 0.1))
     found = tiles.tiles_of(link, (h, w), window=multiple)
     assert (len(found) > 1) == (max(shape) > 4 or shape == (3, 5))
-    steps = tiles.answered(link, guidance(link.settings, cond, ()), query, window=multiple)
     with torch.inference_mode():
         whole = link.stage.denoise(x, torch.ones(2), cond).x0_hat
-        try:
-            asked = next(steps)
-            while True:
-                asked = steps.send([host.answer([ask], batch=2)[0] for host, ask in asked])
-        except StopIteration as done:
-            torch.testing.assert_close(done.value.x0_hat, whole, rtol=0, atol=2e-5)
+        found = driven(tiles.answered(link, guidance(link.settings, cond, ()), query, window=multiple))
+    torch.testing.assert_close(found.x0_hat, whole, rtol=0, atol=2e-5)
+    assert torch.equal(found.var, found.x0_hat.square())
 
 
 @pytest.mark.parametrize("length", [10, 40, 41, 63, 64, 100, 1000])

@@ -150,3 +150,13 @@ def test_the_end_of_ours_is_no_fault_of_the_next(reader):
         batches.close()
         assert not loaders(before)
     assert next(reader.batches()).keys == next(replace(reader, workers=0).batches()).keys
+
+
+def test_they_are_children_of_their_reader_whatever_python_prefers(reader):
+    """Since 3.14 processes come from a server of forks unless one asks for another way: its children hear other signals."""
+    start = "import multiprocessing; multiprocessing.set_start_method('forkserver')"
+    script = f"{start}; from pathlib import PosixPath; from data.shards import Reader; print(next({reader!r}.batches()).keys[0])"
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    assert told.split() == [next(reader.batches()).keys[0]]

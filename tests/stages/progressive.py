@@ -40,7 +40,7 @@ from tests.stages.tiny import base_config, wake
 class ProgressiveConfig(ObjectiveConfig):
     """The student's levels, the teacher's bundle, and the sha256 of its weights."""
 
-    objective: ClassVar[str] = f"{__name__}:Progressive"
+    implementation: ClassVar[str] = f"{__name__}:Progressive"
     kind: Literal["progressive"] = "progressive"
     levels: SampleConfig
     teacher: str

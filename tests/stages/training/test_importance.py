@@ -29,7 +29,7 @@ BINS = 4
 
 
 class ImportanceConfig(ObjectiveConfig):
-    objective: ClassVar[str] = f"{__name__}:Importance"
+    implementation: ClassVar[str] = f"{__name__}:Importance"
     kind: Literal["importance"] = "importance"
     mean: float = -1.2
     std: float = 1.2

@@ -30,7 +30,7 @@ PACKAGES, KEPT = (
 
 
 class MixerConfig(NetworkConfig):
-    network: ClassVar[str] = f"{__name__}:Mixer"
+    implementation: ClassVar[str] = f"{__name__}:Mixer"
     kind: Literal["mixer"] = "mixer"
     width: PositiveInt = 16
     depth: PositiveInt = 1

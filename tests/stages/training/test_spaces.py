@@ -51,7 +51,7 @@ PIXELS = PixelsConfig().build()
 class HaarConfig(SpaceConfig):
     """Four times the channels, half the sides."""
 
-    space: ClassVar[str] = f"{__name__}:Haar"
+    implementation: ClassVar[str] = f"{__name__}:Haar"
     kind: Literal["haar"] = "haar"
 
     @property
@@ -113,7 +113,7 @@ class Haar:
 
 
 class FilmConfig(SpaceConfig):
-    space: ClassVar[str] = f"{__name__}:Film"
+    implementation: ClassVar[str] = f"{__name__}:Film"
     kind: Literal["film"] = "film"
     frames: int
 

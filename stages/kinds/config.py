@@ -1,0 +1,109 @@
+"""What a stage's config says, whichever its kind, and what others may ask of it without building one."""
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from pydantic import PositiveInt
+
+from ..cond_config import CondConfig
+from ..nets.config import NetworkConfig
+from ..nets.registry import NETWORKS
+from ..noise_config import NoiseConfig
+from ..sample_config import SampleConfig
+from ..spaces.config import SpaceConfig
+from ..spaces.pixels_config import PixelsConfig
+from ..spaces.registry import SPACES
+from ..strict import Choice, one_of
+from ..texts import LATER
+from ..train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from ..diffusion.parametrisation import Parametrisation
+    from ..nets.ports import Ports
+    from ..spaces.space import Size
+
+    NetConfig: TypeAlias = NetworkConfig
+    AnySpace: TypeAlias = SpaceConfig
+else:
+    NetConfig = one_of(NETWORKS, default="unet")
+    AnySpace = one_of(SPACES, default="pixels")
+
+
+class StageBase(Choice):
+    """What all kinds of stage have. `resolution` and `channels` are of the pictures that it gives. Sizes are (height, width) in px,
+    but for `size` and `shape`, which are of x0.
+
+    `takes`, `factor` and `max_aug_sigma` tell others of the stage below, whatever the kind.
+    """
+
+    resolution: PositiveInt
+    channels: PositiveInt = 3
+    space: Annotated[AnySpace, LATER] = PixelsConfig.defaults()
+    net: NetConfig
+    cond: CondConfig = CondConfig.defaults()
+    noise: NoiseConfig = NoiseConfig.defaults()
+    train: TrainConfig = TrainConfig.defaults()
+    sample: SampleConfig = SampleConfig.defaults()
+
+    @property
+    def multiple(self) -> int:
+        """Image sides must be multiples of this."""
+        return self.net.multiple * self.space.scale
+
+    @property
+    def gives(self) -> "Size":
+        """Of the stage's own pictures."""
+        return (self.resolution, self.resolution)
+
+    @property
+    def takes(self) -> "Size | None":
+        """Of the stage below's pictures; None for a stage that starts from nothing."""
+        return None
+
+    def shape(self, size: "Size") -> tuple[int, ...]:
+        """(c, *size) of the x0 of a picture of `size`, along the axes of the stage's space."""
+        return self.space.shape(self.channels, size)
+
+    @property
+    def size(self) -> "Size":
+        """Of the stage's own x0."""
+        return self.shape(self.gives)[1:]
+
+    @property
+    def factor(self) -> int:
+        """How many times larger this stage makes what it takes."""
+        return 1
+
+    @property
+    def train_size(self) -> int:
+        """Side in px of what the network sees in training."""
+        return self.resolution
+
+    @property
+    def max_aug_sigma(self) -> float:
+        """The largest augmentation of what it takes that it was trained on."""
+        return 0.0
+
+    @property
+    def parametrisation(self) -> "Parametrisation":
+        from ..diffusion.parametrisation import EDM
+
+        return EDM(sigma_data=self.noise.sigma_data)
+
+    @property
+    def ports(self) -> "Ports":
+        """What the network is given and gives."""
+        from ..nets.ports import Ports
+
+        text, (channels, *_) = self.cond.text, self.shape(self.gives)
+        return Ports(
+            inputs=channels,
+            outputs=channels,
+            classes={"label": self.cond.num_classes} if self.cond.num_classes else {},
+            tokens={"text": text.dim} if text else {},
+        )
+
+    def _check_multiple(self, name: str, size: int) -> None:
+        if size % self.multiple:
+            own, scale = f"{self.net.multiple} = {self.net.multiple_rule}", self.space.scale
+            cells = f"{self.multiple}, {scale} px a cell of space {self.space.kind} times " if scale > 1 else ""
+            raise ValueError(f"{name} {size} is no multiple of {cells}{own}")

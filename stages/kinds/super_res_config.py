@@ -1,0 +1,88 @@
+"""The config of a stage that starts from the picture of the stage below."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from ..strict import NonNegative, PositiveFloat, Strict
+from .config import StageBase
+
+if TYPE_CHECKING:
+    from ..diffusion.parametrisation import Parametrisation
+    from ..nets.ports import Ports
+    from ..spaces.space import Size
+
+
+class AugConfig(Strict):
+    """Conditioning augmentation in training: aug_sigma = max_sigma * u^2, u uniform, drawn per image; 0 is allowed in sampling."""
+
+    max_sigma: NonNegative = 1.0
+
+
+class SuperResConfig(StageBase):
+    """p(x0 | low_res, cond): low_res px to resolution px, trained on aligned crops of `crop` px (0: whole pictures).
+
+    low_res_sigma: std of x0 - upsample(low_res) in the data, the error that upsampling alone leaves (for preconditioning).
+    """
+
+    implementation: ClassVar[str] = "stages.kinds.super_res:SuperResStage"
+    kind: Literal["super_res"] = "super_res"
+    low_res: PositiveInt
+    crop: Annotated[int, Field(ge=0)] = 0
+    low_res_sigma: PositiveFloat = 0.2
+    aug: AugConfig = AugConfig.defaults()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.resolution % self.low_res or self.resolution == self.low_res:
+            raise ValueError(
+                f"resolution {self.resolution} must be a multiple of low_res {self.low_res}, at least twice as large"
+            )
+        if self.low_res % self.space.scale:
+            raise ValueError(
+                f"low_res {self.low_res} is no multiple of {self.space.scale} = px a cell of space {self.space.kind}"
+            )
+        if self.crop > self.resolution or self.crop % (self.factor * self.space.scale):
+            raise ValueError(
+                f"crop {self.crop} must be at most {self.resolution} and a multiple of the factor {self.factor}"
+                + f" times {self.space.scale} px a cell of space {self.space.kind}" * (self.space.scale > 1)
+            )
+        if self.crop and self.net.reach is None:
+            raise ValueError(
+                f"{self.net.reach_rule} with crop > 0: attention over a crop is not attention over the picture; drop one"
+            )
+        self._check_multiple("crop" if self.crop else "resolution", self.crop or self.resolution)
+        self._check_multiple("resolution", self.resolution)
+        if self.sample.aug_sigma > self.aug.max_sigma:
+            raise ValueError(
+                f"sample.aug_sigma {self.sample.aug_sigma} is above aug.max_sigma {self.aug.max_sigma}: never trained"
+            )
+        return self
+
+    @property
+    def takes(self) -> "Size":
+        return (self.low_res, self.low_res)
+
+    @property
+    def factor(self) -> int:
+        return self.resolution // self.low_res
+
+    @property
+    def train_size(self) -> int:
+        return self.crop or self.resolution
+
+    @property
+    def max_aug_sigma(self) -> float:
+        return self.aug.max_sigma
+
+    @property
+    def parametrisation(self) -> "Parametrisation":
+        from ..diffusion.parametrisation import EDM
+
+        return EDM(sigma_data=self.noise.sigma_data, low_res_sigma=self.low_res_sigma)
+
+    @property
+    def ports(self) -> "Ports":
+        own = super().ports
+        return replace(own, inputs=2 * own.inputs, levels=("aug",))

@@ -1,0 +1,78 @@
+"""How a stage is sampled, as data."""
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
+
+from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_serializer, model_validator
+
+from .diffusion.grids import GRIDS
+from .diffusion.samplers import SAMPLERS, Option, all_options
+from .strict import Level, NonNegative, Strict
+from .texts import LATER
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def key_of(option: Option) -> Any:
+    """The type and the default of a sampler's option, as a key that texts leave out at its default."""
+    bounds = Field(ge=option.low, le=option.high, description=option.help)
+    number = Annotated[float, Field(allow_inf_nan=False)] if isinstance(option.default, float) else int
+    return Annotated[number, bounds, LATER], option.default
+
+
+if TYPE_CHECKING:
+    SamplerOptions: TypeAlias = Strict
+else:
+    SamplerOptions = create_model(
+        "SamplerOptions", __base__=Strict, **{name: key_of(option) for name, option in all_options().items()}
+    )
+
+
+class SampleConfig(SamplerOptions):
+    """Sampling settings; the manifest keeps one per stage and a request may change them. What only some samplers read is said only
+    where the sampler is one of those."""
+
+    grid: ClassVar[str] = "power"  # a field as soon as there is another
+    sampler: Literal[tuple(SAMPLERS)] = "dpmpp_2m"  # type: ignore[valid-type]
+    num_steps: Annotated[int, Field(ge=1, le=1000)] = 16
+    sigma_min: Level = 0.005
+    sigma_max: Level = 80.0
+    rho: Annotated[float, Field(ge=0.1, le=1000)] = 7.0
+    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    guidance_interval: tuple[NonNegative, NonNegative] = (0.0, 1e9)
+    aug_sigma: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
+        low, high = self.guidance_interval
+        if low > high:
+            raise ValueError(f"guidance_interval ({low}, {high}) is empty; write the lower level first")
+        _ = self.sigmas
+        return self
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        for name in all_options():
+            if name in self.model_fields_set and name not in self.options:
+                readers = " or ".join(word for word, kind in SAMPLERS.items() if name in kind.options)
+                raise ValueError(
+                    f"{name} is an option of {readers}, not of {self.sampler}; leave it out, or set sampler to {readers}"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unread = all_options().keys() - self.options.keys()
+        return {name: value for name, value in handler(self).items() if name not in unread}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the sampler reads besides the levels."""
+        return {name: getattr(self, name) for name in SAMPLERS[self.sampler].options}
+
+    @property
+    def sigmas(self) -> "Tensor":
+        """(num_steps + 1,), as the grid gives them."""
+        return GRIDS[self.grid].levels(self)
