@@ -71,8 +71,8 @@ def test_waiting_threads_sleep(shards, tmp_path):
 
 @pytest.mark.usefixtures("busy")
 def test_two_threads_on_a_busy_machine_get_on(tmp_path):
-    """Each of many small operations ends with a meeting of both threads: those that spin wait out whole turns of the others, in some
-    of the rounds."""
+    """Each of many small operations ends with a meeting of both threads: those that spin wait out whole turns of the others, in
+    some of the rounds."""
     code = (
         "import time\nfrom data.cpus import wait_asleep\nwait_asleep()\nimport torch\ntorch.set_num_threads(2)\n"
         "x = torch.ones(1 << 17)\nworst = 0.0\nfor _ in range(100):\n"
