@@ -1,7 +1,5 @@
 """The registries hold together: a word is its config's own, and what a config names is there, of the right make."""
 
-from pkgutil import resolve_name
-
 import pytest
 from torch import nn
 
@@ -18,17 +16,17 @@ def test_a_word_is_what_its_config_is_called(word, config):
 
 @pytest.mark.parametrize("config", NETWORKS.values())
 def test_a_network_s_class_is_where_its_config_says(config):
-    network = resolve_name(config.network)
+    network = config.loaded()
     assert issubclass(network, nn.Module)
     assert {"blocks", "fold"} <= set(vars(network))
 
 
 @pytest.mark.parametrize("config", KINDS.values())
 def test_a_stage_s_class_is_where_its_config_says(config):
-    assert issubclass(resolve_name(config.stage), Stage)
+    assert issubclass(config.loaded(), Stage)
 
 
 @pytest.mark.parametrize("config", SPACES.values())
 def test_a_space_s_class_is_where_its_config_says(config):
-    space = resolve_name(config.space)
+    space = config.loaded()
     assert {"read", "mirrored", "load", "store", "down", "up", "windows", "show"} <= set(vars(space))
