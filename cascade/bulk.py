@@ -68,7 +68,7 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
     rank, world = place()
     with held(folder / f".{rank}.lock", f"--out {folder}"):
         with disk_told(folder / ASKED):
-            check_asked(folder / ASKED, asked(plan, shard_size))
+            check_asked(folder / ASKED, asked(plan, shard_size), f".{rank}-of-{world}.request.part")
         remove_stale(folder, rank, world)
         for number in range(rank, num, world):
             path = folder / f"train-{number:05d}.tar"
@@ -149,14 +149,13 @@ def asked(plan: Plan, shard_size: int) -> dict[str, Any]:
     return said
 
 
-def check_asked(path: Path, said: dict[str, Any]) -> None:
-    """Writes it, or compares it with what is there. Raises ValueError."""
+def check_asked(path: Path, said: dict[str, Any], part: str) -> None:
+    """Writes it, or compares it with what is there. part: a name for it until it is whole. Raises ValueError."""
     if not path.exists():
         if any(path.parent.glob("train-*.tar")):
             raise ValueError(f"--out {path.parent}: shards without their {path.name} are there; choose another folder")
-        part = path.with_name(f".{path.name}.{place()[0]}.{os.getpid()}.part")
-        part.write_text(json.dumps(said, indent=1))
-        put(part, path)
+        (path.parent / part).write_text(json.dumps(said, indent=1))
+        put(path.parent / part, path)
         return
     try:
         there = json.loads(path.read_text())

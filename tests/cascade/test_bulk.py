@@ -133,6 +133,7 @@ def test_killed_it_goes_on_with_any_number(whole, tmp_path):
     subprocess.run(["pkill", "-9", "-f", str(folder)], check=False)  # workers have sessions of their own
     process.communicate()
     assert bytes_of(folder) != bytes_of(whole)
+    (folder / ".1-of-2.request.part").write_text("{")  # a kill a moment earlier
     done(command(folder))
     assert bytes_of(folder) == bytes_of(whole)
     assert done(command(folder))[0] == ""  # nothing is left to do
@@ -166,13 +167,13 @@ def test_a_whole_shard_ends_in_zeros_at_a_record(tmp_path):
 def test_a_damaged_record_of_the_request(tmp_path, said):
     (tmp_path / "request.json").write_text(said)
     with pytest.raises(ValueError, match=r"request\.json: damaged"):
-        bulk.check_asked(tmp_path / "request.json", {"seed": 0})
+        bulk.check_asked(tmp_path / "request.json", {"seed": 0}, ".part")
 
 
 def test_shards_of_an_unknown_request(tmp_path):
     (tmp_path / "train-00000.tar").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"without their request\.json"):
-        bulk.check_asked(tmp_path / "request.json", {"seed": 0})
+        bulk.check_asked(tmp_path / "request.json", {"seed": 0}, ".part")
     assert not (tmp_path / "request.json").exists()
 
 
