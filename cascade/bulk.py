@@ -154,8 +154,11 @@ def check_asked(path: Path, said: dict[str, Any], part: str) -> None:
     if not path.exists():
         if any(path.parent.glob("train-*.tar")):
             raise ValueError(f"--out {path.parent}: shards without their {path.name} are there; choose another folder")
-        (path.parent / part).write_text(json.dumps(said, indent=1))
-        put(path.parent / part, path)
+        try:
+            (path.parent / part).write_text(json.dumps(said, indent=1))
+            put(path.parent / part, path)
+        finally:
+            (path.parent / part).unlink(missing_ok=True)
         return
     try:
         there = json.loads(path.read_text())

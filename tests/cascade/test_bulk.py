@@ -19,6 +19,7 @@ from PIL import Image
 from cascade import bulk
 from cascade.pipeline import Cascade
 from cascade.request import Request
+from tests.full_disk import full_disk
 
 ROOT = Path(__file__).parents[2]
 ASKED = ("red heart", "green apple", "--num", "5", "--shard-size", "3", "--steps", "1")
@@ -168,6 +169,12 @@ def test_a_damaged_record_of_the_request(tmp_path, said):
     (tmp_path / "request.json").write_text(said)
     with pytest.raises(ValueError, match=r"request\.json: damaged"):
         bulk.check_asked(tmp_path / "request.json", {"seed": 0}, ".part")
+
+
+def test_a_disk_that_is_full_at_the_first_byte_keeps_nothing(tmp_path):
+    with full_disk(5), pytest.raises(OSError, match="File too large"):
+        bulk.check_asked(tmp_path / "request.json", {"seed": 0}, ".0-of-1.request.part")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_shards_of_an_unknown_request(tmp_path):
