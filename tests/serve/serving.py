@@ -243,9 +243,9 @@ def b64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def until(done: Callable[[], object], timeout_s: float = WAIT_S) -> None:
+def until(done: Callable[[], object], timeout_s: float = WAIT_S, every_s: float = 0.01) -> None:
     """Waits until it holds."""
     deadline = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < deadline, "it did not come to hold"
-        time.sleep(0.01)
+        time.sleep(every_s)
