@@ -100,5 +100,6 @@ def save_again(
         say(made)
     if path.suffix.lower() == ".png" and (apart := levels_apart(read_png(path), read_png(made))):
         raise RunError(
-            f"{made}: up to {apart} levels from {path}: made on another kind of machine, or in other company"
+            f"{made}: up to {apart} levels from {path}: made on another kind of machine, with another number of threads (set "
+            "OMP_NUM_THREADS), or in other company"
         )

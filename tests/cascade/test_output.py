@@ -22,7 +22,7 @@ from cascade.events import StageFinished
 from cascade.given import given_files
 from cascade.metadata import describe
 from cascade.output import output_for, without
-from cascade.pictures import METADATA_KEY, read_metadata, save_png, user_picture
+from cascade.pictures import METADATA_KEY, read_metadata, read_png, save_png, user_picture
 from cascade.pipeline import Cascade
 from cascade.plan import resolve
 from cascade.request import Request
@@ -515,6 +515,19 @@ def test_the_picture_that_is_made_again_is_not_written_over(trained, model, tmp_
         output = output_for(place, stages=False, overwrite=True)
         with pytest.raises(ValueError, match="was given and would be written over; choose another place"):
             save_again(tmp_path / out, output, trained, [], device="cpu", download=False)
+
+
+def test_a_picture_that_comes_out_another_is_an_error_that_names_the_causes(trained, model, tmp_path):
+    make(f"{tmp_path}/a/", model, Request(num=1))
+    path, output = tmp_path / "a" / "000000.png", output_for(f"{tmp_path}/b/", stages=False, overwrite=False)
+    image = read_png(path)
+    image[0, 0, 0] += 3 if image[0, 0, 0] < 128 else -3
+    save_png(image, path, read_metadata(path))
+    with pytest.raises(
+        RunError, match=r"up to 3 levels from .*000000.png: .*number of threads \(set OMP_NUM_THREADS\)"
+    ):
+        save_again(path, output, trained, [], device="cpu", download=False)
+    assert (tmp_path / "b" / "000000.png").exists()
 
 
 def make(out: str, model: Cascade, request: Request, pick=(), *, overwrite: bool = False) -> None:
