@@ -66,15 +66,15 @@ def main(
     """Sample a trained cascade."""
     import torch
 
-    from cascade.bulk import generate, local_device, place
     from cascade.cli import check_options, class_numbers, lines_of, numbers_of, parse_size, say, settings_of
-    from cascade.devices import choose_device
-    from cascade.given import given_files
-    from cascade.output import output_for
+    from cascade.engine.devices import choose_device
+    from cascade.output.bulk import generate, local_device, place
+    from cascade.output.destinations import output_for
+    from cascade.output.given import given_files
+    from cascade.output.saving import save_again, save_all
+    from cascade.output.upscale import Upscaling
     from cascade.pipeline import Cascade
     from cascade.request import Request
-    from cascade.saving import save_again, save_all
-    from cascade.upscale import Upscaling
 
     if not out:
         raise ValueError("--out: is empty; name a .png for one grid, or a folder/ for single files")

@@ -71,8 +71,8 @@ def main(
         raise ValueError("train.py needs --data SHARDS (from data.pack) and --out FOLDER")
 
     from cascade.manifest import check_folder, write_manifest
-    from data.mixture import parse
-    from data.places import Access
+    from data.places.address import Access
+    from data.read.mixture import parse
     from stages.training.deepspeed_settings import DeepSpeedSettings, read_user_file
     from stages.training.loop import train
     from stages.training.place import Options
@@ -125,7 +125,7 @@ def main(
 def show_plan(config, stage: str, world: int, measure: bool, device, data, held, zero: int) -> None:
     """What a training would cost, and, where its data are named, whether it would begin in `world` processes."""
     from cascade.config import stage_of
-    from cascade.costs import print_costs, print_sharing
+    from cascade.train.costs import print_costs, print_sharing
     from stages.training.checks import checked_reader
 
     wanted = stage_of(config, stage)

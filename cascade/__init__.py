@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .engine.engine import Engine
     from .events import Cancelled, Event, Failed, Finished, Preview, StageFinished, StageStarted
     from .pipeline import Cascade
     from .request import Request

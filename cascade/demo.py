@@ -37,17 +37,17 @@ def main(
 
     import torch
 
-    from data.packer import Settings, pack
+    from data.pack.packer import Settings, pack
     from stages.training.threads import share_of
 
     from .cli import show
     from .config import load_config
-    from .jobs import Job
     from .launch import run_jobs
     from .manifest import write_manifest
-    from .output import output_for
+    from .output.destinations import output_for
     from .pipeline import Cascade
     from .request import Request
+    from .train.jobs import Job
 
     started = time.monotonic()
     torch.set_flush_denormal(True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stages.spaces.space import Space
 
-from .canvas import Canvas
+from .engine.canvas import Canvas
 
 
 class Event:

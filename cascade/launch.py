@@ -26,9 +26,9 @@ from stages.training.signals import StopSignals
 from stages.training.threads import share_of
 
 from .config import CascadeConfig, load_config, stage_of
-from .jobs import OF_LAUNCHERS, TRAIN, Job
 from .manifest import write_manifest
-from .slurm import batch_script
+from .train.jobs import OF_LAUNCHERS, TRAIN, Job
+from .train.slurm import batch_script
 
 POLL_S = 0.2
 NAME = re.compile(r"\w[\w-]*")  # a stage's, and no address

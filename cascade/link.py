@@ -17,7 +17,7 @@ from stages.diffusion.samplers import SAMPLERS, all_options, num_queries
 from stages.guidance import guidance_kind
 from stages.stage import Stage
 
-from .host import Host
+from .engine.host import Host
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ import torch
 
 from stages.bundle import find_bundle, load_bundle, read_sidecar
 
-from .alone import events_of
-from .chunk import Painting
 from .conditions import Conditions
+from .engine.alone import events_of
+from .engine.chunk import Painting
+from .engine.host import Host, host_name
 from .events import Event
-from .host import Host, host_name
 from .link import Link, cut, side_multiple
 from .manifest import check_chain, read_manifest
 from .plan import Plan, resolve

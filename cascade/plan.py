@@ -12,10 +12,10 @@ from typing import Any, Protocol, Self
 from torch import Tensor
 
 from .conditions import Conditions
+from .engine.shaper import Shaper
+from .engine.tiles import most_pixels
 from .link import Link, check_names, cut, side_multiple, with_settings
 from .request import MAX_SIDE, Request, check_images
-from .shaper import Shaper
-from .tiles import most_pixels
 
 
 class Chain(Protocol):

@@ -4,7 +4,7 @@ A *member* is one file in a tar, a *sample* all members of one key (`key.png`, `
 dot of the name, as for webdataset. `stream` reads a tar from start to end, where the members of a key must follow each
 other; `contents` finds them wherever they lie in a file. Tar readers stop without an exception at a broken header and
 at a cut on a boundary; here only a block of zeros ends a tar. That a whole tar is the one that was packed can only the
-index tell (`data.index`, `data.shards`).
+index tell (`data.index`, `data.read.shards`).
 """
 
 import hashlib

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from data.errors import TAGS
 
-from .cond_config import CondConfig, TextConfig
+from .conditions.cond_config import CondConfig, TextConfig
 from .kinds.base_config import BaseConfig
 from .kinds.config import StageBase
 from .kinds.registry import KINDS

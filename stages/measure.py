@@ -19,7 +19,7 @@ def main(
     """Print the lines that belong into a stage's YAML."""
     import torch
 
-    from data.shards import read_split
+    from data.read.shards import read_split
 
     from .spaces.pixels_config import PixelsConfig
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, PositiveInt, model_validator
 
-from data.streams import default_streams, largest_divisor
+from data.read.streams import default_streams, largest_divisor
 
 from .objectives.config import ObjectiveConfig
 from .objectives.denoising_config import DenoisingConfig

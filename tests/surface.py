@@ -29,8 +29,8 @@ import cascade.demo
 import cascade.launch
 import cascade.serve.__main__
 import cascade.serve.on_ray
-import data.pack
-import data.tally
+import data.index.tally
+import data.pack.__main__
 import sample
 import stages.export
 import stages.measure
@@ -42,8 +42,8 @@ FROZEN = ROOT / "tests" / "frozen"
 COMMANDS: dict[str, Callable[..., object]] = {
     "train.py": train.main,
     "sample.py": sample.main,
-    "data.pack": data.pack.main,
-    "data.index": data.tally.main,
+    "data.pack": data.pack.__main__.main,
+    "data.index": data.index.tally.main,
     "cascade.demo": cascade.demo.main,
     "cascade.launch": cascade.launch.main,
     "cascade.serve": cascade.serve.__main__.main,
@@ -161,7 +161,7 @@ def served() -> tuple[dict[str, Any], dict[str, Any]]:
 
 def files() -> dict[str, Any]:
     """Keys of stage.json, cascade.json and request.json, each with the type of its value."""
-    from cascade.bulk import asked
+    from cascade.output.bulk import asked
     from cascade.pipeline import Cascade
     from cascade.request import Request
     from stages.config import TextConfig

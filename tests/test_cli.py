@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 import sample
 import train
 from cascade.cli import lines_of
-from cascade.pictures import levels_apart, read_metadata, read_png
+from cascade.output.pictures import levels_apart, read_metadata, read_png
 from data.cli import run
 from data.files import file_sha256
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from tests.bare import bare_site
 from tests.calling import call

@@ -12,7 +12,7 @@ import pytest
 
 from cascade.config import load_config
 from cascade.launch import make_plans
-from data.mixture import parse
+from data.read.mixture import parse
 from stages.bundle import read_sidecar
 from stages.training.checks import checked_reader
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data.packer import Settings, pack
+from data.pack.packer import Settings, pack
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("updates eager", "reference stages eager", "sampling", "ZeRO", "loader", "training")

@@ -105,9 +105,13 @@ def fault(call: ast.Call) -> str | None:
 
 
 def test_the_sources_are_found():
-    assert {"train.py", "sample.py", "stages/diffusion/samplers.py", "data/pack.py", "cascade/pipeline.py"} <= set(
-        SOURCES
-    )
+    assert {
+        "train.py",
+        "sample.py",
+        "stages/diffusion/samplers.py",
+        "data/pack/__main__.py",
+        "cascade/pipeline.py",
+    } <= set(SOURCES)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -117,6 +121,68 @@ def test_packages_import_downwards_only(source):
     for line, name in imported(source):
         top = name.split(".")[0]
         assert top not in {*PACKAGES, *SCRIPTS, "tests"} or top in ALLOWED[package], f"{source}:{line} imports {name}"
+
+
+ROOMS = {  # a room: the rooms that it may import; what lies at the top of a package is nobody's room
+    "data.index": (),
+    "data.pack": ("data.index",),
+    "data.places": ("data.index",),
+    "data.read": ("data.index", "data.places"),
+    "stages.diffusion": (),
+    "stages.conditions": ("data.index",),
+    "stages.nets": (),
+    "stages.spaces": (),
+    "stages.kinds": ("stages.conditions", "stages.diffusion", "stages.nets", "stages.spaces"),
+    "stages.objectives": ("stages.diffusion",),
+    "stages.tools": ("stages.conditions", "stages.diffusion"),
+    "stages.training": (
+        *("data.index", "data.read"),
+        *("stages.diffusion", "stages.nets", "stages.objectives", "stages.spaces", "stages.tools"),
+    ),
+    "cascade.engine": ("stages.conditions", "stages.diffusion"),
+    "cascade.output": ("cascade.engine", "data.pack"),
+    "cascade.train": ("data.read", "stages.tools", "stages.training"),
+    "cascade.serve.http": ("cascade.engine",),
+    "cascade.serve.jobs": ("cascade.engine", "cascade.output", "cascade.serve.http"),
+    "cascade.serve.api": (
+        *("cascade.engine", "cascade.output", "cascade.serve.http", "cascade.serve.jobs"),
+        "stages.diffusion",
+    ),
+    "cascade.serve.page": (),
+    "cascade.serve.ray": (
+        *("cascade.engine", "cascade.serve.api", "cascade.serve.http", "cascade.serve.jobs"),
+        "stages.diffusion",
+    ),
+}
+
+
+def room_of(module: str) -> str:
+    """The innermost room in which a module lies; "" at the top of a package."""
+    rooms = [room for room in ROOMS if module == room or module.startswith(f"{room}.")]
+    return max(rooms, key=len, default="")
+
+
+def test_every_folder_of_a_package_is_a_room():
+    """`data.index` aside, a command, too, a room's own file is its docstring: its modules are imported by their names."""
+    folders = {Path(source).parent.as_posix().replace("/", ".") for source in SOURCES} - {
+        *PACKAGES,
+        "",
+        ".",
+        "cascade.serve",
+    }
+    assert folders == {room for room in ROOMS if any((ROOT / room.replace(".", "/")).glob("*.py"))}
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if room_of(source[:-3].replace("/", "."))])
+def test_rooms_import_downwards_only(source):
+    own = room_of(source.removesuffix(".py").replace("/", "."))
+    for line, name in imported(source):
+        room = room_of(name)
+        assert not room or room in (own, *ROOMS[own]), f"{source}:{line} imports {name}"
+
+
+def test_the_directions_of_rooms_have_no_circle():
+    TopologicalSorter(ROOMS).prepare()
 
 
 OPTIONAL = ("wandb",)  # for who has it and asks for it; that it is missing is told

@@ -13,9 +13,9 @@ import pytest
 
 from cascade.config import load_config
 from cascade.launch import make_plans, spread
-from cascade.slurm import batch_script
-from data.packer import pack
-from data.settings import Settings
+from cascade.train.slurm import batch_script
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from stages.bundle import read_sidecar
 

@@ -8,9 +8,9 @@ import torch
 
 from cascade.config import load_config, stage_of
 from data.batch import Cond, to_float, to_uint8
-from data.packer import Settings, pack
+from data.pack.packer import Settings, pack
+from data.read.shards import read_split
 from data.resize import downsample
-from data.shards import read_split
 from stages.bundle import load_bundle
 from stages.sampling import conditioned, noise_of, sample_alone
 from stages.training.loop import train

@@ -24,11 +24,11 @@ from cascade.events import StageFinished
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.batch import Batch
-from data.order import find, permutation, shard_orders
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
+from data.read.order import find, permutation, shard_orders
+from data.read.shards import Reader, read_split
 from data.shapes import shape, write_folder
-from data.shards import Reader, read_split
 from stages.build import build_stage
 from stages.config import StageConfig
 from stages.diffusion.samplers import Answer

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from stages.training.deepspeed_engine import free_port
 

@@ -18,7 +18,8 @@ import typer
 
 from data.cli import run
 
-from . import early, options
+from . import options
+from .http import early
 from .options import SHIPPED
 
 log = logging.getLogger("cascade.serve")
@@ -62,10 +63,10 @@ def main(
     options.check_open(host, keys, no_keys)
     options.check_precision(precision)
 
-    from . import logs
-    from .connections import listen
-    from .keys import Keys
-    from .server import END_S, Server, end_within, starting
+    from .http import logs
+    from .http.connections import listen
+    from .http.keys import Keys
+    from .http.server import END_S, Server, end_within, starting
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # odd pictures of clients are no news for the log
     logs.start(as_json=log_json)
@@ -82,15 +83,15 @@ def main(
     with starting(socket):
         import torch  # what can be refused without it was
 
-        from cascade.batching import preparing
-        from cascade.devices import choose_devices, parse_place
-        from cascade.engine import Engine
+        from cascade.engine.batching import preparing
+        from cascade.engine.devices import choose_devices, parse_place
+        from cascade.engine.engine import Engine
         from cascade.manifest import read_manifest
         from cascade.pipeline import Cascade
 
-        from .app import create_app
-        from .service import Service
-        from .store import Store
+        from .api.app import create_app
+        from .api.service import Service
+        from .jobs.store import Store
 
         torch.set_flush_denormal(True)
         name = read_manifest(cascade).name

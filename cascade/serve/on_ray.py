@@ -27,7 +27,8 @@ import typer
 from data.cli import run
 from data.errors import RunError
 
-from . import early, options
+from . import options
+from .http import early
 from .options import SHIPPED
 
 log = logging.getLogger("cascade.serve")
@@ -89,8 +90,8 @@ def deploy_all(
 ) -> list[Any]:
     """A handle of each server. Each is an application of its own, so that a job can be sent where it is. own: a server has networks
     of its own, too."""
-    from .replica import Replica
-    from .stage_replica import StageReplica
+    from .ray.replica import Replica
+    from .ray.stage_replica import StageReplica
 
     servers, networks = names_of(name, replicas, stages)
     how = {name: settings[name] for name in ("cascade", "precision", "compile_", "lease")}
@@ -213,14 +214,14 @@ def main(
     options.check_precision(precision)
     from cascade.manifest import read_manifest
 
-    from . import logs
-    from .connections import listen
-    from .front import Front
-    from .guard import Guard
-    from .keys import Keys
-    from .lease import Lease, take
-    from .metrics import HttpMetrics
-    from .server import END_S, Server, end_within, starting
+    from .http import logs
+    from .http.connections import listen
+    from .http.guard import Guard
+    from .http.keys import Keys
+    from .http.metrics import HttpMetrics
+    from .http.server import END_S, Server, end_within, starting
+    from .ray.front import Front
+    from .ray.lease import Lease, take
 
     logs.start(as_json=log_json)
     known = Keys.read(keys) if keys else None

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from . import descriptors
-from .addresses import plain_network
-from .limits import Limits
-from .origins import Origin, origin_of, place_of
-from .paths import PATHS, path_of
+from .http import descriptors
+from .http.addresses import plain_network
+from .http.limits import Limits
+from .http.origins import Origin, origin_of, place_of
+from .http.paths import PATHS, path_of
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SHIPPED = Path(__file__).parents[1] / "shipped" / "emoji_tiny"

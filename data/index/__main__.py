@@ -1,7 +1,7 @@
-"""`python -m data.index FOLDER`: the command line of `data.tally`."""
+"""`python -m data.index FOLDER`: the command line of `data.index.tally`."""
 
 from data.cli import run
-from data.tally import main
+from data.index.tally import main
 
 if __name__ == "__main__":
     run(main)

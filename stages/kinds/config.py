@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import PositiveInt
 
-from ..cond_config import CondConfig
+from ..conditions.cond_config import CondConfig
 from ..nets.config import NetworkConfig
 from ..nets.registry import NETWORKS
 from ..noise_config import NoiseConfig

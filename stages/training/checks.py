@@ -5,9 +5,9 @@ import math
 from pathlib import Path
 
 from data.index import Index
-from data.mixture import Source, facts
-from data.shards import Reader
-from data.streams import largest_divisor
+from data.read.mixture import Source, facts
+from data.read.shards import Reader
+from data.read.streams import largest_divisor
 
 from ..config import StageConfig, TextConfig
 from .engine import check_optimizer

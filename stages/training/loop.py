@@ -16,14 +16,14 @@ import torch.distributed as dist
 
 from data.batch import Batch
 from data.errors import RunError
-from data.mixture import Source
-from data.shards import Reader
+from data.read.mixture import Source
+from data.read.shards import Reader
 
 from ..build import build_stage
 from ..config import StageConfig
-from ..cost import peak_flops, plan_stage
 from ..memory import Portions, is_memory_error
 from ..randomness import generator
+from ..tools.cost import peak_flops, plan_stage
 from .checkpoints import load_state, nimg_of
 from .checks import checked_reader
 from .ema import Ema

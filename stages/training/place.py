@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from data.mixture import Source
+from data.read.mixture import Source
 
 from ..config import StageConfig
 from ..stage import Stage

@@ -17,7 +17,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from data.files import replace_text
-from data.streams import largest_divisor
+from data.read.streams import largest_divisor
 
 from ..build import build_stage
 from ..config import StageConfig, TrainConfig

@@ -10,8 +10,8 @@ from threading import Thread
 from safetensors import SafetensorError
 from torch import Tensor
 
+from data.disk import free_gb
 from data.index import Index
-from data.room import free_gb
 
 from ..bundle import Provenance, read_sidecar, save_bundle
 from ..config import StageConfig

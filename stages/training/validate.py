@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
-from data.mixture import Source, facts
-from data.shards import read_split
+from data.read.mixture import Source, facts
+from data.read.shards import read_split
 
 from ..bundle import load_bundle, read_sidecar
 from ..config import StageConfig

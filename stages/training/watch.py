@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..cost import mfu, peak_flops
+from ..tools.cost import mfu, peak_flops
 from .engine import Update
 from .rundir import RunDir
 

@@ -21,7 +21,7 @@ TARGET_S = 2.0
 ROOT = Path(__file__).parents[2]
 IMPORTS = {
     "torch": "import torch",
-    "data": "import torch, data.batch, data.shards",
+    "data": "import torch, data.batch, data.read.shards",
     "stages": "import torch, stages.build, stages.bundle, stages.sampling",
     "training": "import torch, stages.training.loop",
     "cascade": "import torch, cascade.config, cascade.manifest, cascade.pipeline",

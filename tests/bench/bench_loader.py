@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from data.mixture import Sources
-from data.places import Access
-from data.shards import Reader
+from data.places.address import Access
+from data.read.mixture import Sources
+from data.read.shards import Reader
 
 WARM, NUM = 64, 200  # batches
 BATCH = 64

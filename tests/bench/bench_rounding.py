@@ -16,7 +16,7 @@ import torch
 import typer
 from machine import describe
 
-from cascade.engine import Engine
+from cascade.engine.engine import Engine
 from cascade.events import StageFinished
 from cascade.pipeline import Cascade
 from cascade.request import Request

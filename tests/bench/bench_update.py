@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data.batch import Cond
 from data.cli import run
-from stages.cost import BACKWARD, mfu, peak_flops
+from stages.tools.cost import BACKWARD, mfu, peak_flops
 
 TOLERANCE = 0.02  # of the parameter count
 

@@ -227,7 +227,7 @@ def last_of(answers: list[Facts], *keys: str) -> Facts:
 
 def reference(session: Session, compiled: bool) -> Callable[[float], Facts]:
     """Updates of the reference stages at their micro-batch: images a second, MFU, memory beside the planner's."""
-    from stages.cost import mfu
+    from stages.tools.cost import mfu
 
     def work(until: float) -> Facts:
         stages = (("emoji_tiny", "base_16", 1.0), ("emoji_tiny", "sr_64", 1.0)) if session.quick else REFERENCE
@@ -251,7 +251,7 @@ def reference(session: Session, compiled: bool) -> Callable[[float], Facts]:
 def peak() -> float:
     import torch
 
-    from stages.cost import peak_flops
+    from stages.tools.cost import peak_flops
 
     return peak_flops(torch.device("cuda")) or float("nan")
 
@@ -327,7 +327,7 @@ def loader(session: Session) -> Callable[[float], Facts]:
     def work(until: float) -> Facts:
         code = (
             "import sys; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/tests/bench']; import bench_loader; "
-            "from data.shards import Reader\n"
+            "from data.read.shards import Reader\n"
             "for workers in (0, 1, 4):\n"
             "    print(workers, bench_loader.measure(Reader(source=sys.argv[2], batch=64, resolution=64, workers=workers, "
             "text_tokens=16)), flush=True)"

@@ -41,9 +41,9 @@ def update(job: Job, device: str) -> Ask:
 def stage(job: Job, device: str) -> Ask:
     """One training update of a reference stage at its micro-batch; its milliseconds."""
     from cascade.config import load_config, stage_of
-    from cascade.costs import random_batch
+    from cascade.train.costs import random_batch
     from stages.build import build_stage
-    from stages.cost import plan_stage
+    from stages.tools.cost import plan_stage
     from stages.training.engine import LocalEngine
 
     config = stage_of(load_config(job["cascade"]), job["stage"])
@@ -74,9 +74,9 @@ def timed(one: Callable[[], object], device: str) -> dict[str, float]:
 
 def engine(job: Job, device: str) -> Ask:
     """Pictures a second from the engine, one client and 16, and seconds to the first preview; the networks' rates by rows."""
-    from cascade.batching import compiled, measured
-    from cascade.batching import timed as call_times
-    from cascade.engine import Engine
+    from cascade.engine.batching import compiled, measured
+    from cascade.engine.batching import timed as call_times
+    from cascade.engine.engine import Engine
 
     cascade = random_cascade(job["cascade"], device, job["precision"])
     mode = job["mode"]
@@ -108,7 +108,7 @@ def engine(job: Job, device: str) -> Ask:
 def random_cascade(name: str, device: str, precision: str):
     """A shipped cascade's networks with random weights."""
     from cascade.config import load_config
-    from cascade.host import own_host
+    from cascade.engine.host import own_host
     from cascade.link import Link
     from cascade.pipeline import Cascade
     from stages.build import build_stage
@@ -177,7 +177,7 @@ def memory(job: Job, device: str) -> Ask:
     )
     sampling = (
         "import logging; logging.basicConfig(); sys.path.insert(0, 'tests/bench'); from gpu_jobs import random_cascade; "
-        "from cascade.engine import Engine; "
+        "from cascade.engine.engine import Engine; "
         "from cascade.request import Request; from cascade.events import Failed, Finished; seen = []; "
         "engine = Engine(random_cascade('emoji', 'cuda', 'bf16'), batch={'base_16': 128, 'sr_64': 128, 'sr_128': 128}, "
         "max_running=64); engine.submit(Request(num=64, batch=64), seen.append); "

@@ -80,8 +80,8 @@ def one(name: str, folder: Path, device: str, cascade: str, stage: str, shards: 
     """Trains one recipe in this process, judges it, writes FOLDER/result.json and FOLDER/grid.png."""
     from cascade.config import load_config, stage_of
     from cascade.manifest import write_manifest
-    from data.mixture import parse
-    from data.places import Access
+    from data.places.address import Access
+    from data.read.mixture import parse
     from stages.training.loop import train
     from stages.training.place import Place
 
@@ -118,8 +118,8 @@ def judge(folder: Path, stage: str, shards: str, device: str) -> dict[str, float
 
     from cascade.pipeline import Cascade
     from data.batch import to_float, to_uint8
+    from data.read.shards import read_split
     from data.resize import downsample
-    from data.shards import read_split
     from stages.kinds.super_res import SuperResStage
     from stages.sampling import conditioned, guided, noise_of, sample_alone
     from stages.training.grid import save_picture

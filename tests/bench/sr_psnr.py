@@ -17,8 +17,8 @@ from torch import Tensor
 
 from data.batch import to_float, to_uint8
 from data.cli import run
+from data.read.shards import read_split
 from data.resize import downsample
-from data.shards import read_split
 
 
 def mean_psnr(images: Tensor, truth: Tensor) -> float:

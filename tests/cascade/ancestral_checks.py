@@ -12,23 +12,23 @@ from torch.testing import assert_close
 
 import sample
 import train
-from cascade.again import plan_of, repainted, said_of
 from cascade.config import load_config
-from cascade.engine import Engine
-from cascade.metadata import describe
-from cascade.output import output_for
-from cascade.pictures import read_png, save_png
+from cascade.engine.engine import Engine
+from cascade.output.again import plan_of, repainted, said_of
+from cascade.output.destinations import output_for
+from cascade.output.metadata import describe
+from cascade.output.pictures import read_png, save_png
 from cascade.pipeline import Cascade
 from cascade.request import Request
-from cascade.serve.limits import Limits
-from cascade.serve.models import stage as told_of
-from cascade.serve.refine import settings_over
+from cascade.serve.api.models import stage as told_of
+from cascade.serve.api.refine import settings_over
+from cascade.serve.http.limits import Limits
 from stages.build import build_stage
 from stages.config import SampleConfig
-from stages.cost import network_rows, plan_stage
 from stages.diffusion.noise import power_grid
 from stages.diffusion.samplers import SAMPLERS, Answer, drive
 from stages.texts import as_text, as_values
+from stages.tools.cost import network_rows, plan_stage
 from stages.training.grid import sample_grid
 from stages.training.validate import all_resampled, resampled
 from tests.calling import call

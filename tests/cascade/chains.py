@@ -10,22 +10,14 @@ import torch
 from torch import Tensor
 
 from cascade.config import CascadeConfig
+from cascade.engine.host import own_host
 from cascade.events import Event, Finished, Preview, StageFinished, StageStarted
-from cascade.host import own_host
 from cascade.manifest import write_manifest
 from cascade.pipeline import Cascade, Link
 from data.batch import to_float
 from stages.build import build_stage
 from stages.bundle import Provenance, Sidecar, make_contract, save_bundle
-from stages.config import (
-    AugConfig,
-    BaseConfig,
-    CondConfig,
-    SampleConfig,
-    StageConfig,
-    SuperResConfig,
-    TextConfig,
-)
+from stages.config import AugConfig, BaseConfig, CondConfig, SampleConfig, StageConfig, SuperResConfig, TextConfig
 from stages.nets.unet_config import UNetConfig
 from tests.worlds import finite_cascade
 

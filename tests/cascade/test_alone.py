@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from cascade.engine import Engine
+from cascade.engine.engine import Engine
 from cascade.events import Event, StageStarted
 from cascade.request import Request
 from data.errors import RunError

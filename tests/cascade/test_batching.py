@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from cascade import batching
-from cascade.engine import Engine
+from cascade.engine import batching
+from cascade.engine.engine import Engine
 from cascade.events import Finished
 from cascade.request import Request
 from stages.stage import Stage
@@ -67,7 +67,7 @@ EVERY = """
 import torch
 from torch._dynamo.utils import counters
 from cascade import batching
-from cascade.engine import Engine
+from cascade.engine.engine import Engine
 from cascade.pipeline import Cascade
 from tests.cascade.chains import tiny
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade import bulk
+from cascade.output import bulk
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from tests.full_disk import full_disk

@@ -5,11 +5,11 @@ from itertools import groupby
 import pytest
 import torch
 
-from cascade.engine import Engine
+from cascade.engine.engine import Engine
+from cascade.engine.schedule import Schedule
 from cascade.events import Finished, Preview
 from cascade.pipeline import Cascade
 from cascade.request import Request
-from cascade.schedule import Schedule
 from data.errors import RunError
 from stages.stage import Stage
 from tests.worlds import Asked

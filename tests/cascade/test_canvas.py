@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cascade.canvas import EDGE, Canvas
+from cascade.engine.canvas import EDGE, Canvas
 from tests.cascade.chains import tiny_config
 
 

@@ -12,8 +12,8 @@ from cascade.conditions import Conditions, for_stage
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.batch import Cond
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from data.text import TextEncoder
 from stages.config import BaseConfig, CondConfig, TextConfig

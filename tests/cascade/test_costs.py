@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cascade.config import load_config
-from cascade.costs import print_costs, random_batch
-from stages.cost import plan_stage
+from cascade.train.costs import print_costs, random_batch
+from stages.tools.cost import plan_stage
 
 
 def test_the_table_shows_the_stage_asked_and_the_whole_cascade(capsys):

@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade import batching, schedule
-from cascade.engine import Engine, QueueFullError
+from cascade.engine import batching, schedule
+from cascade.engine.engine import Engine, QueueFullError
+from cascade.engine.host import own_host
+from cascade.engine.schedule import Schedule
 from cascade.events import Cancelled, Failed, Finished, Preview, StageFinished, StageStarted
-from cascade.host import own_host
 from cascade.pipeline import Cascade
 from cascade.request import Request
-from cascade.schedule import Schedule
 from data.errors import RunError
 from stages import sampling
 from stages.diffusion.samplers import SAMPLERS, Query

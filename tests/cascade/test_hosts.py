@@ -9,16 +9,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cascade.again import plan_of
-from cascade.engine import Engine, QueueFullError
+from cascade.engine.engine import Engine, QueueFullError
+from cascade.engine.host import Host, host_name
+from cascade.engine.stats import HostStats
 from cascade.events import Finished, Preview
-from cascade.host import Host, host_name
 from cascade.manifest import StageEntry
-from cascade.metadata import describe
+from cascade.output.again import plan_of
+from cascade.output.metadata import describe
 from cascade.pipeline import Cascade
 from cascade.request import Request
-from cascade.serve.previews import time_left
-from cascade.stats import HostStats
+from cascade.serve.api.previews import time_left
 from data.batch import Cond
 from stages.ask import OWN, Ask
 from stages.build import build_stage

@@ -9,12 +9,12 @@ from typing import Annotated
 import pytest
 
 import cascade.link
-import cascade.metadata
-from cascade.again import plan_of, repainted, said_of
-from cascade.bulk import generate
-from cascade.metadata import describe
-from cascade.output import output_for
-from cascade.pictures import save_png
+import cascade.output.metadata
+from cascade.output.again import plan_of, repainted, said_of
+from cascade.output.bulk import generate
+from cascade.output.destinations import output_for
+from cascade.output.metadata import describe
+from cascade.output.pictures import save_png
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from stages.config import SampleConfig
@@ -60,7 +60,7 @@ def kept(old, tmp_path) -> Path:
 @pytest.fixture(autouse=True)
 def later(old, monkeypatch) -> None:
     """From here on the version is the later one."""
-    for module in (cascade.link, cascade.metadata):
+    for module in (cascade.link, cascade.output.metadata):
         monkeypatch.setattr(module, "SampleConfig", LaterConfig)
 
 
@@ -125,7 +125,7 @@ class TestBulk:
         class Plain(SampleConfig):
             churn: float = 0.5
 
-        for module in (cascade.link, cascade.metadata):
+        for module in (cascade.link, cascade.output.metadata):
             monkeypatch.setattr(module, "SampleConfig", Plain)
         now = Cascade([replace(link, settings=Plain(**link.settings.model_dump())) for link in model.links])
         assert len(list(generate(now, REQUEST, kept / "bulk", shard_size=2))) == 1
@@ -134,7 +134,7 @@ class TestBulk:
 
 @pytest.mark.parametrize("stages", [3, {"base_8": 3}, {"base_8": {}}, {"base_8": {"settings": {"num_steps": "many"}}}])
 def test_what_is_none_of_ours_is_compared_as_it_stands(stages):
-    assert cascade.metadata.as_meant({"stages": stages, "seed": 1}) == {"stages": stages, "seed": 1}
+    assert cascade.output.metadata.as_meant({"stages": stages, "seed": 1}) == {"stages": stages, "seed": 1}
 
 
 def test_other_ways_to_write_a_value_are_the_same(model, kept):

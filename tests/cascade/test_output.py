@@ -15,19 +15,19 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cascade import pipeline
-from cascade.again import plan_of, repainted, said_of
-from cascade.bulk import generate
 from cascade.cli import class_numbers, numbers_of, parse_size, settings_of, show
 from cascade.events import StageFinished
-from cascade.given import given_files
-from cascade.metadata import describe
-from cascade.output import output_for, without
-from cascade.pictures import METADATA_KEY, read_metadata, read_png, save_png, user_picture
+from cascade.output.again import plan_of, repainted, said_of
+from cascade.output.bulk import generate
+from cascade.output.destinations import output_for, without
+from cascade.output.given import given_files
+from cascade.output.metadata import describe
+from cascade.output.pictures import METADATA_KEY, read_metadata, read_png, save_png, user_picture
+from cascade.output.saving import save_again, save_one
+from cascade.output.upscale import Upscaling, choose_start, takes_of
 from cascade.pipeline import Cascade
 from cascade.plan import resolve
 from cascade.request import Request
-from cascade.saving import save_again, save_one
-from cascade.upscale import Upscaling, choose_start, takes_of
 from data.errors import RunError
 from stages.config import SampleConfig
 from tests.full_disk import full_disk

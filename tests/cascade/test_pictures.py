@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.pictures import METADATA_KEY, columns_for, grid, read_metadata, save_png, user_picture
+from cascade.output.pictures import METADATA_KEY, columns_for, grid, read_metadata, save_png, user_picture
 from data.batch import to_float, to_uint8
 from data.resize import downsample
 from tests.data import bombs

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cascade.conditions import Conditions
-from cascade.metadata import describe
+from cascade.output.metadata import describe
 from cascade.plan import resolve
 from cascade.request import Request
 from tests.test_imports import SOURCES, tree
@@ -27,7 +27,7 @@ def test_settings_and_sizes_are_made_in_one_place():
         for node in ast.walk(tree(source)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 found.setdefault(node.func.id, set()).add(source)
-    assert found["with_settings"] == {"cascade/plan.py", "cascade/serve/bodies.py"}
+    assert found["with_settings"] == {"cascade/plan.py", "cascade/serve/api/bodies.py"}
     assert found["asked_size"] == {"cascade/plan.py"}
     assert found["resolve"] == {"cascade/pipeline.py"}
 

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from cascade.config import PRESETS, load_config, parse_config
-from cascade.costs import StagePlan, plan_stage
+from cascade.train.costs import StagePlan, plan_stage
 from data.index import TEXT_TOKENS
 from stages.config import BaseConfig, SuperResConfig
 from stages.training.checks import micro_batch

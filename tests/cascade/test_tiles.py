@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cascade import tiles
-from cascade.host import Asks, own_host
+from cascade.engine import tiles
+from cascade.engine.host import Asks, own_host
 from cascade.link import Link
 from cascade.request import Request
 from data.batch import Cond

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cascade.alone import events_of
-from cascade.engine import Engine
+from cascade.engine.alone import events_of
+from cascade.engine.engine import Engine
+from cascade.engine.host import Host, addressed
+from cascade.engine.work import Chunk
 from cascade.events import Event, Failed, Finished, Preview
-from cascade.host import Host, addressed
 from cascade.link import Link
 from cascade.pipeline import Cascade
 from cascade.request import Request
-from cascade.work import Chunk
 from data.batch import Cond
 from stages.ask import OWN, Ask
 from stages.diffusion.samplers import Query

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from data.items import Choices, Source
-from data.packer import pack
-from data.settings import Settings
+from data.index.items import Choices, Source
+from data.index.tally import index_folder
+from data.index.tree import look
+from data.pack.packer import pack
+from data.pack.settings import Settings
+from data.pack.sources import find_kind, list_source
 from data.shapes import write_folder
-from data.sources import find_kind, list_source
-from data.tally import index_folder
 from data.tar import stream
 from data.text import TextEncoder
-from data.tree import look
 
 SIDE = 24
 

@@ -6,11 +6,11 @@ import time
 import pytest
 from PIL import Image
 
-from cascade.given import given_files
+from cascade.output.given import given_files
 from data.bounds import check_bounds
 from data.decode import FORMATS, PACK_FORMATS, decode_image, image_size, load_image
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from tests.data import bombs
 
 BOMBS = bombs.refused()

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from data.index import load
-from data.shards import Reader
-from data.tally import index_folder
+from data.index.tally import index_folder
+from data.read.shards import Reader
 
 from .conftest import SIDE, make_tar, png, reindex
 
@@ -30,10 +30,10 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 24\nshowpage\n"
 READ_AND_PACK = """
 import resource, sys, warnings
 from pathlib import Path
-from data.packer import pack
-from data.settings import Settings
-from data.shards import read_split
-from data.tally import index_folder
+from data.pack.packer import pack
+from data.pack.settings import Settings
+from data.read.shards import read_split
+from data.index.tally import index_folder
 from data.index import save
 warnings.simplefilter("error")
 good, bombs, out = map(Path, sys.argv[1:])
@@ -147,8 +147,8 @@ def test_fault30_train_runs_no_command_without_leave(tmp_path, flag):
 
 def train_command(folder: Path, **train: object) -> list:
     """train.py of a tiny stage, on 48 shapes; all but --out."""
-    from data.packer import pack
-    from data.settings import Settings
+    from data.pack.packer import pack
+    from data.pack.settings import Settings
     from data.shapes import write_folder
     from tests.stages.tiny import base_config
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from data.cache import ShardCache
 from data.index import load
-from data.mixture import Sources
-from data.places import Access, open_place
-from data.shards import Reader
+from data.places.address import Access, open_place
+from data.places.cache import ShardCache
+from data.read.mixture import Sources
+from data.read.shards import Reader
 
 from .conftest import SIDE, make_tar, png, reindex
 from .servers import Times, hang_up, other_bytes, serving, silent, status, trickle
@@ -25,7 +25,7 @@ SHARD = "train-00003.tar"
 @pytest.fixture
 def access(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("data.remote.FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr("data.places.remote.FIRST_WAIT_S", 0.02)
     return Access(cache_dir=tmp_path / "cache", timeout_s=0.5, retries=2)
 
 
@@ -39,7 +39,7 @@ def first_keys(place, access, num=8) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("fault", [status(503), status(429), hang_up, silent, trickle], ids=lambda f: f.__name__)
 def test_fault40_what_passes_is_tried_again(packed, access, fault, monkeypatch):
-    monkeypatch.setattr("data.remote.MIN_RATE", 1e6)
+    monkeypatch.setattr("data.places.remote.MIN_RATE", 1e6)
     with serving(packed) as server:
         server.faults[SHARD] = Times(2, fault)
         assert first_keys(server.url, access) == first_keys(packed, access)
@@ -167,7 +167,7 @@ def test_fault39_a_fetch_that_is_killed_leaves_no_shard_and_no_lock(packed, acce
     code = f"""
 import sys
 from pathlib import Path
-from data.cache import ShardCache
+from data.places.cache import ShardCache
 from data.index import load
 shard = load(Path({str(packed)!r})).shards[0]
 def fetch():

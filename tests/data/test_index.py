@@ -11,8 +11,8 @@ import pytest
 
 from data.cli import run
 from data.index import check_files, load, save
-from data.shards import Reader, read_split
-from data.tally import index_folder, main, verify
+from data.index.tally import index_folder, main, verify
+from data.read.shards import Reader, read_split
 
 from .conftest import foreign_folder, make_tar, png, reindex
 

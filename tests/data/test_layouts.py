@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from data.index import report
-from data.items import Source
-from data.packer import pack
-from data.settings import Settings
+from data.index.items import Source
+from data.pack.packer import pack
+from data.pack.settings import Settings
 
 from .conftest import lay, listed, members, png
 

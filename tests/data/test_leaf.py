@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "data").glob("*.py"))
+SOURCES = sorted((ROOT / "data").rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
@@ -22,7 +22,7 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_upward_and_no_unsafe_imports(path):
     assert not imported(path) & {"stages", "cascade", "train", "sample", "pickle", "marshal", "shelve", "dill", "yaml"}
     assert not {"eval", "exec"} & {
@@ -31,10 +31,11 @@ def test_no_upward_and_no_unsafe_imports(path):
 
 
 def test_importing_everything_loads_no_heavy_optional_library_and_help_needs_no_torch():
-    names = ", ".join(f"data.{path.stem}" for path in SOURCES if path.stem != "__init__")
+    modules = (path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in SOURCES)
+    names = ", ".join(module for module in modules if not module.endswith("__"))
     code = f"""
 import sys
-import data.pack, data.packer, data.index, data.tally
+import data.pack.__main__, data.pack.packer, data.index, data.index.tally
 print([name for name in ("torch", "webdataset", "transformers", "kornia") if name in sys.modules])
 import {names}
 print([name for name in ("webdataset", "transformers", "kornia", "deepspeed") if name in sys.modules])

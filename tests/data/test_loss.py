@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from data.captions import MAX_BYTES
-from data.packer import pack
-from data.settings import Settings
-from data.shards import read_split
+from data.pack.packer import pack
+from data.pack.settings import Settings
+from data.read.shards import read_split
 
 from .conftest import lay, listed, make_tar, members, png
 

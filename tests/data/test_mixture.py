@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.index import Index, TextInfo, load, save
-from data.mixture import Opened, Sources, facts, fits, largest_remainder, parse
-from data.packer import pack
-from data.settings import Settings
-from data.shards import Reader, read_split
+from data.pack.packer import pack
+from data.pack.settings import Settings
+from data.read.mixture import Opened, Sources, facts, fits, largest_remainder, parse
+from data.read.shards import Reader, read_split
 
 from .conftest import SIDE, make_tar, png, reindex, stand_in
 

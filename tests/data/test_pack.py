@@ -18,16 +18,16 @@ from PIL import Image
 
 from data.cli import run
 from data.index import load
-from data.items import Item
-from data.pack import main
-from data.packer import pack
-from data.plan import held_out, plan_shards
+from data.index.items import Item
+from data.pack.__main__ import main
+from data.pack.packer import pack
+from data.pack.plan import held_out, plan_shards
+from data.pack.settings import Settings
+from data.pack.write import PART, Shard
+from data.read.shards import read_split
 from data.resize import RESIZE_VERSION, downsample
-from data.settings import Settings
 from data.shapes import write_folder
-from data.shards import read_split
 from data.tar import stream
-from data.write import PART, Shard
 from tests.full_disk import full_disk
 
 from .conftest import SIDE, png, stand_in
@@ -229,7 +229,7 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_finishes(shapes, tmp
 def test_a_failed_overwrite_leaves_the_old_data_set(shapes, tmp_path, monkeypatch):
     pack(shapes, tmp_path / "out", Settings(size=16, shards=4))
     before = bytes_of(tmp_path / "out")
-    monkeypatch.setattr("data.packer.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("data.pack.packer.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         pack(shapes, tmp_path / "out", Settings(size=12), overwrite=True)
     assert bytes_of(tmp_path / "out") == before
@@ -259,7 +259,7 @@ def test_fault39_a_data_set_has_no_index_before_it_is_whole(shapes, tmp_path, mo
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.write.os.replace", killed)
+        patch.setattr("data.pack.write.os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
             pack(shapes, tmp_path / "out", Settings(size=16, shards=4))
     with pytest.raises(ValueError, match=r"index\.json|no shards"):

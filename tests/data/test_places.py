@@ -8,9 +8,9 @@ import fsspec
 import pytest
 
 from data.index import fingerprint, load
-from data.mixture import Sources, facts
-from data.places import Access, open_place
-from data.shards import Reader, read_split
+from data.places.address import Access, open_place
+from data.read.mixture import Sources, facts
+from data.read.shards import Reader, read_split
 
 from .conftest import SIDE, foreign_folder, reindex
 from .servers import serving
@@ -20,7 +20,7 @@ from .servers import serving
 def access(tmp_path, monkeypatch):
     """Short times, own cache, and no proxy between us and loopback."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("data.remote.FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr("data.places.remote.FIRST_WAIT_S", 0.02)
     return Access(cache_dir=tmp_path / "cache", timeout_s=1.0, retries=2, allow_pipe=True)
 
 
@@ -45,7 +45,7 @@ def in_memory(packed):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_all_kinds_of_places_give_the_same_batches(packed, in_memory, access, workers, large, monkeypatch):
     if large:
-        monkeypatch.setattr("data.read.KEEP_BYTES", 0)
+        monkeypatch.setattr("data.read.samples.KEEP_BYTES", 0)
     want = keys(packed, access)
     with serving(packed) as server:
         places = [server.url, f"{server.url}/", f"{server.url}/index.json", f"file://{packed}", in_memory]
@@ -73,7 +73,7 @@ def test_each_shard_is_fetched_once_and_then_comes_from_the_cache(packed, access
 
 
 def test_the_next_shard_is_fetched_while_one_is_read(packed, access, monkeypatch):
-    monkeypatch.setattr("data.read.KEEP_BYTES", 0)
+    monkeypatch.setattr("data.read.samples.KEEP_BYTES", 0)
     with serving(packed) as server:
         source = Sources(((server.url, 1.0),), access)
         batches = Reader(source=source, batch=1, resolution=SIDE, streams=1, block=2).batches()
@@ -181,7 +181,7 @@ def test_a_server_that_tells_no_sizes_will_do(packed, access):
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    from data.cache import default_folder
+    from data.places.cache import default_folder
 
     monkeypatch.setenv("CASCADE_CACHE", str(tmp_path / "c"))
     assert default_folder() == tmp_path / "c"

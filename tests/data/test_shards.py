@@ -20,9 +20,9 @@ from PIL import Image
 from data.batch import Batch
 from data.decode import to_array
 from data.index import load, report, save
-from data.order import find, permutation, shard_orders
-from data.shards import Reader, read_split
-from data.streams import own_samples
+from data.read.order import find, permutation, shard_orders
+from data.read.shards import Reader, read_split
+from data.read.streams import own_samples
 from data.tar import stream
 
 from .conftest import SIDE, StandInEncoder, foreign_folder, make_tar, png, reindex
@@ -167,7 +167,7 @@ def test_permutations_are_the_same_for_ever():
 
 @pytest.mark.parametrize("stream", range(3))
 def test_a_position_is_found_where_counting_finds_it(monkeypatch, stream):
-    monkeypatch.setattr("data.order.WORDS_AT_ONCE", 40)
+    monkeypatch.setattr("data.read.order.WORDS_AT_ONCE", 40)
     counts, wanted = [5, 1, 2, 9, 4, 3, 1], []
     for epoch in range(12):
         own = shard_orders(7, 5, epoch, 1)[0][stream::3]
@@ -247,7 +247,7 @@ def damaged_folder(tmp_path, packed, bad: dict[str, dict[str, bytes | None]]):
                 members += [(f"{key}.{ext}", content) for ext, content in changed.items() if content is not None]
         make_tar(tmp_path / "d" / path.name, members)
     assert num == len(bad)
-    from data.tally import index_folder
+    from data.index.tally import index_folder
 
     index = index_folder(tmp_path / "d", before)
     keep = {"classes": before.classes, "label_counts": before.label_counts}
@@ -404,8 +404,8 @@ def counted(monkeypatch, keep: int) -> list[int]:
             read[0] += 1
             yield sample
 
-    monkeypatch.setattr("data.read.KEEP_BYTES", keep)
-    monkeypatch.setattr("data.read.stream", counting)
+    monkeypatch.setattr("data.read.samples.KEEP_BYTES", keep)
+    monkeypatch.setattr("data.read.samples.stream", counting)
     return read
 
 
@@ -486,7 +486,7 @@ def test_fault36_two_data_sets_with_the_same_names_do_not_mix(tmp_path):
 
 
 def test_large_splits_are_streamed_with_the_same_result(packed, expected, monkeypatch):
-    monkeypatch.setattr("data.read.KEEP_BYTES", 0)
+    monkeypatch.setattr("data.read.samples.KEEP_BYTES", 0)
     assert global_batches(packed, 14, label=True, text_tokens=3) == expected
 
 

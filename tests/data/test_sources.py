@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from data.index import load
-from data.items import Choices
-from data.packer import pack
-from data.settings import Settings
-from data.shards import read_split
-from data.sources import find_kind
-from data.tree import look
+from data.index.items import Choices
+from data.index.tree import look
+from data.pack.packer import pack
+from data.pack.settings import Settings
+from data.pack.sources import find_kind
+from data.read.shards import read_split
 
 from .conftest import foreign_folder, listed, make_tar, members, png
 

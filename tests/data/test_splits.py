@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.splits import split_named, split_of
+from data.index.splits import split_named, split_of
 
 
 @pytest.mark.parametrize(

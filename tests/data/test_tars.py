@@ -9,12 +9,12 @@ import pytest
 
 from data.cli import run
 from data.index import load, report
-from data.pack import main as pack_main
-from data.packer import pack
-from data.settings import Settings
-from data.shards import read_split
-from data.tally import index_folder
-from data.tally import main as index_main
+from data.index.tally import index_folder
+from data.index.tally import main as index_main
+from data.pack.__main__ import main as pack_main
+from data.pack.packer import pack
+from data.pack.settings import Settings
+from data.read.shards import read_split
 from data.tar import ShardError, contents, stream
 
 from .conftest import foreign_folder, make_tar, png

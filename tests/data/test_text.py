@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from data.index import load
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
+from data.read.shards import read_split
 from data.shapes import shape, write_folder
-from data.shards import read_split
 from data.text import TextEncoder, _hash, pad_text
 
 LONG = "a very long caption " * 40

@@ -15,10 +15,10 @@ import psutil
 import pytest
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
+from data.read.shards import Reader
 from data.shapes import write_folder
-from data.shards import Reader
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def is_alive(pid: int) -> bool:
 def reading(reader: Reader, then: str) -> subprocess.Popen:
     """A process of its own that has taken a batch, said its first key, and does what `then` says."""
     words = f"{reader!r}.batches(); print(next(batches).keys[0], flush=True); {then}"
-    script = f"import time; from pathlib import PosixPath; from data.shards import Reader; batches = {words}"
+    script = f"import time; from pathlib import PosixPath; from data.read.shards import Reader; batches = {words}"
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
@@ -155,7 +155,8 @@ def test_the_end_of_ours_is_no_fault_of_the_next(reader):
 def test_they_are_children_of_their_reader_whatever_python_prefers(reader):
     """Since 3.14 processes come from a server of forks unless one asks for another way: its children hear other signals."""
     start = "import multiprocessing; multiprocessing.set_start_method('forkserver')"
-    script = f"{start}; from pathlib import PosixPath; from data.shards import Reader; print(next({reader!r}.batches()).keys[0])"
+    imports = "from pathlib import PosixPath; from data.read.shards import Reader"
+    script = f"{start}; {imports}; print(next({reader!r}.batches()).keys[0])"
     told = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
     ).stdout

@@ -16,16 +16,16 @@ from typing import Any
 import httpx
 import torch
 
-from cascade.engine import Engine
+from cascade.engine.engine import Engine
 from cascade.pipeline import Cascade
-from cascade.serve.app import create_app
-from cascade.serve.connections import listen
-from cascade.serve.keys import Keys
-from cascade.serve.limits import Limits
-from cascade.serve.origins import Origin
-from cascade.serve.server import Server
-from cascade.serve.service import Service
-from cascade.serve.store import Store
+from cascade.serve.api.app import create_app
+from cascade.serve.api.service import Service
+from cascade.serve.http.connections import listen
+from cascade.serve.http.keys import Keys
+from cascade.serve.http.limits import Limits
+from cascade.serve.http.origins import Origin
+from cascade.serve.http.server import Server
+from cascade.serve.jobs.store import Store
 from stages.stage import Stage
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from cascade.serve import addresses, calm, connections
-from cascade.serve.limits import Limits
+from cascade.serve.http import addresses, calm, connections
+from cascade.serve.http.limits import Limits
 from tests.serve.serving import FEW, ROOT, Child, Serving, load, read_all, slowed, until
 
 LONG = {"base_16": {"num_steps": 100}, "sr_64": {"num_steps": 2}}
@@ -189,7 +189,7 @@ def limited(soft_and_hard: str, *arguments: str) -> subprocess.CompletedProcess[
 
 def test_the_soft_limit_of_descriptors_is_raised():
     code = (
-        "import resource; from cascade.serve import descriptors\n"
+        "import resource; from cascade.serve.http import descriptors\n"
         "print(descriptors.connections(None), descriptors.connections(700), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     assert limited("-Sn 256 && ulimit -Hn 1024", "-c", code).stdout.split() == ["768", "700", "1024"]

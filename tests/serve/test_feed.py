@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from cascade.serve.keys import Keys
-from cascade.serve.limits import Limits
+from cascade.serve.http.keys import Keys
+from cascade.serve.http.limits import Limits
 from tests.serve.serving import ENDED, MANY, Client, Serving, load, slowed, until
 
 Told = tuple[str, str, dict[str, Any]]
@@ -56,7 +56,7 @@ def test_each_job_is_told_as_in_a_stream_of_its_own(client: Client):
     found = told(client, jobs)
     for job in jobs:
         own = [
-            (numbers(position)[job], name, {key: value for key, value in data.items() if key != "job"})
+            (numbers(position)[job], name, {key: value for key, value in data.index.items() if key != "job"})
             for position, name, data in found
             if data["job"] == job and name != "preview"
         ]

@@ -16,14 +16,14 @@ from fastapi import FastAPI, Query
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from prometheus_client.parser import text_string_to_metric_families
 
-from cascade.serve import front
-from cascade.serve.front import Front
-from cascade.serve.guard import Guard
-from cascade.serve.keys import Keys, Share
-from cascade.serve.limits import Limits
-from cascade.serve.logs import About
-from cascade.serve.metrics import HttpMetrics, Metrics
-from cascade.serve.replica import Replica
+from cascade.serve.http.guard import Guard
+from cascade.serve.http.keys import Keys, Share
+from cascade.serve.http.limits import Limits
+from cascade.serve.http.logs import About
+from cascade.serve.http.metrics import HttpMetrics, Metrics
+from cascade.serve.ray import front
+from cascade.serve.ray.front import Front
+from cascade.serve.ray.replica import Replica
 
 SOON_S = 0.6
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from cascade.batching import random_ask
-from cascade.serve import stage_replica
-from cascade.serve.replica import Replica
-from cascade.serve.stage_replica import StageReplica
+from cascade.engine.batching import random_ask
+from cascade.serve.ray import stage_replica
+from cascade.serve.ray.replica import Replica
+from cascade.serve.ray.stage_replica import StageReplica
 from stages.diffusion.samplers import Query
 from tests.serve.serving import SHIPPED, Serving, until
 

@@ -9,7 +9,7 @@ import json
 import pytest
 from PIL import Image
 
-from cascade.serve.limits import Limits
+from cascade.serve.http.limits import Limits
 from tests.serve.serving import FEW, Client, Serving, b64
 
 ONE = {"until": "base_16", "settings": {"base_16": {"num_steps": 1}}}

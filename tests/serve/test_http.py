@@ -15,11 +15,11 @@ from PIL import Image
 
 from cascade import pipeline
 from cascade.events import StageFinished
-from cascade.pictures import read_metadata
+from cascade.output.pictures import read_metadata
 from cascade.plan import resolve
 from cascade.request import Request
-from cascade.serve.paths import PATHS, path_of
-from cascade.serve.refine import pixels
+from cascade.serve.api.refine import pixels
+from cascade.serve.http.paths import PATHS, path_of
 from data.batch import to_uint8
 from tests.cascade.chains import tiny
 from tests.serve.serving import FEW, MANY, Client, Gate, Serving, around, b64, load, parsed, slowed, until
@@ -232,7 +232,7 @@ def test_the_page_comes_with_a_strict_policy(client: Client):
 
 
 def test_two_servers_cannot_share_a_store(serving: Serving):
-    from cascade.serve.store import Store
+    from cascade.serve.jobs.store import Store
 
     with pytest.raises(ValueError, match="another server uses it"):
         Store(serving.store.folder)

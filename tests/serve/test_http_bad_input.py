@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cascade.serve import app, bodies
-from cascade.serve.guard import COOKIE
-from cascade.serve.keys import Keys
-from cascade.serve.limits import Limits
+from cascade.serve.api import app, bodies
+from cascade.serve.http.guard import COOKIE
+from cascade.serve.http.keys import Keys
+from cascade.serve.http.limits import Limits
 from tests.cascade.chains import tiny
 from tests.data import bombs as small
 from tests.serve.serving import FEW, Client, Serving, b64, read_all, until
@@ -274,7 +274,7 @@ def test_fault45_slowloris(serve):
 
 @pytest.mark.matrix
 def test_fault45_a_head_that_never_ends(serve, monkeypatch):
-    monkeypatch.setattr("cascade.serve.protocol.HEAD_S", 0.5)
+    monkeypatch.setattr("cascade.serve.http.protocol.HEAD_S", 0.5)
     serving = serve()
     began = time.monotonic()
     assert serving.raw(b"GET / HTTP/1.1\r\nhost: 127") == b""

@@ -15,10 +15,10 @@ from unittest import mock
 import pytest
 import torch
 
-from cascade.pictures import save_png
-from cascade.serve import service
-from cascade.serve.limits import Limits, Memory
-from cascade.serve.store import Store
+from cascade.output.pictures import save_png
+from cascade.serve.api import service
+from cascade.serve.http.limits import Limits, Memory
+from cascade.serve.jobs.store import Store
 from stages import sampling
 from tests.serve.serving import FEW, MANY, ROOT, Client, Gate, Serving, around, load, parsed, poisoned, slowed, until
 
@@ -305,7 +305,7 @@ def routes(source: Path) -> list[ast.AsyncFunctionDef]:
     return [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.AsyncFunctionDef)]
 
 
-@pytest.mark.parametrize("source", sorted((ROOT / "cascade" / "serve").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("source", sorted((ROOT / "cascade" / "serve").rglob("*.py")), ids=lambda path: path.stem)
 def test_fault55_nothing_async_without_await(source: Path):
     """It would hold the event loop; what has nothing to wait for is a plain function and runs in a worker thread."""
     for function in routes(source):
@@ -314,7 +314,7 @@ def test_fault55_nothing_async_without_await(source: Path):
 
 
 def test_fault55_the_search_finds_routes():
-    assert {"events", "generate"} <= {each.name for each in routes(ROOT / "cascade" / "serve" / "app.py")}
+    assert {"events", "generate"} <= {each.name for each in routes(ROOT / "cascade" / "serve" / "api" / "app.py")}
 
 
 def test_fault55_the_event_loop_is_not_blocked(serve):

@@ -16,10 +16,10 @@ import openai
 import pytest
 from PIL import Image
 
-from cascade.serve import logs
-from cascade.serve.keys import Keys
-from cascade.serve.limits import Limits
-from cascade.serve.previews import partial_marks
+from cascade.serve.api.previews import partial_marks
+from cascade.serve.http import logs
+from cascade.serve.http.keys import Keys
+from cascade.serve.http.limits import Limits
 from tests.serve.serving import Serving, around, load, poisoned, slowed, until
 
 KEY = "alice-0123456789abcdef"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cascade.serve import logs
-from cascade.serve.keys import Keys
+from cascade.serve.http import logs
+from cascade.serve.http.keys import Keys
 from tests.serve.serving import FEW, Child, Serving, load, poisoned, until
 
 KEY = "alice-0123456789abcdef"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cascade.serve.keys import Keys
-from cascade.serve.limits import Limits
+from cascade.serve.http.keys import Keys
+from cascade.serve.http.limits import Limits
 from tests.serve.serving import Client
 
 KEY = "alice-0123456789abcdef"

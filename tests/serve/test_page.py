@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from cascade.serve.keys import Keys
-from cascade.serve.limits import Limits
+from cascade.serve.http.keys import Keys
+from cascade.serve.http.limits import Limits
 from tests.serve.serving import ROOT, Gate, Serving, load, slowed, until
 
 SHOWN = "#grid img:not([hidden])"
@@ -227,7 +227,7 @@ def test_a_picture_to_upscale(serving: Serving, visit, how: str):
     else:
         drop = """async bytes => {
             const data = new DataTransfer();
-            data.items.add(new File([new Uint8Array(bytes)], "apple.png", {type: "image/png"}));
+            data.index.items.add(new File([new Uint8Array(bytes)], "apple.png", {type: "image/png"}));
             for (const name of ["dragenter", "dragover", "drop"])
                 document.body.dispatchEvent(new DragEvent(name, {dataTransfer: data, bubbles: true, cancelable: true}));
         }"""

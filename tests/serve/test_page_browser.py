@@ -2,7 +2,7 @@
 
 import pytest
 
-from cascade.serve.keys import Keys
+from cascade.serve.http.keys import Keys
 from tests.serve.serving import Gate, Serving, until
 from tests.serve.test_page import SHOWN, ask, delete_job, ends, states
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cascade.serve.limits import Limits
+from cascade.serve.http.limits import Limits
 from tests.serve.serving import ROOT, Client, Gate, Serving, until
 from tests.serve.test_page import ask, ends, picture
 

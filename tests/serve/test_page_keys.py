@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.serve.keys import Keys
+from cascade.serve.http.keys import Keys
 from tests.serve.serving import Gate, Serving, until
 from tests.serve.test_page import EVENTS, SHOWN, ask, ends, picture
 

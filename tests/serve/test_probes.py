@@ -13,8 +13,8 @@ import time
 import httpx
 import pytest
 
-from cascade.serve import server
-from cascade.serve.keys import Keys
+from cascade.serve.http import server
+from cascade.serve.http.keys import Keys
 from tests.serve.serving import ROOT, WAIT_S, Child, Serving, until
 
 KEY = "alice-0123456789abcdef"
@@ -114,7 +114,7 @@ def test_a_server_that_starts_is_told_to_end(tmp_path, number: signal.Signals, c
 def test_a_signal_while_it_starts_is_not_lost_where_exceptions_are():
     """In the callback of a weak reference Python prints what is raised, and goes on."""
     code = (
-        "import os, signal, time, weakref; from cascade.serve import early\n"
+        "import os, signal, time, weakref; from cascade.serve.http import early\n"
         "early.end_at_once()\n"
         "def gone(_):\n os.kill(os.getpid(), signal.SIGTERM)\n for _ in range(1000): pass\n"
         "thing = set(); reference = weakref.ref(thing, gone); del thing; time.sleep(30); raise SystemExit(3)"
@@ -169,7 +169,7 @@ def test_the_time_of_draining_counts_from_the_signal():
 def test_what_still_works_when_all_is_stored_is_not_waited_for():
     """A thread that decodes for who had his answer; the log is whole."""
     code = (
-        "import logging, threading, time; from cascade.serve import early, logs\n"
+        "import logging, threading, time; from cascade.serve.http import early, logs\n"
         "logs.start(as_json=False); threading.Thread(target=time.sleep, args=(600,)).start()\n"
         "logging.getLogger('cascade.serve').info('drained'); print('said'); early.end(0)"
     )
@@ -183,7 +183,7 @@ def test_what_still_works_when_all_is_stored_is_not_waited_for():
 def test_what_hangs_at_the_end_is_left(tmp_path):
     """A thread that never ends, as one in a call of minutes."""
     code = (
-        "import threading, time; from cascade.serve import logs, server\n"
+        "import threading, time; from cascade.serve.http import logs, server\n"
         "logs.start(as_json=False); server.end_within(0.5)\n"
         "threading.Thread(target=time.sleep, args=(600,)).start()"
     )

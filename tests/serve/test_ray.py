@@ -48,8 +48,8 @@ import logging, os, sys
 import ray
 from ray import serve
 from cascade.serve import lease, on_ray
-from cascade.serve.limits import Limits
-from cascade.serve.replica import Replica
+from cascade.serve.http.limits import Limits
+from cascade.serve.ray.replica import Replica
 from tests.serve.serving import SHIPPED
 
 class Frail(Replica):

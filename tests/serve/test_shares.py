@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 
 from cascade.conditions import Conditions
-from cascade.serve import keys, limits
-from cascade.serve.connections import listen
-from cascade.serve.keys import Keys, Share
-from cascade.serve.limits import Limits
+from cascade.serve.http import keys, limits
+from cascade.serve.http.connections import listen
+from cascade.serve.http.keys import Keys, Share
+from cascade.serve.http.limits import Limits
+from cascade.serve.http.reads import READS
+from cascade.serve.jobs.store import JobRow, Store
+from cascade.serve.jobs.turns import Turns
 from cascade.serve.options import proxies_of
-from cascade.serve.reads import READS
-from cascade.serve.store import JobRow, Store
-from cascade.serve.turns import Turns
 from tests.serve.serving import FEW, WAIT_S, Client, Serving, around, b64, load, slowed, until
 
 ALICE, BOB, CAROL = "alice-0123456789abcdef", "bob-0123456789abcdefgh", "carol-0123456789abcdef"
@@ -235,7 +235,7 @@ class SmallDisk(Store):
 def test_a_store_on_a_disk_that_is_smaller(tmp_path, caplog, monkeypatch):
     """It is told at the start. Who floods it leaves others their part, and the disk what shall stay free; others of the machine,
     too, are made room for, but not where all that is here would not do."""
-    monkeypatch.setattr("cascade.serve.store.SETTLE_S", 0.0)
+    monkeypatch.setattr("cascade.serve.jobs.store.SETTLE_S", 0.0)
     store = SmallDisk(tmp_path, spare_bytes=20 * BLOCK)
     assert caplog.messages == [
         "store: 0 MB of the 2048 MB that are allowed it: the disk has no more, of which 0 MB stay free"
@@ -274,7 +274,7 @@ def test_open_jobs_of_one_key_do_not_take_the_disk_from_others(two, caplog):
 
 def test_some_disks_tell_late_that_files_have_gone(tmp_path, monkeypatch):
     """What was removed for it is not removed again and again until then."""
-    monkeypatch.setattr("cascade.serve.store.SETTLE_S", 3600.0)
+    monkeypatch.setattr("cascade.serve.jobs.store.SETTLE_S", 3600.0)
     store = SmallDisk(tmp_path)
     fill(store, "alice", *(f"a{k}" for k in range(90)))
     store.others = 50

@@ -9,9 +9,9 @@ import time
 import h11
 import pytest
 
-from cascade.serve import protocol
-from cascade.serve.keys import Keys
-from cascade.serve.limits import Limits
+from cascade.serve.http import protocol
+from cascade.serve.http.keys import Keys
+from cascade.serve.http.limits import Limits
 from tests.serve.serving import FEW, Serving, read_all, until
 
 KEY = "alice-0123456789abcdef"

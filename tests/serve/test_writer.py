@@ -13,10 +13,10 @@ import torch
 
 from cascade.events import Cancelled, Event, Failed, Finished, StageFinished, StageStarted
 from cascade.request import Request
-from cascade.serve.jobs import Job
-from cascade.serve.states import ENDED, EXPIRED, NEXT, State, moved
-from cascade.serve.store import SCHEMA, THERE, JobRow, Store
-from cascade.serve.writer import Writer
+from cascade.serve.jobs.job import Job
+from cascade.serve.jobs.states import ENDED, EXPIRED, NEXT, State, moved
+from cascade.serve.jobs.store import SCHEMA, THERE, JobRow, Store
+from cascade.serve.jobs.writer import Writer
 from tests.cascade.chains import tiny
 
 WAIT_S = 60.0

@@ -10,9 +10,9 @@ from cascade.config import load_config, parse_config
 from data.batch import Cond
 from stages.build import build_stage
 from stages.config import BaseConfig, SuperResConfig, TextConfig
-from stages.cost import BUCKET, mfu, named_peak, peak_flops, plan_stage
-from stages.counting import count_pass, size_of
 from stages.stage import Stage
+from stages.tools.cost import BUCKET, mfu, named_peak, peak_flops, plan_stage
+from stages.tools.counting import count_pass, size_of
 
 SMALL = {"widths": (8, 16), "blocks": (1, 1), "emb_dim": 4, "head_dim": 8}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from stages import measure
 
 

@@ -9,15 +9,7 @@ from torch import Tensor, nn
 
 from data.batch import Batch, Cond
 from data.shapes import SHAPES, draw, shape
-from stages.config import (
-    BaseConfig,
-    CondConfig,
-    NoiseConfig,
-    SampleConfig,
-    SuperResConfig,
-    TextConfig,
-    TrainConfig,
-)
+from stages.config import BaseConfig, CondConfig, NoiseConfig, SampleConfig, SuperResConfig, TextConfig, TrainConfig
 from stages.nets.ports import Ports
 from stages.nets.unet import UNet
 from stages.nets.unet_config import UNetConfig

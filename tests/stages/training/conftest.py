@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from stages.training.place import Place
 

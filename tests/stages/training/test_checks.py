@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from data.index import load, save
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from stages.config import CondConfig, TextConfig
 from stages.training.checks import check_data, check_held_out

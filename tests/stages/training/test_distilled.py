@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from data.files import file_sha256
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from stages.bundle import WEIGHTS, load_bundle
 from stages.config import BaseConfig, SampleConfig

@@ -10,9 +10,9 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from data.batch import Batch, Cond, to_float, to_uint8
 from data.errors import RunError
-from data.packer import pack
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.resize import downsample
-from data.settings import Settings
 from data.shapes import write_folder
 from stages.build import build_stage
 from stages.bundle import load_bundle

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from PIL.ImageChops import difference
 
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from stages.bundle import read_sidecar
 from stages.memory import Portions

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from data.errors import RunError
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from stages import export
 from stages.bundle import load_bundle, read_sidecar

@@ -202,7 +202,7 @@ def test_its_blocks_are_what_magnitudes_are_of(trained):
 
 def test_its_cost_is_counted():
     from cascade.config import load_config
-    from stages.cost import plan_stage
+    from stages.tools.cost import plan_stage
 
     plain = load_config("emoji").stages["base_16"]
     once, twice = (plan_stage(plain.model_copy(update={"net": MixerConfig(depth=depth)})) for depth in (1, 2))

@@ -16,28 +16,28 @@ from torch import Tensor
 
 import stages.config
 from cascade.config import CascadeConfig
-from cascade.engine import Engine
+from cascade.engine.engine import Engine
+from cascade.engine.host import own_host
+from cascade.engine.tiles import TOKENS, most_pixels
 from cascade.events import Preview, StageFinished
-from cascade.host import own_host
 from cascade.manifest import check_chain, write_manifest
 from cascade.pipeline import Cascade, Link
 from cascade.request import Request
-from cascade.tiles import TOKENS, most_pixels
 from data.batch import to_float
 from data.errors import TAGS
-from data.packer import pack
-from data.settings import Settings
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from stages.build import build_stage
 from stages.bundle import Sidecar, load_bundle, make_contract, read_sidecar
 from stages.config import BaseConfig, StageConfig, SuperResConfig
-from stages.cost import plan_stage
 from stages.spaces.config import SpaceConfig
 from stages.spaces.pixels_config import PixelsConfig
 from stages.spaces.registry import SPACES
 from stages.spaces.space import Size
 from stages.strict import one_of
 from stages.texts import LATER, as_values
+from stages.tools.cost import plan_stage
 from stages.training.loop import train
 from stages.training.validate import make_validation
 from tests.cascade.chains import finished, sidecar, write_bundle

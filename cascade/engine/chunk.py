@@ -1,0 +1,116 @@
+"""Some images of one request on their way through the chain, as a coroutine: it yields asks and is sent their answers.
+
+Like a sampler it never calls a network, so an engine can hold many and answer several at once.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import torch
+
+from data.batch import Cond
+from data.errors import RunError
+from stages.ask import NamedAsks
+from stages.diffusion.samplers import Answer
+from stages.guidance import guidance
+from stages.sampling import noise_of, start
+
+from ..conditions import for_stage
+from ..events import Event, Finished, Preview, StageFinished, StageStarted
+from ..link import Link
+from ..plan import Plan
+from .canvas import Canvas
+from .host import Asks, addressed
+from .tiles import answered
+from .work import Chunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painting:
+    """The work of a plan: its images through all of its stages. conds: its conditions, a row for each of `plan.wanted`."""
+
+    plan: Plan
+    conds: Cond
+
+    @property
+    def first(self) -> str:
+        return self.plan.links[0].name
+
+    @property
+    def total(self) -> int:
+        return len(self.plan.request.index)
+
+    @property
+    def weight(self) -> int:
+        return self.plan.weight
+
+    @property
+    def num_chunks(self) -> int:
+        return self.plan.num_chunks
+
+    def chunk(self, number: int) -> tuple[int, ...]:
+        return self.plan.chunk(number)
+
+    def steps(self, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
+        return paint(self, index, emit)
+
+    def finished(self) -> Event:
+        return Finished(num=self.total, nfe=self.plan.nfe)
+
+
+def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
+    """The images `index` through all stages of a plan. Pictures go from stage to stage as uint8: what is shown, stored and picked
+    from is what the next stage gets."""
+    plan = work.plan
+    conds = work.conds[torch.tensor([plan.cond_row(image) for image in index])]
+    pictures = plan.request.given(index)
+    rows = torch.tensor(index)
+    for link, size in zip(plan.links, plan.sizes, strict=True):
+        stage, config, space = link.stage, link.stage.config, link.stage.space
+        canvas = Canvas.of(link.sidecar.config, size, continued=pictures is not None and size != config.gives)
+        noise = noise_of(link.name, plan.request.seed, rows, link.device)
+        below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
+        own = for_stage(conds, link.sidecar.config.cond).to(link.device)
+        cond = yield from asked(link, stage.condition(own, below, link.settings, noise))
+        rule = guidance(link.settings, cond, config.cond.names, link.hosts)
+        sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
+        emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
+        query, step = next(sampler), 0
+        while True:
+            answer = yield from answered(link, rule, query)
+            for shaper in plan.shapers:
+                answer = shaper.each(query, answer)
+            step += 1
+            if not torch.isfinite(answer.x0_hat).all():
+                call = f"call {step} of {link.nfe}"
+                raise RunError(f"stage {link.name}: NaN or infinity in x0_hat at {call}; try --precision fp32")
+            emit(
+                Preview(
+                    stage=link.name,
+                    index=index,
+                    step=step,
+                    nfe=link.nfe,
+                    painted=answer.x0_hat,
+                    canvas=canvas,
+                    space=space,
+                )
+            )
+            try:
+                query = sampler.send(answer)
+            except StopIteration as done:
+                x0 = done.value
+                for shaper in plan.shapers:
+                    x0 = shaper.finish(x0)
+                pictures = canvas.cut(space.store(x0))
+                break
+        emit(StageFinished(stage=link.name, index=index, images=space.show(pictures), last=link is plan.links[-1]))
+
+
+def asked(link: Link, steps: Generator[NamedAsks, list[Answer], Cond]) -> Generator[Asks, list[Answer], Cond]:
+    """The asks of a stage's condition, which its hosts answer."""
+    try:
+        asks = next(steps)
+        while True:
+            asks = steps.send((yield addressed(asks, link.hosts)))
+    except StopIteration as done:
+        return done.value

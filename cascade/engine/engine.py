@@ -1,0 +1,275 @@
+"""Requests in, events out, many at once: continuous batching at the granularity of one network call.
+
+Each tick takes one host, gathers what waits there - other requests, other noise levels, other guidance - into one call, and sends
+everyone its x0_hat. A new request joins at the next tick, a cancelled one is gone at the next tick, every answer is a preview.
+Whose turn it is, `schedule` says. A call that does not fit the memory halves the host's batch for its size and is tried again.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Self
+
+import torch
+
+from stages.memory import is_memory_error
+
+from ..events import Cancelled, Event, Failed
+from ..pipeline import Cascade
+from ..plan import Plan
+from ..request import Request
+from .failures import code_of, network_failure
+from .host import Asks, Host, Remote
+from .schedule import QueueFullError, Running, Schedule, Ticket, Wish
+from .stats import HostStats
+from .work import Work
+
+log = logging.getLogger(__name__)
+BATCH = 16  # rows of a network call where nothing was measured
+IDLE_S = 0.5
+LOSSES = 3  # of a network elsewhere, in the midst of the same call, before its requests fail
+
+
+class Engine:
+    """Holds the running requests of one cascade, and other work for its hosts. `tick` does one call; `start` ticks in a thread
+    until `stop`.
+
+    batch: rows of a call by host. replicas: the same cascade on other devices; each device has a thread of its own.
+    elsewhere: networks in other processes, by host; each has a thread of its own here, too.
+    prepare: called in a device's thread with its hosts before the first tick; gives the batch of each (`cascade.engine.batching`).
+    buckets: fill calls up to powers of two, for compiled networks.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        *replicas: Cascade,
+        batch: Mapping[str, int] | None = None,
+        elsewhere: Mapping[str, Sequence[Remote]] | None = None,
+        prepare: Callable[[Sequence[Host]], Mapping[str, int]] | None = None,
+        max_waiting: int = 512,
+        max_running: int = 64,
+        buckets: bool = False,
+    ):
+        self.cascade, self.prepare, self.buckets = cascade, prepare, buckets
+        self.stats = {host.name: HostStats(batch=(batch or {}).get(host.name, BATCH)) for host in cascade.hosts}
+        elsewhere = elsewhere or {}
+        here: dict[str, dict[str, Host]] = {}
+        for each in (cascade, *replicas):
+            for host in each.hosts:
+                if host.name not in elsewhere:
+                    here.setdefault(str(host.device), {}).setdefault(host.name, host)
+        self.workers = list(here.values())
+        for host in cascade.hosts:
+            self.workers += [{host.name: replace(host, remote=remote)} for remote in elsewhere.get(host.name, ())]
+        self._schedule = Schedule(self.stats, max_waiting=max_waiting, max_running=max_running)
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._closed = self._stopping = False
+        self._prepared: list[Mapping[str, int] | Exception] = []
+
+    @property
+    def waiting(self) -> int:
+        """Images that were accepted and are not finished."""
+        return self._schedule.waiting
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether every thread that was started still ticks."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    def fitted(self, plan: Plan) -> Plan:
+        """The same in chunks that are one call of each stage: who comes or leaves waits for one call, not for several."""
+        rooms = (
+            self.stats[link.hosts[name].name].most(link.hosts[name], size) // rows
+            for link, size in zip(plan.links, plan.sizes, strict=True)
+            for name, rows in link.rows.items()
+        )
+        return plan.batched(max(1, min(plan.request.batch, *rooms)))
+
+    def check_room(self, num: int, owner: str = "", most: int | None = None) -> None:
+        """Raises QueueFullError where `submit` would, for a request of num images."""
+        with self._changed:
+            self._check_open()
+            self._schedule.check(num, owner, most)
+
+    def submit(
+        self, asked: Request | Plan, listen: Callable[[Event], None], *, owner: str = "", most: int | None = None
+    ) -> Ticket:
+        """Accepts a request, resolved or not; `listen` is called in the engine's thread and must return at once. owner: who
+        shares the engine with other owners equally; most: images that wait for him, where there is a limit. Raises ValueError
+        for what the user can mend, QueueFullError where there is no room, and that before anything is encoded."""
+        return self._accepted(len(asked.index), lambda: self.cascade.painting(asked), listen, owner, most)
+
+    def run(self, work: Work, listen: Callable[[Event], None], *, owner: str = "", most: int | None = None) -> Ticket:
+        """Accepts work of any kind for the hosts of this cascade, which shares calls and turns with all other; else as `submit`."""
+        if work.first not in self.stats:
+            raise ValueError(f"work: no host {work.first!r}, there are {', '.join(self.stats)}")
+        return self._accepted(work.total, lambda: work, listen, owner, most)
+
+    def _accepted(
+        self, num: int, make: Callable[[], Work], listen: Callable[[Event], None], owner: str, most: int | None
+    ) -> Ticket:
+        """make: called when there is room for num images."""
+        with self._changed:
+            self._check_open()
+            self._schedule.reserve(num, owner, most)
+        try:
+            work = make()
+            with self._changed:
+                self._check_open()
+                ticket = self._schedule.accept(work, listen, self._wake, owner)
+                self._changed.notify_all()
+        except BaseException:
+            with self._changed:
+                self._schedule.release(num, owner)
+            raise
+        return ticket
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise QueueFullError("no new requests are accepted, the engine stops", 60.0)
+
+    @torch.inference_mode()
+    def tick(self, worker: int = 0) -> bool:
+        """One network call of one host, on the device of `worker`. False where nothing waits."""
+        hosts = self.workers[worker]
+        with self._changed:
+            begun = self._schedule.begin(hosts, self._tell)
+        for one in begun:
+            self._step(one)
+        with self._changed:
+            chosen = self._schedule.choose(hosts)
+        if not chosen:
+            return bool(begun)
+        host = hosts[chosen[0].host.name]
+        stats, asks = self.stats[host.name], [ask for wish in chosen for ask in wish.asks]
+        began = time.perf_counter()
+        try:
+            answers = host.answer(asks, batch=stats.most(host, asks[0].size), buckets=self.buckets)
+        except Exception as error:
+            answers = []
+            with self._changed:
+                self._not_answered(chosen, stats, error)
+        if not answers:
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
+            return True
+        spent = time.perf_counter() - began
+        with self._changed:
+            ready = self._schedule.answered(chosen, answers, spent)
+        for one in ready:
+            self._step(one)
+        return True
+
+    def _step(self, one: Running) -> None:
+        """Advance a chunk to its next asks, or to its first where it has no answers. The caller owns it while it `is_stepping`."""
+        asked: Asks | Exception | None = None
+        answers = [answer for answer in one.answers if answer is not None]
+        one.answers = []  # not kept beyond the step that reads them
+        try:
+            if not one.ticket.done:
+                asked = one.steps.send(answers) if answers else next(one.steps)
+        except StopIteration:
+            pass
+        except Exception as error:
+            asked = error
+        with self._changed:
+            self._schedule.moved(one, asked)
+            self._changed.notify_all()
+
+    def _tell(self, ticket: Ticket, event: Event) -> None:
+        with self._changed:
+            self._schedule.tell(ticket, event)
+
+    def _not_answered(self, chosen: list[Wish], stats: HostStats, error: Exception) -> None:
+        """Memory did not suffice: half the batch, and again; where one row does not fit, its request fails. A network elsewhere was
+        lost: again, by another one. Else it is a defect."""
+        name, why = chosen[0].host.name, network_failure(error)
+        for one in chosen:
+            one.busy = False
+        if is_memory_error(error):
+            host, size = chosen[0].host, chosen[0].asks[0].size
+            if stats.most(host, size) > 1:
+                stats.halve(host, size)
+                return
+        elif isinstance(error, ConnectionError):
+            log.warning("stage %s: %s", name, error)
+            for one in chosen:
+                one.losses += 1
+            chosen = [one for one in chosen if one.losses == LOSSES]
+            if not chosen:
+                return
+            why = f"its network was lost {LOSSES} times; try again later"
+        log.error("stage %s: %s", name, why, exc_info=error)
+        for ticket in {one.ticket for one in chosen}:
+            self._schedule.end(ticket, Failed(stage=name, message=f"stage {name}: {why}", code=code_of(error)))
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def start(self) -> Self:
+        """Ticks in background threads, one a device; comes back when all are prepared. Raises what one of them raised."""
+        for worker in range(len(self.workers)):
+            thread = threading.Thread(target=self._run, args=(worker,), daemon=True, name=f"engine-{worker}")
+            self._threads.append(thread)
+            thread.start()
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._prepared) == len(self.workers))
+        failed = [each for each in self._prepared if isinstance(each, Exception)]
+        if failed:
+            self.stop()
+            raise failed[0]
+        return self
+
+    def _run(self, worker: int) -> None:
+        try:
+            hosts = [host for host in self.workers[worker].values() if not host.remote]
+            self._is_prepared(self.prepare(hosts) if self.prepare and hosts else {})
+        except Exception as error:
+            self._is_prepared(error)
+            return
+        try:
+            while not self._stopping:
+                if not self.tick(worker):
+                    with self._changed:
+                        if not (self._stopping or self._schedule.has_work(self.workers[worker])):
+                            self._changed.wait(IDLE_S)
+        except BaseException:  # a defect of ours: nobody shall wait for what never comes
+            with self._changed:
+                self._closed = True
+                for ticket in list(self._schedule.tickets):
+                    self._schedule.end(ticket, Failed(stage="", message="the engine has failed; see its log"))
+            raise
+
+    def _is_prepared(self, found: Mapping[str, int] | Exception) -> None:
+        """Where several devices have a network, the smallest batch counts."""
+        with self._changed:
+            self._prepared.append(found)
+            batches = [each for each in self._prepared if not isinstance(each, Exception)]
+            for name, stats in self.stats.items():
+                stats.batch = min((each[name] for each in batches if name in each), default=stats.batch)
+            self._changed.notify_all()
+
+    def stop(self, *, drain_s: float = 0.0) -> None:
+        """Accepts nothing more, waits up to drain_s for what runs, cancels the rest, ends the threads."""
+        deadline = time.monotonic() + drain_s
+        with self._changed:
+            self._closed = True
+            while self._schedule.tickets and self.is_alive and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(left, IDLE_S))
+            for ticket in list(self._schedule.tickets):
+                self._schedule.end(ticket, Cancelled())
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

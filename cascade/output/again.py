@@ -1,0 +1,170 @@
+"""A picture made again from its own metadata: the same bytes, by the same bundles on the same kind of machine.
+
+Sums of another number of rows round otherwise. So a picture is made in the place that it had among as many rows as there were; what
+the others were does not matter, so all are copies of it.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from torch import Tensor
+
+from data.decode import read_file
+from data.tar import MEMBER_LIMITS
+
+from ..engine.alone import events_of
+from ..engine.canvas import Canvas
+from ..engine.chunk import Painting
+from ..events import StageFinished
+from ..pipeline import Cascade
+from ..plan import Plan
+from ..request import MAX_BATCH, Request
+from .given import GivenFile
+from .metadata import as_meant
+from .pictures import parse_metadata, read_metadata, user_picture
+
+Number = Annotated[int, Field(strict=True, ge=0)]
+
+
+class SaidStage(BaseModel):
+    bundle: str
+    hosts: dict[str, str] = {}
+    settings: dict[str, Any]
+
+
+class SaidPicture(BaseModel):
+    sha256: str
+
+
+class Said(BaseModel):
+    """Types and ranges of what stands in a picture; whether it suits the cascade, the request says."""
+
+    stages: Annotated[dict[str, SaidStage], Field(min_length=1)]
+    precision: Literal["fp32", "bf16"]
+    num: Number
+    seed: Number
+    batch: Number = 16
+    prompts: list[str] = []
+    labels: list[Number] = []
+    size: tuple[Number, Number] | None = None
+    low_res: SaidPicture | None = None
+    image: Number | None = None
+    row: tuple[Number, Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH)]] = (0, 1)
+    stage: str | None = None
+    pick: list[Number] = []
+
+    @model_validator(mode="after")
+    def _suits_itself(self) -> Self:
+        if self.row[0] >= self.row[1]:
+            raise ValueError(f"row: place {self.row[0]} of {self.row[1]}")
+        if self.stage is not None and self.stage not in self.stages:
+            raise ValueError("stage: is not among the stages")
+        return self
+
+
+def said_of(path: Path) -> dict[str, Any]:
+    """What made a picture: of a PNG, or the .json beside it in a shard. Raises ValueError, OSError."""
+    is_json = path.suffix.lower() == ".json"
+    said = parse_metadata(read_file(path, MEMBER_LIMITS["json"]), path) if is_json else read_metadata(path)
+    try:
+        Said.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        why = f"{where}: {first['msg']}" if where else first["msg"]
+        raise ValueError(f"{path}: damaged metadata ({why[:200]}); or another version wrote it") from None
+    return said
+
+
+def ends_of(said: Mapping[str, Any]) -> tuple[str, str]:
+    """The first and the last stage of a picture."""
+    return next(iter(said["stages"])), list(said["stages"])[-1]
+
+
+def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Plan:
+    """The request that made a picture, of all images of it, resolved. Raises ValueError where the bundles or the given picture are
+    others."""
+    for link in model.links:
+        if (wanted := said["stages"].get(link.name, {}).get("bundle")) != link.sidecar.sha256:
+            raise ValueError(
+                f"{path}: made by stage {link.name} of sha256 {str(wanted)[:12]}, here it is {link.sidecar.sha256[:12]}; "
+                "name the cascade that made it with --cascade"
+            )
+        if said["stages"][link.name].get("hosts", {}) != link.beside:
+            raise ValueError(
+                f"{path}: made by stage {link.name} beside other networks than are here; "
+                "name the cascade that made it with --cascade"
+            )
+    low_res = low_res_of(path, said, model, file)
+    try:
+        request = Request(
+            num=said["num"],
+            seed=said["seed"],
+            prompts=tuple(said.get("prompts", ())),
+            labels=tuple(said.get("labels", ())),
+            size=tuple(said["size"]) if said.get("size") else None,  # type: ignore[arg-type]
+            settings={name: stage["settings"] for name, stage in as_meant(dict(said))["stages"].items()},
+            batch=said.get("batch", 16),
+            low_res=low_res,
+        )
+        return model.resolve(request)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def low_res_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Tensor | None:
+    """The picture that was given, as it was given; None where the chain begins with a base stage."""
+    low_res = model.links[0].contract.low_res
+    if low_res is None:
+        if file is not None:
+            raise ValueError(f"{path}: made from no picture; leave --image out")
+        return None
+    if not said.get("low_res"):
+        raise ValueError(f"{path}: damaged metadata (low_res is missing); or another version wrote it")
+    if file is None:
+        raise ValueError(f"{path}: made from another picture; give that one with --image")
+    given = file.pixels
+    if digest(given) == said["low_res"]["sha256"]:
+        return given
+    if min(file.size) >= low_res:
+        given = user_picture(file.path, low_res, model.low_res_multiple())
+        if digest(given) == said["low_res"]["sha256"]:
+            return given
+    raise ValueError(f"{file.path}: not the picture that {path} was made from; give that one with --image")
+
+
+def digest(pixels: Tensor) -> str:
+    return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies(Painting):
+    """One image of a plan in each of `rows` places of a single chunk."""
+
+    image: int
+    rows: int
+
+    @property
+    def num_chunks(self) -> int:
+        return 1
+
+    def chunk(self, number: int) -> tuple[int, ...]:
+        return (self.image,) * self.rows
+
+
+def repainted(model: Cascade, plan: Plan, said: Mapping[str, Any]) -> Tensor:
+    """uint8 (c, h, w): one image, in the place among as many rows as when it was made."""
+    image, (place, rows) = said["image"], said.get("row", (0, 1))
+    alone = model.painting(plan.picked((image,)))
+    copies = Copies(plan=alone.plan, conds=alone.conds, image=image, rows=rows)
+    canvases = [
+        Canvas.of(link.sidecar.config, size, continued=True) for link, size in zip(plan.links, plan.sizes, strict=True)
+    ]
+    times = max(-(-math.prod(each.size) // link.host.area) for each, link in zip(canvases, plan.links, strict=True))
+    painted = {e.stage: e.images[place] for e in events_of(copies, rows * times) if isinstance(e, StageFinished)}
+    return painted[said.get("stage") or model.names[-1]]

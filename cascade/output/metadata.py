@@ -1,0 +1,75 @@
+"""What made a picture, as it stands in the text of its PNG or beside it in a shard."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, cast
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from stages.config import SampleConfig
+from stages.texts import as_values
+
+from ..plan import Plan
+
+
+def describe(
+    plan: Plan, image: int | None = None, row: tuple[int, int] | None = None, stage: str = ""
+) -> dict[str, Any]:
+    """What made a picture, for its metadata: enough to make it again with the same bundles (`cascade.output.again`).
+
+    Single picture `image` of one prompt is also picture `image` of a request for that prompt alone. row: its place among the images
+    that were computed together, and how many these were; sums of another number of rows round otherwise. stage: the picture is this
+    one's, not the last's.
+    """
+    request = plan.request
+    num = request.num if image is None else max(request.num, image + 1)
+    said: dict[str, Any] = {"seed": request.seed, "num": num, "precision": plan.precision}
+    for name, values in (("prompts", request.prompts), ("labels", request.labels)):
+        if values:
+            said[name] = list(values) if image is None else [values[request.place(image) % len(values)]]
+    if image is not None:
+        said["image"] = image
+    if row is not None:
+        said["row"] = list(row)
+    if stage:
+        said["stage"] = stage
+    if request.size:
+        said["size"] = list(request.size)
+    if request.low_res is not None:
+        rows = request.low_res if image is None else cast(Tensor, request.given((image,)))[0]
+        said["low_res"] = {"shape": list(rows.shape), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()}
+    said["stages"] = {
+        link.name: {
+            "bundle": link.sidecar.sha256,
+            **({"hosts": link.beside} if link.beside else {}),
+            "nimg": link.sidecar.provenance.nimg,
+            "settings": as_values(link.settings),
+        }
+        for link in plan.made_by
+    }
+    return said
+
+
+def describe_all(plan: Plan, index: Sequence[int], stage: str = "") -> dict[str, Any]:
+    """Of a grid; a grid of one is that picture."""
+    if len(index) == 1:
+        return describe(plan, index[0], stage=stage)
+    said = describe(plan, stage=stage) | {"batch": plan.request.batch}
+    return said if len(index) == plan.request.total else said | {"pick": list(index)}
+
+
+def as_meant(said: dict[str, Any]) -> dict[str, Any]:
+    """The same with every setting, to be compared: what its version did not know yet has the value that means what it did."""
+    stages = said.get("stages")
+    if not isinstance(stages, dict):
+        return said
+    return said | {"stages": {name: _as_meant(stage) for name, stage in stages.items()}}
+
+
+def _as_meant(stage: Any) -> Any:
+    """As it stands where it is none of ours."""
+    try:
+        return stage | {"settings": SampleConfig.model_validate(stage["settings"]).model_dump(mode="json")}
+    except (ValidationError, LookupError, TypeError):
+        return stage

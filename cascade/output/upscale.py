@@ -1,0 +1,153 @@
+"""Pictures of a user for the super-resolution stages: each as it is, or shrunk first to what its stage was trained to enlarge."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from stages.bundle import find_bundle, read_sidecar
+
+from ..manifest import read_manifest
+from ..pipeline import Cascade
+from ..plan import Plan
+from ..request import Request
+from .destinations import Output
+from .given import GivenFile, refuse_if_none
+from .pictures import user_picture, user_size
+
+Job = tuple[Output, Callable[[], Plan]]
+"""Where the images of a request go, and the request, resolved, which may read its picture only now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upscaling:
+    """first: the stage from which the cascade is needed. starts: the stage that each file enters."""
+
+    files: Sequence[GivenFile]
+    first: str
+    starts: Sequence[str]
+    fit: bool
+
+    @classmethod
+    def of(cls, files: Sequence[GivenFile], folder: Path, *, first: str, fit: bool) -> Self:
+        """first: the user's word for all files, or "". Raises ValueError where a picture has no stage to enter."""
+        if first:
+            return cls(files=files, first=first, starts=[first] * len(files), fit=fit)
+        takes = takes_of(folder)
+        starts, checked = [], []
+        for file in files:
+            start = ""
+            try:
+                start = "" if file.fault else choose_start(takes, file.size, fit=fit, what=f"--image {file.path}")
+            except ValueError as error:
+                file = replace(file, fault=str(error))
+            starts.append(start)
+            checked.append(file)
+        refuse_if_none(checked)
+        earliest = min(filter(None, starts), key=list(takes.values()).index)
+        return cls(files=checked, first=earliest, starts=[start or earliest for start in starts], fit=fit)
+
+    def num(self, request: Request) -> int:
+        """Images in all."""
+        described = max(len(request.prompts), len(request.labels), 1)
+        return request.num * (described if len(self.files) == 1 else len(self.files))
+
+    def jobs(self, model: Cascade, request: Request, target: Output, pick: Sequence[int] = ()) -> list[Job]:
+        """One for each file; its prompt or label is the only one, or the one at its place. That of a file with a fault raises it.
+        Raises ValueError for what cannot be, of any file."""
+        if len(self.files) > 1 and target.is_grid:
+            raise ValueError(f"--out {target.path}: {len(self.files)} pictures are given; write them into a folder/")
+        described = len(request.prompts) + len(request.labels)
+        if len(self.files) > 1 and described not in (0, 1, len(self.files)):
+            raise ValueError(
+                f"--image: {len(self.files)} pictures and {described} prompts or labels; give one of either, or as many of both"
+            )
+        for start in dict.fromkeys(self.starts):
+            side_of(model, start)
+        jobs: list[Job] = []
+        files: list[GivenFile] = []
+        for number, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
+            own = slice(number, number + 1) if len(self.files) > 1 and described > 1 else slice(None)
+            names = model.names[model.names.index(start) :]
+            asked = replace(
+                request,
+                first=start,
+                prompts=request.prompts[own],
+                labels=request.labels[own],
+                settings={name: each for name, each in request.settings.items() if name in names},
+            )
+            output = target if target.is_grid else replace(target, stem=file.stem)
+            plan = None
+            if not file.fault:
+                what = f"--image {file.path}: "
+                try:
+                    plan = model.resolve(replace(asked, low_res=self._like(model, file, start)))
+                    model.check(plan.picked(pick))
+                except ValueError as error:
+                    fault = str(error) if len(self.files) == 1 else what + str(error).removeprefix(what)
+                    plan, file = None, replace(file, fault=fault)
+                else:
+                    output.check_names(plan)
+                    output.check_given(plan, [each.path for each in self.files])
+            files.append(file)
+            jobs.append((output, partial(self._given, model, file, start, plan)))
+        if len({file.fault.removeprefix(f"--image {file.path}: ") for file in files}) == 1:
+            files = files[:1]  # the fault is of what was asked for
+        refuse_if_none(files)
+        return jobs
+
+    def _like(self, model: Cascade, file: GivenFile, start: str) -> Tensor:
+        """A picture of the size that will be given, before it is read. Raises ValueError where there is none."""
+        size = file.size
+        if self.fit:
+            size = user_size(file.path, size, side_of(model, start), model.low_res_multiple(start))
+        return torch.zeros(1, dtype=torch.uint8).expand(1, 3, *size)
+
+    def _given(self, model: Cascade, file: GivenFile, start: str, plan: Plan | None) -> Plan:
+        """The plan with the picture itself. plan: None for a file with a fault, which is raised."""
+        if plan is None:
+            raise ValueError(file.fault)
+        pixels = (
+            user_picture(file.path, side_of(model, start), model.low_res_multiple(start)) if self.fit else file.pixels
+        )
+        assert plan.request.low_res is not None
+        (h, w), (was_h, was_w) = pixels.shape[-2:], plan.request.low_res.shape[-2:]
+        if (h, w) != (was_h, was_w):
+            raise ValueError(f"--image {file.path}: changed from {was_w}x{was_h} to {w}x{h} px meanwhile; start again")
+        return plan.with_pictures(pixels)
+
+
+def side_of(model: Cascade, stage: str) -> int:
+    """The side in px that a stage was trained to enlarge. Raises ValueError for a base stage."""
+    low_res = model.links[model.names.index(stage)].contract.low_res
+    if low_res is None:
+        raise ValueError(f"--image with --from {stage}: a base stage takes no picture; start at a later stage")
+    return low_res
+
+
+def takes_of(folder: Path) -> dict[int, str]:
+    """The trained super-resolution stages of a cascade by the side in px that they were trained to enlarge. Raises ValueError."""
+    takes = {}
+    for name, entry in read_manifest(folder).stages.items():
+        bundle = find_bundle(folder / entry.bundle)
+        if bundle.is_dir() and (low_res := read_sidecar(bundle).contract.low_res):
+            takes[low_res] = name
+    if not takes:
+        raise ValueError(f"cascade {folder}: no trained super-resolution stage to give --image to; train one first")
+    return takes
+
+
+def choose_start(takes: Mapping[int, str], size: tuple[int, int], *, fit: bool, what: str) -> str:
+    """The stage that a picture enters: the one of the largest side that is not above its shorter one, else of the smallest. With
+    `fit` a picture is made small, never large, so there ValueError is raised instead."""
+    side = min(size)
+    fitting = [low_res for low_res in takes if low_res <= side]
+    if fit and not fitting:
+        raise ValueError(
+            f"{what}: its shorter side is {side} px, the smallest stage takes {min(takes)} px; use a larger picture"
+        )
+    return takes[max(fitting, default=min(takes))]

@@ -1,0 +1,37 @@
+"""JSON that is asked for again and again: nothing but 304 where it is as it was, and packed where the client reads that."""
+
+import gzip
+import hashlib
+import json
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from ..jobs.job import Data
+
+SMALL = 1024  # bytes: not worth packing
+
+
+def answer(headers: Headers, data: Data) -> Response:
+    """headers: of the request. In a worker thread, for packing takes a while."""
+    body = json.dumps(data, separators=(",", ":")).encode()
+    told = {"etag": f'W/"{hashlib.sha256(body).hexdigest()[:16]}"', "vary": "accept-encoding"}
+    if is_known(headers, told["etag"]):
+        return Response(status_code=304, headers=told)
+    if len(body) > SMALL and reads_gzip(headers):
+        body, told["content-encoding"] = gzip.compress(body, 5, mtime=0), "gzip"
+    return Response(body, media_type="application/json", headers=told)
+
+
+def is_known(headers: Headers, tag: str) -> bool:
+    """Whether the client has what carries this tag."""
+    known = [each.strip().removeprefix("W/") for each in headers.get("if-none-match", "").split(",")]
+    return "*" in known or tag.removeprefix("W/") in known
+
+
+def reads_gzip(headers: Headers) -> bool:
+    for part in headers.get("accept-encoding", "").lower().split(","):
+        name, _, weight = part.replace(" ", "").partition(";q=")
+        if name in ("gzip", "*"):
+            return weight.strip("0.") != "" or not weight
+    return False

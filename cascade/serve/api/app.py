@@ -1,0 +1,344 @@
+"""The routes. Plain functions run in worker threads, so that neither disk nor text encoder stops the event loop; the few `async`
+ones wait for events. What refuses is a `Refused` or a `ValueError`; both become one line of JSON.
+"""
+
+import logging
+import sqlite3
+from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from data.errors import nearest
+
+from ..http import logs
+from ..http.guard import Guard, error_body, error_headers
+from ..http.keys import Keys
+from ..http.limits import Refused, mistakes
+from ..http.origins import Origin
+from ..jobs.job import Data
+from . import openai
+from .answers import answer, is_known
+from .bodies import ImagesBody, JobBody, RefineBody, job_request
+from .docs import docs_page
+from .feed import ROOM, feed, is_told, positions
+from .models import models
+from .schema import Routes
+from .service import Service
+from .sse import EventStream, counted, frames
+from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelView, accepted, cursor, mounted
+
+log = logging.getLogger(__name__)
+PAGE = Path(__file__).parents[1] / "page"
+PROBES_AT_ONCE = 2  # threads of their own: others may be busy for long
+UPLOADS = 2  # pictures that are decoded at once: one of 25 megapixels takes some 300 MB
+CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+Responses = dict[int | str, dict[str, Any]]
+
+
+def stream(said: str) -> Responses:
+    """The description of server-sent events."""
+    return {200: {"description": said, "content": {"text/event-stream": {}}}}  # one schema cannot say what a stream is
+
+
+EVENTS = stream(
+    "Events stage_started, preview, stage_finished, at last one of held, finished, failed, cancelled; the data of each is one "
+    "line of JSON. Lines that begin with a colon mean that the server is still there."
+) | {204: {"description": "All was told."}}
+IMAGES = stream(
+    "The pictures; with `stream` the events image_generation.partial_image and image_generation.completed, or error."
+)
+IMAGES[200]["model"] = ImagesView
+SAME: Responses = {304: {"description": "As it was, by If-None-Match."}}
+OPEN: Responses = {409: {"description": "The job has not ended."}}
+NOT_READY: Responses = {503: {"description": "Why not.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+
+class PNG(Response):
+    media_type = "image/png"
+
+
+def create_app(
+    service: Service,
+    *,
+    keys: Keys | None = None,
+    hosts: frozenset[str] | None = None,
+    origins: frozenset[Origin] = frozenset(),
+    root_path: str = "",
+) -> Guard:
+    """The application of one server; see `Guard` for the options."""
+    app, limits, metrics = routes(service, keyed=keys is not None), service.limits, service.metrics
+    return Guard(app, limits, metrics, keys=keys, hosts=hosts, origins=origins, root_path=root_path)
+
+
+def routes(service: Service, *, keyed: bool = False) -> Routes:
+    """Without the guard: whoever calls must put the `owner` into the scope."""
+    app = Routes(keyed=keyed, title=f"Cascade {service.name}", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.service = service
+    app.add_middleware(Informed, service=service)
+    add_errors(app)
+    add_jobs(app, service)
+    add_openai(app, service)
+    add_pages(app, service)
+    return app
+
+
+class Informed:
+    """What the guard says of who asks, for the service and the log; the guard may be in another process."""
+
+    def __init__(self, app: ASGIApp, service: Service):
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "share" in scope:
+            self.service.shares[scope["owner"]] = scope["share"]
+            logs.begin(scope["about"])
+        await self.app(scope, receive, send)
+
+
+def owner(request: Request) -> str:
+    return cast(str, request.scope["owner"])
+
+
+def is_openais(request: Request) -> bool:
+    """Its mistakes are 400, and name the field."""
+    return request.scope["path"].endswith(openai.PATH)
+
+
+def root_of(request: Request) -> str:
+    """Where a proxy has the server."""
+    return cast(str, request.scope.get("root_path", ""))
+
+
+def add_errors(app: FastAPI) -> None:
+    """Every error in one form, one line."""
+
+    @app.exception_handler(Refused)
+    def refused(request: Request, error: Refused) -> JSONResponse:
+        service: Service = request.app.state.service
+        service.metrics.refused.labels(error.code).inc()
+        status = error.status
+        if is_openais(request) and status == 422:
+            status = 400
+        body = error_body(error.code, str(error), status)
+        if is_openais(request):
+            body["error"]["param"] = error.param
+        return JSONResponse(body, status, error_headers(error))
+
+    @app.exception_handler(sqlite3.Error)
+    @app.exception_handler(OSError)
+    def unreadable(request: Request, error: Exception) -> JSONResponse:
+        log.error("the store: %s", error)
+        text = "the store cannot be read or written now; try again later"
+        return refused(request, Refused(503, "storage_failed", text, retry_after=5))
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:])
+        why = first["msg"]
+        if first["type"] == "json_invalid":
+            place, why = "body", f"not JSON at character {first['loc'][-1]}: {first['ctx']['error']}"
+        if first["type"] == "extra_forbidden":
+            known = ImagesBody.model_fields if is_openais(request) else {*JobBody.model_fields, "from", "pick"}
+            why = f"no such field{nearest(str(first['loc'][-1]), known)}"
+        if not place and "json" not in request.headers.get("content-type", ""):
+            why = "send JSON, with the header Content-Type: application/json"
+        field = str(first["loc"][1])[:200] if len(first["loc"]) > 1 and first["type"] != "json_invalid" else None
+        return refused(request, Refused(422, "invalid_request", f"{place[:200] or 'body'}: {why}", param=field))
+
+    @app.exception_handler(HTTPException)
+    def http(request: Request, error: HTTPException) -> JSONResponse:
+        code = CODES.get(error.status_code, "error")
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if error.status_code == 405:  # one path may have several routes
+            found = (route for route in app.routes if route.matches(request.scope)[0] != Match.NONE)
+            headers["allow"] = ", ".join(
+                sorted({method for route in found for method in getattr(route, "methods", ())})
+            )
+        return JSONResponse(error_body(code, str(error.detail)), error.status_code, headers)
+
+    @app.exception_handler(Exception)
+    def defect(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(error_body("internal", "a defect of the server; its log says more", 500), 500)
+
+
+def add_jobs(app: FastAPI, service: Service) -> None:
+    """The native API."""
+
+    uploads = CapacityLimiter(UPLOADS)
+    in_turn: dict[str, AbstractAsyncContextManager[object]] = {}  # of a key one at a time, so that they wait in turn
+
+    @app.post("/v1/jobs", status_code=202)
+    async def create(request: Request, body: JobBody) -> Accepted:
+        """Start a job: num images of each of prompts or labels, or of image; with neither, of nothing in particular. How many are
+        allowed is in /v1/models, as are the names of stages. until: hold after this stage. size: [width, height].
+        settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image: base64 of a PNG, JPEG or WebP to
+        make larger; fit: shrink it first, where the result would be larger than is allowed."""
+
+        def start() -> Accepted:
+            service.admit(owner(request))
+            with mistakes():
+                wanted = job_request(body, service.cascade, service.limits)
+                return accepted(service.create(owner(request), wanted), root_of(request))
+
+        if not body.image:
+            return await to_thread.run_sync(start)
+        async with in_turn.setdefault(owner(request), CapacityLimiter(1)) if owner(request) else nullcontext():
+            return await to_thread.run_sync(start, limiter=uploads)
+
+    @app.get("/v1/jobs", responses={200: {"model": JobsView}, **SAME})
+    def listed(
+        request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50, before: Annotated[str, Query()] = ""
+    ) -> Response:
+        """The jobs of this key, newest first; `next` is what `before` says to get those behind, null where there are none.
+        If-None-Match with the ETag of an earlier answer: 304 where it is as it was."""
+        said = service.jobs(owner(request), limit, cursor(before))
+        return answer(request.headers, mounted(said, root_of(request)))
+
+    @app.get("/v1/jobs/{job}", responses={200: {"model": JobView}, **SAME})
+    def job(request: Request, job: str) -> Response:
+        """State and pictures of a job."""
+        said = service.describe(service.row(owner(request), job))
+        return answer(request.headers, mounted(said, root_of(request)))
+
+    @app.get("/v1/jobs/{job}/events", response_class=Response, responses=EVENTS)
+    async def events(
+        request: Request, job: str, last_event_id: Annotated[str, Header()] = "", after: Annotated[str, Query()] = ""
+    ) -> Response:
+        """Server-sent events; Last-Event-ID, or ?after=, resumes: milestones after it, and the newest preview."""
+        said = last_event_id or after or "0"
+        if not (said.isascii() and said.isdecimal() and len(said) < 19):
+            raise Refused(422, "invalid_request", "Last-Event-ID: not a number of an event")
+        found = await to_thread.run_sync(service.find, owner(request), job)
+        if found.has_ended and not found.since(int(said), previews=False):
+            return Response(status_code=204)  # tells an EventSource not to come again
+        place = service.place(owner(request))
+        chunks = frames(place, found, int(said), service.preview, pace=service.pace, root_path=root_of(request))
+        return EventStream(chunks, service.limits)
+
+    @app.get("/v1/events", response_class=Response, responses=EVENTS)
+    async def events_of_all(
+        request: Request,
+        jobs: Annotated[str, Query(max_length=ROOM)],
+        last_event_id: Annotated[str, Header(max_length=ROOM)] = "",
+    ) -> Response:
+        """The same of several jobs in one stream. jobs: JOB,JOB,... or JOB:NUMBER, to go on after that event; data say `job`, an id
+        has the numbers of all: a:12,b:3. A job that is not there has an event `gone`. Previews of the first come most often."""
+        at = positions(jobs, "jobs")
+        if last_event_id:
+            at |= {name: n for name, n in positions(last_event_id, "Last-Event-ID").items() if name in at}
+        found = await to_thread.run_sync(service.find_all, owner(request), list(at))
+        if is_told(found, at):
+            return Response(status_code=204)
+        place = service.place(owner(request))
+        chunks = feed(place, found, at, service.preview, pace=service.pace, root_path=root_of(request))
+        return EventStream(chunks, service.limits)
+
+    @app.delete("/v1/jobs/{job}", status_code=204)
+    def cancel(request: Request, job: str) -> None:
+        """End a job; the same again does nothing."""
+        service.cancel(owner(request), job)
+
+    @app.post("/v1/jobs/{job}/refine", status_code=202)
+    def refine(request: Request, job: str, body: RefineBody) -> Accepted:
+        """Go on with some pictures of a stage, as a new job. from: the stage, by default the highest that is there; pick: numbers,
+        by default all; until: hold after this stage; settings: of what follows, over those of the job."""
+        service.admit(owner(request))
+        with mistakes():
+            return accepted(service.refine(owner(request), job, body), root_of(request))
+
+    @app.delete("/v1/jobs/{job}/pictures", status_code=204, responses=OPEN)
+    def remove(request: Request, job: str) -> None:
+        """Remove an ended job with all its pictures, for good; the same again does nothing. 409 where it has not ended."""
+        service.remove(owner(request), job)
+
+    @app.head("/v1/jobs/{job}/stages/{stage}/{k}.png", include_in_schema=False)
+    @app.get("/v1/jobs/{job}/stages/{stage}/{k}.png", response_class=PNG, responses=SAME)
+    def picture(request: Request, job: str, stage: str, k: int) -> Response:
+        """A stored picture. No cache keeps it: who signs out or deletes it means that it is gone; If-None-Match works."""
+        row = service.picture_row(owner(request), job, stage, k)
+        told = {"etag": f'"{row.digest}"'}
+        if is_known(request.headers, told["etag"]):
+            return Response(status_code=304, headers=told)
+        return PNG(service.read(row), headers=told)
+
+
+def add_openai(app: FastAPI, service: Service) -> None:
+    """What OpenAI's clients know."""
+
+    @app.get("/v1/models", responses={200: {"model": ModelsView}, **SAME})
+    def listed(request: Request) -> Response:
+        """The cascade that is served: stages, settings, ranges, limits."""
+        return answer(request.headers, models(service))
+
+    @app.get("/v1/models/{model}", responses={200: {"model": ModelView}})
+    def named(model: str) -> Data:
+        """The same of one."""
+        if model != service.name:
+            raise Refused(404, "model_not_found", f"model {model[:60]!r} is not here; there is {service.name!r}")
+        return cast(Data, models(service)["data"][0])
+
+    @app.post(openai.PATH, responses=IMAGES)
+    async def generate(request: Request, body: ImagesBody) -> Any:
+        """OpenAI's images.generate. Use stream: without it nothing is sent before all is done, and what lies between may give up
+        (nginx after 60 s), which cancels the work. seed, steps, guidance and settings {stage: {...}} are ours."""
+        await to_thread.run_sync(service.admit, owner(request))
+        place = service.place(owner(request)) if body.stream else None
+        job = await to_thread.run_sync(openai.start, service, owner(request), body)
+        if place is not None:
+            chunks = counted(place, openai.streamed(service, owner(request), body, job))
+            return EventStream(chunks, service.limits, left=job.cancel)
+        return await openai.unless_left(request.receive, job, openai.whole(service, owner(request), body, job))
+
+
+def add_pages(app: FastAPI, service: Service) -> None:
+    """The page, and what operators read."""
+
+    probes = CapacityLimiter(PROBES_AT_ONCE)
+
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", response_class=PlainTextResponse, responses=NOT_READY)
+    async def health() -> Response:
+        """Liveness: 503 where only a restart helps."""
+        why = await to_thread.run_sync(lambda: service.what_died, limiter=probes)
+        return PlainTextResponse(why or "ok", 503 if why else 200)
+
+    @app.head("/readyz", include_in_schema=False)
+    @app.get("/readyz", response_class=PlainTextResponse, responses=NOT_READY)
+    async def ready() -> Response:
+        """Whether new jobs are wanted; a full queue is not a reason."""
+        why = await to_thread.run_sync(lambda: service.why_not_ready, limiter=probes)
+        return PlainTextResponse(why or "ready", 503 if why else 200)
+
+    @app.head("/startupz", include_in_schema=False)
+    @app.get("/startupz", response_class=PlainTextResponse)
+    def started() -> str:
+        """Start-up: the models are loaded and measured; from here on liveness and readiness say how it is."""
+        return "started"
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    def metrics() -> Response:
+        """For Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi(), str(request.base_url)))
+
+    for route, name in (("/", "index.html"), ("/page.js", "page.js"), ("/page.css", "page.css")):
+        add_file(app, route, PAGE / name)
+
+
+def add_file(app: FastAPI, route: str, path: Path) -> None:
+    @app.head(route, include_in_schema=False)
+    @app.get(route, include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(path, headers={"cache-control": "no-cache"})

@@ -1,0 +1,313 @@
+"""What clients send, and the `Plan` that it means. Everything is checked against the limits before any work.
+
+A picture comes as base64 inside the JSON; an address is refused, nothing is ever fetched for a client.
+"""
+
+import base64
+import binascii
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
+from torch import Tensor
+
+from cascade.cli import class_numbers
+from cascade.link import Link, cut, with_settings
+from cascade.output.pictures import fitted, fitted_size
+from cascade.output.upscale import choose_start
+from cascade.pipeline import Cascade
+from cascade.plan import Plan
+from cascade.request import MAX_SEED, MAX_SIDE, Request
+from data.decode import FORMATS, decode_image, image_size, to_array
+
+from ..http.limits import Limits, Refused, mistakes
+
+Name = Annotated[str, Field(max_length=200)]
+Settings = dict[Name, dict[Name, int | float | Name | list[float]]]
+
+CHUNK = 4
+
+
+MANY = 64  # fields, stages, settings of a stage
+DIGITS = "-?[0-9]{1,19}"
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        """What is wrong with each of a million values would take a minute to say."""
+        if isinstance(given, dict):
+            settings = given.get("settings")
+            stages = settings if isinstance(settings, dict) else {}
+            values = [value for each in stages.values() if isinstance(each, dict) for value in each.values()]
+            lists = [value for value in values if isinstance(value, list | dict)]
+            parts = [given, stages, *stages.values(), *lists]
+            if len(values) > 2 * MANY or any(isinstance(each, dict | list) and len(each) > MANY for each in parts):
+                raise ValueError(f"more than {MANY} fields or settings")
+        return given
+
+
+class JobBody(Body):
+    """`num` pictures of each of `prompts` or `labels` (neither: unconditional), or of `image`. until: hold after this stage. fit:
+    shrink the image first, to what the stage that it enters was trained to enlarge."""
+
+    prompts: Annotated[list[str], Field(max_length=10_000)] = []
+    labels: Annotated[list[int | Name], Field(max_length=10_000)] = []
+    num: Annotated[int, Field(ge=1, le=10_000)] = 1
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    until: Name = ""
+    settings: Settings = {}
+    size: Annotated[list[Annotated[int, Field(ge=1, le=MAX_SIDE)]], Field(min_length=2, max_length=2)] | None = None
+    image: str | None = None
+    fit: bool = False
+
+
+class RefineBody(Body):
+    """The pictures `pick` that stage `from` gave go on from there; none are all."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+    stage: Annotated[Name, Field(alias="from")] = ""
+    pick: Annotated[list[int], Field(max_length=10_000)] = []
+    until: Name = ""
+    settings: Settings = {}
+
+
+@dataclass(frozen=True)
+class Digits:
+    """An annotation of whole numbers: they may come as text, as some clients send them."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def number(given: Any) -> Any:
+            return int(given) if isinstance(given, str) and re.fullmatch(DIGITS, given) else given
+
+        return no_info_before_validator_function(number, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), {"type": "string", "pattern": f"^{DIGITS}$"}]}
+
+
+class ImagesBody(Body):
+    """Of OpenAI's `images.generate`; seed (-1: a new one), steps, guidance (of every stage that it concerns) and settings (over
+    these) are ours. The last ones of theirs have no meaning here and do nothing; any other field is refused."""
+
+    prompt: str
+    model: Name | None = None
+    n: Annotated[int, Field(ge=1, le=10), Digits()] | None = None
+    size: Annotated[str, Field(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")] | None = None
+    response_format: Literal["b64_json"] | None = None
+    output_format: Literal["png", "webp", "jpeg"] | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100), Digits()] | None = None
+    stream: bool | None = None
+    partial_images: Annotated[int, Field(ge=0, le=3), Digits()] | None = None
+    seed: Annotated[int, Field(ge=-1, le=MAX_SEED), Digits()] | None = None
+    steps: Annotated[int, Field(ge=1), Digits()] | None = None
+    guidance: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    settings: Settings = {}
+    background: Literal["auto", "opaque"] | None = None
+    quality: Name | None = None
+    style: Name | None = None
+    moderation: Name | None = None
+    user: Name | None = None
+
+
+def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
+    """Raises ValueError or Refused: what, where, got, allowed."""
+    first, low_res = "", None
+    check_prompts(body.prompts, limits)
+    check_count(max(len(body.prompts), len(body.labels), 1) * body.num, limits)
+    if body.image is not None:
+        first, low_res = upload(body.image, cascade, limits, fit=body.fit, last=body.until)
+        later = cascade.names[cascade.names.index(first) :]
+        if body.until and body.until in cascade.names and body.until not in later:
+            raise ValueError(f"until: the picture enters at stage {first}; allowed are {', '.join(later)}")
+    request = Request(
+        prompts=tuple(body.prompts),
+        labels=class_numbers(cascade, [str(label) for label in body.labels], "labels:"),
+        num=body.num,
+        seed=seed_of(body.seed),
+        low_res=low_res,
+        size=(body.size[1], body.size[0]) if body.size else None,
+        settings=settings_within(body.settings, cascade, first, body.until),
+        first=first,
+        last=body.until,
+        batch=batch_of(max(len(body.prompts), len(body.labels), 1) * body.num),
+    )
+    return planned(request, body.settings, cascade, limits)
+
+
+def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
+    """Raises Refused, which names the field."""
+    with mistakes("steps"):
+        check_steps(with_settings(cascade.links, images_settings(body, cascade, "steps")), limits)
+    with mistakes("guidance"):
+        if body.guidance is not None and not any(link.is_guidable for link in cascade.links):
+            raise ValueError("guidance: this cascade was trained without text or classes; leave it out")
+        with_settings(cascade.links, images_settings(body, cascade, "guidance"))
+    with mistakes("settings"):
+        settings = images_settings(body, cascade, "steps", "guidance", "settings")
+        check_numbers(settings)
+        check_steps(with_settings(cascade.links, settings), limits)
+    with mistakes("prompt"):
+        check_prompts([body.prompt], limits)
+        cascade.conditions.check(Request(prompts=(body.prompt,)))
+    with mistakes("n"):
+        check_count(body.n or 1, limits)
+    with mistakes("size"):
+        width, _, height = (body.size or "auto").partition("x")
+        size = [int(width), int(height)] if height else None
+        seed = None if body.seed == -1 else body.seed
+        one = JobBody(prompts=[body.prompt], num=body.n or 1, seed=seed, size=size, settings=settings)
+        return job_request(one, cascade, limits)
+
+
+def images_settings(body: ImagesBody, cascade: Cascade, *fields: str) -> Settings:
+    """What these fields of a body say, by stage."""
+    found: Settings = dict(body.settings) if "settings" in fields else {}
+    for link in cascade.links:
+        each: dict[Name, int | float | Name | list[float]] = {}
+        if "steps" in fields and body.steps is not None:
+            each["num_steps"] = body.steps
+        if "guidance" in fields and body.guidance is not None and link.is_guidable:
+            each["guidance_scale"] = body.guidance
+        found[link.name] = each | found.get(link.name, {})
+    return {name: each for name, each in found.items() if each or name in body.settings}
+
+
+def settings_within(settings: Settings, cascade: Cascade, first: str, last: str) -> Settings:
+    """Those of the stages in use; what is said about later stages is for a refinement."""
+    check_numbers(settings)
+    names = cut(cascade.names, first, last, "request")
+    return {name: each for name, each in settings.items() if name in names}
+
+
+def check_numbers(settings: Settings) -> None:
+    """Raises ValueError for a text where a number is wanted."""
+    for name, each in settings.items():
+        for key, value in each.items():
+            if isinstance(value, str) and key != "sampler":
+                raise ValueError(f"settings of stage {name}: {key}: {value!r} is a text; send a number")
+
+
+def seed_of(given: int | None) -> int:
+    """Nobody who leaves the seed out wants the same pictures twice."""
+    return secrets.randbelow(2**31) if given is None else given
+
+
+def batch_of(num: int) -> int:
+    """Images of a chunk: few, for chunks of different requests share calls, and the one that came first goes first."""
+    return min(num, CHUNK)
+
+
+def check_prompts(prompts: Sequence[str], limits: Limits) -> None:
+    for prompt in prompts:
+        if len(prompt) > limits.prompt_chars:
+            raise ValueError(f"prompts: {len(prompt)} characters; at most {limits.prompt_chars} are allowed")
+
+
+def check_count(num: int, limits: Limits) -> None:
+    if num > limits.images:
+        raise ValueError(f"num: {num} images in one job; at most {limits.images} are allowed, send several jobs")
+
+
+def check_steps(links: Sequence[Link], limits: Limits) -> None:
+    for link in links:
+        if link.settings.num_steps > limits.steps:
+            raise ValueError(
+                f"settings of stage {link.name}: num_steps {link.settings.num_steps}; at most {limits.steps} are allowed"
+            )
+
+
+def planned(request: Request, settings: Settings, cascade: Cascade, limits: Limits) -> Plan:
+    """The request, resolved, within the limits. settings: all that were said, also of stages that come later."""
+    check_size(request, cascade, limits)
+    plan = cascade.resolve(request, others=settings)
+    check_steps(plan.links, limits)
+    return plan
+
+
+def check_size(request: Request, cascade: Cascade, limits: Limits) -> None:
+    """Sides and pixels of the result."""
+    names = cut(cascade.names, request.first, request.last, "request")
+    last = cascade.links[cascade.names.index(names[-1])].contract
+    side = last.resolution
+    h, w = request.size or (side, side)
+    if request.low_res is not None:
+        low_res = cascade.links[cascade.names.index(names[0])].contract.low_res or side
+        h, w = (part * side // low_res for part in request.low_res.shape[-2:])
+    if max(h, w) > limits.scale * side:
+        what = "size" if request.low_res is None else "image: it would become"
+        raise ValueError(f"{what} {w}x{h} px; at most {limits.scale * side} px a side are allowed")
+    if len(request.index) * h * w > limits.images * side * side:
+        raise ValueError(
+            f"size: {len(request.index)} images of {w}x{h} px; together they may have {limits.images * side * side:,} pixels"
+        )
+
+
+def upload(text: str, cascade: Cascade, limits: Limits, *, fit: bool, last: str) -> tuple[str, Tensor]:
+    """The stage that a picture in base64 enters, and the picture (1, 3, h, w) uint8 as that stage takes it."""
+    content = unpack(text)
+    try:
+        h, w = image_size(content, FORMATS)
+        if h * w > limits.upload_pixels:
+            raise Refused(413, "too_many_pixels", f"image: {w}x{h} px; at most {limits.upload_pixels:,} pixels")
+        takes = {link.contract.low_res: link.name for link in cascade.links if link.contract.low_res}
+        if not takes:
+            raise ValueError("this cascade has no super-resolution stage")
+        name = choose_start(takes, (h, w), fit=fit, what=f"{w}x{h} px")
+        link = cascade.links[cascade.names.index(name)]
+        if fit and max(h, w) > limits.scale * min(h, w):
+            raise ValueError(f"{w}x{h} px; at most {limits.scale} times as long as wide")
+        if not fit:
+            check_enlarged((h, w), link, cascade, limits, last)
+        pixels = torch.tensor(to_array(decode_image(content)))[None]
+    except ValueError as error:
+        raise ValueError(f"image: {error}") from None
+    if not fit:
+        return name, pixels
+    assert link.contract.low_res is not None
+    h, w = pixels.shape[-2:]  # upright
+    return name, fitted(pixels, fitted_size((h, w), link.contract.low_res, cascade.low_res_multiple(name)))
+
+
+def check_enlarged(size: tuple[int, int], link: Link, cascade: Cascade, limits: Limits, last: str) -> None:
+    """Raises ValueError where a picture as it is would become too large; before it is decoded."""
+    end = cascade.links[cascade.names.index(last) if last in cascade.names else -1].contract.resolution
+    assert link.contract.low_res
+    factor, most = end // link.contract.low_res, limits.scale * end
+    if max(size) * factor > most:
+        h, w = size
+        raise ValueError(
+            f"{w}x{h} px would become {w * factor}x{h * factor} px; at most {most} px a side are allowed; send fit: true to "
+            "have it shrunk first"
+        )
+
+
+def unpack(text: str) -> bytes:
+    """The bytes of base64, also as a data: URL."""
+    head, comma, tail = text.partition(",")
+    if "://" in text[:32] or (comma and not (head.startswith("data:image/") and head.endswith(";base64"))):
+        raise ValueError("image: send the picture itself as base64; addresses are not fetched")
+    lines = (tail if comma else text).split()  # `base64 photo.png` breaks them
+    try:
+        return base64.b64decode("".join(lines), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("image: not base64; send the bytes of a PNG, JPEG or WebP file in base64") from None
+
+
+def as_stored(plan: Plan) -> dict[str, Any]:
+    """A request as JSON values, without pictures; with all settings that were said, for a refinement too."""
+    request = plan.request
+    return {
+        "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,
+        "size": list(request.size or ()), "settings": plan.settings,
+        "first": request.first, "last": request.last, "index": list(request.index),
+        "stages": {name: min(size) for name, size in zip(plan.names, plan.sizes, strict=True)},
+    }  # fmt: skip

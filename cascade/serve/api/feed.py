@@ -1,0 +1,109 @@
+"""The events of several jobs as one stream: a browser has six connections for a server, however many jobs it watches.
+
+Frames are those of a job's own stream; their data say whose they are in `job`, and their id where all the jobs are: `a:12,b:3`.
+Whoever comes again with it, as Last-Event-ID or in `jobs`, goes on there.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing
+from typing import Any
+
+from cascade.events import Preview
+
+from ..http.limits import Pace, Refused
+from ..jobs.job import Data, Job
+from ..jobs.states import ENDED
+from .sse import PREVIEW_EVERY_S, Told, follow, frame
+from .views import mounted
+
+MOST = 256  # jobs of a stream
+ROOM = 100 * MOST  # characters that say which
+OTHERS_EVERY_S = 1.0  # previews of the jobs after the first
+END = object()
+GONE = 10**18 - 1  # the position of a job that is not there, once that was told
+
+
+def positions(said: str, what: str) -> dict[str, int]:
+    """ "a:12,b" is {"a": 12, "b": 0}. Raises Refused."""
+    found: dict[str, int] = {}
+    for part in said.split(","):
+        job, colon, number = part.partition(":")
+        if not job or (colon and not (number.isascii() and number.isdecimal() and len(number) < 19)):
+            raise Refused(422, "invalid_request", f"{what}: {part[:60]!r} is not JOB or JOB:NUMBER, divided by commas")
+        found[job] = int(number or 0)
+    if len(found) > MOST:
+        raise Refused(422, "invalid_request", f"{what}: {len(found)} jobs; at most {MOST} are allowed")
+    return found
+
+
+def is_told(jobs: Mapping[str, Job | Refused], at: Mapping[str, int]) -> bool:
+    """Whether nothing of these jobs is left to tell, now or later."""
+    return all(
+        at[name] == GONE if isinstance(job, Refused) else job.has_ended and not job.since(at[name], previews=False)
+        for name, job in jobs.items()
+    )
+
+
+async def feed(
+    place: AbstractContextManager[object],
+    jobs: Mapping[str, Job | Refused],
+    at: Mapping[str, int],
+    make: Callable[[Job, Preview], Data],
+    *,
+    pace: Pace,
+    root_path: str,
+) -> AsyncGenerator[bytes, None]:
+    """jobs: those that can be told of, and why others cannot: an event `gone` each. The first has its previews as often as in a
+    stream of its own."""
+    at = {name: at[name] for name in jobs}
+    with place:
+        yield b"retry: 1000\n\n"
+        for name, why in jobs.items():
+            if isinstance(why, Refused) and at[name] != GONE:
+                at[name] = GONE
+                yield frame(_id(at), "gone", {"job": name, "code": why.code, "message": str(why)})
+        there = [job for job in jobs.values() if isinstance(job, Job)]
+        async with aclosing(_merged(there, at, make, pace)) as told:
+            async for job, (name, number, data) in told:
+                at[job] = number
+                if data or name in ENDED:
+                    yield frame(_id(at), name, {"job": job, **mounted(data, root_path)})
+
+
+def _id(at: Mapping[str, int]) -> str:
+    return ",".join(f"{job}:{number}" for job, number in at.items())
+
+
+async def _merged(
+    jobs: Sequence[Job], at: Mapping[str, int], make: Callable[[Job, Preview], Data], pace: Pace
+) -> AsyncGenerator[tuple[str, Told], None]:
+    """What `follow` gives of each, as it comes. One at a time is handed over: a slow reader makes all of them wait."""
+    handed: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(1)
+
+    async def pump(job: Job, every_s: float) -> None:
+        end: object = END
+        try:
+            async with aclosing(follow(job, at[job.id], make, pace=pace, every_s=every_s)) as told:
+                async for each in told:
+                    await handed.put((job.id, each))
+        except Exception as error:
+            end = error
+        await handed.put((job.id, end))
+
+    every = [PREVIEW_EVERY_S, *[OTHERS_EVERY_S] * len(jobs)]
+    pumps = [asyncio.create_task(pump(job, every_s)) for job, every_s in zip(jobs, every, strict=False)]
+    open_ = len(pumps)
+    try:
+        while open_:
+            job, each = await handed.get()
+            if isinstance(each, Exception):
+                raise each
+            if each is END:
+                open_ -= 1
+            else:
+                yield job, each
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)

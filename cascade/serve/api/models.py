@@ -1,0 +1,54 @@
+"""`/v1/models`: OpenAI's list, and in it all that a page needs to know of the cascade."""
+
+from dataclasses import asdict
+
+from cascade.link import Link
+from stages.config import SampleConfig
+from stages.diffusion.samplers import SAMPLERS
+
+from ..http.limits import Limits
+from ..jobs.job import Data
+from .service import Service
+
+TOLD = ("images", "prompt_chars", "steps", "scale", "upload_pixels", "body_bytes", "open_jobs", "jobs_per_min")
+
+
+def models(service: Service) -> Data:
+    """One model, with its stages, condition, ranges of settings and limits."""
+    conditions = service.cascade.conditions
+    kind = "text" if conditions.text else "class" if conditions.num_classes else "none"
+    said = {
+        "stages": [stage(link, service.limits) for link in service.cascade.links],
+        "conditioning": kind,
+        "num_classes": conditions.num_classes,
+        "classes": list(conditions.classes),
+        "limits": {name: value for name, value in asdict(service.limits).items() if name in TOLD},
+    }
+    one = {"id": service.name, "object": "model", "created": 0, "owned_by": "cascade", "cascade": said}
+    return {"object": "list", "data": [one]}
+
+
+def stage(link: Link, limits: Limits) -> Data:
+    """Sides in px; ranges are the bounds of sliders."""
+    return {
+        "name": link.name,
+        "side": link.contract.resolution,
+        "low_res": link.contract.low_res,
+        "nfe": link.nfe,
+        "settings": link.settings.model_dump(mode="json"),
+        "ranges": ranges(link, limits),
+    }
+
+
+def ranges(link: Link, limits: Limits) -> Data:
+    """Of the options, those of its own sampler."""
+    fields = SampleConfig.model_json_schema()["properties"]
+    return {
+        "num_steps": [1, limits.steps],
+        "guidance_scale": [fields["guidance_scale"]["minimum"], fields["guidance_scale"]["maximum"]]
+        if link.is_guidable
+        else None,
+        "aug_sigma": [0.0, link.contract.max_aug_sigma] if link.contract.low_res else None,
+        "sampler": fields["sampler"]["enum"],
+        **{name: [option.low, option.high] for name, option in SAMPLERS[link.settings.sampler].options.items()},
+    }

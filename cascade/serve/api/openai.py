@@ -1,0 +1,172 @@
+"""`/v1/images/generations` as OpenAI's clients know it, over the same jobs.
+
+With `stream`, up to 3 previews an image, the first as soon as there is one, as large as the result; then each picture. Who closes
+the connection cancels the work.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+from anyio import to_thread
+from starlette.types import Receive
+from torch import Tensor
+
+from cascade.events import Preview
+from data.batch import to_float, to_uint8
+from data.resize import upsample
+
+from ..http.limits import Refused, mistakes
+from ..http.reads import disconnected
+from ..jobs.job import Data, Job
+from .bodies import ImagesBody, images_request
+from .previews import encode
+from .refine import pixels
+from .service import Service
+from .sse import follow
+
+log = logging.getLogger(__name__)
+PATH = "/v1/images/generations"
+STATUS = {"cancelled": 409, "out_of_memory": 503, "storage_full": 507, "storage_failed": 503, "shutting_down": 503}
+
+
+def start(service: Service, owner: str, body: ImagesBody) -> Job:
+    """Raises Refused, where it is a mistake with the field that has it."""
+    name = service.name
+    if body.model not in (None, name):
+        raise Refused(404, "model_not_found", f"model {body.model!r} is not here; there is {name!r}", param="model")
+    with mistakes("partial_images"):
+        if body.partial_images and not body.stream:
+            raise ValueError("partial_images: only with stream")
+    plan = images_request(body, service.cascade, service.limits)
+    with mistakes("size"):  # all else was looked at
+        return service.create(owner, plan, partials=body.partial_images or 0)
+
+
+async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> AsyncGenerator[bytes, None]:
+    """The stream of OpenAI's events; index, of the picture, is ours."""
+    shown: Counter[int] = Counter()  # partial images, by picture
+    assert job.plan is not None
+    size = job.plan.sizes[-1]
+
+    def make(job: Job, preview: Preview) -> Data:
+        images = service.allowed(job, preview)
+        return {"pictures": [] if images is None else _pictures(preview.index, enlarge(images, size), body)}
+
+    async with aclosing(follow(job, 0, make, pace=None)) as told:
+        async for name, _, data in told:
+            if name == "partial":
+                for picture in data.get("pictures", []):
+                    yield _event("partial_image", picture, body, partial_image_index=shown[picture["index"]])
+                    shown[picture["index"]] += 1
+            elif name in ("failed", "cancelled"):
+                yield _frame("error", {"error": data or ended(service)})
+            elif name == "finished":
+                try:
+                    pictures = await to_thread.run_sync(results, service, owner, job, body)
+                except (Refused, OSError, sqlite3.Error) as error:
+                    log.error("job %s: its pictures cannot be read: %s", job.id, error)
+                    data = {"code": "storage_failed", "message": "the pictures cannot be read; try again later"}
+                    yield _frame("error", {"error": data})
+                    return
+                for picture in pictures:
+                    yield _event("completed", picture, body, usage=_usage())
+
+
+async def unless_left(receive: Receive, job: Job, answer: Coroutine[Any, Any, Data]) -> Data:
+    """The answer, unless the client leaves before: then the job is cancelled."""
+    answering = asyncio.create_task(answer)
+    leaving = asyncio.create_task(disconnected(receive))
+    await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    if not answering.done():
+        job.cancel()
+    return await answering
+
+
+async def whole(service: Service, owner: str, body: ImagesBody, job: Job) -> Data:
+    """The answer without a stream. Raises Refused where the job failed."""
+    name, data = "cancelled", Data()
+    async with aclosing(follow(job, 0, _nothing, pace=None)) as told:
+        async for name, _, data in told:  # noqa: B007 - of the last one
+            pass
+    if name != "finished":
+        data = data or ended(service)
+        raise Refused(STATUS.get(data["code"], 500), data["code"], data["message"])
+    pictures = await to_thread.run_sync(results, service, owner, job, body)
+    return {
+        "created": int(time.time()),
+        "data": [{"b64_json": picture["b64_json"]} for picture in pictures],
+        "output_format": body.output_format or "png",
+        "size": pictures[0]["size"],
+        "usage": _usage(),
+    }
+
+
+def ended(service: Service) -> Data:
+    """Why a job was cancelled."""
+    if service.is_draining:
+        return {"code": "shutting_down", "message": "the server is shutting down; try again later"}
+    return {"code": "cancelled", "message": "the job was cancelled"}
+
+
+def _nothing(job: Job, preview: Preview) -> Data:
+    return {}
+
+
+def results(service: Service, owner: str, job: Job, body: ImagesBody) -> list[Data]:
+    """The finished pictures, as they were stored."""
+    assert job.plan is not None
+    last = service.cascade.names[-1]
+    contents = [service.picture(owner, job.id, last, k) for k in job.plan.index]
+    found = []
+    for k, content in zip(job.plan.index, contents, strict=True):
+        image = pixels(content)
+        if (body.output_format or "png") != "png":
+            content = _encoded(image, body)
+        found.append({"b64_json": base64.b64encode(content).decode(), "size": _size(image), "index": k})
+    return found
+
+
+def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (b, c, h, w) as large as the result will be."""
+    return to_uint8(upsample(to_float(images), size))
+
+
+def _pictures(index: tuple[int, ...], images: Tensor, body: ImagesBody) -> list[Data]:
+    return [
+        {"b64_json": base64.b64encode(_encoded(image, body)).decode(), "size": _size(image), "index": k}
+        for k, image in zip(index, images, strict=True)
+    ]
+
+
+def _encoded(image: Tensor, body: ImagesBody) -> bytes:
+    quality = 90 if body.output_compression is None else body.output_compression
+    return encode(image, body.output_format or "png", quality)
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]}"
+
+
+def _usage() -> dict[str, Any]:
+    """Nothing is counted in tokens here; their types want the fields."""
+    details = {"image_tokens": 0, "text_tokens": 0}
+    return {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "input_tokens_details": details}
+
+
+def _event(name: str, picture: Data, body: ImagesBody, **more: Any) -> bytes:
+    kind = f"image_generation.{name}"
+    said = {"background": "opaque", "quality": "auto", "output_format": body.output_format or "png"}
+    return _frame(kind, {"type": kind, "created_at": int(time.time()), **said, **picture, **more})
+
+
+def _frame(name: str, data: Data) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()

@@ -1,0 +1,97 @@
+"""What a preview costs, and only when somebody looks: WebP of at most 256 px in data: URLs, and the time that is left."""
+
+import base64
+import io
+import time
+from bisect import bisect_left
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from cascade.engine.stats import HostStats
+from cascade.events import Preview
+from cascade.plan import Plan
+from data.batch import to_float, to_uint8
+from data.resize import downsample
+
+from ..jobs.job import Job
+
+MAX_SIDE = 256
+LOSSLESS_SIDE = 128  # smaller pictures are shown enlarged, where the levels that WebP loses are seen
+QUALITY = 80
+
+
+def pil(image: Tensor) -> Image.Image:
+    """Of uint8 (c, h, w)."""
+    return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
+
+
+def encode(image: Tensor, kind: str, quality: int = 90) -> bytes:
+    """uint8 (c, h, w) as png, webp or jpeg."""
+    return _encode(image, kind, **({} if kind == "png" else {"quality": quality}))
+
+
+def encode_preview(image: Tensor) -> bytes:
+    """WebP; without loss where it is small."""
+    if max(image.shape[-2:]) < LOSSLESS_SIDE:
+        return _encode(image, "webp", lossless=True, quality=0, method=0)  # the quickest
+    return _encode(image, "webp", quality=QUALITY)
+
+
+def _encode(image: Tensor, kind: str, **options: int) -> bytes:
+    out = io.BytesIO()
+    pil(image).save(out, format=kind.upper(), **options)
+    return out.getvalue()
+
+
+def small(images: Tensor) -> Tensor:
+    """uint8 (b, c, h, w) with no side above MAX_SIDE."""
+    h, w = images.shape[-2:]
+    if max(h, w) <= MAX_SIDE:
+        return images
+    scale = MAX_SIDE / max(h, w)
+    return to_uint8(downsample(to_float(images), (max(1, round(h * scale)), max(1, round(w * scale)))))
+
+
+def preview_data(event: Preview, images: Tensor, eta_s: float | None) -> dict[str, Any]:
+    """images: uint8, what may be shown of the event."""
+    rows = zip(event.index, small(images), strict=True)
+    pictures = [
+        {"k": k, "data": f"data:image/webp;base64,{base64.b64encode(encode_preview(image)).decode()}"}
+        for k, image in rows
+    ]
+    return {
+        "stage": event.stage, "index": list(event.index), "step": event.step, "nfe": event.nfe,
+        "eta_s": eta_s, "pictures": pictures,
+    }  # fmt: skip
+
+
+def partial_marks(plan: Plan, num: int) -> tuple[int, ...]:
+    """After which previews of an image to show it, `num` times: after the first, and then evenly over the work, which goes with the
+    pixels of a call. Not after the last one where there are enough: that is the result."""
+    done = list(accumulate(h * w for link, (h, w) in zip(plan.links, plan.sizes, strict=True) for _ in range(link.nfe)))
+    calls = max(1, len(done) - 1)
+    num = min(num, calls)
+    marks: list[int] = []
+    for k in range(num):
+        even = bisect_left(done, done[-1] * k / num) + 1
+        marks.append(min(max(even, marks[-1] + 1 if marks else 1), calls - (num - 1 - k)))
+    return tuple(marks)
+
+
+def time_left(job: Job, plan: Plan, stats: Mapping[str, HostStats]) -> float | None:
+    """Seconds until a job ends, by the pace it had, waiting and company included; None where nothing was done or what a stage costs
+    is not known. plan: of the job."""
+    hosts = {link.name: [stats[link.hosts[name].name] for name in link.rows] for link in plan.links}
+    if job.started is None or not all(host.calls for each in hosts.values() for host in each):
+        return None
+    total = done = 0.0
+    for link in plan.links:
+        call_s = sum(host.busy_s / host.calls for host in hosts[link.name])
+        total += call_s * link.nfe * len(plan.index)
+        done += call_s * job.calls[link.name]
+    spent_s = time.monotonic() - job.started
+    return round(max(0.0, spent_s * (total - done) / done), 2) if done else None

@@ -1,0 +1,74 @@
+"""Going on from stored pictures: hold at a stage, pick some, refine only those; or redo the top with other settings."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from cascade.link import cut, over
+from cascade.pipeline import Cascade
+from cascade.request import Request
+from data.decode import decode_image, to_array
+
+from ..http.limits import Refused
+from ..jobs.store import PictureRow
+from .bodies import RefineBody, Settings, batch_of, settings_within
+
+
+def refined(
+    body: RefineBody,
+    asked: dict[str, Any],
+    settings: Settings,
+    held: Sequence[PictureRow],
+    read: Callable[[PictureRow], bytes],
+    cascade: Cascade,
+) -> Request:
+    """asked: the job's own request as stored; settings: the old ones and the new; held: its pictures.
+
+    Raises ValueError for a stage or a picture that is not there.
+    """
+    names = cascade.names
+    made = {picture.stage for picture in held}
+    stage = body.stage or next((name for name in reversed(names[:-1]) if name in made), "")
+    if not stage:
+        raise ValueError("from: this job has no pictures of a stage to go on from; wait for one, or start a new job")
+    if stage not in names[:-1]:
+        raise ValueError(f"from: no stage {stage!r} to go on from; allowed are {', '.join(names[:-1])}")
+    there = {picture.k: picture for picture in held if picture.stage == stage}
+    pick = tuple(body.pick) or tuple(sorted(there))
+    missing = [k for k in pick if k not in there]
+    if missing or not pick:
+        found = ", ".join(map(str, sorted(there))) or "none"
+        raise ValueError(f"pick: stage {stage} has no picture {missing[0] if missing else 'at all'}; it has {found}")
+    later = names[names.index(stage) + 1 :]
+    if body.until and body.until in names and body.until not in later:
+        raise ValueError(f"until: {body.until} is not made from {stage}; allowed are {', '.join(later)}")
+    done = [name for name in body.settings if name in names and name not in later]
+    if done:
+        raise ValueError(f"settings: stage {done[0]} is done; allowed are {', '.join(later)}")
+    rest = cut(names, names[names.index(stage) + 1], body.until, "request")
+    return Request(
+        prompts=tuple(asked["prompts"]),
+        labels=tuple(asked["labels"]),
+        num=asked["num"],
+        seed=asked["seed"],
+        settings=settings_within(settings, cascade, rest[0], rest[-1]),
+        first=rest[0],
+        last=rest[-1],
+        pick=pick,
+        low_res=torch.stack([pixels(read(there[k])) for k in pick]),
+        batch=batch_of(len(pick)),
+    )
+
+
+def settings_over(before: Settings, now: Settings) -> Settings:
+    """What was said when the job was made, and over it what is said now."""
+    return before | {name: over(before.get(name, {}), each) for name, each in now.items()}
+
+
+def pixels(content: bytes) -> torch.Tensor:
+    """uint8 (3, h, w) of a PNG of ours."""
+    try:
+        return torch.tensor(to_array(decode_image(content)))
+    except ValueError:
+        raise Refused(410, "expired", "this picture is damaged on the disk; start the job again") from None

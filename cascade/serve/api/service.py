@@ -1,0 +1,324 @@
+"""What the routes do, without HTTP: jobs are made, found, refined, cancelled; and the housekeeping of a server."""
+
+import itertools
+import logging
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+from torch import Tensor
+
+from cascade.engine.engine import Engine, QueueFullError
+from cascade.events import Preview
+from cascade.plan import Plan
+
+from ..http import logs
+from ..http.keys import Share
+from ..http.limits import NOBODY, Limits, Memory, Pace, Place, Rate, Refused, Streams
+from ..http.metrics import Metrics
+from ..jobs.job import Data, Job
+from ..jobs.states import EXPIRED
+from ..jobs.store import JobRow, PictureRow, Store
+from ..jobs.writer import REFUSED, Check, Writer, told
+from .bodies import RefineBody, as_stored, check_count, planned
+from .previews import partial_marks, preview_data, time_left
+from .refine import refined, settings_over
+from .views import history, job_data
+
+log = logging.getLogger("cascade.serve")
+KEEPER_S = 0.25
+RECORD_BYTES = 1 << 20  # of a new job in the index
+DRAINING = 20  # turns of the keeper between lines of the log
+
+
+class Service:
+    """name: of the cascade, the model of OpenAI's clients. prefix: of the ids of jobs. check: a filter of pictures, asked about
+    everything before anyone sees it (`Writer`)."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        *,
+        name: str,
+        limits: Limits | None = None,
+        prefix: str = "",
+        check: Check | None = None,
+        log_prompts: bool = False,
+    ):
+        self.name, self.prefix, self.log_prompts = name, prefix, log_prompts
+        self.engine, self.cascade, self.store, self.limits = engine, engine.cascade, store, limits or Limits()
+        self.metrics = Metrics(engine)
+        self.rate, self.streams = Rate(self.limits.jobs_per_min), Streams(self.limits.streams, self.metrics.streams.set)
+        self.pace = Pace()
+        self.writer = Writer(store, self._ended, check)
+        self.is_draining = False
+        self.shares: dict[str, Share] = {}  # of owners who have limits of their own
+        self._memory = Memory()
+        self._open: dict[str, Job] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, daemon=True, name="keeper")
+        self._keeper.start()
+
+    @property
+    def what_died(self) -> str:
+        """The thread without which nothing works again before a restart; "" where all live. At the end of a server they end."""
+        live = {"engine": self.engine.is_alive, "writer": self.writer.is_alive, "keeper": self._keeper.is_alive()}
+        died = [name for name, is_alive in live.items() if not is_alive]
+        return f"a thread has died: {died[0]}" if died and not self.is_draining else ""
+
+    @property
+    def why_not_ready(self) -> str:
+        """ "" where it is."""
+        if self.is_draining:
+            return "shutting down"
+        if died := self.what_died:
+            return died
+        if not self.store.is_there:
+            return "the store's folder is gone"
+        if self._memory.is_short:
+            return "no memory for the last requests"
+        return ""
+
+    def create(self, owner: str, plan: Plan, *, parent: str = "", partials: int = 0) -> Job:
+        """partials: so many previews of each image are milestones, see `partial_marks`. Raises ValueError and Refused."""
+        share, num = self.share(owner), len(plan.index)
+        if share.max_waiting is not None and num > share.max_waiting:
+            raise ValueError(f"num: {num} images; this key may have {share.max_waiting} at once")
+        plan = self.engine.fitted(plan)
+        row = JobRow(
+            id=self.prefix + secrets.token_urlsafe(15), owner=owner, state="queued", created=time.time(), parent=parent,
+            request=as_stored(plan),
+        )  # fmt: skip
+        about = logs.now()
+        about.job = row.id
+        marks = partial_marks(plan, partials)
+        job = Job(row, plan=plan, marks=marks, write=self.writer.put, about=replace(about))
+        self.store.limit(owner, share.store_mb and share.store_mb << 20)
+        self._make_room()
+        with self._lock:
+            self._check_room(owner)
+            self._open[job.id] = job
+        try:
+            self.store.add_job(row)
+            job.accepted(self.engine.submit(plan, job.listen, owner=owner, most=share.max_waiting))
+        except BaseException as error:
+            with self._lock:
+                self._open.pop(job.id, None)
+            with suppress(sqlite3.Error):
+                self.store.forget(row)
+            if isinstance(error, QueueFullError):
+                raise self._full(error) from None
+            if isinstance(error, sqlite3.Error) and told(error)[0] == "storage_full":
+                raise Refused(
+                    507, "storage_full", "the job cannot be recorded; try again later", retry_after=60
+                ) from None
+            raise
+        if self.log_prompts:
+            log.info("prompts: %r", plan.request.prompts)
+        return job
+
+    def admit(self, owner: str) -> None:
+        """Before anything is done for a request that would make a job. Raises Refused."""
+        if self.is_draining:
+            raise Refused(503, "shutting_down", "the server is shutting down; try again later", retry_after=30)
+        share = self.share(owner)
+        self.rate.take(owner, share.jobs_per_min)
+        self._make_room()
+        with self._lock:
+            self._check_room(owner)
+        try:
+            self.engine.check_room(1, owner, share.max_waiting)
+        except QueueFullError as error:
+            raise self._full(error) from None
+
+    def share(self, owner: str) -> Share:
+        return self.shares.get(owner, Share())
+
+    def place(self, owner: str) -> Place:
+        """For one more stream. Raises Refused."""
+        most = None if owner == NOBODY else self.share(owner).streams or self.limits.key_streams
+        return self.streams.reserve(owner, most)
+
+    def _make_room(self) -> None:
+        """Where others fill the disk, before anyone is refused."""
+        nearly = self.limits.free_bytes + RECORD_BYTES
+        if self.store.free_bytes < nearly and (gone := self.writer.make_room()):
+            log.warning("others fill the disk: the pictures of %d jobs, the oldest, made room", gone)
+
+    def _check_room(self, owner: str) -> None:
+        open_jobs = self.share(owner).open_jobs or self.limits.open_jobs
+        if sum(job.row.owner == owner for job in self._open.values()) >= open_jobs:
+            message = f"{open_jobs} jobs of this key are open; wait for one to end"
+            raise Refused(429, "too_many_jobs", message, retry_after=2)
+        if self.writer.has_too_many(owner, self.limits.unsaved):
+            raise Refused(429, "disk_is_slow", "finished pictures wait for the disk; try again later", retry_after=5)
+        if self.store.free_bytes < self.limits.free_bytes:
+            raise Refused(507, "storage_full", "no space is left for pictures; try again later", retry_after=60)
+
+    def _full(self, error: QueueFullError) -> Refused:
+        if self.is_draining or not self.engine.is_alive:
+            return Refused(503, "shutting_down", str(error), retry_after=error.retry_after)
+        return Refused(429, "queue_full", str(error), retry_after=error.retry_after)
+
+    def row(self, owner: str, number: str) -> JobRow:
+        """404 where there is none or it is another's, 410 where it has expired."""
+        row = self.store.find(number, owner)
+        if row is None:
+            raise Refused(404, "not_found", "no such job")
+        if row.state == EXPIRED:
+            raise Refused(410, "expired", "this job's pictures have expired; start it again")
+        return row
+
+    def find(self, owner: str, number: str) -> Job:
+        """Open, or as it was when it ended."""
+        row = self.row(owner, number)
+        with self._lock:
+            job = self._open.get(number)
+        return job or Job.replay(self.row(owner, row.id), self.store.events(number))
+
+    def find_all(self, owner: str, numbers: Iterable[str]) -> dict[str, Job | Refused]:
+        """Those that can be found, and why others cannot."""
+        found: dict[str, Job | Refused] = {}
+        for number in numbers:
+            try:
+                found[number] = self.find(owner, number)
+            except Refused as error:
+                found[number] = error
+        return found
+
+    def cancel(self, owner: str, number: str) -> None:
+        self.find(owner, number).cancel()
+
+    def remove(self, owner: str, number: str) -> None:
+        """What there is of an ended job; the same again does nothing."""
+        row = self.store.find(number, owner)
+        if row is None:
+            raise Refused(404, "not_found", "no such job")
+        with self._lock:
+            if number in self._open:
+                raise Refused(409, "job_is_open", "this job has not ended; cancel it first")
+        if row.state != EXPIRED:
+            self.store.drop(number)
+
+    def refine(self, owner: str, number: str, body: RefineBody) -> Job:
+        """A new job: some pictures of a stage go on from there, with the noise they would have had."""
+        asked = self.row(owner, number).request
+        settings = settings_over(asked["settings"], body.settings)
+        request = refined(body, asked, settings, self.store.pictures(number), self.read, self.cascade)
+        check_count(len(request.pick), self.limits)
+        return self.create(owner, planned(request, settings, self.cascade, self.limits), parent=number)
+
+    def read(self, picture: PictureRow) -> bytes:
+        content = self.store.read(picture)
+        if content is None:
+            raise Refused(410, "expired", "this picture has expired; start the job again")
+        return content
+
+    def picture(self, owner: str, number: str, stage: str, k: int) -> bytes:
+        """PNG."""
+        return self.read(self.picture_row(owner, number, stage, k))
+
+    def picture_row(self, owner: str, number: str, stage: str, k: int) -> PictureRow:
+        self.row(owner, number)
+        there = {picture.k: picture for picture in self.store.pictures(number) if picture.stage == stage}
+        if k not in there:
+            has = ", ".join(map(str, sorted(there))) or "none"
+            raise Refused(404, "not_found", f"no such picture; of stage {stage[:60]!r} there are {has}")
+        return there[k]
+
+    def jobs(self, owner: str, limit: int, before: tuple[float, str]) -> Data:
+        """A page of the history."""
+        rows = self.store.jobs(owner, limit + 1, before)
+        return history([self.describe(row) for row in rows[:limit]], limit, is_more=len(rows) > limit)
+
+    def describe(self, row: JobRow) -> Data:
+        with self._lock:
+            job = self._open.get(row.id)
+        said = job_data(row, job.state if job else row.state, self.store.pictures(row.id))
+        if said["state"] == "failed":
+            events = reversed(self.store.events(row.id))
+            said["error"] = job.failure if job else next((data for _, name, data in events if name == "failed"), None)
+        return said
+
+    def allowed(self, job: Job, event: Preview) -> Tensor | None:
+        """The pictures of a preview; None, and the job's end, where the filter refuses them."""
+        images = event.images
+        if self.writer.allows(images):
+            return images
+        job.fail(*REFUSED)
+        return None
+
+    def preview(self, job: Job, event: Preview) -> Data:
+        """What a watcher gets of a preview."""
+        images = self.allowed(job, event)
+        if images is None:
+            return {}
+        assert job.plan is not None
+        return preview_data(event, images, time_left(job, job.plan, self.engine.stats))
+
+    def _ended(self, job: Job) -> None:
+        """In the writer's thread."""
+        spent_s = time.monotonic() - job.began
+        code = job.failure["code"] if job.failure and job.state == "failed" else ""
+        said = {"state": job.state, "seconds": round(spent_s, 3), "images": len(job.row.request["index"])}
+        log.info(
+            "job %s: %d images, %.2f s%s", job.state, said["images"], spent_s, f", {code}" if code else "",
+            extra={"said": said | ({"code": code} if code else {})},
+        )  # fmt: skip
+        with self._lock:
+            self._open.pop(job.id, None)
+        if code != "out_of_memory" or not self._is_large(job):
+            self._memory.tell(failed=code == "out_of_memory")
+        self.metrics.jobs.labels(job.state).inc()
+        self.metrics.total_s.observe(spent_s)
+        if job.first_preview_s is not None:
+            self.metrics.first_preview_s.observe(job.first_preview_s)
+
+    def _is_large(self, job: Job) -> bool:
+        """Larger than the cascade's own pictures: that memory does not suffice for it says nothing about others' requests."""
+        return job.plan is not None and job.plan.weight > 1
+
+    def _keep(self) -> None:
+        """Jobs that were left by everyone end; old pictures expire."""
+        for turn in itertools.count():
+            if self._closing.wait(KEEPER_S):
+                return
+            now = time.monotonic()
+            with self._lock:
+                jobs = list(self._open.values())
+            for job in jobs:
+                if job.left_at is not None and now - job.left_at > self.limits.abandon_s:
+                    job.cancel()
+            self.metrics.open_jobs.set(len(jobs))
+            self.metrics.unsaved.set(self.writer.unsaved)
+            self.metrics.store_bytes.set(self.store.num_bytes)
+            if self.is_draining and turn % DRAINING == 0:
+                self._say_what_drains("draining")
+            if turn % 240 == 0:
+                self.writer.make_room()
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Refuses new jobs, lets the open ones end for drain_s, then cancels them; what was finished is written. A second call
+        hurries the first."""
+        if not self.is_draining:
+            self._say_what_drains(f"no new jobs; for up to {drain_s:.0f} s")
+        self.is_draining = True
+        self.engine.stop(drain_s=drain_s)
+        is_first = not self._closing.is_set()
+        self.writer.close()
+        self._closing.set()
+        self._keeper.join()
+        if is_first:
+            log.info("drained: every job has ended or was cancelled, all pictures are written")
+
+    def _say_what_drains(self, what: str) -> None:
+        with self._lock:
+            jobs = len(self._open)
+        log.info("%s: %d jobs, %d images of them, %d pictures to be written, %d event streams", what, jobs,
+                 self.engine.waiting, self.writer.unsaved, self.streams.num)  # fmt: skip

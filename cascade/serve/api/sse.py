@@ -1,0 +1,169 @@
+"""Server-sent events: a job's log as a stream that a slow reader cannot make grow.
+
+What is sent is looked up when the connection takes it: a slow reader gets fewer previews and all milestones. So do all where one
+owner follows many jobs on many streams (`Pace`). A reader that takes
+nothing for `stall_s` is dropped. Where nothing was sent for `heartbeat_s`, whatever the job does meanwhile, a comment is: proxies
+and readers take a silent connection for a dead one.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from functools import cache
+from typing import Any
+
+from anyio import CapacityLimiter, to_thread
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cascade.events import Preview
+
+from ..http.limits import Limits, Pace
+from ..http.reads import disconnected
+from ..jobs.job import Job
+from ..jobs.states import ENDED
+from .views import mounted
+
+PREVIEW_EVERY_S = 0.08  # of one stream; faster than eyes and not worth the encoding
+ENCODERS = 2
+HEARTBEAT = b": still here\n\n"
+Told = tuple[str, int, dict[str, Any]]
+
+
+def frame(number: int | str, name: str, data: dict[str, Any]) -> bytes:
+    """JSON has no raw line breaks, so the data is one line whatever a prompt contains."""
+    return f"id: {number}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+@cache
+def _encoders() -> CapacityLimiter:
+    return CapacityLimiter(ENCODERS)
+
+
+async def follow(
+    job: Job,
+    after: int,
+    make: Callable[[Job, Preview], dict[str, Any]],
+    *,
+    pace: Pace | None,
+    every_s: float = PREVIEW_EVERY_S,
+) -> AsyncGenerator[Told, None]:
+    """(name, number, data) of what comes after number `after`, to the end of the job.
+
+    pace: of previews; None: the milestones called `partial` instead. every_s: previews are told at most so often.
+    """
+    shown, wait_s, whose = 0.0, every_s, job.row.owner
+    with job.watch() as bell, pace.following(whose) if pace else nullcontext():
+        while True:
+            has_ended = job.has_ended
+            due = shown + wait_s - time.monotonic()
+            bell.hears_previews = pace is not None and due <= 0
+            num = 0
+            for entry in job.since(after, previews=bell.hears_previews):
+                after = max(after, entry.id)
+                if entry.preview is not None or entry.data is None:
+                    data = await to_thread.run_sync(entry.render, lambda p: make(job, p), limiter=_encoders())
+                else:
+                    data = entry.data
+                if entry.name == "preview":
+                    shown, num = time.monotonic(), num + 1
+                if pace is None or entry.name != "partial":
+                    yield entry.name, entry.id, data
+            if pace is not None and num:
+                wait_s = max(every_s, num * pace.wait_s(whose))
+            if has_ended:
+                return
+            await bell.heard(None if due <= 0 else due)
+
+
+async def counted(
+    place: AbstractContextManager[object], chunks: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """The same, in a place that is free when they end."""
+    with place:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+
+async def frames(
+    place: AbstractContextManager[object],
+    job: Job,
+    after: int,
+    make: Callable[[Job, Preview], dict[str, Any]],
+    *,
+    pace: Pace,
+    root_path: str,
+) -> AsyncGenerator[bytes, None]:
+    """What `follow` gives, as bytes of the stream, with links under root_path."""
+    with place:
+        yield b"retry: 1000\n\n"
+        async with aclosing(follow(job, after, make, pace=pace)) as told:
+            async for name, number, data in told:
+                if data or name in ENDED:
+                    yield frame(number, name, mounted(data, root_path))
+
+
+async def beating(chunks: AsyncGenerator[bytes, None], heartbeat_s: float) -> AsyncGenerator[bytes, None]:
+    """The chunks, and a heartbeat wherever the next one takes longer than heartbeat_s to come."""
+    async with aclosing(chunks):
+        while True:
+            coming = asyncio.create_task(_next(chunks))
+            try:
+                while not (await asyncio.wait((coming,), timeout=heartbeat_s))[0]:
+                    yield HEARTBEAT
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+            chunk = coming.result()
+            if chunk is None:
+                return
+            yield chunk
+
+
+async def _next(chunks: AsyncGenerator[bytes, None]) -> bytes | None:
+    async for chunk in chunks:
+        return chunk
+    return None
+
+
+class EventStream(Response):
+    """`chunks`, with heartbeats, until they end, the client leaves (then `left` is called) or it takes nothing for stall_s."""
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], limits: Limits, *, left: Callable[[], None] = lambda: None):
+        self.chunks, self.stall_s, self.left = beating(chunks, limits.heartbeat_s), limits.stall_s, left
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [
+            (b"content-type", b"text/event-stream"),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        sending = asyncio.create_task(self._send(send))
+        leaving = asyncio.create_task(disconnected(receive))
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                self.left()
+            elif not sending.cancelled():
+                sending.result()
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self.chunks) as chunks:
+            async for chunk in chunks:
+                try:
+                    async with asyncio.timeout(self.stall_s):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                except TimeoutError:
+                    self.left()
+                    return  # the response stays unfinished, so the server closes the connection
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

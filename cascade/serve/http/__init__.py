@@ -1,0 +1,1 @@
+"""Below the routes: sockets, limits, keys, log and metrics."""

@@ -1,0 +1,269 @@
+"""The application of the process with the socket, where the engines are elsewhere: finds the replica, passes messages on.
+
+A job lives where it was made: its id begins with the number of its replica, so that its events, its cancel and its refinements find
+it; a new one goes where the fewest images wait; what any replica can say is asked of one that answered last. Nobody waits long for
+one that is lost: Ray keeps its calls until it has started it again. Answers stream through as ASGI messages.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, suppress
+from itertools import count
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+from pydantic import TypeAdapter
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import Message, Receive, Scope, Send
+
+from ..api.answers import answer
+from ..api.views import history
+from ..http.guard import error_body, refuse
+from ..http.limits import Refused
+from ..http.metrics import HttpMetrics, merged
+from ..http.reads import disconnected
+from .front_feed import FEED, asked_of, jobs_of, join
+
+log = logging.getLogger("cascade.serve")
+T = TypeVar("T")
+SCOPE = [
+    "type",
+    "asgi",
+    "http_version",
+    "method",
+    "scheme",
+    "path",
+    "raw_path",
+    "query_string",
+    "root_path",
+    "headers",
+    "owner",
+    "share",
+    "about",
+]
+IMAGES = "/v1/images/generations"
+MAKES = ("/v1/jobs", IMAGES)
+ASK_S = 5.0  # for the first answer, where all are asked; for one that was silent before
+PATIENCE_S = 1.0  # after the first answer, for the others
+BRIEF_S = 0.25  # after the first answer, for those that were silent before
+METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+def carried(scope: Scope) -> Scope:
+    """What of a request can be sent."""
+    return {key: scope[key] for key in SCOPE if key in scope}
+
+
+class Front:
+    """The application of the process with the socket. stall_s: a reader that takes nothing for so long is dropped, since what its
+    replica says meanwhile is kept here."""
+
+    def __init__(self, replicas: list[Any], metrics: HttpMetrics, *, stall_s: float):
+        self.replicas, self.metrics, self.stall_s = replicas, metrics, stall_s
+        self._there = set(range(len(replicas)))  # that answered when they were asked last
+        self._made, self._said = count(), count()  # turns
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = (await receive()).get("body", b"")
+        path, method = scope["path"], scope["method"]
+        try:
+            if path in ("/healthz", "/startupz") and method in ("GET", "HEAD"):
+                await plain(send, 200, b"ok" if path == "/healthz" else b"started")  # Ray looks after the replicas
+            elif path == "/v1/jobs" and method == "GET":
+                await self._history(scope, receive, send)
+            elif path == "/metrics" and method == "GET" and b"replica=" not in scope["query_string"]:
+                await self._metrics(scope, send)
+            elif path == FEED and method == "GET":
+                await self._feed(scope, body, receive, send)
+            elif path == "/readyz" or (path in MAKES and method == "POST"):
+                await self._pass_on(await self._least_busy(), scope, body, receive, send)
+            elif (number := self._number(scope)) is not None:
+                await self._pass_on(number, scope, body, receive, send)
+            else:
+                await self._anywhere(scope, body, receive, send)
+        except Refused as error:
+            self.metrics.refused.labels(error.code).inc()
+            await refuse(error, send)
+
+    def _number(self, scope: Scope) -> int | None:
+        """Of the one replica that can answer; None where any can."""
+        path = scope["path"]
+        if path == "/metrics":
+            return self._of(parse_qs(scope["query_string"].decode("latin-1")).get("replica", [""])[0])
+        return self._of(path.removeprefix("/v1/jobs/").partition("-")[0] if path.startswith("/v1/jobs/") else "")
+
+    def _of(self, number: str) -> int | None:
+        if number.isascii() and number.isdecimal() and len(number) < 6 and int(number) < len(self.replicas):
+            return int(number)
+        return None
+
+    async def _asked(self, ask: Callable[[int], Coroutine[Any, Any, T]]) -> dict[int, T]:
+        """The answers of those that give one in time. Raises Refused where none does."""
+        tasks = {asyncio.create_task(ask(number)): number for number in range(len(self.replicas))}
+        found: dict[int, T] = {}
+        waiting, deadline = set(tasks), time.monotonic() + ASK_S
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                found |= {tasks[each]: each.result() for each in done if not each.cancelled() and not each.exception()}
+                if found:
+                    is_known = any(tasks[each] in self._there for each in waiting)
+                    deadline = min(deadline, time.monotonic() + (PATIENCE_S if is_known else BRIEF_S))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._there = set(found)
+        if not found:
+            raise Refused(503, "no_replica", "no replica is ready; try again later", retry_after=5)
+        return found
+
+    async def _least_busy(self) -> int:
+        """Raises Refused where none takes jobs."""
+
+        async def load(number: int) -> int:
+            return await self.replicas[number].load.remote()
+
+        loads, turn = await self._asked(load), next(self._made)
+        return min(loads, key=lambda number: (loads[number], (number - turn) % len(self.replicas)))
+
+    async def _anywhere(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """What changes nothing may be asked again, of all: where one that answered last is lost or silent."""
+        there = sorted(self._there) or range(len(self.replicas))
+        try:
+            number = there[next(self._said) % len(there)]
+            await self._pass_on(number, scope, body, receive, send, first_s=PATIENCE_S)
+        except Refused:
+            answers = await self._asked(lambda number: self._whole(number, scope, body))
+            start, content = answers[min(answers)]
+            await send(start)
+            await send({"type": "http.response.body", "body": content})
+
+    async def _pass_on(
+        self, number: int, scope: Scope, body: bytes, receive: Receive, send: Send, *, first_s: float | None = None
+    ) -> None:
+        """Raises Refused where the replica is lost, or silent for first_s, before its first message; later its stream ends with one
+        that says so."""
+        if first_s is None and number not in self._there:
+            first_s = ASK_S
+        await self._unless_left(self._messages(number, scope, body, send, first_s), receive)
+
+    async def _unless_left(self, work: Coroutine[Any, Any, None], receive: Receive) -> None:
+        passing = asyncio.create_task(work)
+        leaving = asyncio.create_task(disconnected(receive))
+        try:
+            await asyncio.wait((passing, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if passing.done():
+                passing.result()
+        finally:
+            for task in (passing, leaving):
+                task.cancel()
+            await asyncio.gather(passing, leaving, return_exceptions=True)
+
+    async def _messages(self, number: int, scope: Scope, body: bytes, send: Send, first_s: float | None) -> None:
+        started: Message = {}
+        try:
+            async with aclosing(self._told(number, scope, body)) as told, asyncio.timeout(first_s) as silence:
+                async for message in told:
+                    if not started:
+                        started = message
+                        self._there.add(number)
+                        silence.reschedule(None)
+                    if not await self._taken(message, send):
+                        return  # unfinished, so the server closes the connection
+        except Exception as error:  # Ray has many
+            log.error("replica %d: %s", number, type(error).__name__)
+            self._there.discard(number)
+            lost = Refused(503, "replica_lost", "the replica of this job was lost; start the job again", retry_after=5)
+            if not started:
+                raise lost from None
+            if any(value.startswith(b"text/event-stream") for _, value in started.get("headers", ())):
+                last = last_words(scope, lost)
+                await self._taken({"type": "http.response.body", "body": last, "more_body": False}, send)
+
+    async def _taken(self, message: Message, send: Send) -> bool:
+        """False where the reader has left or takes nothing for stall_s."""
+        try:
+            async with asyncio.timeout(self.stall_s):
+                await send(message)
+        except OSError:
+            return False
+        return True
+
+    async def _told(self, number: int, scope: Scope, body: bytes) -> AsyncGenerator[Message, None]:
+        """The messages of an answer; who stops listening ends it."""
+        stream = self.replicas[number].options(stream=True).answer.remote(carried(scope), body)
+        is_last = False
+        try:
+            async for message in stream:
+                is_last = message["type"] == "http.response.body" and not message.get("more_body")
+                yield message
+        except (GeneratorExit, asyncio.CancelledError):
+            if not is_last:
+                with suppress(Exception):  # what has failed already
+                    stream.cancel()
+            raise
+
+    async def _whole(self, number: int, scope: Scope, body: bytes = b"") -> tuple[Message, bytes]:
+        """How an answer starts, its body."""
+        async with aclosing(self._told(number, scope, body)) as told:
+            start, *rest = [message async for message in told]
+        return start, b"".join(message["body"] for message in rest)
+
+    async def _feed(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """The events of jobs of several replicas."""
+        asked = asked_of(scope, lambda job: self._of(job.partition("-")[0]) or 0)
+        if len(asked) == 1:
+            return await self._pass_on(min(asked), asked[min(asked)], body, receive, send)
+
+        async def tell(number: int, own: Scope, send: Send) -> None:
+            await self._messages(number, own, body, send, None if number in self._there else ASK_S)
+
+        await self._unless_left(join(asked, tell, send), receive)
+
+    async def _history(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The jobs of all replicas that are there, newest first."""
+        headers = Headers(scope=scope)
+        here = (b"accept-encoding", b"if-none-match")  # what is told is told here
+        open_ = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in here]}
+        answers = await self._asked(lambda number: self._whole(number, open_))
+        for start, body in answers.values():
+            if start["status"] != 200:
+                return await plain(send, start["status"], body, b"application/json")
+        pages = [json.loads(body) for _, body in answers.values()]
+        found = (job for page in pages for job in page["jobs"])
+        jobs = sorted(found, key=lambda job: (job["created"], job["id"]), reverse=True)
+        # read as the replicas read it, who took it: "5.0" is 5 there
+        limit = TypeAdapter(int).validate_python(QueryParams(scope["query_string"]).get("limit", "50"))
+        said = history(jobs, limit, is_more=any(page.get("next") for page in pages))
+        await (await asyncio.to_thread(answer, headers, said))(scope, receive, send)
+
+    async def _metrics(self, scope: Scope, send: Send) -> None:
+        """Of this process and of all replicas that are there."""
+        try:
+            answers = await self._asked(lambda number: self._whole(number, scope))
+        except Refused:
+            answers = {}
+        texts = {number: body.decode() for number, (start, body) in answers.items() if start["status"] == 200}
+        text = await asyncio.to_thread(merged, self.metrics.text().decode(), texts)  # of many replicas it takes a while
+        await plain(send, 200, text, METRICS)
+
+
+def last_words(scope: Scope, lost: Refused) -> bytes:
+    """How a stream ends whose replica is lost, as its readers know it."""
+    said = error_body(lost.code, str(lost), lost.status)
+    name, data = ("error", said) if scope["path"] == IMAGES else ("failed", said["error"])
+    told = [{"job": job, **data} for job in jobs_of(scope)] if scope["path"] == FEED else [data]
+    return b"".join(f"event: {name}\ndata: {json.dumps(each)}\n\n".encode() for each in told)
+
+
+async def plain(send: Send, status: int, body: bytes, kind: bytes = b"text/plain; charset=utf-8") -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,75 @@
+"""One stage's network in a process of its own, for the engines of others: `python -m cascade.serve.on_ray --stage sr_64=4`."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from stages.ask import Ask
+from stages.diffusion.samplers import Answer
+from stages.memory import is_memory_error
+
+from .lease import Lease
+
+FAILURES = 3  # calls in a row, after which a network is started again: a GPU that has failed answers nothing any more
+LOST_S = 300.0  # without an answer: several servers may wait for one network, or for one that starts
+
+
+class StageReplica:
+    """Loads and measures one stage, in the thread that will answer: CUDA graphs belong to a thread. lease: it ends with that."""
+
+    def __init__(self, stage: str, *, cascade: str, precision: str, compile_: bool | None, lease: Lease):
+        lease.watch()
+        import torch
+
+        from cascade.engine.batching import preparing
+        from cascade.engine.devices import choose_devices
+        from cascade.pipeline import Cascade
+
+        torch.set_flush_denormal(True)
+        device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
+        self.host = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).hosts[0]
+        self._thread = ThreadPoolExecutor(1)
+        self._failures = 0
+        prepare, self.buckets = preparing(compile_, on_gpu=device != "cpu")
+        self._rows = self._thread.submit(prepare, [self.host]).result()[stage]
+
+    def rows(self) -> int:
+        """Of a call, as measured."""
+        return self._rows
+
+    def check_health(self) -> None:
+        """Ray asks it. Raises RuntimeError where only another process helps."""
+        if self._failures >= FAILURES:
+            raise RuntimeError(f"the last {self._failures} calls failed")
+
+    async def answer(self, asks: list[Ask], batch: int) -> list[Answer]:
+        """The answer to each ask, on the CPU."""
+        try:
+            found = await asyncio.wrap_future(self._thread.submit(self._answer, asks, batch))
+        except Exception as error:
+            self._failures += not is_memory_error(error)  # for those the engine asks for less
+            raise
+        self._failures = 0
+        return found
+
+    def _answer(self, asks: list[Ask], batch: int) -> list[Answer]:
+        import torch
+
+        with torch.inference_mode():
+            return self.host.answer(asks, batch=batch, buckets=self.buckets)
+
+
+class RemoteStage:
+    """A `host.Remote`: asks whichever replica of a stage is free."""
+
+    def __init__(self, handle: Any):
+        self.handle = handle
+
+    def __call__(self, asks: list[Ask], batch: int) -> list[Answer]:
+        from ray.exceptions import RayActorError
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            return self.handle.answer.remote(asks, batch).result(timeout_s=LOST_S)
+        except (RayActorError, RayServeException, TimeoutError) as error:
+            raise ConnectionError(f"a replica was lost: {type(error).__name__}") from error

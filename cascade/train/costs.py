@@ -1,0 +1,190 @@
+"""The costs of a stage (stages/tools/cost.py), printed before a GPU is booked, and images a second where measured."""
+
+import time
+from statistics import median
+
+import torch
+
+from data.batch import Batch, Cond
+from data.errors import RunError
+from data.read.shards import Reader
+from stages.build import build_stage
+from stages.config import SampleConfig, StageConfig
+from stages.tools.cost import BACKWARD, StagePlan, mfu, peak_flops, plan_stage
+from stages.training.checks import micro_batch
+from stages.training.engine import LocalEngine
+
+from ..config import CascadeConfig, stage_of
+
+UPDATES = 3  # timed, after one that is not
+MEASURE_S = 20.0  # no further update is started after so long
+DAY_S = 86400
+
+
+def print_costs(
+    config: CascadeConfig, stage: str, *, world: int = 1, measure: bool = False, device: torch.device | None = None
+) -> None:
+    """A table of one stage's costs on `world` devices, and a line for the cascade; measure: also images a second on `device`.
+
+    Raises ValueError for a stage or a number of processes that does not fit, RunError where `device` has not the memory to measure.
+    """
+    trained = stage_of(config, stage)
+    if world < 1:
+        raise ValueError(f"--world {world}: at least one process trains")
+    micro_batch(trained, world)
+    plans = {name: plan_stage(shared(each, world)) for name, each in config.stages.items()}
+    plan = plans[stage]
+    print(f"{config.name} / {stage}")
+    for what, amount, note in (
+        ("parameters", number_text(plan.parameters), ""),
+        ("forward, an image", flop_text(plan.forward_flops), f"at {plan.train_size} px"),
+        ("training, an image", flop_text(plan.train_flops), f"{BACKWARD} x forward"),
+        ("training, whole run", flop_text(plan.train_flops * plan.images), f"{number_text(plan.images)} images"),
+        ("sampling, an image", flop_text(plan.sample_flops), sampling_note(plan, trained.sample)),
+        ("weights", bytes_text(plan.weight_bytes), "float32"),
+        ("gradients", bytes_text(plan.weight_bytes), "float32"),
+        ("optimizer", bytes_text(plan.adam_bytes), "Adam's two moments"),
+        ("EMA", bytes_text(plan.ema_bytes), f"{plan.num_ema} copies, never divided"),
+        ("activations", bytes_text(plan.activation_bytes), activation_note(plan, trained.train.precision)),
+        ("memory of a process", bytes_text(plan.train_bytes), "sum of the five lines above, at ZeRO 0"),
+        ("bundle", bytes_text(plan.bundle_bytes), "on disk"),
+    ):
+        print_line(what, amount, note)
+    print_zero(plan, world)
+    if measure:
+        print_measured(trained, plan, world, device or torch.device("cpu"))
+    print(
+        f"cascade of {len(plans)}: {number_text(sum(p.parameters for p in plans.values()))} parameters, "
+        f"{flop_text(sum(p.sample_flops for p in plans.values()))} to sample an image, "
+        f"{bytes_text(sum(p.bundle_bytes for p in plans.values()))} of bundles"
+    )
+    print("1 FLOP = half a multiply-add, convolutions and matrix products only; 1 GB = 10^9 bytes")
+
+
+def print_sharing(reader: Reader, micro: int) -> None:
+    """How many of a batch each process gets, in what pieces, and from how many shards and streams."""
+    share, shards = reader.batch // reader.world, sum(reader.shape.shards)
+    pictures = reader.index.num_images[reader.split]
+    print(f"data {reader.opened.name}: {pictures:,} pictures in {shards} shards, {reader.streams} streams")
+    print(
+        f"a batch of {reader.batch}: {share} for each of {reader.world} processes, micro-batch {micro} x {share // micro}"
+    )
+
+
+def print_zero(plan: StagePlan, world: int) -> None:
+    """Memory of each of `world` devices by ZeRO stage."""
+    print(f"memory of each of {world} devices, in GB; on top come temporaries, and a CUDA context of about 0.5")
+    names = ("weights", "gradients", "optimizer", "ema", "activations", "buffers", "device", "host")
+    print(f"  {'':14}" + "".join(f"{name:>12}" for name in names))
+    for zero, offload in ((0, False), (1, False), (2, False), (3, False), (1, True), (2, True), (3, True)):
+        memory = plan.memory(zero=zero, world=world, offload=offload)
+        kind = f"ZeRO {zero}" + (" offload" if offload else "")
+        print(f"  {kind:14}" + "".join(f"{getattr(memory, name) / 1e9:12.2f}" for name in names))
+
+
+def print_measured(config: StageConfig, plan: StagePlan, world: int, device: torch.device) -> None:
+    """Images a second of some updates, and what the run would take at that rate."""
+    rate, count = measure_rate(config, plan.micro_batch, device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print_line(
+        "measured",
+        f"{rate:.3g} img/s",
+        f"median of {count} updates of {plan.micro_batch} random pictures, eager, on {where}",
+    )
+    peak = peak_flops(device)
+    if peak:
+        print_line("MFU", f"{100 * mfu(rate, plan.train_flops, peak):.1f} %", f"of {peak / 1e12:.0f} TFLOP/s")
+    days = plan.images / (rate * world) / DAY_S
+    ideal = f"on {world} such devices, if they lose nothing to each other" if world > 1 else "on this device"
+    print_line("whole run", days_text(days), f"{number_text(plan.images)} images {ideal}, data and saves not counted")
+
+
+def measure_rate(config: StageConfig, micro_batch: int, device: torch.device) -> tuple[float, int]:
+    """Images a second of real updates of one micro-batch, one process, and how many updates were timed. Raises RunError."""
+    stage = build_stage(config)
+    stage.set_precision(config.train.precision)
+    stage.net.checkpointed = config.train.checkpoint_activations
+    batch = random_batch(config, micro_batch)
+    seconds: list[float] = []
+    started = time.monotonic()
+    try:
+        engine = LocalEngine(stage, config.train, device)
+        for k in range(1 + UPDATES):
+            before = time.monotonic()
+            engine.update([batch], config.train.lr if k else 0.0)  # reads the loss, so it waits for the device
+            seconds.append(time.monotonic() - before)
+            if k and time.monotonic() - started > MEASURE_S:
+                break
+        engine.close()
+    except torch.OutOfMemoryError:
+        raise RunError(
+            f"--measure: a micro-batch of {micro_batch} at {config.resolution} px does not fit {device}; "
+            "set train.micro_batch lower, or train.checkpoint_activations=true",
+            3,
+        ) from None
+    return micro_batch / median(seconds[1:]), len(seconds) - 1
+
+
+def random_batch(config: StageConfig, num: int) -> Batch:
+    """Pictures of noise with conditions of the right shapes."""
+    text, generator = config.cond.text, torch.Generator().manual_seed(0)
+    size = (num, *config.space.stored(config.channels, config.gives))
+    classes = config.cond.num_classes
+    return Batch(
+        image=torch.randint(0, 256, size, dtype=torch.uint8, generator=generator),
+        cond=Cond.of(
+            torch.ones(num, dtype=torch.bool),
+            label=torch.randint(0, classes, (num,), generator=generator) if classes else None,
+            text=torch.randn(num, text.tokens, text.dim, generator=generator) if text else None,
+            text_mask=torch.ones(num, text.tokens, dtype=torch.bool) if text else None,
+        ),
+        index=torch.arange(num),
+        keys=tuple(str(k) for k in range(num)),
+    )
+
+
+def shared(config: StageConfig, world: int) -> StageConfig:
+    """The stage with its micro-batch as one of `world` processes has it."""
+    train = config.train
+    micro = train.micro_batch or max(1, train.batch // world)
+    return config.model_copy(update={"train": train.model_copy(update={"micro_batch": micro})})
+
+
+def activation_note(plan: StagePlan, precision: str) -> str:
+    how = "blocks computed again" if plan.checkpointed else f"{bytes_text(plan.checkpointed_bytes)} if checkpointed"
+    return f"estimate; micro-batch {plan.micro_batch}, {precision}, {how}, fused attention, no temporaries"
+
+
+def sampling_note(plan: StagePlan, settings: SampleConfig) -> str:
+    guided = plan.rows - plan.nfe
+    twice = f", {guided} of them guided, which costs two" if guided else ""
+    return f"at {plan.resolution} px; {settings.sampler}, {plan.nfe} calls{twice}"
+
+
+def print_line(what: str, amount: str, note: str) -> None:
+    print(f"  {what:20} {amount:>12}  {note}".rstrip())
+
+
+def days_text(days: float) -> str:
+    return f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} hours" if days >= 1 / 24 else f"{days * 1440:.1f} min"
+
+
+def number_text(number: float) -> str:
+    return scaled(number, (("B", 1e9), ("M", 1e6), ("k", 1e3), ("", 1)))
+
+
+def flop_text(number: float) -> str:
+    return scaled(
+        number, (("ZFLOP", 1e21), ("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
+    )
+
+
+def bytes_text(number: float) -> str:
+    return scaled(number, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)))
+
+
+def scaled(number: float, units: tuple[tuple[str, float], ...]) -> str:
+    """Three digits and the largest unit that is not above the number."""
+    unit, factor = next((u for u in units if number >= u[1]), units[-1])
+    digits = number / factor
+    return f"{digits:.{2 if digits < 10 else 1 if digits < 100 else 0}f} {unit}".rstrip()

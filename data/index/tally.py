@@ -1,0 +1,252 @@
+"""Looking at samples as they pass, and at whole folders of tars: what an index says is what was seen here."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from data.cli import progress
+from data.decode import FORMATS, decode_label, image_size
+from data.index import (
+    INDEX_NAME,
+    NAMES_KEPT,
+    Index,
+    ShardInfo,
+    Skipped,
+    check_files,
+    count_images,
+    fingerprint,
+    load,
+    refuse_changed,
+    report,
+    save,
+)
+from data.index.items import DAMAGED, printable
+from data.index.splits import split_of
+from data.index.tree import look
+from data.tar import (
+    DOT_IN_KEY,
+    IMAGE_MEMBERS,
+    NOT_UNPACKED,
+    Hashing,
+    Sample,
+    ShardError,
+    check_shards,
+    is_compressed,
+    is_tar,
+    open_shard,
+    stream,
+    without_picture,
+)
+
+APART = "with members that lie apart, not read together (data.pack does)"
+
+
+@dataclass
+class Counted:
+    """Numbers of names by what is said about them; of the names only the first few."""
+
+    num: Counter = field(default_factory=Counter)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, what: str, name: str) -> None:
+        self.num[what] += 1
+        names = self.names.setdefault(what, [])
+        if len(names) < NAMES_KEPT:
+            names.append(name)
+
+    def join(self, other: "Counted") -> None:
+        """Add what was counted elsewhere."""
+        self.num += other.num
+        for what, names in other.names.items():
+            own = self.names.setdefault(what, [])
+            own += names[: NAMES_KEPT - len(own)]
+
+    def fields(self) -> dict[str, Skipped]:
+        return {what: Skipped(num=num, names=self.names[what]) for what, num in sorted(self.num.items())}
+
+
+@dataclass
+class Tally:
+    """What is learned from samples as they pass: sizes, labels, which members all of them have, which have no class."""
+
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    sides: Counter = field(default_factory=Counter)  # shorter ones
+    labels: Counter = field(default_factory=Counter)
+    common: set[str] | None = None
+    skipped: Counted = field(default_factory=Counted)
+    notes: Counted = field(default_factory=Counted)  # about samples that are packed
+    unlabelled: Counted = field(default_factory=Counted)
+
+    def join(self, other: "Tally") -> None:
+        """Add what was learned from other samples."""
+        self.sizes |= other.sizes
+        self.sides += other.sides
+        self.labels += other.labels
+        if other.common is not None:
+            self.common = other.common if self.common is None else self.common & other.common
+        for own, more in (
+            (self.skipped, other.skipped),
+            (self.notes, other.notes),
+            (self.unlabelled, other.unlabelled),
+        ):
+            own.join(more)
+
+    def skip(self, reason: str, name: str) -> None:
+        self.skipped.add(reason, name)
+
+    def add(self, sample: Sample, name: str = "") -> None:
+        """Count a good sample; ValueError for one that is not."""
+        image = next((sample[ext] for ext in IMAGE_MEMBERS if ext in sample), None)
+        if image is None:
+            raise ValueError(without_picture(sample))
+        size = image_size(image, FORMATS)  # what readers decode
+        if "cls" in sample:
+            self.labels[decode_label(sample["cls"])] += 1
+        else:
+            self.unlabelled.add("no label", name)
+        self.sizes.add(size)
+        self.sides[min(size)] += 1
+        self.common = set(sample) if self.common is None else self.common & set(sample)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return next(iter(self.sizes)) if len(self.sizes) == 1 else None
+
+    def index(self, shards: list[ShardInfo], *, classes: list[str] | None = None, **fields: Any) -> Index:
+        """The index of `shards`, whose samples all passed through here."""
+        if not self.labels:
+            classes = None
+        else:
+            self.skipped.join(self.unlabelled)  # where some have a class, those without are of no use
+            classes = classes or [str(label) for label in range(max(self.labels) + 1)]
+        return Index(
+            size=self.size,
+            min_side=min(self.sides, default=0),
+            sides={str(side): num for side, num in sorted(self.sides.items())},
+            num_images=count_images(shards),
+            shards=shards,
+            classes=classes,
+            label_counts={name: self.labels[k] for k, name in enumerate(classes)} if classes else None,
+            has_text="txt" in (self.common or ()),
+            fingerprint=fingerprint(shards),
+            skipped=self.skipped.fields(),
+            notes=self.notes.fields(),
+            **fields,
+        )
+
+
+def index_folder(folder: Path, old: Index | None = None, *, skip_damaged: bool = False, **fields: Any) -> Index:
+    """The index of tars that exist, made by reading all of them; what they cannot tell is taken from `old`.
+
+    skip_damaged: whether shards that cannot be read are left out; else they are refused, all of them in one line.
+    """
+    paths = find_shards(folder)
+    if not paths:
+        raise ValueError(f"{folder} has no .tar; make shards with: python -m data.pack PICTURES {folder}")
+    tally, shards, faults = Tally(), [], []
+    for path in progress(paths, len(paths), "indexing", "shards"):
+        try:
+            shard, own = _scan(folder, path)
+        except ShardError as error:
+            faults.append(error)
+            continue
+        shards.append(shard)
+        tally.join(own)
+    if not skip_damaged:
+        check_shards(faults, len(paths), skip="--skip-damaged")
+    for fault in faults:
+        tally.skip(DAMAGED, f"{Path(fault.name).relative_to(folder).as_posix()} ({fault.why})")
+    if not tally.sizes:
+        dotted = tally.skipped.names.get(DOT_IN_KEY, [])
+        fix = (
+            f"keys end at the first dot of a name, and there are dots in them ({dotted[0]}): pack them with python -m data.pack "
+            f"{folder} DST --dotted-keys"
+            if dotted
+            else "its members should be key.jpg, key.png or key.webp"
+        )
+        raise ValueError(f"{folder} has no picture in {len(paths)} shards; {fix}")
+    if old is not None:
+        carried = {"resize": old.resize, "text_encoder": old.text_encoder, "settings": old.settings}
+        return tally.index(shards, classes=_still_enough(old.classes, tally), **(carried | fields))
+    return tally.index(shards, **({"resize": None} | fields))
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """All tars below a folder, in order, without hidden ones and those that are being written; also compressed ones."""
+    return [folder / path for path in look(folder).files if is_tar(path.name) or is_compressed(path.name)]
+
+
+def _scan(folder: Path, path: Path) -> tuple[ShardInfo, Tally]:
+    if is_compressed(path.name):
+        raise ShardError(str(path), NOT_UNPACKED)
+    name = path.relative_to(folder).as_posix()
+    tally, keys, num = Tally(), set(), 0
+
+    def too_large(member: str, why: str) -> None:
+        tally.notes.add("with a member too large to be read", printable(f"{name}/{member} ({why})"))
+
+    with open_shard(path) as raw:
+        file = Hashing(raw)
+        for key, sample in stream(file, str(path), too_large=too_large):
+            num += 1
+            if key in keys:
+                tally.notes.add(APART, printable(f"{name}/{key}"))
+            keys.add(key)
+            _add(tally, printable(f"{name}/{key}"), sample)
+        file.drain()
+    shard = ShardInfo(name=name, split=split_of(name), num=num, bytes=file.num_bytes, sha256=file.sha256.hexdigest())
+    return shard, tally
+
+
+def _add(tally: Tally, name: str, sample: Sample) -> None:
+    """A sample that is no good stays in the count, for positions: readers replace it."""
+    try:
+        tally.add(sample, name)
+    except ValueError as error:
+        reason, _, detail = str(error).partition(": ")
+        tally.skip(reason, f"{name} ({detail})" if detail else name)
+
+
+def _still_enough(classes: list[str] | None, tally: Tally) -> list[str] | None:
+    return classes if classes and max(tally.labels, default=0) < len(classes) else None
+
+
+def verify(folder: Path, index: Index) -> None:
+    """Read every shard and compare it with the index to the byte."""
+    check_files(folder, index.shards)
+    faults = []
+    for shard in progress(index.shards, len(index.shards), "verifying", "shards"):
+        with (folder / shard.name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                faults.append(f"shard {folder / shard.name} was changed (sha256 differs from {INDEX_NAME})")
+    refuse_changed(folder, faults)
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(help="folder of webdataset or img2dataset tars")],
+    update: Annotated[
+        bool, typer.Option("--update", help="the shards were changed on purpose: make the index anew")
+    ] = False,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="leave out shards that cannot be read, not refuse all")
+    ] = False,
+) -> None:
+    """Make index.json for tars that exist. Where there is one, check every shard against it."""
+    if (folder / INDEX_NAME).is_file() and not update:
+        index = load(folder)
+        verify(folder, index)
+    else:
+        index = index_folder(folder, _old(folder), skip_damaged=skip_damaged)
+        save(index, folder)
+    report(index, folder)
+
+
+def _old(folder: Path) -> Index | None:
+    try:
+        return load(folder)
+    except ValueError:
+        return None

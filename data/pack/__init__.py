@@ -1,0 +1,1 @@
+"""Pictures to webdataset shards and their index: `python -m data.pack SRC DST`."""

@@ -1,0 +1,99 @@
+"""Files beside pictures: cat.txt, cat.caption or cat.jpg.txt holds the caption of cat.jpg, cat.json what img2dataset
+knows of it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.captions import MAX_BYTES, check_caption, decode_caption
+from data.index.items import whole
+from data.index.tree import Tree
+from data.tar import MEMBER_LIMITS, Span
+
+CAPTIONS = (".txt", ".caption")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What lies beside the pictures: path of a picture without suffix -> suffix -> path.
+
+    suffixes are those of captions; column is the field of the .json that holds them, if no file of their own does.
+    """
+
+    folder: Path
+    files: dict[Path, dict[str, Path]]
+    suffixes: tuple[str, ...]
+    column: str | None
+
+    @property
+    def has_captions(self) -> bool:
+        return bool(self.suffixes or self.column)
+
+    @property
+    def read(self) -> set[Path]:
+        wanted = (".json",) if self.column else self.suffixes
+        return {path for found in self.files.values() for suffix, path in found.items() if suffix in wanted}
+
+    def caption(self, picture: Path) -> str:
+        """The caption of a picture, empty if there is none; ValueError for one that cannot be read."""
+        found = self.files.get(picture.with_suffix(""), {})
+        if self.column:
+            return _field(self.folder / found[".json"], self.column) if ".json" in found else ""
+        path = next((found[suffix] for suffix in self.suffixes if suffix in found), None)
+        if path is None:
+            return ""
+        with (self.folder / path).open("rb") as file:
+            return decode_caption(file.read(MAX_BYTES + 1))
+
+    def facts(self, picture: Path) -> Span | None:
+        """Where its .json lies, unless it is larger than one may be."""
+        path = self.files.get(picture.with_suffix(""), {}).get(".json")
+        span = whole(self.folder / path) if path else None
+        return span if span and span.size <= MEMBER_LIMITS["json"] else None
+
+
+def find_beside(tree: Tree, text_column: str | None) -> Beside:
+    """The captions beside the pictures; text_column is the suffix of their files, or their field in the .json."""
+    files: dict[Path, dict[str, Path]] = {path.with_suffix(""): {} for path in tree.pictures}
+    pictures = set(tree.pictures)
+    for path in tree.files:
+        if path in pictures:
+            continue
+        stem = path.with_suffix("")
+        stem = stem.with_suffix("") if stem in pictures else stem  # cat.jpg.txt
+        if stem in files:
+            files[stem].setdefault(path.suffix.lower(), path)
+    there = {suffix for found in files.values() for suffix in found}
+    if text_column is None:
+        _check_one_each(tree.folder, files)
+        return Beside(folder=tree.folder, files=files, suffixes=tuple(s for s in CAPTIONS if s in there), column=None)
+    if (suffix := f".{text_column.lower()}") in there:
+        return Beside(folder=tree.folder, files=files, suffixes=(suffix,), column=None)
+    if ".json" in there:
+        return Beside(folder=tree.folder, files=files, suffixes=(), column=text_column)
+    raise ValueError(
+        f"--text-column {text_column!r}: no {suffix} and no .json lies beside a picture of {tree.folder}; "
+        f"there are {', '.join(sorted(there)) or 'pictures only'}"
+    )
+
+
+def _check_one_each(folder: Path, files: dict[Path, dict[str, Path]]) -> None:
+    for found in files.values():
+        if both := [found[suffix] for suffix in CAPTIONS if suffix in found][1:]:
+            raise ValueError(
+                f"source {folder}: {both[0]} lies beside a .txt; say which is the caption: --text-column txt or caption"
+            )
+
+
+def _field(path: Path, name: str) -> str:
+    if path.stat().st_size > MEMBER_LIMITS["json"]:
+        raise ValueError("its .json is too large to read")
+    try:
+        value = json.loads(path.read_bytes())[name]
+    except KeyError:
+        return ""
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError("its .json is broken") from error
+    if not isinstance(value, str | None):
+        raise ValueError("caption is no text")
+    return check_caption(value or "")

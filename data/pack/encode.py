@@ -1,0 +1,123 @@
+"""One picture from its source to the members of a sample. Runs in the packer's worker processes."""
+
+import io
+import json
+from dataclasses import dataclass
+
+from PIL import Image
+
+from data.captions import check_caption, decode_caption
+from data.decode import PACK_FORMATS, Color, decode_image, decode_label, image_size
+from data.images import center_crop, resize
+from data.index.items import DAMAGED, Item
+from data.tar import Sample
+
+RESIZES = ("center_crop", "pad", "none")
+FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How pictures are stored. size 0 keeps each picture's own."""
+
+    size: int
+    resize: str
+    upscale: bool
+    background: Color
+    format: str
+    quality: int
+    min_side: int = 0
+    captions: bool = False  # a source without any is of no use
+    skip_uncaptioned: bool = False
+
+
+TOO_SMALL, BELOW, UNCAPTIONED = "smaller than --size", "smaller than --min-side", "without a caption"
+BY_CHOICE = (TOO_SMALL, BELOW, UNCAPTIONED, DAMAGED)
+
+
+class LeftOutError(ValueError):
+    """A picture that is left out by choice (one of BY_CHOICE), not a fault."""
+
+
+def encode(item: Item, how: Encoding) -> Sample:
+    """The members of one sample, without text features; ValueError names what is wrong with the picture."""
+    content = item.image.read()
+    image = decode_image(content, background=how.background, shrink_to=how.size, formats=PACK_FORMATS)
+    height, width = image_size(content)
+    if min(height, width) < how.min_side:
+        raise LeftOutError(BELOW)
+    facts = {"source": item.name, "width": width, "height": height}
+    sample = {how.format: _encoded(resized(image, how), how)}
+    sample |= {ext: span.read() for ext, span in item.old.items() if ext != "json"}
+    old_facts = _old_facts(item)
+    if item.text is not None:
+        sample["txt"] = item.text.encode()
+    elif item.text_column:
+        sample["txt"] = _from_column(old_facts, item.text_column).encode()
+    elif "txt" in sample:
+        sample["txt"] = decode_caption(sample["txt"]).encode()
+    if item.label is not None:
+        sample["cls"] = str(item.label).encode()
+    if how.captions and "txt" not in sample:
+        raise ValueError("no caption (--text-column names their column)")
+    if how.skip_uncaptioned and not sample.get("txt"):
+        raise LeftOutError(UNCAPTIONED)
+    if "cls" in sample:
+        decode_label(sample["cls"])
+    sample["json"] = json.dumps(item.extra | old_facts | facts, ensure_ascii=False, sort_keys=True).encode()
+    return sample
+
+
+def outcome(item: Item, how: Encoding) -> Sample | tuple[str, str]:
+    """The sample, or (reason, detail) why there is none; what worker processes send back."""
+    try:
+        return encode(item, how)
+    except LeftOutError as error:
+        return str(error), ""
+    except (ValueError, OSError) as error:
+        reason, _, detail = (error.strerror or str(error) if isinstance(error, OSError) else str(error)).partition(": ")
+        return reason, detail
+
+
+def resized(image: Image.Image, how: Encoding) -> Image.Image:
+    """The picture in the form in which it is stored."""
+    if how.resize == "none" or not how.size:
+        return image
+    if how.resize == "center_crop":
+        image = center_crop(image)
+    longest = max(image.size)
+    if longest < how.size and not how.upscale:
+        raise LeftOutError(TOO_SMALL)
+    width, height = (max(1, round(side * how.size / longest)) for side in image.size)
+    image = resize(image, (height, width))
+    return image if how.resize == "center_crop" else _padded(image, how)
+
+
+def _padded(image: Image.Image, how: Encoding) -> Image.Image:
+    square = Image.new("RGB", (how.size, how.size), how.background)
+    square.paste(image, ((how.size - image.width) // 2, (how.size - image.height) // 2))
+    return square
+
+
+def _encoded(image: Image.Image, how: Encoding) -> bytes:
+    out = io.BytesIO()
+    options = {"compress_level": 6} if how.format == "png" else {"quality": how.quality}
+    image.save(out, FORMATS[how.format], **options)
+    return out.getvalue()
+
+
+def _from_column(facts: dict, column: str) -> str:
+    text = facts.get(column)
+    if not isinstance(text, str | None):
+        raise ValueError("caption is no text")
+    return check_caption(text or "")
+
+
+def _old_facts(item: Item) -> dict:
+    if "json" not in item.old:
+        return {}
+    try:
+        facts = json.loads(item.old["json"].read())
+    except (ValueError, RecursionError) as error:
+        raise ValueError("its .json member is broken") from error
+    return facts if isinstance(facts, dict) else {"json": facts}

@@ -1,0 +1,221 @@
+"""Folders whose pictures are named by a table: metadata.jsonl or metadata.csv, beside them or above them."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from data.captions import check_caption, encoding_of
+from data.decode import MAX_CLASSES
+from data.index.items import Choices, Item, Named, Source, printable, whole
+from data.index.splits import split_named
+from data.index.tree import Tree, suffix_of
+from data.pack.parts import Parts, find_parts
+
+TABLES = ("metadata.jsonl", "metadata.csv")
+PARQUET = "metadata.parquet"
+LONGEST_CELL = 16 << 20  # a caption that is too long is counted, a quote that is never closed is not read to the end
+TEXT_COLUMNS = ("text", "caption")  # the first that is there, if none is asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which columns of the tables mean what; None where there is none."""
+
+    text: str | None
+    label: str | None
+    split: str | None
+
+
+def tables(tree: Tree) -> list[Path]:
+    """The tables that count: the one at the top, or all of those further down."""
+    found = [path for path in tree.files if path.name in TABLES]
+    folders = [path.parent for path in found]
+    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise ValueError(f"source {tree.folder / twice} has both {' and '.join(TABLES)}; remove one of them")
+    for path in tree.files:
+        if path.name == PARQUET and path.parent not in folders:
+            raise ValueError(_convert(tree.folder / path))
+    return [path for path in found if path.parent == Path()] or found
+
+
+def _convert(path: Path) -> str:
+    made = str(path.with_suffix(".jsonl"))
+    line = f"import pandas; pandas.read_parquet({str(path)!r}).to_json({made!r}, orient='records', lines=True)"
+    return f'{path} is not read, only {" and ".join(TABLES)} are; convert it with: python -c "{line}"'
+
+
+def list_metadata(tree: Tree, choices: Choices) -> Source:
+    """The pictures that the tables name; others are counted as not read."""
+    if not (used := tables(tree)):
+        raise ValueError(f"source {tree.folder} has no {' and no '.join(TABLES)}; leave out --source metadata")
+    rows = [row for table in used for row in _rows(tree.folder, table)]
+    columns = _columns(rows, choices, " and ".join(sorted({table.name for table in used})))
+    if columns.label and all(table.suffix == ".csv" for table in used):
+        _numbers_of_text(rows, columns.label)
+    numbers, classes = _number_labels([row.get(columns.label) for row in rows]) if columns.label else ({}, None)
+    pictures = set(tree.pictures)
+    parts = find_parts(tree, choices) if columns.split is None else Parts()
+    items: list[Item] = []
+    bad: list[Named] = []
+    seen: set[str] = set()
+    for row in rows:
+        name = row["file_name"]
+        label = row.get(columns.label) if columns.label else None
+        text = (row.get(columns.text) or "") if columns.text else None
+        split = _split(row, columns, parts)
+        reason = _why_not(tree.folder, name, seen) or _lacks(columns, label, text, split)
+        seen.add(name)
+        if reason or split is None:
+            bad.append((reason or "no split", printable(name)))
+            continue
+        extra = {k: v for k, v in row.items() if k not in ("file_name", columns.text, columns.label)}
+        items.append(
+            Item(
+                name,
+                printable(name),
+                whole(tree.folder / name),
+                text if text is None else text.strip(),
+                None if label is None else numbers[label],
+                extra,
+                split=split,
+            )
+        )
+    unread = [
+        ("pictures that metadata does not name" if path in pictures else suffix_of(path), printable(path.as_posix()))
+        for path in tree.files
+        if path.as_posix() not in seen and path not in used
+    ]
+    return Source(items=items, bad=bad, classes=classes, unread=unread, read_as=_told(used, columns))
+
+
+def _told(used: list[Path], columns: Columns) -> str:
+    files = used[0].name if len(used) == 1 else f"{len(used)} files {used[0].name}"
+    found = (("captions", columns.text), ("labels", columns.label), ("splits", columns.split))
+    told = ", ".join(f"{what} from column {name}" for what, name in found if name)
+    return f"metadata ({files}), {told or 'no captions'}"
+
+
+def _rows(folder: Path, table: Path) -> Iterator[dict]:
+    path = folder / table
+    with path.open("rb") as file:
+        encoding = encoding_of(file.read(4))
+    try:
+        with path.open(encoding=encoding, newline="") as lines:
+            for row in _csv_rows(path, lines) if table.suffix == ".csv" else _json_rows(path, lines):
+                yield row | {"file_name": _joined(table.parent, row["file_name"])}
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is neither UTF-8 nor UTF-16 with its mark (byte {error.object[error.start]:#x}); save it as UTF-8"
+        ) from error
+
+
+def _joined(folder: Path, name: str) -> str:
+    """A name within the source, without "./"; one that leads out keeps what shows it."""
+    path = PurePosixPath(name)
+    return str(path) if path.is_absolute() else str(PurePosixPath(folder.as_posix()) / path)
+
+
+def _json_rows(path: Path, lines) -> Iterator[dict]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} line {number} is not JSON ({error}); mend or remove the line") from error
+        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+            raise ValueError(f"{path} line {number} names no picture; each line needs a text field file_name")
+        yield row
+
+
+def _csv_rows(path: Path, lines) -> Iterator[dict]:
+    """Rows as those of JSON lines; an empty cell is no value."""
+    csv.field_size_limit(LONGEST_CELL)
+    table = csv.DictReader(lines, strict=True)
+    try:
+        if "file_name" not in (names := table.fieldnames or []):
+            raise ValueError(f"{path} has columns {', '.join(names)}; it needs file_name, and commas between columns")
+        for row in table:
+            if None in row or not row["file_name"] or None in row.values():
+                raise ValueError(f"{path} line {table.line_num} has not {len(names)} cells or no file_name; mend it")
+            yield {name: cell if cell != "" else None for name, cell in row.items()}
+    except csv.Error as error:
+        raise ValueError(f"{path} is no CSV after line {table.line_num} ({error}); mend it") from error
+
+
+def _columns(rows: list[dict], choices: Choices, where: str) -> Columns:
+    there = {name for row in rows for name in row}
+    for column, flag in ((choices.text_column, "--text-column"), (choices.label_column, "--label-column")):
+        if column and column not in there:
+            raise ValueError(
+                f"{flag} {column!r} is not in {where}, which has {', '.join(sorted(there))}; name one of these"
+            )
+    return Columns(
+        text=choices.text_column or next((name for name in TEXT_COLUMNS if name in there), None),
+        label=choices.label_column or ("label" if "label" in there else None),
+        split="split" if "split" in there and choices.splits else None,
+    )
+
+
+def _split(row: dict, columns: Columns, parts: Parts) -> str | None:
+    if columns.split is None:
+        return parts.split(Path(row["file_name"]))
+    value = row.get(columns.split)
+    if value in (None, ""):
+        return None
+    if (split := split_named(str(value))) is None:
+        raise ValueError(
+            f"column split has {value!r} for {row['file_name']}; it may hold train, val (validation, dev) and test, "
+            "or add --no-splits if it means something else"
+        )
+    return split
+
+
+def _why_not(folder: Path, name: str, seen: set[str]) -> str | None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        return "outside the folder"
+    if name in seen:
+        return "listed twice"
+    return None if (folder / name).is_file() else "missing file"
+
+
+def _lacks(columns: Columns, label: object, text: object, split: str | None) -> str | None:
+    if columns.label and label is None:
+        return "no label"
+    if split is None:
+        return "no split"
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        return "caption is no text"
+    try:
+        check_caption(text)
+    except ValueError as error:
+        return str(error).partition(": ")[0]
+    return None
+
+
+def _numbers_of_text(rows: list[dict], column: str) -> None:
+    """A table of text cannot say that its labels are whole numbers: they are, if all of them look so."""
+    values = [row[column] for row in rows if row.get(column) is not None]
+    if all(value.isascii() and value.isdecimal() and str(int(value)) == value for value in values):
+        for row in rows:
+            row[column] = None if row.get(column) is None else int(row[column])
+
+
+def _number_labels(values: list) -> tuple[dict, list[str] | None]:
+    """Integers from 0 stay what they are; anything else is numbered in sorted order."""
+    if odd := next((value for value in values if not isinstance(value, str | int | None)), None):
+        raise ValueError(f"a label in metadata is {odd!r}; labels are text or whole numbers")
+    known = {value for value in values if value is not None}
+    if len({str(value) for value in known}) != len(known):
+        raise ValueError("labels in metadata are text and numbers of the same name; make all of them text")
+    if not known:
+        return {}, None
+    if all(type(value) is int and 0 <= value < MAX_CLASSES for value in known):
+        return {value: value for value in known}, [str(n) for n in range(max(known) + 1)]
+    ordered = sorted(known, key=lambda value: (str(type(value)), value))
+    return {value: number for number, value in enumerate(ordered)}, [str(value) for value in ordered]

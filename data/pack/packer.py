@@ -1,0 +1,242 @@
+"""Pictures in, webdataset shards and their index out.
+
+Pictures are decoded and resized once, by THE downsample; captions become token features once, by the frozen encoder
+that sampling will use. The same source and settings give the same bytes, on any number of worker processes.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from data.cli import progress
+from data.index import INDEX_VERSION, Index, ShardInfo, TextInfo, load, save
+from data.index.items import Source
+from data.index.tally import Counted, Tally, find_shards, index_folder
+from data.index.tree import look
+from data.pack.encode import BY_CHOICE, TOO_SMALL, outcome
+from data.pack.plan import plan_shards
+from data.pack.settings import Settings
+from data.pack.sources import find_kind, list_source
+from data.pack.write import Shard, check_target, is_free, parallel, workspace
+from data.tar import TEXT_MEMBER, Sample
+
+GROUP = 256  # samples whose captions are encoded together
+FEW_BYTES = 64 << 20  # of pictures: below, worker processes cost more time to start than they save
+
+
+def pack(
+    src: Path,
+    dst: Path,
+    settings: Settings,
+    *,
+    workers: int | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> Index:
+    """Pack `src` into `dst`; the index of what lies there afterwards.
+
+    What can be refused is refused before anything is written; an interrupted run leaves nothing.
+    """
+    settings.check()
+    if not src.is_dir():
+        raise ValueError(f"source {src} is not a folder; name a folder of pictures or of .tar shards")
+    check_target(src, dst)
+    tree = look(src)
+    kind = find_kind(tree, settings.choices())
+    keep = kind == "tars" and settings.size == 0
+    if keep:
+        settings.check_keep()
+        digest = _digest([path.relative_to(src).as_posix(), path.stat().st_size] for path in find_shards(src))
+    else:
+        source = list_source(tree, kind, settings.choices())
+        _check_splits(src, source, settings)
+        digest = _digest(_listing(source, settings))
+    if not overwrite and (done := _already_packed(dst, digest)):
+        return done
+    if not overwrite and not is_free(dst):
+        raise ValueError(f"target {dst} holds something else; name an empty folder, or add --overwrite to replace it")
+    about = settings.model_dump() | {"source": kind, "source_sha256": digest}
+    with workspace(dst) as folder, _half_the_cores():
+        index = (
+            _linked(src, folder, settings, about) if keep else _packed(source, folder, settings, about, workers, device)
+        )
+        save(index, folder)
+    return index
+
+
+def _packed(source: Source, folder: Path, settings: Settings, about: dict, workers: int | None, device: str) -> Index:
+    from data.resize import RESIZE_VERSION
+
+    plan = plan_shards(source.items, settings)
+    num = sum(len(items) for _, _, items in plan)
+    texts = _Texts(settings, device)
+    tally = Tally()
+    for reason, name in source.bad:
+        tally.skip(reason, name)
+    unread = Counted()
+    for what, name in source.unread:
+        unread.add(what, name)
+    items = [item for _, _, part in plan for item in part]
+    if workers is None:
+        workers = 0 if sum(item.image.size for item in items) < FEW_BYTES else os.cpu_count() or 1
+    results = progress(parallel(partial(outcome, how=settings.encoding()), items, workers), num, "packing")
+    shards = [_write(folder, name, split, zip(part, results, strict=False), tally, texts) for name, split, part in plan]
+    _check_bad(tally, num + len(source.bad), settings)
+    return tally.index(
+        _drop_empty(folder, shards),
+        classes=source.classes,
+        resize=RESIZE_VERSION,
+        text_encoder=texts.info,
+        settings=about,
+        unread=unread.fields(),
+        read_as=source.read_as,
+    )
+
+
+def _write(folder: Path, name: str, split: str, results: Iterable, tally: Tally, texts: "_Texts") -> ShardInfo:
+    with Shard(folder, name, split) as shard:
+        for key, sample in texts.added(_kept(results, tally)):
+            tally.add(sample)
+            shard.add(key, sample)
+        return shard.close()
+
+
+def _linked(src: Path, folder: Path, settings: Settings, about: dict) -> Index:
+    """The tars of `src` as they are (hard links where the file system can), with an index."""
+    for path in find_shards(src):
+        target = folder / path.relative_to(src)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, target)
+        except OSError:
+            shutil.copyfile(path, target)
+    index = index_folder(folder, settings=about, skip_damaged=settings.skip_damaged)
+    read = {shard.name for shard in index.shards}
+    for path in find_shards(folder):
+        if path.relative_to(folder).as_posix() not in read:
+            path.unlink()  # cannot be read, and was to be left out
+    return index
+
+
+def _check_splits(src: Path, source: Source, settings: Settings) -> None:
+    """Held-out pictures of a source are never mixed with others by accident."""
+    num = sum(item.split == "val" for item in source.items)
+    if settings.val and num:
+        raise ValueError(
+            f"source {src} holds out {num:,} pictures itself; leave out --val {settings.val} to keep them, "
+            "or add --no-splits to divide all pictures anew"
+        )
+
+
+def _kept(results: Iterable, tally: Tally) -> Iterator[tuple[str, Sample]]:
+    for item, result in results:
+        if isinstance(result, dict):
+            if result.get("txt") == b"":
+                tally.notes.add("without a caption, trained as empty", item.name)
+            yield item.key, result
+        else:
+            reason, detail = result
+            tally.skip(reason, f"{item.name} ({detail})" if detail else item.name)
+
+
+class _Texts:
+    """Adds the token features of its caption to each sample, if an encoder was asked for."""
+
+    def __init__(self, settings: Settings, device: str):
+        from data.text import TextEncoder
+
+        name = settings.text_encoder
+        self.encoder = TextEncoder.load(name, device, max_tokens=settings.text_tokens) if name else None
+
+    @property
+    def info(self) -> TextInfo | None:
+        e = self.encoder
+        return TextInfo(id=e.id, dim=e.dim, max_tokens=e.max_tokens) if e else None
+
+    def added(self, samples: Iterator[tuple[str, Sample]]) -> Iterator[tuple[str, Sample]]:
+        if self.encoder is None:
+            yield from samples
+            return
+        while group := list(islice(samples, GROUP)):
+            texts = [sample["txt"].decode() for _, sample in group]
+            for (key, sample), tokens in zip(group, self.encoder.encode(texts), strict=True):
+                yield key, sample | {TEXT_MEMBER: _npy(tokens)}
+
+
+def _npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return out.getvalue()
+
+
+@contextmanager
+def _half_the_cores() -> Iterator[None]:
+    """The worker processes need the others, and small matrices gain little from many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_bad(tally: Tally, num: int, settings: Settings) -> None:
+    counts = tally.skipped.num
+    chosen = {why: counts[why] for why in BY_CHOICE if counts[why]}
+    bad = counts.total() - sum(chosen.values())
+    told = "; ".join(f"{n} {why}: {', '.join(tally.skipped.names[why][:3])}" for why, n in sorted(counts.items()))
+    if not tally.sizes and list(chosen) == [TOO_SMALL] and not bad:
+        raise ValueError(
+            f"all {chosen[TOO_SMALL]} pictures are smaller than --size {settings.size}; give less, or --upscale"
+        )
+    if not tally.sizes:
+        raise ValueError(f"source has no readable picture ({told or 'nothing found'}); mend the files")
+    if bad > settings.max_bad * num:
+        allowed = f"more than --max-bad {settings.max_bad} allows"
+        raise ValueError(
+            f"{bad} of {num} pictures are bad, {allowed} ({told}); mend them, or leave them out with "
+            f"--max-bad {math.ceil(100 * bad / num) / 100:g}"
+        )
+
+
+def _drop_empty(folder: Path, shards: list[ShardInfo]) -> list[ShardInfo]:
+    for shard in shards:
+        if not shard.num:
+            (folder / shard.name).unlink()
+    return [shard for shard in shards if shard.num]
+
+
+def _listing(source: Source, settings: Settings) -> Iterator[list]:
+    """What would be packed: settings, versions, and the source's names, sizes, captions, labels; not its pixels."""
+    from data.resize import RESIZE_VERSION
+
+    yield [INDEX_VERSION, RESIZE_VERSION, settings.model_dump(), source.bad, source.classes]
+    for item in source.items:
+        yield [item.key, item.name, item.split, item.image.offset, item.image.size, item.text, item.label, item.extra]
+
+
+def _digest(rows: Iterable[list]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _already_packed(dst: Path, digest: str) -> Index | None:
+    try:
+        index = load(dst)
+    except ValueError:
+        return None
+    return index if index.settings.get("source_sha256") == digest else None

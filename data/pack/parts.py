@@ -1,0 +1,48 @@
+"""The folders at the top of a source as its splits: train, val (valid, validation, dev), test, whatever is in them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.index.items import Choices
+from data.index.splits import split_named
+from data.index.tree import Tree
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which folder at the top is which split; without any, all pictures are trained on."""
+
+    folders: dict[str, str] = field(default_factory=dict)
+
+    def split(self, path: Path) -> str:
+        return self.folders.get(path.parts[0], "train")
+
+    def inner(self, path: Path) -> Path:
+        """A path as it is below its split."""
+        return Path(*path.parts[1:]) if path.parts[0] in self.folders else path
+
+
+def find_parts(tree: Tree, choices: Choices) -> Parts:
+    """The splits of the pictures; ValueError where only some folders are called so, or those further down."""
+    pictures = tree.pictures if choices.splits else []
+    tops = {path.parts[0] if len(path.parts) > 1 else "": path for path in pictures}
+    named = {top: split for top in tops if (split := split_named(top))}
+    if named and (other := next((top for top in tops if top not in named), None)) is not None:
+        raise ValueError(
+            f"source {tree.folder}: the folder {next(iter(named))} is called like a split, {tops[other]} lies in none; "
+            "put all pictures into folders of splits, or add --no-splits if these are none"
+        )
+    if not named:
+        _check_deeper(tree.folder, pictures)
+    return Parts(named)
+
+
+def _check_deeper(folder: Path, pictures: list[Path]) -> None:
+    for path in pictures:
+        for place, part in enumerate(path.parts[:-1]):
+            if split_named(part):
+                above = folder.joinpath(*path.parts[:place])
+                raise ValueError(
+                    f"source {folder}: {Path(*path.parts[: place + 1])} is called like a split, but lies further down; "
+                    f"name the folder that holds the splits ({above}), or add --no-splits if these are none"
+                )

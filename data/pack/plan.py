@@ -1,0 +1,43 @@
+"""Which picture goes into which shard: a function of keys and settings, whatever the machine."""
+
+import hashlib
+
+from data.index.items import Item
+from data.pack.settings import Settings
+
+SHARD_IMAGES = 1000  # at most, by default
+SHARDS = 16  # a multiple of it by default, for readers split shards into 8 or 16 streams
+
+
+def plan_shards(items: list[Item], settings: Settings) -> list[tuple[str, str, list[Item]]]:
+    """(name, split, items) of each shard: the order is a mixture fixed by the seed, the split that of the source.
+
+    What the source trains on is divided further, by hash of the key alone.
+    """
+    mixed = sorted(items, key=lambda item: _hash(f"{settings.seed}/{item.key}"))[: settings.limit or None]
+    splits: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
+    for item in mixed:
+        drawn = item.split == "train" and held_out(item.key, settings.val)
+        splits["val" if drawn else item.split].append(item)
+    plan = []
+    for split, rows in splits.items():
+        asked = settings.shards if split == "train" else 0
+        num = min(len(rows), asked or _num_shards(len(rows), split))
+        for k in range(num):
+            part = rows[k * len(rows) // num : (k + 1) * len(rows) // num]
+            plan.append((f"{split}-{k:05d}.tar", split, part))
+    return plan
+
+
+def held_out(key: str, fraction: float) -> bool:
+    """Whether a key belongs to val: the same answer at every size, seed and selection of pictures."""
+    return int(_hash(f"val/{key}")[:12], 16) < fraction * 16**12
+
+
+def _num_shards(num: int, split: str) -> int:
+    least = -(-num // SHARD_IMAGES)
+    return -(-least // SHARDS) * SHARDS if split == "train" else least
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,105 @@
+"""Everything that decides what packed shards hold; stored in the index. The options of `python -m data.pack`."""
+
+from PIL import ImageColor
+
+from data.index import TEXT_TOKENS, Strict
+from data.index.items import KINDS, Choices
+from data.pack.encode import FORMATS, RESIZES, Encoding
+
+
+class Settings(Strict):
+    """See `python -m data.pack --help`; names are the options, 0 and None the defaults that depend on the source."""
+
+    size: int = 64
+    resize: str = "center_crop"
+    upscale: bool = False
+    background: str = "white"
+    format: str = "png"
+    quality: int = 95
+    text_encoder: str | None = None
+    text_tokens: int = TEXT_TOKENS
+    source: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    splits: bool = True
+    shards: int = 0
+    val: float = 0.0
+    limit: int = 0
+    seed: int = 0
+    max_bad: float = 0.05
+    min_side: int = 0
+    skip_uncaptioned: bool = False
+    dotted_keys: bool = False
+    skip_damaged: bool = False
+
+    def check(self) -> None:
+        """ValueError about the first option that is out of range."""
+        _one_of("--resize", self.resize, RESIZES)
+        _one_of("--format", self.format, tuple(FORMATS))
+        if self.source is not None:
+            _one_of("--source", self.source, KINDS)
+        for flag, value, low, high in (
+            ("--size", self.size, 0, 8192),
+            ("--text-tokens", self.text_tokens, 2, 512),
+            ("--quality", self.quality, 1, 100),
+            ("--shards", self.shards, 0, 99_999),
+            ("--val", self.val, 0.0, 0.9),
+            ("--limit", self.limit, 0, 1 << 60),
+            ("--seed", self.seed, 0, (1 << 63) - 1),
+            ("--max-bad", self.max_bad, 0.0, 1.0),
+            ("--min-side", self.min_side, 0, 8192),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{flag} {value} is out of range; give {low} to {high}")
+        self.encoding()
+
+    def check_keep(self) -> None:
+        """ValueError if tars are to be kept as they are and yet changed."""
+        default = Settings()
+        for flag, value, usual in (
+            ("--text-encoder", self.text_encoder, default.text_encoder),
+            ("--val", self.val, default.val),
+            ("--limit", self.limit, default.limit),
+            ("--shards", self.shards, default.shards),
+            ("--min-side", self.min_side, default.min_side),
+            ("--skip-uncaptioned", self.skip_uncaptioned, default.skip_uncaptioned),
+            ("--dotted-keys", self.dotted_keys, default.dotted_keys),
+            ("--no-splits", not self.splits, not default.splits),
+        ):
+            if value != usual:
+                given = flag if value is True else f"{flag} {value}"
+                raise ValueError(f"{given} changes shards, --size 0 (--keep) leaves tars as they are; give a --size")
+
+    def encoding(self) -> Encoding:
+        """The part that worker processes need."""
+        try:
+            background = ImageColor.getrgb(self.background)[:3]
+        except ValueError as error:
+            raise ValueError(f"--background {self.background!r} is no colour; give white, #ff8800, ...") from error
+        return Encoding(
+            size=self.size,
+            resize=self.resize,
+            upscale=self.upscale,
+            background=background,  # type: ignore[arg-type]
+            format=self.format,
+            quality=self.quality,
+            min_side=self.min_side,
+            captions=self.text_encoder is not None,
+            skip_uncaptioned=self.skip_uncaptioned,
+        )
+
+    def choices(self) -> Choices:
+        """The part that says how to read the source."""
+        return Choices(
+            source=self.source,
+            text_column=self.text_column,
+            label_column=self.label_column,
+            splits=self.splits,
+            dotted_keys=self.dotted_keys,
+            skip_damaged=self.skip_damaged,
+        )
+
+
+def _one_of(flag: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{flag} {value!r} is not one of {', '.join(allowed)}")

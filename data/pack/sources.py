@@ -1,0 +1,144 @@
+"""Where pictures come from: a folder with metadata, a folder a class, a plain folder, or webdataset tars.
+
+What a folder is, is found by what lies in it; where that could mean two things it is refused with the ways out. Each
+source becomes a list of `Item`s, of the files that were named but cannot be used, and of those that were not read.
+Nothing is decoded here.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from data.index import INDEX_NAME
+from data.index.items import Choices, Item, Named, Source, finished, printable, whole
+from data.index.tree import PICTURES, Tree, suffix_of
+from data.pack.beside import Beside, find_beside
+from data.pack.metadata import TABLES, list_metadata, tables
+from data.pack.parts import Parts, find_parts
+from data.pack.tars import list_tars, shards_of
+
+NUMBERED = re.compile(r"\d{5,}")  # folders of img2dataset, 00000 and so on, hold whatever came next
+
+
+def find_kind(tree: Tree, choices: Choices) -> str:
+    """Which of KINDS a folder is, by what lies in it; ValueError where it could be two."""
+    if choices.source:
+        return choices.source
+    tars, named, pictures = shards_of(tree), tables(tree), tree.pictures
+    if tars and (pictures or named):
+        raise ValueError(
+            f"source {tree.folder} has tars ({tars[0]}) and pictures ({(pictures or named)[0]}); say which: "
+            f"--source tars, or --source {'metadata' if named else 'plain'}"
+        )
+    if tars or named:
+        return "tars" if tars else "metadata"
+    if pictures:
+        return _kind_of_folders(tree, find_parts(tree, choices))
+    there = ", ".join(sorted({suffix_of(path) for path in tree.files})) or "nothing"
+    raise ValueError(
+        f"source {tree.folder} has no pictures ({', '.join(PICTURES)}), no {' or '.join(TABLES)} and no .tar, "
+        f"but {there}; name a folder that has"
+    )
+
+
+def list_source(tree: Tree, kind: str, choices: Choices) -> Source:
+    """Everything to pack from a folder; read_as and unread cover all of its files."""
+    if choices.label_column and kind != "metadata":
+        raise ValueError(f"--label-column names a column of metadata, source {tree.folder} is {kind}; leave it out")
+    if kind == "metadata":
+        source = list_metadata(tree, choices)
+    elif kind == "tars":
+        source = list_tars(tree, choices)
+        source = replace(source, unread=source.unread + _unread(tree, {*shards_of(tree), Path(INDEX_NAME)}))
+    else:
+        source = _pictures(tree, kind, choices)
+    splits = {item.split for item in source.items}
+    told = f"{source.read_as}, {len(splits)} splits" if len(splits) > 1 else source.read_as
+    odd: list[Named] = [("no file", _name(path)) for path in tree.odd if path.suffix.lower() in PICTURES]
+    hidden: list[Named] = [("hidden folders", _name(path)) for path in tree.hidden]
+    return replace(
+        source, items=finished(source.items), read_as=told, bad=source.bad + odd, unread=source.unread + hidden
+    )
+
+
+def _kind_of_folders(tree: Tree, parts: Parts) -> str:
+    inner = {parts.inner(path): path for path in tree.pictures}
+    within = {path.parts[0]: full for path, full in inner.items() if len(path.parts) > 1}
+    beside = [full for path, full in inner.items() if len(path.parts) == 1]
+    if within and beside:
+        raise ValueError(
+            f"source {tree.folder}: {next(iter(within.values()))} lies in a folder that could be a class, {beside[0]} in "
+            "none; say what is meant: --source plain (no classes), or --source classes (leaves such pictures out)"
+        )
+    if len(within) < 2:
+        return "plain"
+    if not all(NUMBERED.fullmatch(name) for name in within):
+        return "classes"
+    if any(find_beside(tree, None).files.values()):
+        return "plain"
+    raise ValueError(
+        f"source {tree.folder}: folders {', '.join(list(within)[:3])} may be classes or only numbered; "
+        "say what is meant: --source classes or --source plain"
+    )
+
+
+def _pictures(tree: Tree, kind: str, choices: Choices) -> Source:
+    """Pictures with what lies beside them; in class folders the first folder (below a split) is the label."""
+    parts = find_parts(tree, choices)
+    beside = find_beside(tree, choices.text_column)
+    pictures = tree.pictures
+    numbers: dict[str, int] = {}
+    if kind == "classes":
+        pictures = [path for path in pictures if len(parts.inner(path).parts) > 1]
+        numbers = {name: k for k, name in enumerate(sorted({parts.inner(path).parts[0] for path in pictures}))}
+        if not pictures:
+            hint = "add --no-splits if its folders are classes" if parts.folders else "leave out --source classes"
+            raise ValueError(f"source {tree.folder} has no picture in a class folder; {hint}")
+    crawled = bool(pictures) and all(NUMBERED.fullmatch(parts.inner(path).parts[0]) for path in pictures)
+    items, bad = [], []
+    for path in pictures:
+        name = _name(path)
+        try:
+            text = beside.caption(path) if beside.has_captions else None
+        except (ValueError, OSError) as error:
+            bad.append((str(error).partition(": ")[0], name))
+            continue
+        facts = beside.facts(path) if crawled else None
+        items.append(
+            Item(
+                name,
+                name,
+                whole(tree.folder / path),
+                text,
+                numbers.get(parts.inner(path).parts[0]),
+                old={"json": facts} if facts else {},
+                split=parts.split(path),
+            )
+        )
+    read = beside.read | set(pictures)
+    if crawled:
+        read |= {found[".json"] for found in beside.files.values() if ".json" in found}
+    told = _told(kind, beside, numbers)
+    return Source(
+        items=items,
+        bad=bad,
+        unread=_unread(tree, read),
+        classes=[printable(name) for name in numbers] or None,
+        read_as=told,
+    )
+
+
+def _told(kind: str, beside: Beside, numbers: dict[str, int]) -> str:
+    few = ", ".join([printable(name) for name in numbers][:3])
+    classes = f"{len(numbers)} classes ({few}{', ...' if len(numbers) > 3 else ''})" if numbers else kind
+    if beside.column:
+        return f"{classes} with captions in the .json beside the pictures"
+    return f"{classes} with captions beside the pictures" if beside.has_captions else f"{classes} without captions"
+
+
+def _unread(tree: Tree, read: set[Path]) -> list[Named]:
+    return [(suffix_of(path), _name(path)) for path in tree.files if path not in read]
+
+
+def _name(path: Path) -> str:
+    return printable(path.as_posix())

@@ -1,0 +1,123 @@
+"""The source that is tars, webdataset or img2dataset shards: packed anew, in whatever order their members lie.
+
+A sample is one picture with its caption (`.txt`, or a column of `.json`), its class (`.cls`) and facts (`.json`). What
+else lies in a tar is counted by its extension.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.index import load
+from data.index.items import DAMAGED, Choices, Item, Named, Source, printable
+from data.index.splits import split_of
+from data.index.tree import Tree
+from data.tar import (
+    DOT_IN_KEY,
+    NO_PICTURE,
+    PACK_MEMBERS,
+    Contents,
+    ShardError,
+    check_shards,
+    contents,
+    dotted_pictures,
+    is_compressed,
+    is_tar,
+)
+
+
+def shards_of(tree: Tree) -> list[Path]:
+    """Tars below a folder, with those that would have to be unpacked first."""
+    return [path for path in tree.files if is_tar(path.name) or is_compressed(path.name)]
+
+
+def list_tars(tree: Tree, choices: Choices) -> Source:
+    """Everything to pack from a folder of tars; ValueError names all that cannot be read, unless they may be left out."""
+    try:
+        index = load(tree.folder)
+    except ValueError:
+        index = None  # foreign tars: classes are called by their numbers, splits by the names of shards
+    known = {shard.name: shard.split for shard in index.shards} if index else {}
+    shards, faults = shards_of(tree), []
+    listing = _Listing(choices)
+    for path in shards:
+        name = printable(path.as_posix())
+        split = (known.get(path.as_posix()) or split_of(name)) if choices.splits else "train"
+        try:
+            samples = contents(tree.folder / path, dotted=choices.dotted_keys)
+        except ShardError as error:
+            faults.append(error)
+            listing.bad.append((DAMAGED, f"{name} ({error.why})"))
+            continue
+        for sample in samples:
+            listing.add(sample, name, split)
+    if not choices.skip_damaged:
+        check_shards(faults, len(shards), skip="--skip-damaged")
+    listing.drop_unlabelled()
+    told = f"webdataset tars ({len(shards) - len(faults)}{' with their index' if index else ''})"
+    if choices.text_column:
+        _check_column(tree.folder, choices.text_column, listing.items)
+        told += f" with captions in .json, column {choices.text_column}"
+    return Source(
+        items=listing.items,
+        bad=listing.bad,
+        unread=listing.unread,
+        classes=index.classes if index else None,
+        read_as=told,
+    )
+
+
+@dataclass
+class _Listing:
+    """What was found in tars so far."""
+
+    choices: Choices
+    items: list[Item] = field(default_factory=list)
+    bad: list[Named] = field(default_factory=list)
+    unread: list[Named] = field(default_factory=list)
+
+    def add(self, sample: Contents, shard: str, split: str) -> None:
+        """A sample among the items, or among the bad ones with what is wrong."""
+        key, column = printable(sample.key), self.choices.text_column
+        name = f"{shard}/{key}"
+        image = next((ext for ext in PACK_MEMBERS if ext in sample.members), None)
+        carried = {"json", "cls"} if column else {"txt", "json", "cls"}
+        needed = carried if image else {*carried, *PACK_MEMBERS}
+        large = [(ext, why) for ext, why in sample.others.items() if why and ext in needed]
+        if large:
+            ext, why = large[0]
+            self.bad.append(("caption too long" if ext == "txt" else f".{ext} member too large", f"{name} ({why})"))
+        elif image:
+            old = {ext: span for ext, span in sample.members.items() if ext in carried}
+            self.items.append(Item(f"{key}.tar", name, sample.members[image], old=old, text_column=column, split=split))
+        elif dotted := dotted_pictures(sample.members):
+            self.bad += [(DOT_IN_KEY, f"{name}.{ext}") for ext in dotted]
+        else:
+            self.bad.append((NO_PICTURE, f"{name} (only {sample.extensions})"))
+        if image:
+            left = [ext for ext in (*sample.members, *sample.others) if ext not in {image, *carried}]
+            self.unread += [(f".{ext} in tars", f"{name}.{ext}") for ext in left]
+
+    def drop_unlabelled(self) -> None:
+        """Where some have a class, all need one."""
+        if any("cls" in item.old for item in self.items):
+            self.bad += [("no label", item.name) for item in self.items if "cls" not in item.old]
+            self.items = [item for item in self.items if "cls" in item.old]
+
+
+def _check_column(folder: Path, column: str, items: list[Item]) -> None:
+    """ValueError if no `.json` member has a column; as a rule the first one has."""
+    columns: set[str] = set()
+    for item in items:
+        if "json" in item.old:
+            try:
+                facts = json.loads(item.old["json"].read())
+            except (ValueError, RecursionError):
+                continue  # counted when it is packed
+            columns |= facts.keys() if isinstance(facts, dict) else set()
+            if column in columns:
+                return
+    if not columns:
+        raise ValueError(f"--text-column {column!r}: source {folder} has no .json members with columns; leave it out")
+    some = ", ".join(sorted(columns)[:20])
+    raise ValueError(f"--text-column {column!r} is in no .json member, which have {some}; name one of these")

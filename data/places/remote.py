@@ -1,0 +1,166 @@
+"""Shards that are not on this machine: fetched whole into the cache, checked, then read like local ones.
+
+`http(s)` by the standard library; other addresses by fsspec, whose packages for a store (s3fs, gcsfs, ...) are the user's to
+install; `pipe:` by a shell command, only if the user allows it. Nothing here expands an environment variable.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
+
+from data.index import INDEX_NAME, Index, ShardInfo, parse_index
+from data.places.cache import ChangedError, ShardCache
+
+MIB = 1 << 20
+MAX_INDEX_BYTES = 512 * MIB
+MIN_RATE = 50_000  # bytes/s over a whole shard; a server that is slower has stopped answering
+CHECKED = 256  # shards that are looked for when a data set is opened; the others are when they are fetched
+FIRST_WAIT_S = 0.5  # before the second try; twice as long before each further one
+
+
+class Source(Protocol):
+    """A kind of place: how a file of a folder gets here. Missing files are FileNotFoundError, other trouble OSError."""
+
+    @property
+    def name(self) -> str: ...
+
+    def chunks(self, file: str) -> Iterator[bytes]: ...
+
+    def size(self, file: str) -> int | None:
+        """Bytes of a file, None if this place does not tell."""
+
+
+class _Ahead:
+    """One background thread that fetches in the order asked; at most `waiting` are remembered."""
+
+    def __init__(self, waiting: int = 64):
+        self.jobs: queue.Queue[Callable[[], None]] = queue.Queue(waiting)
+        threading.Thread(target=self._run, daemon=True, name="shards-ahead").start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        with suppress(queue.Full):  # it is fetched when it is read, then
+            self.jobs.put_nowait(job)
+
+    def _run(self) -> None:
+        while True:
+            with suppress(OSError, ValueError):  # told by the reader, who will meet the same
+                self.jobs.get()()
+
+
+@dataclass
+class RemoteStore:
+    """A folder elsewhere."""
+
+    source: Source
+    cache: ShardCache
+    retries: int
+    timeout_s: float
+    _ahead: _Ahead | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_ahead": None}  # threads stay where they were started
+
+    def index(self) -> Index:
+        content = bytearray()
+
+        def read() -> None:
+            content.clear()
+            for chunk in self._limited(INDEX_NAME, MAX_INDEX_BYTES):
+                content.extend(chunk)
+                if len(content) > MAX_INDEX_BYTES:
+                    raise ValueError(f"{self.name}/{INDEX_NAME} is larger than {MAX_INDEX_BYTES // MIB} MiB")
+
+        try:
+            self._tried(read, INDEX_NAME)
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"data {self.name} has no {INDEX_NAME} ({error}); make it beside the shards with: python -m data.index FOLDER"
+            ) from error
+        return parse_index(
+            bytes(content), f"{self.name}/{INDEX_NAME}", "make it again with: python -m data.index FOLDER --update"
+        )
+
+    def check(self, shards: list[ShardInfo]) -> None:
+        self.cache.prepare()
+        largest = max(shards, key=lambda shard: shard.bytes)
+        if largest.bytes > self.cache.max_bytes:
+            raise ValueError(
+                f"shard {self.where(largest)} has {largest.bytes:,} bytes, the cache {self.cache.folder} may hold "
+                f"{self.cache.max_bytes:,}; allow it more"
+            )
+        some = shards[:: -(-len(shards) // CHECKED)]
+        with ThreadPoolExecutor(16) as pool:
+            for shard, size in zip(some, pool.map(self._size, some), strict=True):
+                if size is not None and size != shard.bytes:
+                    raise ValueError(
+                        f"shard {self.where(shard)} has {size} bytes, {INDEX_NAME} says {shard.bytes}; {self.fix}"
+                    )
+
+    def _size(self, shard: ShardInfo) -> int | None:
+        if self.cache.holds(shard):
+            return None
+        found: list[int | None] = []
+        self._tried(lambda: found.append(self.source.size(shard.name)), shard.name)
+        return found[-1]
+
+    def where(self, shard: ShardInfo) -> str:
+        return f"{self.name}/{shard.name}"
+
+    def open(self, shard: ShardInfo) -> BinaryIO:
+        self.cache.prepare()
+        opened: list[BinaryIO] = []
+        self._tried(lambda: opened.append(self.cache.open(shard, lambda: self._of(shard))), shard.name)
+        return opened[-1]
+
+    def expect(self, shards: Iterable[ShardInfo]) -> None:
+        for shard in shards:
+            if not self.cache.holds(shard):
+                self._ahead = self._ahead or _Ahead()
+                self._ahead.submit(lambda shard=shard: self.cache.add(shard, lambda: self._of(shard)))  # type: ignore[misc]
+
+    def distrust(self, shard: ShardInfo) -> str:
+        self.cache.drop(shard)
+        return f"{self.fix}; the copy in {self.cache.folder} is dropped"
+
+    @property
+    def fix(self) -> str:
+        return "put the right shards there, or an index made anew with: python -m data.index FOLDER --update"
+
+    def _of(self, shard: ShardInfo) -> Iterator[bytes]:
+        return self._limited(shard.name, shard.bytes)
+
+    def _limited(self, file: str, num_bytes: int) -> Iterator[bytes]:
+        """A file's bytes; TimeoutError where they only trickle."""
+        deadline = time.monotonic() + self.timeout_s + num_bytes / MIN_RATE
+        for chunk in self.source.chunks(file):
+            yield chunk
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"slower than {MIN_RATE / 1000:.0f} kB/s")
+
+    def _tried(self, do: Callable[[], object], file: str) -> None:
+        """`do`, again after a pause where the network may be to blame; errors that name the file."""
+        where = f"{self.name}/{file}"
+        for number in range(self.retries + 1):
+            try:
+                do()
+                return
+            except FileNotFoundError as error:
+                raise FileNotFoundError(
+                    f"{where} is missing ({error}); put it there, or name another source"
+                ) from error
+            except ChangedError as error:
+                raise ValueError(f"shard {where} is not what the index says: {error}; {self.fix}") from error
+            except OSError as error:
+                if isinstance(error, PermissionError) or number == self.retries or str(error).startswith("cache "):
+                    tries = f" after {number + 1} tries" if number else ""
+                    raise OSError(f"{where} cannot be read{tries}: {error}") from error
+            time.sleep(FIRST_WAIT_S * 2**number)

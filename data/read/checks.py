@@ -1,0 +1,56 @@
+"""Is what is asked of data sets in them? Told in one line before anything starts."""
+
+import logging
+from functools import cache
+
+from data.index import MAX_SMALL, Index
+from data.places.store import DataSet
+from data.read.mixture import Opened
+
+log = logging.getLogger("data")
+
+
+def check_content(opened: Opened, split: str, *, resolution: int, label: bool, text_tokens: int) -> None:
+    """Does each data set hold what is asked for, and do they fit each other? ValueError, OSError if not."""
+    for data in opened.sets:
+        _check_set(data, split, resolution, label, text_tokens)
+    opened.agree(label=label, text=text_tokens > 0)
+
+
+def _check_set(data: DataSet, split: str, resolution: int, label: bool, text_tokens: int) -> None:
+    index, what = data.index, f"data {data.name}"
+    data.store.check(data.split(split))
+    if small := index.below(resolution):
+        _check_small(index, small, resolution, what)
+    if label and not index.classes:
+        raise ValueError(f"{what} has no class labels; pack with --label-column, or train without label conditioning")
+    if text_tokens and not index.text_encoder:
+        raise ValueError(
+            f"{what} has no text features; pack with --text-encoder minilm, or train without text conditioning"
+        )
+    if index.text_encoder and text_tokens > index.text_encoder.max_tokens:
+        raise ValueError(
+            f"{what} has captions cut to {index.text_encoder.max_tokens} tokens, {text_tokens} are asked for; "
+            f"pack again with --text-tokens {text_tokens}, or ask for fewer"
+        )
+
+
+def _check_small(index: Index, small: int, resolution: int, what: str) -> None:
+    """A few pictures that are too small are passed over by readers, and told; more are refused."""
+    num = index.num
+    if index.sides is None or small == num:
+        raise ValueError(
+            f"{what}: pictures are {index.min_side} px, {resolution} px are needed; "
+            f"pack larger ones with --size {resolution}"
+        )
+    told = f"{what}: {small:,} of {num:,} pictures are smaller than {resolution} px (the smallest {index.min_side} px)"
+    if small > MAX_SMALL * num:
+        raise ValueError(
+            f"{told}, at most {MAX_SMALL:.0%} may be; pack them with --size {resolution}, which leaves these out"
+        )
+    _say_once(f"{told}; the next larger ones take their place")
+
+
+@cache
+def _say_once(line: str) -> None:
+    log.warning(line)

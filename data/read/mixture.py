@@ -1,0 +1,192 @@
+"""Several data sets as one: weights, how streams are shared out by them, what the sources have in common.
+
+On a command line: `--data A --data B=0.25`, the weight after the last `=`, 1 if there is none.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from data.index import Index, TextInfo
+from data.places.address import ACCESS, Access, open_place
+from data.places.store import DataSet
+from data.read.streams import MAX_STREAMS, TOLERANCE, Shape, fits, largest_remainder
+
+Weighted = tuple[str | Path, float]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Places with weights, and how those that are not a folder here may be reached."""
+
+    parts: tuple[Weighted, ...]
+    access: Access = ACCESS
+
+    def __post_init__(self):
+        if not self.parts:
+            raise ValueError("no data; name at least one place of shards")
+        for place, weight in self.parts:
+            if not 0 < weight < float("inf"):
+                raise ValueError(f"data {place}: weight {weight}; it must be above 0 and finite")
+
+    def __str__(self) -> str:
+        if len(self.parts) == 1:
+            return str(self.parts[0][0])
+        return " + ".join(f"{place}={weight:g}" for place, weight in self.parts)
+
+
+Source = str | Path | Weighted | Sequence[Weighted] | Sources
+
+
+def parse(texts: Iterable[str], access: Access = ACCESS) -> Sources:
+    """["A", "B=0.25"] of a command line; what follows the last = is a weight if it is a number, and no folder is called so."""
+    return Sources(tuple(_parsed(text) for text in texts), access)
+
+
+def _parsed(text: str) -> Weighted:
+    place, equals, weight = text.rpartition("=")
+    if (
+        not equals
+        or Path(text).exists()
+        or not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|[-+]?(inf|nan)", weight, re.IGNORECASE)
+    ):
+        return text, 1.0
+    try:
+        return place, float(weight)
+    except ValueError as error:
+        raise ValueError(f"data {text}: weight {weight!r} is no number; write {place}=0.25") from error
+
+
+def as_sources(source: Source) -> Sources:
+    """Whatever a `Reader` takes, in one form."""
+    if isinstance(source, Sources):
+        return source
+    if isinstance(source, str | Path):
+        return Sources(((source, 1.0),))
+    if len(source) == 2 and isinstance(source[0], str | Path) and isinstance(source[1], int | float):
+        return Sources(((source[0], float(source[1])),))
+    return Sources(tuple((place, float(weight)) for place, weight in source))  # type: ignore[misc,union-attr,str-unpack]
+
+
+def facts(source: Source) -> Index:
+    """What is in the data, as one index: of a mixture what its data sets share, the sum of their counts, and one fingerprint."""
+    return Opened.of(source).index
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Data sets with their indexes read."""
+
+    sets: tuple[DataSet, ...]
+    weights: tuple[float, ...]
+
+    @classmethod
+    def of(cls, source: Source) -> "Opened":
+        sources = as_sources(source)
+        sets = tuple(open_place(place, sources.access) for place, _ in sources.parts)
+        return cls(sets, tuple(weight for _, weight in sources.parts))
+
+    @property
+    def name(self) -> str:
+        return " + ".join(data.name for data in self.sets)
+
+    @property
+    def index(self) -> Index:
+        return merged([data.index for data in self.sets], self.weights)
+
+    @property
+    def stored_size(self) -> tuple[int, int] | None:
+        """(height, width) if all pictures of all sets share it."""
+        sizes = {data.index.size for data in self.sets}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def having(self, split: str) -> "Opened":
+        """Only the data sets that have pictures in a split; ValueError if none has."""
+        kept = [k for k, data in enumerate(self.sets) if data.index.num_images.get(split)]
+        if not kept:
+            self.sets[0].index.split(split)
+        return Opened(tuple(self.sets[k] for k in kept), tuple(self.weights[k] for k in kept))
+
+    def agree(self, *, label: bool, text: bool) -> None:
+        """ValueError that names two data sets which cannot be mixed for what is asked of them."""
+        first = self.sets[0]
+        for other in self.sets[1:]:
+            if label and first.index.classes != other.index.classes:
+                raise ValueError(
+                    f"data {first.name} and {other.name} number their classes differently; pack both from one list of classes"
+                )
+            if text and _encoder(first.index) != _encoder(other.index):
+                raise ValueError(
+                    f"data {first.name} has text features of {_encoder(first.index)}, {other.name} of {_encoder(other.index)}; "
+                    "pack both with one --text-encoder"
+                )
+            if text and _length(first.index) != _length(other.index):
+                raise ValueError(
+                    f"data {first.name} has captions cut to {_length(first.index)} tokens, {other.name} to "
+                    f"{_length(other.index)}; pack both with one --text-tokens"
+                )
+
+    def shares(self, streams: int, wanted: Shape | None = None) -> list[int]:
+        """How many of `streams` each data set gets: largest remainder; ValueError where that is far from the weights."""
+        counts = largest_remainder(self.weights, streams)
+        if fits(self.weights, counts):
+            return counts
+        total, names = sum(self.weights), [data.name for data in self.sets]
+        got = ", ".join(
+            f"{n} {w / total:.3g} -> {c}/{streams}" for n, w, c in zip(names, self.weights, counts, strict=True)
+        )
+        fix = (wanted or Shape(streams=streams)).fix(self.weights) or (
+            f"no number of streams up to {MAX_STREAMS} does; give weights that are closer"
+        )
+        raise ValueError(f"{streams} streams cannot give these weights within {TOLERANCE:.0%}: {got}; {fix}")
+
+
+def merged(indexes: Sequence[Index], weights: Sequence[float]) -> Index:
+    """One index of several: counts added; what differs is None; its fingerprint covers the weights, too."""
+    first = indexes[0]
+    if len(indexes) == 1:
+        return first
+    splits = sorted({split for index in indexes for split in index.num_images})
+    changes = {
+        name: getattr(first, name) if all(getattr(index, name) == getattr(first, name) for index in indexes) else None
+        for name in ("resize", "size", "classes")
+    }
+    changes |= {
+        "text_encoder": _common_encoder(indexes),
+        "min_side": min(index.min_side for index in indexes),
+        "sides": None,
+        "num_images": {split: sum(index.num_images.get(split, 0) for index in indexes) for split in splits},
+        "shards": [shard for index in indexes for shard in index.shards],
+        "has_text": all(index.has_text for index in indexes),
+        "label_counts": None,
+        "fingerprint": _fingerprint(indexes, weights),
+        "skipped": {},
+        "notes": {},
+        "unread": {},
+        "read_as": "",
+        "settings": {},
+    }
+    return first.model_copy(update=changes)
+
+
+def _common_encoder(indexes: Sequence[Index]) -> TextInfo | None:
+    first = indexes[0].text_encoder
+    return first if all(index.text_encoder == first for index in indexes) else None
+
+
+def _encoder(index: Index) -> tuple[str, int] | None:
+    return (index.text_encoder.id, index.text_encoder.dim) if index.text_encoder else None
+
+
+def _length(index: Index) -> int | None:
+    return index.text_encoder.max_tokens if index.text_encoder else None
+
+
+def _fingerprint(indexes: Sequence[Index], weights: Sequence[float]) -> str:
+    total = sum(Fraction(weight) for weight in weights)
+    rows = [[index.fingerprint, str(Fraction(w) / total)] for index, w in zip(indexes, weights, strict=True)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -1,0 +1,205 @@
+"""Samples of packed shards: streamed, checked against the index, decoded. What `data.read.shards` puts in order."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from data.decode import decode_image, decode_label, decode_tokens, to_array
+from data.images import center_crop, resize
+from data.index import Index, ShardInfo
+from data.places.store import DataSet, Store
+from data.tar import IMAGE_MEMBERS, TEXT_MEMBER, Hashing, Sample, stream
+
+KEEP_BYTES = 256 << 20  # a split smaller than this is read once and then kept, still encoded, in each loader process
+log = logging.getLogger("data")
+
+Keyed = tuple[str, Sample]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One decoded sample."""
+
+    key: str
+    image: np.ndarray  # (3, h, w) uint8
+    label: int | None
+    tokens: np.ndarray | None  # (tokens, dim) float16
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a global batch and their positions in the run, in images."""
+
+    rows: list[Row]
+    places: list[int]
+
+
+class Arriving:
+    """The `num` samples of a shard that is kept, read by and by; given out when the whole shard was found right."""
+
+    def __init__(self, num: int, samples: Iterator[Keyed]):
+        self.num, self._samples, self._arrived = num, samples, list[Keyed]()
+
+    def read(self, num: int) -> None:
+        """Brings in what is missing of the first `num`."""
+        self._arrived += islice(self._samples, max(0, num - len(self._arrived)))
+
+    def whole(self) -> list[Keyed]:
+        """All of them; ValueError where the shard is not what the index says."""
+        self._arrived += self._samples
+        return self._arrived
+
+
+@dataclass(kw_only=True)
+class ShardReader:
+    """Reads shards of one data set; remembers small splits and names each bad sample once."""
+
+    data: DataSet
+    split: str
+    side: int | None  # None: as stored; else center-cropped and downsampled to side x side
+    label: bool
+    text: bool
+    max_bad: int
+    bad: set[str] = field(default_factory=set)
+    _kept: dict[str, "Arriving"] | None = None
+
+    def __post_init__(self):
+        if sum(shard.bytes for shard in self.index.split(self.split)) <= KEEP_BYTES:
+            self._kept = {}
+
+    @property
+    def store(self) -> Store:
+        return self.data.store
+
+    @property
+    def index(self) -> Index:
+        return self.data.index
+
+    def samples(self, shards: list[ShardInfo], skip: int = 0, then: ShardInfo | None = None) -> Iterator[Keyed]:
+        """The samples of `shards` one after the other, without the first `skip`; shards before these are not opened.
+
+        `then` comes after all of them. While one is given out, the store is told the next; what will be kept is read in the
+        second half of that time, a little for each sample.
+        """
+        following = [*shards[1:], *([then] if then else [None])]
+        for shard, after in zip(shards, following, strict=True):
+            if skip >= shard.num:
+                skip -= shard.num
+                continue
+            coming = self._coming(after) if after else None
+            for number, sample in enumerate(self._shard(shard)):
+                if number >= skip:
+                    if coming:
+                        coming.read(coming.num * max(0, 2 * (number + 1) - shard.num - skip) // (shard.num - skip))
+                    yield sample
+            skip = 0
+
+    def _coming(self, shard: ShardInfo) -> "Arriving | None":
+        """A shard that will be read soon: told to the store; if it will be kept, what may be read of it now."""
+        if self._kept is None:
+            self.store.expect([shard])
+            return None
+        if shard.name not in self._kept:
+            self.store.expect([shard])
+            self._kept[shard.name] = Arriving(shard.num, self._stream(shard))
+        return self._kept[shard.name]
+
+    def _shard(self, shard: ShardInfo) -> Iterator[Keyed]:
+        if self._kept is None:
+            return self._stream(shard)
+        if shard.name not in self._kept:
+            self._kept[shard.name] = Arriving(shard.num, self._stream(shard))
+        return iter(self._kept[shard.name].whole())
+
+    def _stream(self, shard: ShardInfo) -> Iterator[Keyed]:
+        """The samples of a shard; ValueError at its end unless it was, to the byte, what the index says."""
+        try:
+            yield from self._checked(shard)
+        except ValueError as error:
+            raise ValueError(f"{error}; {fix}" if (fix := self.store.distrust(shard)) else str(error)) from error
+
+    def _checked(self, shard: ShardInfo) -> Iterator[Keyed]:
+        num, where = 0, self.store.where(shard)
+        with self.store.open(shard) as raw:
+            file = Hashing(raw)
+            for sample in stream(file, where, self._wants):
+                num += 1
+                if num <= shard.num:
+                    yield sample
+            file.drain()
+        if (num, file.num_bytes, file.sha256.hexdigest()) != (shard.num, shard.bytes, shard.sha256):
+            raise ValueError(
+                f"shard {where} is not what the index says: {num} of {shard.num} samples, "
+                f"{file.num_bytes} of {shard.bytes} bytes, and another sha256"
+            )
+
+    def _wants(self, extension: str) -> bool:
+        return (
+            extension in IMAGE_MEMBERS
+            or (self.label and extension == "cls")
+            or (self.text and extension == TEXT_MEMBER)
+        )
+
+    def first_good(self, candidates: Iterator[Keyed]) -> Row:
+        """The first of `candidates` that decodes; those before it are counted and named."""
+        tried = 0
+        for key, sample in candidates:
+            try:
+                return self._decoded(key, sample)
+            except ValueError as error:
+                tried += 1
+                if not (isinstance(error, TooSmallError) and self.index.sides):  # the index told of it
+                    self._count_bad(key, error)
+        raise ValueError(f"data {self.data.name}: {tried} samples in a row are bad; pack the pictures again")
+
+    def _count_bad(self, key: str, error: ValueError) -> None:
+        if key in self.bad:
+            return
+        self.bad.add(key)
+        log.warning("bad sample %s replaced by the next one: %s", key, error)
+        if len(self.bad) > self.max_bad:
+            names = ", ".join(sorted(self.bad)[:5])
+            raise BadDataError(
+                f"data {self.data.name}: more than max_bad={self.max_bad} bad samples ({names}); pack them again"
+            )
+
+    def _decoded(self, key: str, sample: Sample) -> Row:
+        content = next((sample[ext] for ext in IMAGE_MEMBERS if ext in sample), None)
+        missing = "a picture" if content is None else self._missing(sample)
+        if content is None or missing:
+            raise ValueError(f"half a sample, without {missing}")
+        image = decode_image(content, shrink_to=self.side or 0)
+        if self.side is not None:
+            if min(image.size) < self.side:
+                raise TooSmallError(f"{image.width} x {image.height} px, smaller than the index says")
+            image = resize(center_crop(image), (self.side, self.side))
+        elif self.index.size != (image.height, image.width):
+            raise ValueError(f"{image.width} x {image.height} px, not as the index says")
+        encoder = self.index.text_encoder
+        return Row(
+            key=key,
+            image=to_array(image),
+            label=self._label(sample["cls"]) if self.label else None,
+            tokens=decode_tokens(sample[TEXT_MEMBER], encoder.dim) if self.text and encoder else None,
+        )
+
+    def _missing(self, sample: Sample) -> str | None:
+        wanted = (("cls", self.label), (TEXT_MEMBER, self.text))
+        return next((name for name, asked in wanted if asked and name not in sample), None)
+
+    def _label(self, content: bytes) -> int:
+        label, classes = decode_label(content), self.index.classes or []
+        if label >= len(classes):
+            raise ValueError(f"label {label}, but there are {len(classes)} classes")
+        return label
+
+
+class TooSmallError(ValueError):
+    """A picture smaller than what is asked for."""
+
+
+class BadDataError(ValueError):
+    """Too much of a data set is bad to go on."""

@@ -1,0 +1,282 @@
+"""The reader: packed shards in, batches out, at a position that is a function of (seed, images seen) alone.
+
+V virtual *streams* carry the shards. In epoch e the shard list is permuted by (seed, e) and stream v takes every V-th
+shard from v on; blocks of its samples are permuted by (seed, e, v, block). A global batch takes B/V consecutive
+samples of each stream, in the order of streams. So the sequence of global batches does not know ranks or workers, who
+merely share it out (`data.read.order.own_samples`), by whole streams where they divide and else by parts of them. While a block
+is given out the next one is read, a little for each sample. A sample that does not decode is replaced by the next good one
+of its block. Of several data sets each has its own run of streams, in proportion to its weight, and these walk its shards
+as if they were all.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import accumulate, chain, islice, pairwise
+
+import numpy as np
+import torch
+
+from data.batch import Batch, Cond
+from data.index import Index, ShardInfo
+from data.read.blocks import Block, Slot, first_good
+from data.read.checks import check_content
+from data.read.mixture import Opened, Source, as_sources, largest_remainder
+from data.read.order import find, permutation, shard_orders
+from data.read.samples import BadDataError, Part, ShardReader
+from data.read.streams import Shape, largest_divisor, own_samples
+from data.text import pad_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """An endless sequence of batches of packed data; building it checks everything that can be checked cheaply.
+
+    source: a folder or another place (`data.places`), one with a weight, or several (`data.read.mixture`). batch is global, in
+    images. resolution is the smallest side that is needed: pictures of one stored size come as stored (the device resizes
+    them), others are cropped and downsampled to it. workers counts per rank; 0 decodes in this process.
+    """
+
+    source: Source
+    batch: int
+    resolution: int
+    split: str = "train"
+    seed: int = 0
+    streams: int = 8
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    block: int = 512
+    label: bool = False
+    text_tokens: int = 0
+    max_bad: int = 100
+
+    def __post_init__(self):
+        check_content(
+            self.opened, self.split, resolution=self.resolution, label=self.label, text_tokens=self.text_tokens
+        )
+        check_shape(self)
+
+    @cached_property
+    def opened(self) -> Opened:
+        return Opened.of(self.source)
+
+    @cached_property
+    def index(self) -> Index:
+        """What is in the data; of several data sets, what they have in common."""
+        return self.opened.index
+
+    @cached_property
+    def owned(self) -> list[range]:
+        """The streams of each data set."""
+        ends = list(accumulate(self.opened.shares(self.streams, self.shape), initial=0))
+        return [range(first, end) for first, end in pairwise(ends)]
+
+    @property
+    def shape(self) -> Shape:
+        """What the streams have to fit."""
+        shards = tuple(len(self.shards(number)) for number in range(len(self.opened.sets)))
+        return Shape(streams=self.streams, batch=self.batch, world=self.world, shards=shards)
+
+    def shards(self, number: int) -> list[ShardInfo]:
+        """The shards of data set `number`, in order."""
+        return self.opened.sets[number].split(self.split)
+
+    def batches(self, nimg: int = 0) -> Iterator[Batch]:
+        """This rank's part of each global batch from image `nimg` on, ordered by `Batch.index`."""
+        if nimg < 0 or nimg % self.streams:
+            raise ValueError(
+                f"position {nimg} is not a multiple of streams={self.streams}; resume with the streams that saved it"
+            )
+        return self._batches(nimg)
+
+    def _batches(self, nimg: int) -> Iterator[Batch]:
+        from data.read.workers import merged
+
+        parts = merged(self, nimg) if self.workers else self._parts(nimg, self.own())
+        for part in parts:
+            yield to_batch(part, self.text_tokens)
+
+    def own(self, worker: int = 0) -> dict[int, range]:
+        """What of each stream's samples a worker process of this rank makes."""
+        return own_samples(
+            batch=self.batch,
+            streams=self.streams,
+            rank=self.rank,
+            world=self.world,
+            worker=worker,
+            workers=max(self.workers, 1),
+        )
+
+    def worker_parts(self, nimg: int, worker: int) -> Iterator[Part]:
+        """What one worker process of this rank contributes to each global batch."""
+        return self._parts(nimg, self.own(worker))
+
+    def _parts(self, nimg: int, own: dict[int, range]) -> Iterator[Part]:
+        readers = shard_readers(self.opened, self)
+        share = self.batch // self.streams
+        slots = {stream: self._slots(readers[self._set_of(stream)], stream, nimg // self.streams) for stream in own}
+        places = [stream * share + k for stream, part in own.items() for k in part]
+        while True:
+            rows = []
+            for stream, part in own.items():
+                rows += [slot() for slot in list(islice(slots[stream], share))[part.start : part.stop]]
+            yield Part(rows, [nimg + place for place in places])
+            nimg += self.batch
+
+    def _set_of(self, stream: int) -> int:
+        return next(number for number, own in enumerate(self.owned) if stream in own)
+
+    def _slots(self, reader: ShardReader, stream: int, position: int) -> Iterator[Slot]:
+        """The samples of one stream from `position` on, for ever; each is decoded when it is called."""
+        number = self._set_of(stream)
+        own, counts = self.owned[number], [shard.num for shard in self.shards(number)]
+        epoch, position = find(position, counts, self.seed, stream - own.start, len(own))
+        blocks = self._blocks(reader, stream, epoch, position // self.block)
+        block, skip = next(blocks), position % self.block
+        for following in blocks:
+            samples, places = block.read(), range(skip, block.num)
+            order = permutation(block.num, self.seed, block.epoch, stream, block.number)
+            for done, place in enumerate(places, 1):
+                following.read(following.num * done // len(places))
+                yield partial(first_good, reader, samples, order, place)
+            block, skip = following, 0
+
+    def _blocks(self, reader: ShardReader, stream: int, epoch: int, number: int) -> Iterator[Block]:
+        """The blocks of one stream from one on, for ever."""
+        while True:
+            shards, after = self.epoch(stream, epoch), self.epoch(stream, epoch + 1)
+            samples = reader.samples(shards, number * self.block, then=after[0])
+            for first in range(number * self.block, sum(shard.num for shard in shards), self.block):
+                num = min(self.block, sum(shard.num for shard in shards) - first)
+                yield Block(epoch=epoch, number=first // self.block, num=num, samples=samples)
+            epoch, number = epoch + 1, 0
+
+    def epoch(self, stream: int, epoch: int) -> list[ShardInfo]:
+        """The shards that a stream reads in an epoch, in order."""
+        number = self._set_of(stream)
+        own, shards = self.owned[number], self.shards(number)
+        order = shard_orders(len(shards), self.seed, epoch, 1)[0]
+        return [shards[k] for k in order[stream - own.start :: len(own)]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finite:
+    """What `read_split` was asked for."""
+
+    split: str
+    batch: int
+    resolution: int
+    label: bool
+    text_tokens: int
+    max_bad: int
+
+
+def read_split(
+    source: Source,
+    split: str = "val",
+    *,
+    batch: int,
+    resolution: int,
+    label: bool = False,
+    text_tokens: int = 0,
+    limit: int = 0,
+    max_bad: int = 100,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[Batch]:
+    """Each picture of a split once, in the order of the shards; the last batch of a data set may be smaller. limit 0: all.
+
+    Of several data sets those that have the split come one after the other, and a limit is shared out by their weights.
+    With several ranks each gets every world-th picture of a (global) batch. A bad sample is replaced by the next good
+    one, so the number of pictures is that of the index.
+    """
+    if batch < 1 or resolution < 1:
+        raise ValueError(f"batch={batch}, resolution={resolution}; both must be at least 1")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} of {world}; ranks count from 0")
+    asked = Finite(
+        split=split, batch=batch, resolution=resolution, label=label, text_tokens=text_tokens, max_bad=max_bad
+    )
+    opened = Opened.of(as_sources(source)).having(split)
+    check_content(opened, split, resolution=resolution, label=label, text_tokens=text_tokens)
+    return _in_order(opened, asked, limit, rank, world)
+
+
+def _in_order(opened: Opened, asked: Finite, limit: int, rank: int, world: int) -> Iterator[Batch]:
+    limits = largest_remainder(opened.weights, limit) if limit else [None] * len(opened.sets)
+    start = 0
+    for reader, most in zip(shard_readers(opened, asked), limits, strict=True):
+        samples = islice(reader.samples(reader.data.split(asked.split)), most)
+        while block := list(islice(samples, asked.batch)):
+            own = range(rank, len(block), world)
+            rows = [reader.first_good(chain(block[k:], block[:k])) for k in own]
+            if rows:
+                yield to_batch(Part(rows, [start + k for k in own]), asked.text_tokens)
+            start += len(block)
+
+
+def shard_readers(opened: Opened, asked: Reader | Finite) -> list[ShardReader]:
+    """What reads and decodes each data set, in this process."""
+    side = None if opened.stored_size else asked.resolution
+    return [
+        ShardReader(
+            data=data,
+            split=asked.split,
+            side=side,
+            label=asked.label,
+            text=asked.text_tokens > 0,
+            max_bad=asked.max_bad,
+        )
+        for data in opened.sets
+    ]
+
+
+def to_batch(part: Part, text_tokens: int) -> Batch:
+    """Decoded samples, stacked."""
+    rows = part.rows
+    label = [row.label for row in rows if row.label is not None]
+    tokens = [row.tokens for row in rows if row.tokens is not None]
+    text, text_mask = pad_text(tokens, text_tokens) if tokens else (None, None)
+    cond = Cond.of(
+        torch.full((len(rows),), True),
+        label=torch.tensor(label, dtype=torch.int64) if label else None,
+        text=text,
+        text_mask=text_mask,
+    )
+    return Batch(
+        image=torch.from_numpy(np.stack([row.image for row in rows])),
+        cond=cond,
+        index=torch.tensor(part.places, dtype=torch.int64),
+        keys=tuple(row.key for row in rows),
+    )
+
+
+def check_shape(reader: Reader) -> None:
+    """Can the batch be shared out evenly, by streams and by ranks?"""
+    streams, weights = reader.streams, reader.opened.weights
+    for name in ("batch", "streams", "world", "block", "resolution"):
+        if getattr(reader, name) < 1:
+            raise ValueError(f"{name}={getattr(reader, name)} must be at least 1")
+    if not 0 <= reader.rank < reader.world or reader.workers < 0:
+        raise ValueError(f"rank {reader.rank} of {reader.world} with {reader.workers} workers; ranks count from 0")
+    if reader.batch % reader.world:
+        unit = math.lcm(reader.world, streams)
+        raise ValueError(
+            f"batch={reader.batch} cannot be shared by {reader.world} ranks; set batch={unit * -(-reader.batch // unit)}, "
+            f"or start {largest_divisor(reader.batch, reader.world)} ranks"
+        )
+    if reader.batch % streams:
+        fix = reader.shape.fix(weights) or "change one of them"
+        raise ValueError(f"batch={reader.batch} is not a multiple of streams={streams}; {fix}")
+    for number, own in enumerate(reader.owned):
+        if (num := len(reader.shards(number))) < len(own):
+            fix = reader.shape.fix(weights) or "give it less weight"
+            raise ValueError(
+                f"data {reader.opened.sets[number].name} has {num} {reader.split} shards, {len(own)} streams are asked for; "
+                f"pack again with --shards {len(own)} or {fix}"
+            )
+
+
+__all__ = ["BadDataError", "Reader", "read_split"]

@@ -1,0 +1,1 @@
+"""What a stage's pictures are conditioned on."""

@@ -1,0 +1,52 @@
+"""What a stage's pictures are conditioned on, as data."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from data.index import TEXT_TOKENS
+
+from ..strict import Fraction, Strict
+
+
+class TextConfig(Strict):
+    """Frozen token features: `encoder` and `packed_tokens` as given to data.pack (--text-encoder, --text-tokens), `dim` numbers
+    each; the network reads the first `tokens` of them.
+
+    A token's features depend on all tokens that the encoder saw with it, so sampling encodes at `packed_tokens`, too.
+    """
+
+    encoder: str
+    dim: PositiveInt
+    tokens: PositiveInt
+    packed_tokens: PositiveInt = TEXT_TOKENS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _packed_as_usual(cls, values: Any) -> Any:
+        """What texts of older versions leave out: the packer's default, or more where the network reads more."""
+        if isinstance(values, dict) and isinstance(tokens := values.get("tokens"), int):
+            return {"packed_tokens": max(TEXT_TOKENS, tokens)} | values
+        return values
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.tokens > self.packed_tokens:
+            raise ValueError(
+                f"tokens {self.tokens} is more than packed_tokens {self.packed_tokens}; "
+                f"pack with --text-tokens {self.tokens} and set packed_tokens to it"
+            )
+        return self
+
+
+class CondConfig(Strict):
+    """What the pictures are conditioned on. `drop`: share of training images whose condition is replaced by the null one."""
+
+    text: TextConfig | None = None
+    num_classes: Annotated[int, Field(ge=0)] = 0
+    drop: Fraction = 0.1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parts of a condition that training drops, and guidance leaves out."""
+        return ("label",) * bool(self.num_classes) + ("text",) * bool(self.text)
