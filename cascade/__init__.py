@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Cascade": "pipeline",
     "Request": "request",
-    "Engine": "engine",
+    "Engine": "engine.engine",
     **dict.fromkeys(("Event", "StageStarted", "Preview", "StageFinished", "Finished", "Failed", "Cancelled"), "events"),
 }
 __all__ = [

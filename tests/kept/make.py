@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data.packer import pack
-from data.settings import Settings
 
 import sample
 import train
 from cascade.config import CascadeConfig
 from cascade.manifest import write_manifest
 from cascade.pipeline import Cascade
+from data.pack.packer import pack
+from data.pack.settings import Settings
 from data.shapes import write_folder
 from stages.config import TextConfig
 from stages.nets.unet_config import UNetConfig

@@ -56,7 +56,7 @@ def test_each_job_is_told_as_in_a_stream_of_its_own(client: Client):
     found = told(client, jobs)
     for job in jobs:
         own = [
-            (numbers(position)[job], name, {key: value for key, value in data.index.items() if key != "job"})
+            (numbers(position)[job], name, {key: value for key, value in data.items() if key != "job"})
             for position, name, data in found
             if data["job"] == job and name != "preview"
         ]

@@ -227,7 +227,7 @@ def test_a_picture_to_upscale(serving: Serving, visit, how: str):
     else:
         drop = """async bytes => {
             const data = new DataTransfer();
-            data.index.items.add(new File([new Uint8Array(bytes)], "apple.png", {type: "image/png"}));
+            data.items.add(new File([new Uint8Array(bytes)], "apple.png", {type: "image/png"}));
             for (const name of ["dragenter", "dragover", "drop"])
                 document.body.dispatchEvent(new DragEvent(name, {dataTransfer: data, bubbles: true, cancelable: true}));
         }"""
