@@ -1,6 +1,8 @@
 """What watches over an update: non-finite numbers, the loss by noise level."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,7 +12,6 @@ from data.errors import RunError
 
 from ..config import NoiseConfig
 from .engine import Engine, Update
-from .rundir import RunDir
 
 Z = 0.6744897501960817  # the quartiles of a normal distribution are mean +- Z std
 
@@ -21,11 +22,12 @@ class Guard:
     def __init__(self, stage: str, most: int):
         self.stage, self.most, self.in_a_row = stage, most, 0
 
-    def check(self, update: Update, batch: Batch, nimg: int, run: RunDir) -> None:
+    def check(self, update: Update, batch: Batch, nimg: int, latest: Callable[[], Path | None]) -> None:
+        """Count a skipped update; RunError after too many in a row. latest: the newest whole checkpoint, asked for only then."""
         self.in_a_row = 0 if update.applied else self.in_a_row + 1
         if self.in_a_row <= self.most:
             return
-        good = run.latest()
+        good = latest()
         raise RunError(
             f"stage {self.stage}: loss {update.loss}, gradient norm {update.grad_norm} at image {nimg:,}, the "
             f"{self.in_a_row}. update in a row that was skipped ({suspects(update, batch)}); weights are as they were, "

@@ -209,6 +209,11 @@ class Run:
     def _say(self, note: str) -> None:
         print(f"{self.name}: note: {note}", file=sys.stderr)
 
+    def _latest(self) -> Path | None:
+        """The newest checkpoint, after the one that is being written in the background is whole."""
+        self.saver.wait()
+        return self.run.latest()
+
     def _updates(self, batches: Iterator[Batch], watch: Watch | None) -> None:
         settings, pictures = self.settings, self._pictures()
         self.signals.hold()
@@ -222,7 +227,7 @@ class Run:
             assert batch is not None
             lr = lr_at(settings, self.nimg)
             update = self.engine.update(split(batch, self.micro), lr)
-            self.guard.check(update, batch, self.nimg, self.run)
+            self.guard.check(update, batch, self.nimg, self._latest)
             if self.leads and not self.record.begun:
                 self.record.begin(self.nimg, self.ema)
                 self.options.checked()

@@ -188,9 +188,9 @@ def test_only_skips_in_a_row_end_a_run(tmp_path):
     losses = (Losses(loss=torch.tensor(1.0), per_image=torch.tensor([1.0, torch.nan]), sigma=torch.tensor([0.5, 2.0])),)
     applied, skipped = (Update(loss=1.0, grad_norm=1.0, losses=losses, applied=each) for each in (True, False))
     for update in (skipped, applied, skipped, applied, skipped):
-        guard.check(update, batch, 8, RunDir(tmp_path))
+        guard.check(update, batch, 8, RunDir(tmp_path).latest)
     with pytest.raises(RunError, match=r"the 2\. update in a row that was skipped \(samples 000001 at sigma 2\)"):
-        guard.check(skipped, batch, 8, RunDir(tmp_path))
+        guard.check(skipped, batch, 8, RunDir(tmp_path).latest)
 
 
 class TestGrid:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from stages.training.checkpoints import nimg_of
 from stages.training.checks import micro_batch
 from stages.training.loop import train
 from stages.training.rundir import RunDir
+from stages.training.saving import Saver
 from tests.stages.tiny import base_config, sr_config
 
 ROOT = Path(__file__).parents[3]
@@ -165,8 +167,13 @@ class TestNaN:
             losses = forward(stage, batch, seed, **more)
             return losses._replace(loss=losses.loss * torch.nan) if batch.index[0] == 32 else losses
 
+        def slow(saver, what, job, run=Saver._run):
+            time.sleep(0.5)  # the update that fails comes while the checkpoint before it is still being written
+            run(saver, what, job)
+
         with monkeypatch.context() as patch:
             patch.setattr(BaseStage, "forward", poisoned)
+            patch.setattr(Saver, "_run", slow)
             with pytest.raises(RuntimeError) as error:
                 train(base_config(max_skipped=0), name="base_8", data=shards, out=out, place=place)
         told = str(error.value)
