@@ -27,7 +27,7 @@ from stages.spaces.registry import SPACES
 from tests.surface import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-DOCS = ("README.md", "data/README.md", "stages/README.md", "cascade/README.md")
+DOCS = ("README.md", "data/README.md", "stages/README.md", "cascade/README.md", "cascade/serve/README.md")
 EXECUTED = tuple(doc for doc in DOCS if doc != "data/README.md")
 BLOCK_S = 600  # a block takes seconds; a machine that is busy with other things takes longer
 

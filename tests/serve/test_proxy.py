@@ -13,8 +13,8 @@ from tests.serve.test_page import ask, ends, sides
 
 NAME = "pictures.example"
 NAMED = LOOPBACK | {NAME}
-README = (ROOT / "cascade" / "README.md").read_text(encoding="utf-8")
-(SECTION,) = re.findall(r"^### Behind a proxy\n(.*?)^### ", README, re.DOTALL | re.MULTILINE)
+README = (ROOT / "cascade" / "serve" / "README.md").read_text(encoding="utf-8")
+(SECTION,) = re.findall(r"^## Behind a proxy\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
 (BLOCK,) = re.findall(r"^```nginx\n(.*?)^```", SECTION, re.DOTALL | re.MULTILINE)
 (COMMAND,) = re.findall(r"^```bash\n(.*?)^```", SECTION, re.DOTALL | re.MULTILINE)
 UPSTREAM = "http://127.0.0.1:8000;"
