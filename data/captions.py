@@ -6,9 +6,8 @@ colon is the same for all captions with that fault: to guess a code page would t
 
 import codecs
 
-from data.tar import MEMBER_LIMITS
-
-MAX_BYTES = MEMBER_LIMITS["txt"]
+MAX_BYTES = 2**18  # of a caption
+TEXT_TOKENS = 32  # to which captions are cut before they are encoded, unless --text-tokens says otherwise
 
 
 def decode_caption(content: bytes) -> str:

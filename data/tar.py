@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from data.captions import MAX_BYTES
+
 MIB = 1 << 20
 # What is read at all, and the most bytes of one member. Nothing here is executable, compressed twice, or a pickle.
 MEMBER_LIMITS = {
@@ -24,7 +26,7 @@ MEMBER_LIMITS = {
     "webp": 64 * MIB,
     **dict.fromkeys(("apng", "jpe", "jfif", "gif", "bmp", "dib", "tif", "tiff", "avif"), 64 * MIB),
     "json": MIB,
-    "txt": MIB // 4,
+    "txt": MAX_BYTES,
     "cls": 64,
     "npy": 4 * MIB,
 }

@@ -129,7 +129,7 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     "data.places": ("data.index",),
     "data.read": ("data.index", "data.places"),
     "stages.diffusion": (),
-    "stages.conditions": ("data.index",),
+    "stages.conditions": (),
     "stages.nets": (),
     "stages.spaces": (),
     "stages.kinds": ("stages.conditions", "stages.diffusion", "stages.nets", "stages.spaces"),
@@ -323,7 +323,7 @@ import sys
 from cascade import Cascade, Request
 from stages import load_bundle
 assert Cascade.__module__ == "cascade.pipeline" and Request.__module__ == "cascade.request"
-print(spent, sorted({"timm", "torchvision", "webdataset", "stages.training"} & set(sys.modules)))
+print(spent, sorted({"timm", "torchvision", "webdataset", "stages.training", "data.index", "data.tar"} & set(sys.modules)))
 """
 
 

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 INDEX_VERSION = 1
 INDEX_NAME = "index.json"
-TEXT_TOKENS = 32  # to which captions are cut before they are encoded, unless --text-tokens says otherwise
 MAX_SMALL = 0.05  # of a data set may be smaller than what is asked for: readers pass them over
 NAMES_KEPT = 20  # of each kind of skipped picture
 

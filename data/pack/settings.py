@@ -2,7 +2,8 @@
 
 from PIL import ImageColor
 
-from data.index import TEXT_TOKENS, Strict
+from data.captions import TEXT_TOKENS
+from data.index import Strict
 from data.index.items import KINDS, Choices
 from data.pack.encode import FORMATS, RESIZES, Encoding
 

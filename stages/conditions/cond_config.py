@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from data.index import TEXT_TOKENS
+from data.captions import TEXT_TOKENS
 
 from ..strict import Fraction, Strict
 

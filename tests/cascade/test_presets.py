@@ -7,7 +7,7 @@ import pytest
 
 from cascade.config import PRESETS, load_config, parse_config
 from cascade.train.costs import StagePlan, plan_stage
-from data.index import TEXT_TOKENS
+from data.captions import TEXT_TOKENS
 from stages.config import BaseConfig, SuperResConfig
 from stages.training.checks import micro_batch
 
