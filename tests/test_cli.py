@@ -124,7 +124,7 @@ def picture(path: Path, side: int) -> Path:
 # the whole way
 
 
-def test_fault21_a_run_leaves_what_sampling_needs_and_a_person_wants(trained):
+def test_a_run_leaves_bundle_log_and_sample_grids(trained):
     assert json.loads((trained / "cascade.json").read_text())["name"] == "small"
     for stage in ("base_8", "sr_16"):
         found = files(trained / stage)
@@ -152,7 +152,7 @@ def test_the_same_command_again_has_nothing_to_do(trained, small, shards, capsys
 
 
 @pytest.mark.parametrize("flag", ["--local_rank", "--local-rank"])
-def test_fault23_what_launchers_add_is_accepted(trained, small, shards, capsys, flag):
+def test_options_that_launchers_add_are_accepted(trained, small, shards, capsys, flag):
     assert call(train.main, small, "base_8", "--data", shards, "--out", trained, flag, "0") == 0
     assert "nothing to do" in capsys.readouterr().out
 
@@ -348,7 +348,7 @@ def test_only_the_first_stages(trained, tmp_path):
     assert size_of(tmp_path / "a" / "000000.png") == (8, 8)
 
 
-def test_fault26_the_cascade_that_ships_paints_a_prompt_without_home_or_network(tmp_path, monkeypatch):
+def test_the_cascade_that_ships_paints_a_prompt_without_home_or_network(tmp_path, monkeypatch):
     """Its text encoder is the one that is installed, its bundles fit, and nothing is fetched."""
 
     def refuse(*args):
@@ -418,7 +418,7 @@ def test_fault26_the_cascade_that_ships_paints_a_prompt_without_home_or_network(
         (("SMALL",), "Missing argument"),
     ],
 )
-def test_fault24_training_refuses(refused, small, shards, tmp_path, arguments, message):
+def test_training_refuses_bad_arguments(refused, small, shards, tmp_path, arguments, message):
     arguments = [small if argument == "SMALL" else argument for argument in arguments]
     assert message in refused(train.main, *arguments, "--data", shards, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

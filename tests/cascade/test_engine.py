@@ -221,7 +221,7 @@ def test_what_runs_is_bounded(networks):
         assert sum(len(one.index) for one in engine._schedule.running) <= 8
 
 
-def test_fault51_out_of_memory_halves_the_batch_and_everybody_is_served(networks, monkeypatch):
+def test_out_of_memory_halves_the_batch_and_every_request_is_served(networks, monkeypatch):
     denoise = Stage.denoise
 
     def small_memory(self, x, *more):
@@ -236,7 +236,7 @@ def test_fault51_out_of_memory_halves_the_batch_and_everybody_is_served(networks
     assert {stats.batch for stats in engine.stats.values()} == {2}
 
 
-def test_fault51_a_single_image_without_room_fails_alone(networks, monkeypatch):
+def test_an_image_that_does_not_fit_in_memory_fails_alone(networks, monkeypatch):
     denoise = Stage.denoise
 
     def no_memory(self, x, *more):
@@ -254,7 +254,7 @@ def test_fault51_a_single_image_without_room_fails_alone(networks, monkeypatch):
     assert {stats.batch for stats in engine.stats.values()} == {16}  # who asks for usual sizes is served as before
 
 
-def test_fault51_out_of_memory_between_calls_fails_its_request_by_name(networks, monkeypatch):
+def test_out_of_memory_between_calls_fails_its_request_by_name(networks, monkeypatch):
     def no_memory(stage, seed, *more):
         raise torch.OutOfMemoryError("no memory")
 
@@ -286,7 +286,7 @@ def test_with_and_without_a_class_in_one_call(networks, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_fault52_one_number_that_is_none_is_enough(networks, monkeypatch, value):
+def test_a_single_nan_or_infinity_is_found(networks, monkeypatch, value):
     denoise = Stage.denoise
 
     def spoiled(self, x, *given):
@@ -300,7 +300,7 @@ def test_fault52_one_number_that_is_none_is_enough(networks, monkeypatch, value)
         list(networks.sample(Request(labels=(1,))))
 
 
-def test_fault52_nan_fails_its_request_and_no_other(networks, monkeypatch):
+def test_nan_fails_its_request_and_no_other(networks, monkeypatch):
     denoise = Stage.denoise
 
     def broken(self, x, sigma, cond, *more):

@@ -84,7 +84,7 @@ def test_a_chain_that_fits():
         ),
     ],
 )
-def test_fault25_a_chain_that_does_not_fit(changes, message):
+def test_stages_that_do_not_chain_are_refused(changes, message):
     with pytest.raises(ValueError, match=r"^stage [^\n]*$") as error:
         check_chain(chain(8, 16, 32, **changes))
     assert message in str(error.value)

@@ -573,7 +573,7 @@ def test_progress_where_there_is_no_terminal(capsys, model):
 
 @pytest.mark.parametrize("options", [{"labels": (0, 2)}, {"size": (16, 32), "seed": 7}, {}])
 @pytest.mark.parametrize("stages", [False, True])
-def test_fault_41_the_metadata_of_a_file_make_the_same_bytes_again(model, tmp_path, options, stages):
+def test_the_metadata_of_a_file_reproduce_its_bytes(model, tmp_path, options, stages):
     """Of whatever row of whatever chunk, and of every stage; said by the metadata alone."""
     settings = {"base_8": {"num_steps": 3, "sampler": "heun"}, "sr_16": {"aug_sigma": 0.25, "guidance_scale": 2.0}}
     request = Request(num=4, batch=3, settings=settings, **options)

@@ -128,7 +128,7 @@ def saved(mode: str) -> tuple[Image.Image, dict, Image.Image]:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGB", "RGBA", "I;16", "CMYK"])
-def test_fault42_any_mode_becomes_rgb(put, mode):
+def test_any_mode_becomes_rgb(put, mode):
     image, save, rgb = saved(mode)
     got = user_picture(put(image, **save), 16, 4)
     expected = to_uint8(downsample(to_float(as_tensor(np.asarray(rgb))), (16, 16)))
@@ -147,7 +147,7 @@ def test_exif_turns_it_upright(put):
 
 
 @pytest.mark.parametrize("multiple", [1, 4, 8])
-def test_fault42_any_width_from_the_smallest_on_is_taken(put, multiple):
+def test_any_width_from_the_smallest_on_is_accepted(put, multiple):
     """The shorter side is the stage's, the longer one the largest multiple the picture fills; nothing is enlarged."""
     for width in range(16, 41):
         got = user_picture(put(Image.fromarray(ramp(16, width))), 16, multiple)
@@ -165,7 +165,7 @@ def test_a_wide_picture_keeps_its_shape_and_its_middle(put):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (15, 400), (400, 15)])
-def test_fault42_too_small(put, size):
+def test_a_picture_that_is_too_small_is_refused(put, size):
     path = put(Image.new("RGB", size))
     with pytest.raises(ValueError, match=rf"{size[0]}x{size[1]} px is too small, the stage takes 16 px; use a larger"):
         user_picture(path, 16, 4)

@@ -96,7 +96,7 @@ def test_nothing_is_computed_before_it_is_asked_for(model):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 16])
-def test_fault41_picture_k_does_not_know_the_batch_size(images, batch):
+def test_picture_k_does_not_depend_on_the_batch_size(images, batch):
     options = {"seed": 5, "settings": {"sr_16": {"aug_sigma": 3}}}
     model = ideal(images, sizes=(8, 16), num_steps=4)
     expected = finished(model.sample(Request(num=7, batch=7, **options)))
@@ -120,14 +120,14 @@ def test_picture_k_does_not_know_its_neighbours(networks):
     assert levels_apart(got[0], got[2]) <= 1
 
 
-def test_fault41_the_same_request_twice_is_the_same_picture(networks):
+def test_the_same_request_twice_is_the_same_picture(networks):
     request = Request(num=3, seed=9)
     first, second = (finished(networks.sample(request)) for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, finished(networks.sample(replace(request, seed=10))))
 
 
-def test_fault41_looking_at_previews_changes_nothing(networks):
+def test_reading_previews_changes_nothing(networks):
     request = Request(num=2)
     events = networks.sample(request)
     looked = [e.images for e in events if isinstance(e, Preview | StageFinished)]

@@ -21,7 +21,7 @@ CPU_S = 0.5  # of the processor, for a refusal
 
 @pytest.mark.parametrize("read", [decode_image, image_size], ids=["decoded", "measured"])
 @pytest.mark.parametrize("name", BOMBS)
-def test_fault31_work_is_refused_before_it_is_done(name, read):
+def test_a_picture_that_needs_much_work_is_refused_before_it_is_decoded(name, read):
     content, why = BOMBS[name]
     began = time.process_time()
     with pytest.raises(ValueError, match="more") as error:
@@ -32,7 +32,7 @@ def test_fault31_work_is_refused_before_it_is_done(name, read):
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_fault31_work_is_refused_before_a_file_is_packed(name):
+def test_a_picture_that_needs_much_work_is_refused_before_it_is_packed(name):
     content, why = PACKED[name]
     for read in (decode_image, image_size):
         began = time.process_time()
@@ -58,7 +58,7 @@ def test_damaged_exif_is_left_to_the_decoder():
         check_bounds(bombs.jpeg(bombs.segment(0xE1, b"Exif\0\0" + exif)))
 
 
-def test_fault31_a_picture_that_asks_for_much_work_is_packed_around(tmp_path):
+def test_packing_skips_a_picture_that_needs_much_work(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for name in ("a.png", "c.jpg"):
@@ -75,7 +75,7 @@ def test_fault31_a_picture_that_asks_for_much_work_is_packed_around(tmp_path):
     assert index.skipped["more blocks before the first frame than are read"].num == 1
 
 
-def test_fault31_a_users_own_picture_is_refused_by_name(tmp_path):
+def test_a_users_own_picture_is_refused_by_name(tmp_path):
     """As `sample.py --image` reads it."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(BOMBS["10,000 scans"][0])
@@ -89,7 +89,7 @@ def test_the_size_of_a_png_is_known_without_its_pixels():
     assert image_size(content[: content.index(b"IDAT") + 20]) == (192, 256)
 
 
-def test_fault31_the_stages_of_a_profile_are_not_all_gone_through():
+def test_a_profile_with_thousands_of_stages_costs_little_time():
     """They are optional: what the profile says otherwise holds."""
     content = bombs.saved(Image.new("RGB", (8, 8), (200, 100, 30)), icc_profile=bombs.slow_profile(5000))
     began = time.process_time()

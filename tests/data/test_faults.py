@@ -79,7 +79,7 @@ def add_sparse(path: Path, name: str, num_bytes: int) -> None:
 
 @pytest.mark.matrix
 @pytest.mark.slow
-def test_fault31_bombs_in_shards_cost_no_memory(tmp_path):
+def test_bombs_in_shards_cost_no_memory(tmp_path):
     """Indexed, read and packed in one process: 1 GB of JSON, gzip of zeros, 12000² pixels, SVG and EPS, nested JSON."""
     make_tar(tmp_path / "good" / "0.tar", [(f"g{k}.png", png()) for k in range(4)])
     members = [
@@ -113,7 +113,7 @@ def test_fault31_bombs_in_shards_cost_no_memory(tmp_path):
     assert (counts["its .json member is broken"], counts[".json member too large"]) == (1, 1)
 
 
-def test_fault31_a_bomb_does_not_enter_the_index_as_a_picture(tmp_path):
+def test_a_bomb_does_not_enter_the_index_as_a_picture(tmp_path):
     """Its size would make the whole data set one of mixed sizes."""
     make_tar(tmp_path / "0.tar", [("a.png", png()), ("b.png", grey(8000))])
     index = index_folder(tmp_path)
@@ -121,7 +121,7 @@ def test_fault31_a_bomb_does_not_enter_the_index_as_a_picture(tmp_path):
     assert [why for why in index.skipped if "pixels" in why]
 
 
-def test_fault33_a_repeated_key_in_a_shard_is_an_error_and_across_shards_is_not_lost(tmp_path):
+def test_a_repeated_key_in_a_shard_is_an_error_and_across_shards_is_not_lost(tmp_path):
     make_tar(tmp_path / "twice/0.tar", [("a.png", png()), ("b.png", png()), ("a.txt", b"x")])
     index = reindex(tmp_path / "twice")
     assert index.num_images == {"train": 3}  # a.txt comes without its picture: counted, never merged with the first a
@@ -133,7 +133,7 @@ def test_fault33_a_repeated_key_in_a_shard_is_an_error_and_across_shards_is_not_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--data", "--val-data"])
-def test_fault30_train_runs_no_command_without_leave(tmp_path, flag):
+def test_train_runs_no_command_without_permission(tmp_path, flag):
     start = train_command(tmp_path)
     folder = start[start.index("--data") + 1]
     arguments = [*start, "--out", tmp_path / "out", flag, f"pipe:touch {tmp_path}/ran; cat {folder}/{{}}"]
@@ -168,7 +168,7 @@ def wait_for(what, limit_s: float = 100.0) -> bool:
 
 @pytest.mark.matrix
 @pytest.mark.slow
-def test_fault39_a_packer_killed_with_9_leaves_no_data_set_and_the_next_run_the_same_bytes(tmp_path):
+def test_a_packer_killed_with_sigkill_leaves_no_data_set_and_the_next_run_gives_the_same_bytes(tmp_path):
     src = tmp_path / "src"
     src.mkdir()
     for k in range(320):
@@ -201,7 +201,7 @@ def alive_in_session(session: int) -> list[int]:
     return found
 
 
-def test_fault38_the_end_of_a_loader_is_told_where_a_batch_is_waited_for(packed):
+def test_the_end_of_a_loader_is_raised_where_a_batch_is_awaited(packed):
     """Not in the midst of an update, where torch's signal handler would raise it."""
     others = set(multiprocessing.active_children())
     batches = Reader(source=packed, batch=16, resolution=SIDE, workers=2).batches()
@@ -216,7 +216,7 @@ def test_fault38_the_end_of_a_loader_is_told_where_a_batch_is_waited_for(packed)
 @pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_fault38_a_killed_loader_ends_a_training_run_which_resumes_exactly(tmp_path):
+def test_a_killed_loader_ends_a_training_run_which_resumes_exactly(tmp_path):
     """train.py as it is, one loader process, killed with -9 while it trains; the same command then ends as a run left alone."""
     from safetensors.torch import load_file
 

@@ -38,7 +38,7 @@ def first_keys(place, access, num=8) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("fault", [status(503), status(429), hang_up, silent, trickle], ids=lambda f: f.__name__)
-def test_fault40_what_passes_is_tried_again(packed, access, fault, monkeypatch):
+def test_a_transient_failure_is_retried(packed, access, fault, monkeypatch):
     monkeypatch.setattr("data.places.remote.MIN_RATE", 1e6)
     with serving(packed) as server:
         server.faults[SHARD] = Times(2, fault)
@@ -51,7 +51,7 @@ def test_fault40_what_passes_is_tried_again(packed, access, fault, monkeypatch):
     [(status(404), "is missing"), (status(503), r"after 3 tries: HTTP 503"), (silent, "no answer within 0.5 s")],
     ids=["404", "503", "silent"],
 )
-def test_fault40_what_stays_is_an_error_within_seconds_that_names_the_shard(packed, access, fault, says):
+def test_a_lasting_failure_is_an_error_within_seconds_that_names_the_shard(packed, access, fault, says):
     with serving(packed) as server:
         server.faults[SHARD] = fault
         began = time.monotonic()
@@ -60,7 +60,7 @@ def test_fault40_what_stays_is_an_error_within_seconds_that_names_the_shard(pack
         assert time.monotonic() - began < 10
 
 
-def test_fault40_a_missing_local_shard_is_an_error_at_once(tmp_path):
+def test_a_missing_local_shard_is_an_error_at_once(tmp_path):
     for name in "ab":
         make_tar(tmp_path / f"{name}.tar", [(f"{name}.png", png((9, 9, 9)))])
     reindex(tmp_path)
@@ -69,7 +69,7 @@ def test_fault40_a_missing_local_shard_is_an_error_at_once(tmp_path):
         Reader(source=tmp_path, batch=2, resolution=SIDE, streams=2)
 
 
-def test_fault27_other_bytes_of_the_right_length_are_refused_and_not_kept(packed, access):
+def test_other_bytes_of_the_right_length_are_refused_and_not_kept(packed, access):
     size = next(shard.bytes for shard in load(packed).shards if shard.name == SHARD)
 
     def flipped(handler) -> bool:
@@ -91,12 +91,12 @@ def test_fault27_other_bytes_of_the_right_length_are_refused_and_not_kept(packed
 
 
 @pytest.mark.parametrize("place", ["pipe:cat /etc/passwd {}", "pipe: touch {}"])
-def test_fault30_a_command_needs_leave(place, access, tmp_path):
+def test_a_command_needs_permission(place, access, tmp_path):
     with pytest.raises(ValueError, match=r"would run a shell command; allow it with .*--allow-pipe"):
         open_place(place, access)
 
 
-def test_fault30_nothing_in_a_name_or_the_environment_is_expanded(packed, access, tmp_path, monkeypatch):
+def test_nothing_in_a_name_or_the_environment_is_expanded(packed, access, tmp_path, monkeypatch):
     """webdataset's GOPEN_REWRITE and shell variables: neither changes what is opened."""
     monkeypatch.setenv("GOPEN_REWRITE", f"{packed}=pipe:touch {tmp_path}/ran #")
     monkeypatch.setenv("X", str(packed))
@@ -108,7 +108,7 @@ def test_fault30_nothing_in_a_name_or_the_environment_is_expanded(packed, access
     assert not (tmp_path / "ran").exists()
 
 
-def test_fault36_two_data_sets_with_the_same_names_share_a_cache_and_do_not_mix(tmp_path, access):
+def test_two_data_sets_with_the_same_names_share_a_cache_and_do_not_mix(tmp_path, access):
     folders = []
     for name, color in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         folder = tmp_path / name
@@ -162,7 +162,7 @@ def test_many_readers_fetch_a_shard_once(packed, tmp_path):
     assert set(contents) == {(packed / shard.name).read_bytes()}
 
 
-def test_fault39_a_fetch_that_is_killed_leaves_no_shard_and_no_lock(packed, access):
+def test_a_fetch_that_is_killed_leaves_no_shard_and_no_lock(packed, access):
     """kill -9 in the middle of a fetch: the next process fetches again."""
     code = f"""
 import sys

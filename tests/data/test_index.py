@@ -79,7 +79,7 @@ CHANGES = [*DAMAGES, flip_data, end_in_the_middle, swap_two_samples]
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("same_length", [False, True])
-def test_fault27_a_changed_shard_is_named_whoever_reads_it(tmp_path, change, same_length):
+def test_a_changed_shard_is_named_by_every_reader(tmp_path, change, same_length):
     folder = foreign_folder(tmp_path / "d")
     path = folder / SHARD
     whole = path.read_bytes()
@@ -96,14 +96,14 @@ def test_fault27_a_changed_shard_is_named_whoever_reads_it(tmp_path, change, sam
 
 
 @pytest.mark.parametrize("change", DAMAGES)
-def test_fault27_a_damaged_tar_gets_no_index(tmp_path, change):
+def test_a_damaged_tar_gets_no_index(tmp_path, change):
     folder = foreign_folder(tmp_path / "d", index=False)
     (folder / SHARD).write_bytes(change((folder / SHARD).read_bytes()))
     with pytest.raises(ValueError, match=rf"{SHARD} is damaged"):
         index_folder(folder)
 
 
-def test_fault37_shard_missing_or_of_another_length_is_found_when_opening(tmp_path):
+def test_a_shard_that_is_missing_or_of_another_length_is_found_when_opening(tmp_path):
     folder = foreign_folder(tmp_path / "d")
     with (folder / SHARD).open("ab") as file:
         file.write(b"\0")
@@ -136,7 +136,7 @@ def test_splits_are_told_by_name(tmp_path):
         index.split("vall")
 
 
-def test_fault28_half_samples_stay_in_the_count_and_are_named(tmp_path):
+def test_incomplete_samples_stay_in_the_count_and_are_named(tmp_path):
     members = [("a.jpg", png(format="JPEG")), ("b.json", b"{}"), ("c.jpg", png(format="JPEG")), ("d.png", b"junk")]
     make_tar(tmp_path / "0.tar", members)
     index = reindex(tmp_path)
@@ -147,7 +147,7 @@ def test_fault28_half_samples_stay_in_the_count_and_are_named(tmp_path):
     }
 
 
-def test_fault33_tars_without_pictures_or_with_repeated_members(tmp_path):
+def test_tars_without_pictures_or_with_repeated_members_are_refused(tmp_path):
     make_tar(tmp_path / "a" / "0.tar", [("a.json", b"{}")])
     with pytest.raises(ValueError, match="has no picture in 1 shards"):
         index_folder(tmp_path / "a")
@@ -222,7 +222,7 @@ def command(monkeypatch, *words) -> int:
     return exit.value.code
 
 
-def test_fault37_command_line_makes_checks_and_updates(tmp_path, monkeypatch, capsys):
+def test_the_command_line_makes_checks_and_updates_an_index(tmp_path, monkeypatch, capsys):
     folder = foreign_folder(tmp_path / "d", index=False)
     assert command(monkeypatch, folder) == 0
     first = (folder / "index.json").read_bytes()

@@ -235,7 +235,7 @@ def test_a_failed_overwrite_leaves_the_old_data_set(shapes, tmp_path, monkeypatc
     assert bytes_of(tmp_path / "out") == before
 
 
-def test_fault39_what_a_killed_run_left_is_taken_over(shapes, tmp_path):
+def test_the_next_run_takes_over_what_a_killed_run_left(shapes, tmp_path):
     pack(shapes, tmp_path / "want", Settings(size=16, shards=4))
     for left in ([], ["train-00000.tar", "train-00007.tar"]):  # killed while building; while moving into place
         out = tmp_path / f"out{len(left)}"
@@ -247,7 +247,7 @@ def test_fault39_what_a_killed_run_left_is_taken_over(shapes, tmp_path):
 
 
 @pytest.mark.parametrize("moves", range(5))
-def test_fault39_a_data_set_has_no_index_before_it_is_whole(shapes, tmp_path, monkeypatch, moves):
+def test_a_data_set_has_no_index_before_it_is_whole(shapes, tmp_path, monkeypatch, moves):
     pack(shapes, tmp_path / "want", Settings(size=16, shards=4))
     replace, done = os.replace, []
 

@@ -67,7 +67,7 @@ def expected(packed):
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 @pytest.mark.parametrize(("world", "workers"), [*SHAPES, *SHARING[:2]])
-def test_fault35_global_batches_do_not_depend_on_ranks_and_workers(packed, expected, world, workers):
+def test_global_batches_do_not_depend_on_ranks_and_workers(packed, expected, world, workers):
     got = global_batches(packed, 14, world=world, workers=workers, label=True, text_tokens=3)
     assert got == expected
     assert [row[0] for batch in got for row in batch] == list(range(14 * BATCH))
@@ -109,7 +109,7 @@ ORDERS = [(4, 3, 8, 0, "c78206f0dc857bcf"), (4, 3, 8, 104, "f9f4fbda163f7770")]
 
 
 @pytest.mark.parametrize("start", range(14))
-def test_fault35_a_run_resumed_anywhere_equals_the_whole_one(packed, expected, start):
+def test_a_run_resumed_anywhere_equals_the_whole_one(packed, expected, start):
     world, workers = SHAPES[start % 3]
     got = global_batches(packed, 2, start * BATCH, world=world, workers=workers, label=True, text_tokens=3)
     assert got == (expected + global_batches(packed, 2, 14 * BATCH, label=True, text_tokens=3))[start : start + 2]
@@ -122,7 +122,7 @@ def test_a_run_may_go_on_with_another_batch_size(packed):
         assert sorted(row[1] for batch in pair for row in batch) == sorted(row[1] for row in large)
 
 
-def test_fault35_every_key_once_per_epoch_and_in_another_order_each_time(packed):
+def test_every_key_once_per_epoch_and_in_another_order_each_time(packed):
     keys = [[row[1] for row in batch] for batch in global_batches(packed, 4 * 6)]
     epochs = [[key for batch in keys[6 * e : 6 * e + 6] for key in batch] for e in range(4)]
     assert all(len(set(epoch)) == 96 for epoch in epochs)
@@ -267,7 +267,7 @@ BAD = {
 }
 
 
-def test_fault28_bad_samples_are_replaced_counted_named_and_never_yielded(tmp_path, packed, caplog):
+def test_bad_samples_are_replaced_counted_named_and_never_yielded(tmp_path, packed, caplog):
     folder = damaged_folder(tmp_path, packed, BAD)
     index = load(folder)
     save(index.model_copy(update={"size": (SIDE, SIDE)}), folder)
@@ -315,7 +315,7 @@ class Bomb:
         return open, (str(self.sentinel), "w")
 
 
-def test_fault29_executable_members_are_never_opened(tmp_path):
+def test_executable_members_are_never_opened(tmp_path):
     import gzip
     import pickle
 
@@ -329,7 +329,7 @@ def test_fault29_executable_members_are_never_opened(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_fault31_members_over_their_limit_are_not_read(tmp_path):
+def test_members_over_their_limit_are_not_read(tmp_path):
     make_tar(tmp_path / "0.tar", [("a.txt", bytes(1 << 20)), ("a.cls", b"1" * 100), ("b.png", png())])
     with (tmp_path / "0.tar").open("rb") as file:
         assert dict(stream(file, "0.tar")) == {"a": {}, "b": {"png": png()}}
@@ -352,7 +352,7 @@ def test_fault31_members_over_their_limit_are_not_read(tmp_path):
         ({"split": "val"}, "no split 'val', only train"),
     ],
 )
-def test_fault34_conditions_are_checked_before_anything_starts(packed, how, says):
+def test_conditions_are_checked_before_anything_starts(packed, how, says):
     with pytest.raises(ValueError, match=says):
         reader(packed, **how)
 
@@ -425,7 +425,7 @@ def test_a_position_between_batches_is_refused(packed):
 # ---- workers
 
 
-def test_fault27_a_damaged_shard_is_one_line_from_a_worker_too(tmp_path, packed):
+def test_a_damaged_shard_is_a_one_line_error_from_a_worker_too(tmp_path, packed):
     shutil.copytree(packed, tmp_path / "d")
     path = tmp_path / "d/train-00003.tar"
     content = bytearray(path.read_bytes())
@@ -437,7 +437,7 @@ def test_fault27_a_damaged_shard_is_one_line_from_a_worker_too(tmp_path, packed)
     assert "Traceback" not in str(error.value)
 
 
-def test_fault38_a_killed_worker_ends_the_run(packed):
+def test_a_killed_worker_ends_the_run(packed):
     others = set(multiprocessing.active_children())  # a reader of another test that is not collected yet
     batches = reader(packed, workers=2).batches()
     next(batches)
@@ -476,7 +476,7 @@ def test_read_split_limit(packed):
     assert [len(batch) for batch in batches] == [20, 20, 10]
 
 
-def test_fault36_two_data_sets_with_the_same_names_do_not_mix(tmp_path):
+def test_two_data_sets_with_the_same_names_do_not_mix(tmp_path):
     for name, color in (("base", (255, 0, 0)), ("sr", (0, 0, 255))):
         make_tar(tmp_path / name / "000000.tar", [("a.png", png(color))])
         reindex(tmp_path / name)

@@ -137,7 +137,7 @@ def test_other_pictures_of_a_sample_are_told(tmp_path, capsys):
 # ---- what is too large, or not what it should be
 
 
-def test_fault31_a_caption_or_picture_that_is_too_large_is_named(tmp_path):
+def test_a_caption_or_picture_that_is_too_large_is_named(tmp_path):
     members = [("a.png", png()), ("a.txt", b"x" * 300_000), ("b.png", bytes((64 << 20) + 1)), ("c.png", png())]
     make_tar(tmp_path / "src/0.tar", members)
     index = pack(tmp_path / "src", tmp_path / "out", Settings(size=16, max_bad=0.9))

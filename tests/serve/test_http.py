@@ -301,7 +301,7 @@ def test_a_job_is_resolved_once(watched, monkeypatch):
     assert len(resolved) == 1
 
 
-def test_fault60_the_time_left_is_that_of_the_whole_job(serve):
+def test_the_time_left_covers_the_whole_job(serve):
     """Of all its chunks and stages."""
     serving = serve(cascade=slowed(load(), 0.03))
     serving.client.run()  # what a call costs
@@ -317,7 +317,7 @@ def test_fault60_the_time_left_is_that_of_the_whole_job(serve):
     assert 0.5 < statistics.median(middle) < 2, middle
 
 
-def test_fault60_the_time_left_is_unknown_at_first_and_never_negative(watched, monkeypatch):
+def test_the_time_left_is_unknown_at_first_and_never_negative(watched, monkeypatch):
     """Clocks may jump: only the steady one is asked."""
     assert watched()[0]["eta_s"] is None
     for jump in (-86400.0, 86400.0):

@@ -1,4 +1,4 @@
-"""What clients get wrong or try on, FAULTS 45 to 49, 56 and 57: one line of JSON with the right status, before any work."""
+"""What clients get wrong or try on: one line of JSON with the right status, before any work."""
 
 import io
 import json
@@ -50,7 +50,7 @@ def jobs(client: Client) -> int:
     ],
     ids=lambda content: repr(content[:16]),
 )
-def test_fault45_malformed_json(client: Client, content: bytes):
+def test_malformed_json_is_refused(client: Client, content: bytes):
     before = jobs(client)
     answer = client.post("/v1/jobs", content=content, headers=JSON)
     assert answer.status_code in (400, 422)
@@ -117,7 +117,7 @@ def test_fault45_malformed_json(client: Client, content: bytes):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_fault45_wrong_types_and_absurd_values(client: Client, body: dict[str, Any], named: str):
+def test_wrong_types_and_absurd_values_are_refused_by_name(client: Client, body: dict[str, Any], named: str):
     before = jobs(client)
     answer = client.post("/v1/jobs", json=GOOD | body)
     assert answer.status_code == 422, answer.text
@@ -127,7 +127,7 @@ def test_fault45_wrong_types_and_absurd_values(client: Client, body: dict[str, A
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "-1", "101"])
-def test_fault45_guidance_that_is_no_guidance(client: Client, value: str):
+def test_guidance_that_is_not_a_finite_number_is_refused(client: Client, value: str):
     content = '{"prompts": ["x"], "settings": {"base_16": {"guidance_scale": VALUE}}}'.replace("VALUE", value)
     answer = client.post("/v1/jobs", content=content, headers=JSON)
     assert answer.status_code == 422
@@ -151,7 +151,7 @@ def test_fault45_guidance_that_is_no_guidance(client: Client, value: str):
     ],
     ids=str,
 )
-def test_fault45_refining_what_is_not_there(client: Client, body: dict[str, Any]):
+def test_refining_what_does_not_exist_is_refused(client: Client, body: dict[str, Any]):
     held = client.run(until="base_16")
     answer = client.post(f"/v1/jobs/{held['id']}/refine", json=body)
     assert answer.status_code == 422, answer.text
@@ -159,13 +159,13 @@ def test_fault45_refining_what_is_not_there(client: Client, body: dict[str, Any]
 
 
 @pytest.mark.parametrize("said", ["x", "-1", "1.5", "9" * 30, "٣"])
-def test_fault45_last_event_id_that_is_no_number(client: Client, said: str):
+def test_a_last_event_id_that_is_no_number_is_refused(client: Client, said: str):
     job = client.run()
     answer = client.get(f"/v1/jobs/{job['id']}/events", headers={"last-event-id": said.encode()})
     assert answer.status_code == 422
 
 
-def test_fault45_a_prompt_for_classes_and_a_label_too_high(serve, tmp_path):
+def test_a_prompt_for_a_class_cascade_and_a_label_too_high_are_refused(serve, tmp_path):
     client = serve(cascade=tiny(8, 16, classes=4), folder=tmp_path / "classes").client
     text = client.post("/v1/jobs", json=GOOD)
     assert text.status_code == 422
@@ -176,7 +176,7 @@ def test_fault45_a_prompt_for_classes_and_a_label_too_high(serve, tmp_path):
     assert client.run(prompts=[], labels=[3], settings={})["state"] == "finished"
 
 
-def test_fault45_json_that_does_not_say_so(client: Client):
+def test_json_of_another_content_type_is_refused(client: Client):
     answer = client.post(
         "/v1/jobs", content=json.dumps(GOOD), headers={"content-type": "application/x-www-form-urlencoded"}
     )
@@ -184,13 +184,13 @@ def test_fault45_json_that_does_not_say_so(client: Client):
     assert "Content-Type: application/json" in answer.json()["error"]["message"]
 
 
-def test_fault45_a_picture_that_enters_after_until(client: Client):
+def test_a_picture_that_enters_after_until_is_refused(client: Client):
     answer = client.post("/v1/jobs", json={"image": b64(tiny_png()), "until": "base_16"})
     assert answer.status_code == 422
     assert answer.json()["error"]["message"] == "until: the picture enters at stage sr_64; allowed are sr_64"
 
 
-def test_fault45_a_body_of_50_mb(client: Client, serving: Serving):
+def test_a_body_of_50_mb_is_refused(client: Client, serving: Serving):
     content = b'{"prompts": ["' + b"x" * (50 << 20) + b'"]}'
     answer = client.post("/v1/jobs", content=content, headers=JSON)
     assert answer.status_code == 413
@@ -199,14 +199,14 @@ def test_fault45_a_body_of_50_mb(client: Client, serving: Serving):
     assert 'cascade_refused_total{code="too_large"} 1.0' in client.get("/metrics").text
 
 
-def test_fault45_a_body_of_50_mb_that_does_not_say_so(client: Client):
+def test_a_body_of_50_mb_without_a_length_is_refused(client: Client):
     parts = (b"x" * (1 << 20) for _ in range(50))
     answer = client.post("/v1/jobs", content=parts, headers=JSON)
     assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("length", ["-5", "1e9", "99999999999999999999999"])
-def test_fault45_a_length_that_is_none(serving: Serving, length: str):
+def test_a_content_length_that_is_no_length_is_refused(serving: Serving, length: str):
     head = f"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     answer = serving.raw(head.encode() + b"{}", timeout_s=5.0)
     assert answer.split()[1] in (b"400", b"413")
@@ -239,7 +239,7 @@ def many(num: int, fill: str) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("num", "status", "fill"), [(40_000, 422, "null"), (40_000, 422, "1"), (40_000, 422, "{}"), (800_000, 413, "null")]
 )
-def test_fault45_a_million_wrong_values(client: Client, num: int, status: int, fill: str):
+def test_a_million_wrong_values_are_refused_in_time(client: Client, num: int, status: int, fill: str):
     """The event loop is not held up by saying what is wrong with each."""
     for name, body in many(num, fill).items():
         began = time.monotonic()
@@ -249,7 +249,7 @@ def test_fault45_a_million_wrong_values(client: Client, num: int, status: int, f
         assert time.monotonic() - began < 1.5, name
 
 
-def test_fault45_half_a_body_makes_no_job(client: Client, serving: Serving):
+def test_half_a_body_makes_no_job(client: Client, serving: Serving):
     before = jobs(client)
     body = json.dumps(GOOD).encode()
     head = b"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n"
@@ -260,7 +260,7 @@ def test_fault45_half_a_body_makes_no_job(client: Client, serving: Serving):
     assert jobs(client) == before
 
 
-def test_fault45_slowloris(serve):
+def test_slow_requests_time_out(serve):
     """A head or a body that does not come holds no place."""
     serving = serve(limits=Limits(body_s=0.5))
     head = (
@@ -273,7 +273,7 @@ def test_fault45_slowloris(serve):
 
 
 @pytest.mark.matrix
-def test_fault45_a_head_that_never_ends(serve, monkeypatch):
+def test_a_head_that_never_ends_times_out(serve, monkeypatch):
     monkeypatch.setattr("cascade.serve.http.protocol.HEAD_S", 0.5)
     serving = serve()
     began = time.monotonic()
@@ -286,7 +286,7 @@ def test_fault45_a_head_that_never_ends(serve, monkeypatch):
     assert serving.client.get("/healthz").text == "ok"
 
 
-def test_fault45_many_bodies_at_once_are_bounded(serve):
+def test_many_bodies_at_once_are_bounded(serve):
     serving = serve(limits=Limits(bodies_bytes=1 << 20))
     head = (
         b"POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 900000\r\n\r\n"
@@ -342,7 +342,7 @@ def bombs() -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize(("content", "status"), bombs().values(), ids=bombs().keys())
-def test_fault47_upload_bombs(client: Client, content: bytes, status: int):
+def test_upload_bombs_are_refused_in_bounded_time_and_memory(client: Client, content: bytes, status: int):
     before = peak_rss()
     began = time.monotonic()
     answer = client.post("/v1/jobs", json={"image": b64(content), "settings": {"sr_64": {"num_steps": 1}}})
@@ -353,7 +353,7 @@ def test_fault47_upload_bombs(client: Client, content: bytes, status: int):
 
 
 @pytest.mark.parametrize(("content", "why"), (SMALL := small.refused()).values(), ids=SMALL.keys())
-def test_fault47_small_files_that_ask_for_much_work(client: Client, content: bytes, why: str):
+def test_small_files_that_need_much_work_are_refused_early(client: Client, content: bytes, why: str):
     """Refused before the work, whatever it would be: the processor's time is this process's, client and server together."""
     body = json.dumps({"image": b64(content), "fit": True}).encode()
     began = time.process_time()
@@ -363,7 +363,7 @@ def test_fault47_small_files_that_ask_for_much_work(client: Client, content: byt
     assert answer.json()["error"]["message"].startswith(f"image: {why}")
 
 
-def test_fault47_large_pictures_come_one_after_the_other(serve, monkeypatch):
+def test_few_large_pictures_are_decoded_at_once(serve, monkeypatch):
     """However many are sent at once: each is legal and takes some 100 MB. Others are answered meanwhile."""
     at_once, most, decode = 0, 0, bodies.decode_image
 
@@ -388,7 +388,7 @@ def test_fault47_large_pictures_come_one_after_the_other(serve, monkeypatch):
     assert most == app.UPLOADS
 
 
-def test_fault47_the_rate_counts_before_a_picture_is_decoded(serve, monkeypatch):
+def test_the_rate_counts_before_a_picture_is_decoded(serve, monkeypatch):
     monkeypatch.setattr(bodies, "decode_image", mock.Mock(side_effect=ValueError("no")))
     client = serve(limits=Limits(jobs_per_min=3)).client
     body = {"image": b64(tiny_png())}
@@ -409,7 +409,7 @@ def test_fault47_the_rate_counts_before_a_picture_is_decoded(serve, monkeypatch)
         ((8, 8), True, "8x8 px: its shorter side is 8 px, the smallest stage takes 16 px; use a larger picture"),
     ],
 )
-def test_fault47_a_picture_of_a_wrong_size_is_refused_before_it_is_decoded(client: Client, size, fit, message):
+def test_a_picture_of_a_wrong_size_is_refused_before_it_is_decoded(client: Client, size, fit, message):
     answer = client.post("/v1/jobs", json={"image": b64(png(*size, b"")), "fit": fit})
     assert (answer.status_code, client.error(answer)) == (422, "invalid_request")
     assert message in answer.text
@@ -422,7 +422,7 @@ def peak_rss() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def test_fault47_more_data_than_the_size_needs_are_not_unpacked(client: Client):
+def test_more_data_than_the_size_needs_are_not_unpacked(client: Client):
     """64 x 64 px, but 200 MB of data behind them."""
     before = peak_rss()
     data = zlib.compress(bytes(200 << 20), 9)
@@ -450,7 +450,7 @@ def test_fault47_more_data_than_the_size_needs_are_not_unpacked(client: Client):
         "//etc/passwd",
     ],
 )
-def test_fault48_path_traversal(serving: Serving, path: str):
+def test_path_traversal_is_not_found(serving: Serving, path: str):
     job = serving.client.run()["id"]
     path = path.replace("{id}", job)
     answer = serving.raw(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
@@ -460,7 +460,7 @@ def test_fault48_path_traversal(serving: Serving, path: str):
 
 
 @pytest.mark.parametrize("k", ["-1", "x", "0.5", "9" * 40])
-def test_fault48_numbers_of_pictures_that_are_none(client: Client, k: str):
+def test_picture_numbers_that_do_not_exist_are_not_found(client: Client, k: str):
     job = client.run()["id"]
     assert client.get(f"/v1/jobs/{job}/stages/base_16/{k}.png").status_code in (404, 422)
 
@@ -476,7 +476,7 @@ def test_fault48_numbers_of_pictures_that_are_none(client: Client, k: str):
         "/etc/passwd",
     ],
 )
-def test_fault49_addresses_are_not_fetched(client: Client, address: str):
+def test_addresses_are_not_fetched(client: Client, address: str):
     with socket.create_server(("127.0.0.1", 0)) as trap:
         trap.settimeout(0.2)
         for url in (address, f"http://127.0.0.1:{trap.getsockname()[1]}/x.png"):
@@ -495,7 +495,7 @@ def keyed(serve) -> Serving:
     return serve(keys=Keys({"alice": KEY, "bob": OTHER}), limits=Limits(jobs_per_min=20))
 
 
-def test_fault56_keys(keyed: Serving):
+def test_requests_need_a_valid_key(keyed: Serving):
     client = keyed.client
     for headers in (
         {},
@@ -522,7 +522,7 @@ def test_fault56_keys(keyed: Serving):
         assert client.get(path).status_code == 200
 
 
-def test_fault56_one_key_does_not_see_another_ones_jobs(keyed: Serving):
+def test_a_key_does_not_see_the_jobs_of_another(keyed: Serving):
     alice, bob = ({"authorization": f"Bearer {key}"} for key in (KEY, OTHER))
     keyed.client.headers = httpx.Headers(alice)
     job = keyed.client.run()
@@ -540,7 +540,7 @@ def test_fault56_one_key_does_not_see_another_ones_jobs(keyed: Serving):
     assert keyed.client.get("/v1/jobs", headers=bob).json()["jobs"] == []
 
 
-def test_fault56_the_rate_of_one_key_is_not_the_others(keyed: Serving):
+def test_each_key_has_a_rate_of_its_own(keyed: Serving):
     alice, bob = ({"authorization": f"Bearer {key}"} for key in (KEY, OTHER))
     body = {"json": {"prompts": ["x"], "settings": FEW}}
     answers = [keyed.client.post("/v1/jobs", headers=alice, **body) for _ in range(25)]
@@ -563,14 +563,14 @@ def test_fault56_the_rate_of_one_key_is_not_the_others(keyed: Serving):
         "\xff" + KEY,
     ],
 )
-def test_fault56_a_file_of_keys_that_is_none(tmp_path, text: str):
+def test_an_invalid_file_of_keys_is_refused(tmp_path, text: str):
     path = tmp_path / "keys"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match="keys"):
         Keys.read(path)
 
 
-def test_fault56_a_file_of_keys(tmp_path):
+def test_a_file_of_keys_is_read(tmp_path):
     path = tmp_path / "keys"
     path.write_text(f"# people\nalice: {KEY}  # at home\n\n{OTHER}\n")
     keys = Keys.read(path)
@@ -582,7 +582,7 @@ def test_fault56_a_file_of_keys(tmp_path):
 HTML = '<script>alert("x")</script>\n\nevent: finished\ndata: {}\n\r\n"\'&\u2028'
 
 
-def test_fault57_html_and_line_breaks_in_a_prompt(client: Client):
+def test_html_and_line_breaks_in_a_prompt_stay_json_on_one_line(client: Client):
     job = client.start(prompts=[HTML])
     assert [name for _, name, _ in client.events(job["id"])].count("finished") == 1
     answer = client.get(job["url"])
@@ -591,7 +591,7 @@ def test_fault57_html_and_line_breaks_in_a_prompt(client: Client):
     assert answer.json()["prompts"] == [HTML]
 
 
-def test_fault57_errors_do_not_break_lines_either(client: Client):
+def test_errors_stay_on_one_line_too(client: Client):
     answer = client.post("/v1/jobs", json={"prompts": ["x"], "until": HTML})
     assert answer.headers["content-type"] == "application/json"
     client.error(answer)

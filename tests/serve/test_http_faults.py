@@ -1,4 +1,4 @@
-"""What goes wrong while a server runs, FAULTS 43, 44, 46, 50 to 53 and 55: one request's trouble is nobody else's."""
+"""What goes wrong while a server runs: one request's trouble is nobody else's."""
 
 import ast
 import contextlib
@@ -38,7 +38,7 @@ def streaming(client: Client, job: str):
         yield parsed(answer.iter_lines())
 
 
-def test_fault43_disconnect_while_running(slow: Serving, caplog):
+def test_a_disconnect_while_running_cancels_the_job(slow: Serving, caplog):
     job = slow.client.start(settings=LONG)["id"]
     with streaming(slow.client, job) as events:
         assert next(event for event in events if event[1] == "preview")
@@ -49,7 +49,7 @@ def test_fault43_disconnect_while_running(slow: Serving, caplog):
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_fault43_who_comes_back_in_time_loses_nothing(serve):
+def test_a_client_that_reconnects_in_time_loses_nothing(serve):
     gate = Gate(free=3)
     client = serve(cascade=gate.cascade).client
     job = client.start(settings={"base_16": {"num_steps": 20}, "sr_64": {"num_steps": 2}})["id"]
@@ -61,7 +61,7 @@ def test_fault43_who_comes_back_in_time_loses_nothing(serve):
     assert rest[-1][1] == "finished"
 
 
-def test_fault43_disconnect_while_queued(slow: Serving):
+def test_a_disconnect_while_queued_cancels_the_job(slow: Serving):
     first = slow.client.start(num=4, settings=MANY)["id"]
     second = slow.client.start(num=4, settings=LONG)["id"]
     assert slow.client.post("/v1/jobs", json={"prompts": ["x"]}).status_code == 429
@@ -72,7 +72,7 @@ def test_fault43_disconnect_while_queued(slow: Serving):
     slow.client.delete(f"/v1/jobs/{first}")
 
 
-def test_fault43_disconnect_of_openais_clients(serve, caplog):
+def test_a_disconnect_of_an_openai_client_cancels_the_job(serve, caplog):
     """The log and the metrics say that they left, not what they would have got."""
     caplog.set_level("INFO", "cascade.serve")
     slow = serve(cascade=slowed(load(), 0.3))  # some 20 calls
@@ -100,7 +100,7 @@ def test_a_watcher_that_leaves_is_told_from_one_that_saw_the_end(slow: Serving, 
     until(lambda: "GET /v1/jobs/{job}/events 200 " in caplog.text)
 
 
-def test_fault43_disconnect_while_idle(slow: Serving):
+def test_idle_connections_that_come_and_go_leave_nothing(slow: Serving):
     """Connections that come and go leave nothing behind."""
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(50):
@@ -111,7 +111,7 @@ def test_fault43_disconnect_while_idle(slow: Serving):
 
 
 @pytest.mark.matrix
-def test_fault44_a_slow_reader_costs_others_nothing(serve):
+def test_a_slow_reader_does_not_slow_others(serve):
     """A reader that takes nothing is dropped after stall_s; meanwhile others are served, and memory does not grow."""
     serving = serve(limits=Limits(stall_s=2.0, heartbeat_s=0.5, abandon_s=600.0))
     job = serving.client.start(num=4, settings=MANY)["id"]
@@ -132,7 +132,7 @@ def test_fault44_a_slow_reader_costs_others_nothing(serve):
 
 
 @pytest.mark.matrix
-def test_fault44_a_stalled_stream_is_dropped(serve):
+def test_a_stalled_stream_is_dropped(serve):
     """More previews than the buffers of both sides hold: the server stops making them, then closes."""
     serving = serve(cascade=slowed(load(), 0.03), limits=Limits(stall_s=1.0, abandon_s=600.0))
     job = serving.client.start(num=64, settings={"base_16": {"num_steps": 2}, "sr_64": {"num_steps": 60}})["id"]
@@ -147,7 +147,7 @@ def test_fault44_a_stalled_stream_is_dropped(serve):
     assert serving.client.finish(job) == "cancelled"
 
 
-def test_fault44_only_the_newest_preview_is_kept(serve):
+def test_only_the_newest_preview_is_kept(serve):
     """Nobody reads while 40 calls are made; who then comes sees one preview, the newest."""
     gate = Gate(free=40)
     serving = serve(cascade=gate.cascade)
@@ -160,7 +160,7 @@ def test_fault44_only_the_newest_preview_is_kept(serve):
     assert seen[1][2]["step"] == 40
 
 
-def test_fault46_a_full_queue(slow: Serving):
+def test_a_full_queue_refuses_with_429(slow: Serving):
     jobs = [slow.client.start(num=4, settings=LONG)["id"] for _ in range(2)]
     answer = slow.client.post("/v1/jobs", json={"prompts": ["x"]})
     assert answer.status_code == 429
@@ -174,7 +174,7 @@ def test_fault46_a_full_queue(slow: Serving):
     assert slow.client.post("/v1/jobs", json={"prompts": ["x"]}).status_code == 202
 
 
-def test_fault46_open_jobs_of_one_key(serve):
+def test_open_jobs_of_one_key_are_bounded(serve):
     serving = serve(cascade=slowed(load(), CALL_S), limits=Limits(open_jobs=2))
     for _ in range(2):
         serving.client.start(settings=LONG)
@@ -182,7 +182,7 @@ def test_fault46_open_jobs_of_one_key(serve):
     assert (answer.status_code, serving.client.error(answer)) == (429, "too_many_jobs")
 
 
-def test_fault46_streams_are_bounded(serve):
+def test_streams_are_bounded(serve):
     serving = serve(cascade=slowed(load(), CALL_S), limits=Limits(streams=1))
     job = serving.client.start(settings=LONG)["id"]
     with streaming(serving.client, job) as events:
@@ -191,7 +191,7 @@ def test_fault46_streams_are_bounded(serve):
         assert (answer.status_code, serving.client.error(answer)) == (429, "too_many_streams")
 
 
-def test_fault50_cancel_while_finishing(serving: Serving):
+def test_cancelling_at_any_moment_leaves_a_working_engine(serving: Serving):
     """At every moment of a job's life; afterwards nothing waits and the engine still serves."""
     client = serving.client
     for k in range(12):
@@ -207,7 +207,7 @@ def test_fault50_cancel_while_finishing(serving: Serving):
     assert client.run()["state"] == "finished"
 
 
-def test_fault50_foreign_and_unknown_jobs(client: Client):
+def test_unknown_jobs_are_not_found(client: Client):
     for method, path in (("DELETE", ""), ("GET", ""), ("GET", "/events"), ("POST", "/refine")):
         answer = client.request(method, f"/v1/jobs/unknown{path}", json={} if method == "POST" else None)
         assert (answer.status_code, client.error(answer)) == (404, "not_found")
@@ -224,7 +224,7 @@ def test_cancel_frees_its_place_within_one_call(serve):
     assert gate.calls == 3
 
 
-def test_fault51_out_of_memory(serve, monkeypatch):
+def test_out_of_memory_fails_the_job_and_the_next_works(serve, monkeypatch):
     """The request fails, the next works; three in a row make the server not ready, one that works makes it ready."""
     is_full = threading.Event()
 
@@ -252,7 +252,7 @@ def test_fault51_out_of_memory(serve, monkeypatch):
     until(lambda: serving.client.get("/readyz").status_code == 200)
 
 
-def test_fault52_nan_in_a_network(serve):
+def test_nan_in_a_network_fails_its_job_only(serve):
     """That request fails, with stage and call; those in the same calls finish."""
     serving = serve(cascade=poisoned(load(), 70.0))
     bad = {"base_16": {"num_steps": 10, "sigma_max": 70.0}, "sr_64": {"num_steps": 2}}
@@ -268,7 +268,7 @@ def test_fault52_nan_in_a_network(serve):
 
 
 @pytest.mark.parametrize("how", ["says no", "raises"])
-def test_fault53_a_filter_fails_closed(serve, how: str):
+def test_a_filter_fails_closed(serve, how: str):
     def check(images: torch.Tensor) -> bool:
         if how == "raises":
             raise RuntimeError("the filter is broken")
@@ -285,7 +285,7 @@ def test_fault53_a_filter_fails_closed(serve, how: str):
     assert "refused_content" in answer.text
 
 
-def test_fault53_what_is_flagged_only_in_a_preview_is_not_shown_either(serve):
+def test_a_picture_flagged_only_in_a_preview_is_not_shown(serve):
     """Dark previews are refused; the job ends before its picture is done."""
     seen: list[float] = []
 
@@ -306,18 +306,18 @@ def routes(source: Path) -> list[ast.AsyncFunctionDef]:
 
 
 @pytest.mark.parametrize("source", sorted((ROOT / "cascade" / "serve").rglob("*.py")), ids=lambda path: path.stem)
-def test_fault55_nothing_async_without_await(source: Path):
+def test_no_async_route_lacks_an_await(source: Path):
     """It would hold the event loop; what has nothing to wait for is a plain function and runs in a worker thread."""
     for function in routes(source):
         waits = [n for n in ast.walk(function) if isinstance(n, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.Yield)]
         assert waits, f"{source.name}:{function.lineno} {function.name}"
 
 
-def test_fault55_the_search_finds_routes():
+def test_the_search_for_async_routes_finds_some():
     assert {"events", "generate"} <= {each.name for each in routes(ROOT / "cascade" / "serve" / "api" / "app.py")}
 
 
-def test_fault55_the_event_loop_is_not_blocked(serve):
+def test_the_event_loop_is_not_blocked(serve):
     """/healthz while the engine works and pictures are encoded and written."""
     serving = serve()
     jobs = [serving.client.start(num=8, settings=MANY)["id"] for _ in range(4)]
@@ -337,7 +337,7 @@ def test_fault55_the_event_loop_is_not_blocked(serve):
         serving.client.delete(f"/v1/jobs/{job}")
 
 
-def test_fault55_who_leaves_does_not_hold_up_the_event_loop(serve, monkeypatch):
+def test_a_client_that_leaves_does_not_block_the_event_loop(serve, monkeypatch):
     """Leaving cancels, which needs the engine's lock."""
     serving = serve(cascade=slowed(load(), CALL_S))
     draw = sampling.image_noise

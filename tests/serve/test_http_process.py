@@ -53,7 +53,7 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path):
         assert "choose another" in refused("--port", port, *store)
 
 
-def test_fault56_beyond_loopback_needs_keys(tmp_path):
+def test_listening_beyond_loopback_needs_keys(tmp_path):
     for host in ("0.0.0.0", "::", "192.0.2.1"):
         assert "--keys" in refused("--host", host, "--store", str(tmp_path / "store"))
 
@@ -87,7 +87,7 @@ def test_without_the_extra_it_says_which_one(module, ways):
 
 
 @pytest.mark.matrix
-def test_fault54_sigterm_drains(child):
+def test_sigterm_drains(child):
     """Open jobs end, new ones are refused with 503, streams get their end, exit code 0."""
     server: Child = child("--drain-s", "60")
     job = server.client.start(num=2, settings=MANY)["id"]
@@ -110,7 +110,7 @@ def test_fault54_sigterm_drains(child):
 
 
 @pytest.mark.matrix
-def test_fault47_bombs_hold_up_neither_other_uploads_nor_sigterm(child):
+def test_bombs_delay_neither_other_uploads_nor_sigterm(child):
     """Two at once, as many as are decoded at once."""
     server: Child = child("--drain-s", "0.5")
     process = psutil.Process(server.process.pid)
@@ -139,7 +139,7 @@ def test_fault47_bombs_hold_up_neither_other_uploads_nor_sigterm(child):
 
 
 @pytest.mark.matrix
-def test_fault54_sigterm_cancels_what_takes_too_long(child):
+def test_sigterm_cancels_jobs_that_take_too_long(child):
     server: Child = child("--drain-s", "0.5")
     job = server.client.start(num=16, settings=SLOW)["id"]
     with server.client.stream("GET", f"/v1/jobs/{job}/events") as answer:
@@ -312,7 +312,7 @@ def test_a_full_disk(child, tmp_path, free_mb: int):
 
 
 @pytest.mark.matrix
-def test_fault44_rss_stays_flat(child):
+def test_rss_stays_flat(child):
     """200 jobs, 100 of them after the measurement began, with readers that leave."""
     server: Child = child("--abandon-s", "600", "--store-mb", "4")
 

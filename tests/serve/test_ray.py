@@ -228,7 +228,7 @@ def number(metrics: str, series: str) -> int:
     return int(float(re.search(rf"^{re.escape(series)} (\S+)$", metrics, re.MULTILINE)[1]))
 
 
-def test_fault58_jobs_on_both_from_start_to_pictures(client):
+def test_jobs_run_on_both_replicas_from_start_to_pictures(client):
     jobs = [client.start(num=2, seed=seed, settings=LONG if seed == 0 else FEW) for seed in range(4)]
     assert {job["id"][0] for job in jobs} == {"0", "1"}
     for job in jobs:
@@ -246,7 +246,7 @@ def test_fault58_jobs_on_both_from_start_to_pictures(client):
     assert 'cascade_http_requests_total{method="POST",route="/v1/jobs",status="202"}' in told
 
 
-def test_fault58_refining_finds_its_replica(client):
+def test_refining_finds_its_replica(client):
     held = client.start(num=3, until="base_16")
     assert client.events(held["id"])[-1][1] == "held"
     answer = client.post(f"{held['url']}/refine", json={"pick": [2], "settings": TOP})
@@ -255,7 +255,7 @@ def test_fault58_refining_finds_its_replica(client):
     assert client.finish(answer.json()["id"]) == "finished"
 
 
-def test_fault58_the_page_the_models_and_what_is_not_there(client):
+def test_the_page_the_models_and_missing_paths_are_answered(client):
     assert "<title>" in client.get("/").text
     assert client.get("/v1/models").json()["data"][0]["id"] == "emoji_tiny"
     assert client.get("/readyz").text == "ready"
@@ -267,7 +267,7 @@ def test_fault58_the_page_the_models_and_what_is_not_there(client):
     assert client.post("/v1/jobs", content=b"{").status_code == 422
 
 
-def test_fault43_cancelled_and_left_jobs_free_their_places(client):
+def test_cancelled_and_left_jobs_free_their_places(client):
     job = client.start(num=4, settings=LONG)
     assert client.delete(job["url"]).status_code == 204
     assert client.finish(job["id"]) == "cancelled"
@@ -278,7 +278,7 @@ def test_fault43_cancelled_and_left_jobs_free_their_places(client):
     until(lambda: waiting(client, 0) + waiting(client, 1) == 0)
 
 
-def test_fault46_a_full_queue_is_told_before_the_stream(client):
+def test_a_full_queue_is_refused_before_the_stream(client):
     jobs, refused = [], None
     while refused is None and len(jobs) < 40:
         answer = client.post("/v1/jobs", json={"prompts": ["a"], "num": 64, "settings": LONG})
@@ -292,7 +292,7 @@ def test_fault46_a_full_queue_is_told_before_the_stream(client):
     until(lambda: waiting(client, 0) + waiting(client, 1) == 0)
 
 
-def test_fault58_a_replica_that_dies_takes_its_own_jobs_only(server, client):
+def test_a_replica_that_dies_takes_its_own_jobs_only(server, client):
     """Its stream ends with one line, the other replica goes on, Ray starts it again and its stored pictures are there."""
     kept = [client.start(seed=seed) for seed in range(2)]
     assert all(client.finish(job["id"]) == "finished" for job in kept)

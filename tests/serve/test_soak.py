@@ -89,7 +89,7 @@ def counted(server: Child) -> dict[str, int]:
 @pytest.mark.matrix
 @pytest.mark.alone
 @pytest.mark.timeout(900)
-def test_fault59_soak(child):
+def test_a_thousand_jobs_of_many_clients_lose_nothing(child):
     server: Child = child("--jobs-per-min", "1000000", "--store-mb", "4")
     ended = load(server, WARM_UP, 1)
     before_mb, before = server.rss_mb(), held(server)

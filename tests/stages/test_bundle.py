@@ -139,11 +139,11 @@ class Evil:
 
 
 class TestWeights:
-    """FAULTS 11 and 14. Each damage is tried as it would happen, and with a sidecar that agrees with it."""
+    """Each damage is tried as it would happen, and with a sidecar that agrees with it."""
 
     @pytest.mark.parametrize("kind", ["pickle", "torch"])
     @pytest.mark.parametrize("agreeing", [True, False])
-    def test_fault11_a_renamed_pickle_is_not_executed(self, bundle, kind, agreeing, tmp_path):
+    def test_a_renamed_pickle_is_not_executed(self, bundle, kind, agreeing, tmp_path):
         evil, sentinel = Evil(tmp_path / "executed"), tmp_path / "executed"
         (bundle / WEIGHTS).write_bytes(pickle.dumps(evil)) if kind == "pickle" else torch.save(evil, bundle / WEIGHTS)
         if agreeing:
@@ -187,7 +187,7 @@ class TestWeights:
         ],
     )
     @pytest.mark.parametrize("agreeing", [True, False])
-    def test_fault14_bad_safetensors_are_refused(self, bundle, damage, agreeing):
+    def test_bad_safetensors_are_refused(self, bundle, damage, agreeing):
         content = (bundle / WEIGHTS).read_bytes()
         assert damage(content) != content
         (bundle / WEIGHTS).write_bytes(damage(content))
@@ -198,7 +198,7 @@ class TestWeights:
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize("place", [9, -1, -1000])
-    def test_fault14_a_flipped_bit_is_found(self, bundle, place):
+    def test_a_flipped_bit_is_found(self, bundle, place):
         content = bytearray((bundle / WEIGHTS).read_bytes())
         content[place] ^= 4
         (bundle / WEIGHTS).write_bytes(content)
@@ -215,7 +215,7 @@ class TestWeights:
         ],
         ids=["missing", "extra", "shape", "dtype"],
     )
-    def test_fault14_other_tensors_are_refused_by_name(self, bundle, change: Callable, said):
+    def test_other_tensors_are_refused_by_name(self, bundle, change: Callable, said):
         weights = load_file(bundle / WEIGHTS)
         change(weights)
         save_file(weights, bundle / WEIGHTS)

@@ -63,7 +63,7 @@ def gone(done: subprocess.CompletedProcess) -> str:
     return done.stderr
 
 
-def test_fault1_a_killed_rank_costs_the_images_since_the_last_save(job, two):
+def test_a_killed_rank_costs_the_images_since_the_last_save(job, two):
     """-9 to rank 1 at image 40; the last save was at 24. Rank 0 says in one line what happened to it, and ends by itself."""
     (code, told), (killed, _) = job.ranks("--zero", "1", world=2, accident="kill 1 40")
     assert (code, killed) == (1, -9)
@@ -74,14 +74,14 @@ def test_fault1_a_killed_rank_costs_the_images_since_the_last_save(job, two):
     assert_same_end(job.run, two)
 
 
-def test_fault1_under_a_launcher_all_end(job):
+def test_a_killed_rank_under_a_launcher_ends_all(job):
     """It tells each rank that is left to stop, which it may do before that rank has noticed."""
     assert "exitcode  : -9" in gone(job.train("--zero", "1", world=2, accident="kill 1 40"))
     assert nimg_of(RunDir(job.run).latest()) in (24, 40)
 
 
 @pytest.mark.parametrize("accident", ["term 1 16", "usr1 0 16"])
-def test_fault3_a_signal_to_one_rank_saves_all_and_exits_0(job, two, accident):
+def test_a_signal_to_one_rank_saves_all_and_exits_0(job, two, accident):
     done = job.train("--zero", "1", world=2, accident=accident)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "told to stop, saved at 16 images; the same command goes on" in done.stdout
@@ -90,21 +90,21 @@ def test_fault3_a_signal_to_one_rank_saves_all_and_exits_0(job, two, accident):
     assert_same_end(job.run, two)
 
 
-def test_fault3_an_interrupt_saves_and_exits_130(job, one):
+def test_an_interrupt_saves_and_exits_130(job, one):
     assert job.train(world=0, accident="int 0 16").returncode == 130
     assert nimg_of(RunDir(job.run).latest()) == 16
     assert job.train(world=0).returncode == 0
     assert_same_end(job.run, one)
 
 
-def test_fault3_a_second_signal_ends_it_at_once(job, one):
+def test_a_second_signal_ends_it_at_once(job, one):
     assert job.train(world=0, accident="twice 0 32").returncode == 128 + 15
     assert nimg_of(RunDir(job.run).latest()) == 24
     assert job.train(world=0).returncode == 0
     assert_same_end(job.run, one)
 
 
-def test_fault7_one_process_then_two_at_zero_3_then_one(job, one):
+def test_a_run_goes_on_with_one_process_then_two_at_zero_3_then_one(job, one):
     """Local to 16, two ranks at ZeRO 3 to 32, one DeepSpeed process at ZeRO 1 to the end: the losses of one that stayed what it
     was, within the rounding of float32 sums in another order."""
     for images, world, more in (("16", 0, ()), ("32", 2, ("--zero", "3")), ("48", 1, ("--zero", "1", "--offload"))):
@@ -114,13 +114,13 @@ def test_fault7_one_process_then_two_at_zero_3_then_one(job, one):
 
 
 @pytest.mark.parametrize("where", ["hang", "stuck"])
-def test_fault20_a_rank_that_hangs_is_a_failure_in_time(job, where):
+def test_a_rank_that_hangs_ends_the_run_in_time(job, where):
     """Before an update, or within one, where ZeRO waits in a group of its own."""
     told = gone(job.train("--zero", "1", "--timeout-s", "5", world=2, accident=f"{where} 1 24"))
     assert "stage base_8: rank 0 lost another one at image" in told
 
 
-def test_fault15_a_second_run_in_the_same_folder_is_refused(job, shards):
+def test_a_second_run_in_the_same_folder_is_refused(job, shards):
     """While the first holds the folder; a run that died is no obstacle (above)."""
     run = RunDir(job.run)
     with run.lock():

@@ -107,10 +107,10 @@ class TestAllEnginesAreOne:
         report = json.loads((out / "report.json").read_text())[kind]
         assert report["loss_measured"] == report["loss"][:2]
 
-    def test_fault5_a_saved_state_goes_on_bit_for_bit(self, out, kind):
+    def test_a_saved_state_goes_on_bit_for_bit(self, out, kind):
         assert json.loads((out / "report.json").read_text())[kind]["same_after_load"]
 
-    def test_fault7_the_state_of_another_engine_and_world_goes_on(self, out, kind, local):
+    def test_the_state_of_another_engine_and_world_size_goes_on(self, out, kind, local):
         """One process, no ZeRO, wrote it: it arrives bit for bit, and the losses that follow are the local engine's."""
         report = json.loads((out / "report.json").read_text())[kind]
         assert report["local_state_arrived"]
@@ -118,7 +118,7 @@ class TestAllEnginesAreOne:
         assert report["loss_from_local"] == pytest.approx(expected, rel=1e-4)
 
     @pytest.mark.parametrize("where", ["nan_gradient", "nan_loss"])
-    def test_fault17_fault18_a_nan_on_one_rank_is_skipped_by_all(self, out, kind, where):
+    def test_a_nan_on_one_rank_is_skipped_by_all(self, out, kind, where):
         assert json.loads((out / "report.json").read_text())[kind][where] == "skipped, nothing moved, then applied"
 
     def test_half_precision_halves_the_scale_on_overflow(self, out, kind):

@@ -81,7 +81,7 @@ def killed_at_twenty_moments(run: RunDir, training: Callable[[], object]) -> lis
 @pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_fault2_kill_9_at_twenty_moments(run, shards, place, tmp_path):
+def test_twenty_sigkills_in_saves_end_in_the_undisturbed_runs_bits(run, shards, place, tmp_path):
     """A run that saves after every update is killed after a seeded time, again and again, until it is through; it ends as one that
     was left alone. Whatever a kill leaves, the newest whole checkpoint and the bundle are there and can be read."""
     training = partial(
@@ -99,7 +99,7 @@ def test_fault2_kill_9_at_twenty_moments(run, shards, place, tmp_path):
 
 
 @pytest.mark.parametrize("images", [8, 40, 48])
-def test_fault6_resume_at_the_first_the_last_and_after_the_last_update(run, shards, place, images, capsys):
+def test_resume_at_the_first_the_last_and_after_the_last_update(run, shards, place, images, capsys):
     train(base_config(images=images, save_every=8, keep=9), name="base_8", data=shards, out=run.path, place=place)
     train(base_config(images=48, save_every=8, keep=9), name="base_8", data=shards, out=run.path, place=place)
     assert sorted(nimg_of(path) for path in run.checkpoints.iterdir()) == [8, 16, 24, 32, 40, 48]
@@ -117,7 +117,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("with_hash", [False, True])
-def test_fault12_a_pickle_in_place_of_a_checkpoint_is_never_read(run, shards, place, tmp_path, with_hash):
+def test_a_pickle_in_place_of_a_checkpoint_is_never_read(run, shards, place, tmp_path, with_hash):
     """Even if its sha256 was made to fit."""
     from data.files import file_sha256
     from stages.training.checkpoints import check_manifest, read_manifest, write_json
@@ -140,7 +140,7 @@ def test_fault12_a_pickle_in_place_of_a_checkpoint_is_never_read(run, shards, pl
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: you tried")]
 )
-def test_fault19_out_of_memory_says_what_to_try(run, shards, place, monkeypatch, error):
+def test_out_of_memory_says_what_to_try(run, shards, place, monkeypatch, error):
     def forward(*_):
         raise error
 
@@ -158,7 +158,7 @@ def test_fault19_out_of_memory_says_what_to_try(run, shards, place, monkeypatch,
 
 @pytest.mark.matrix
 @pytest.mark.slow
-def test_fault22_without_a_compiler_it_trains(shards, tmp_path):
+def test_training_needs_no_compiler(shards, tmp_path):
     """PATH holds no g++ and no ninja: neither torch.compile nor DeepSpeed asks for one."""
     from tests.stages.training.jobs import Job, write_cascade
 

@@ -99,9 +99,7 @@ class TestResume:
 
     @pytest.mark.slow
     @pytest.mark.timeout(600)
-    def test_fault5_three_updates_a_kill_and_three_more_in_a_new_process(
-        self, cascade, shards, place, finished, tmp_path
-    ):
+    def test_a_kill_in_a_save_and_a_resume_equal_an_undisturbed_run(self, cascade, shards, place, finished, tmp_path):
         """train.py dies in its second save, when the files are written and not yet renamed; this process goes on."""
         kill = (
             "from stages.training.rundir import RunDir; commit = RunDir.commit; "

@@ -109,7 +109,7 @@ run(main)
     [((24,), 0, [40, 48]), ((24, 32), 2, [8, 16]), ((48,), 2, [32, 40]), ((8, 16), 2, [])],
     ids=["once: training goes on", "twice in a row: it stops", "at the end: it says so", "the first: there is none"],
 )
-def test_fault4_disk_full_mid_save(run, shards, full, code, left):
+def test_a_disk_full_in_a_save_leaves_older_checkpoints_whole(run, shards, full, code, left):
     """A file of more than 20 kB cannot be written in some saves, which is what a full disk does."""
     script = FULL.format(full=set(full), data=str(shards), out=str(run.path))
     done = subprocess.run(
@@ -189,7 +189,7 @@ class TestWhichToResume:
         assert all(torch.allclose(made[name], own[name], rtol=1e-4, atol=1e-5) for name in own)
 
     @pytest.mark.parametrize("name", ["nimg-0000000024", "../../nimg-0000000016", "step-16", "", "nimg-16"])
-    def test_fault8_fault13_one_that_is_not_there(self, trained, shards, place, name):
+    def test_a_name_that_is_not_there_or_leaves_the_folder_is_refused(self, trained, shards, place, name):
         before = sorted(trained.path.rglob("*"))
         with pytest.raises(
             ValueError, match=r"no such checkpoint in .*; there are nimg-0000000016, nimg-0000000032, nimg-"
@@ -197,16 +197,16 @@ class TestWhichToResume:
             self.again(trained, shards, place, resume=name)
         assert sorted(trained.path.rglob("*")) == before
 
-    def test_fault8_latest_where_there_is_none(self, run, shards, place):
+    def test_latest_where_there_is_none_is_refused(self, run, shards, place):
         with pytest.raises(ValueError, match="there are none, latest and best"):
             self.again(run, shards, place, resume="latest")
 
-    def test_fault9_a_damaged_one_by_name(self, trained, shards, place):
+    def test_a_damaged_checkpoint_is_refused_by_name(self, trained, shards, place):
         (trained.checkpoints / "nimg-0000000032" / "state.safetensors").write_bytes(b"")
         with pytest.raises(ValueError, match=r"nimg-0000000032: state.safetensors is missing or cut short"):
             self.again(trained, shards, place, resume="nimg-0000000032")
 
-    def test_fault10_another_config_only_where_allowed(self, trained, shards, place):
+    def test_another_config_resumes_only_where_allowed(self, trained, shards, place):
         config = base_config(save_every=16, keep=3, images=64, lr=0.02, clip=0.5)
         for allow, refused in ((("train.lr",), "train.clip was 1.0, is 0.5"), (("train.lr", "train.clip"), "")):
             told = Options(allow=allow)
@@ -217,7 +217,7 @@ class TestWhichToResume:
                 train(config, name="base_8", data=shards, out=trained.path, place=place, options=told)
         assert nimg_of(trained.latest()) == 64
 
-    def test_fault10_a_resume_that_fails_has_changed_nothing(self, trained, shards, place, monkeypatch):
+    def test_a_resume_that_fails_has_changed_nothing(self, trained, shards, place, monkeypatch):
         """Though it was allowed: the command that made the run goes on, as if the other had never been."""
 
         def full(*_):
@@ -270,7 +270,7 @@ def weights_at(run: RunDir, nimg: int) -> dict[str, torch.Tensor]:
 
 
 class TestBest:
-    def test_fault16_the_best_stays_beside_the_last(self, run):
+    def test_the_best_stays_beside_the_last(self, run):
         for nimg, loss in ((8, 3.0), (16, 1.0), (24, None), (32, 2.0), (40, float("nan")), (48, 4.0)):
             draft = run.draft(nimg)
             (draft / "x").write_text("x")
@@ -288,7 +288,7 @@ class TestBest:
         assert nimg_of(run.chosen("best")) == 16
 
 
-def test_fault26_a_folder_that_cannot_be_written(run, shards, place):
+def test_a_folder_that_cannot_be_written_is_named(run, shards, place):
     if os.geteuid() == 0:
         pytest.skip("not as root, who writes everywhere; test_rundir.py denies it another way")
     run.path.mkdir()
