@@ -142,10 +142,10 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     "cascade.engine": ("stages.conditions", "stages.diffusion"),
     "cascade.output": ("cascade.engine", "data.pack"),
     "cascade.train": ("data.read", "stages.tools", "stages.training"),
-    "cascade.serve.http": ("cascade.engine",),
+    "cascade.serve.http": ("cascade.engine", "cascade.serve.page"),
     "cascade.serve.jobs": ("cascade.engine", "cascade.output", "cascade.serve.http"),
     "cascade.serve.api": (
-        *("cascade.engine", "cascade.output", "cascade.serve.http", "cascade.serve.jobs"),
+        *("cascade.engine", "cascade.output", "cascade.serve.http", "cascade.serve.jobs", "cascade.serve.page"),
         "stages.diffusion",
     ),
     "cascade.serve.page": (),

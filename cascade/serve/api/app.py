@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from data.errors import nearest
 
+from .. import page
 from ..http import logs
 from ..http.guard import Guard, error_body, error_headers
 from ..http.keys import Keys
@@ -36,7 +37,6 @@ from .sse import EventStream, counted, frames
 from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelView, accepted, cursor, mounted
 
 log = logging.getLogger(__name__)
-PAGE = Path(__file__).parents[1] / "page"
 PROBES_AT_ONCE = 2  # threads of their own: others may be busy for long
 UPLOADS = 2  # pictures that are decoded at once: one of 25 megapixels takes some 300 MB
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
@@ -333,12 +333,17 @@ def add_pages(app: FastAPI, service: Service) -> None:
     def docs(request: Request) -> HTMLResponse:
         return HTMLResponse(docs_page(app.openapi(), str(request.base_url)))
 
-    for route, name in (("/", "index.html"), ("/page.js", "page.js"), ("/page.css", "page.css")):
-        add_file(app, route, PAGE / name)
+    for route, name in page.ROUTES.items():
+        add_file(app, route, page.FOLDER / name, page.FILES[name])
 
 
-def add_file(app: FastAPI, route: str, path: Path) -> None:
+def add_file(app: FastAPI, route: str, path: Path, kind: str) -> None:
+    """Serve a file of the page; kind: its media type. Caches ask each time whether it has changed: 304 if not, by If-None-Match."""
+
     @app.head(route, include_in_schema=False)
     @app.get(route, include_in_schema=False)
-    def page() -> FileResponse:
-        return FileResponse(path, headers={"cache-control": "no-cache"})
+    def file(request: Request) -> Response:
+        whole = FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
+        if is_known(request.headers, whole.headers["etag"]):
+            return Response(status_code=304, headers={name: whole.headers[name] for name in ("etag", "cache-control")})
+        return whole

@@ -16,6 +16,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .. import page
 from . import logs
 from .addresses import client_of, plain
 from .keys import Keys, Share
@@ -27,7 +28,7 @@ from .reads import Reads
 
 log = logging.getLogger("cascade.serve")
 PROBES = ("/healthz", "/readyz", "/startupz")
-PUBLIC = ("/", "/page.js", "/page.css", *PROBES, "/docs", "/openapi.json")
+PUBLIC = frozenset((*page.ROUTES, *PROBES, "/docs", "/openapi.json"))
 REQUEST = re.compile(r"[\w.:@=+/-]{1,128}", re.ASCII)  # ids that clients and proxies give
 JOB = re.compile(r"/v1/jobs/([\w-]{1,64})(?:/|$)", re.ASCII)
 COOKIE = "cascade_key"  # for <img> and EventSource, which send no header of ours

@@ -3,6 +3,8 @@
 import re
 from functools import cache
 
+from .. import page
+
 PATHS = (
     "/v1/events",
     "/v1/jobs",
@@ -20,9 +22,7 @@ PATHS = (
     "/metrics",
     "/docs",
     "/openapi.json",
-    "/",
-    "/page.js",
-    "/page.css",
+    *page.ROUTES,
 )
 
 

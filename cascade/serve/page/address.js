@@ -1,0 +1,63 @@
+// The address in the browser's bar names the job that is shown.
+
+import { $ } from "./dom.js";
+import { listen } from "./feed.js";
+import { refreshHistory, showHistory } from "./history.js";
+import { OVER, loadLine } from "./job.js";
+import { closeLarge } from "./large.js";
+import { model } from "./model.js";
+import { behind, bringForward, show, view } from "./shown.js";
+import { tell } from "./tabs.js";
+import { View } from "./view.js";
+
+let opened = 0;
+
+// What the address says: a job, or none. One that is not there leaves what is shown, and its address.
+export async function openAddress(how) {
+  const id = location.hash.slice(1);
+  if (!id) return closeJob();
+  try {
+    await open(id, how);
+  } catch (error) {
+    if (location.hash.slice(1) === id) history.replaceState(null, "", view ? `#${view.job.id}` : location.pathname);
+    throw [404, 410].includes(error.status) ? new Error(`There is no job #${id} here: it was deleted, has expired, or is of another key`) : error;
+  }
+}
+
+function closeJob() {
+  opened++; // what was asked for before is not wanted any more
+  view?.stepBack();
+  showNothing();
+  showHistory();
+}
+
+// focus: on the first tile, where what had it may be gone.
+export async function open(id, { scroll = false, focus = false } = {}) {
+  const turn = ++opened;
+  const next = [view, ...behind].find((each) => each?.alive && each.job.id === id) ?? new View(await loadLine(id));
+  if (turn !== opened) return; // another one was asked for meanwhile
+  if (next !== view) {
+    bringForward(next);
+    view?.stepBack();
+    closeLarge();
+    show(next);
+    view.mount();
+  }
+  if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
+  if (view.alive) listen(); // its previews first
+  else if (!OVER.includes(view.job.state)) view.watch();
+  if (focus) view.tiles.get(view.job.images[0]).pick.focus({ preventScroll: true });
+  const { top } = $("job").getBoundingClientRect();
+  if (scroll && (top < 0 || top > innerHeight / 2)) $("job").scrollIntoView({ behavior: "smooth" });
+  refreshHistory();
+  tell();
+}
+
+export function showNothing() {
+  closeLarge();
+  show(undefined);
+  document.title = model.id;
+  $("job").hidden = true;
+  $("grid").replaceChildren();
+  $("empty").hidden = false;
+}

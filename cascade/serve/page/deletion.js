@@ -1,0 +1,33 @@
+// A job that is deleted leaves nothing in any tab.
+
+import { showNothing } from "./address.js";
+import { call } from "./api.js";
+import { showError } from "./error.js";
+import { focusForm } from "./form.js";
+import { past, refreshHistory, showHistory } from "./history.js";
+import { notes } from "./next.js";
+import { blobs, forget } from "./picture.js";
+import { behind, view } from "./shown.js";
+import { tabs } from "./tabs.js";
+import { uploads } from "./upload.js";
+
+export async function deleteJob() {
+  const { id } = view.job;
+  await call(`v1/jobs/${id}/pictures`, { method: "DELETE" });
+  forgetJob(id);
+  focusForm();
+  tabs.postMessage({ deleted: id });
+}
+
+// Nothing of a deleted job stays in this page, either; what was refined from it shows its own pictures alone.
+export function forgetJob(id) {
+  for (const each of [past, notes, uploads]) each.delete(id);
+  if (view?.job.id === id) {
+    showNothing();
+    history.replaceState(null, "", location.pathname);
+  }
+  for (const each of [view, ...behind]) if (each?.line.some((one) => one.id === id)) each.readAgain().catch(showError);
+  for (const url of [...blobs.keys()]) if (url.startsWith(`v1/jobs/${id}/`)) forget(url);
+  showHistory();
+  refreshHistory();
+}

@@ -1,0 +1,82 @@
+// The form that asks for pictures.
+
+import { open } from "./address.js";
+import { postJson } from "./api.js";
+import { chip } from "./controls.js";
+import { $ } from "./dom.js";
+import { isUpload } from "./job.js";
+import { model, setModel } from "./model.js";
+import { lockSeed, rollSeed, seedIsLocked } from "./seed.js";
+import { buildSettings } from "./settings.js";
+import { dropFile, keepUpload, takeAgain, upload } from "./upload.js";
+
+export let askedSettings;
+let kept = { more: [] }; // of the job that is used again, what its fields cannot hold: {prompts, promptText, labels, labelText, more: [{key, value, there()}]}
+
+export function takeModel(found) {
+  setModel(found);
+  document.title = model.id;
+  $("name").textContent = model.id;
+  $("chain").textContent = `${model.stages.map((stage) => stage.side).join(" → ")} px`;
+  $("text-field").hidden = model.conditioning !== "text";
+  $("class-field").hidden = model.conditioning !== "class";
+  $("classes").replaceChildren(...model.classes.map((name) => new Option(name, name)));
+  $("num").max = model.limits.images;
+  $("hold-field").hidden = model.stages.length < 2;
+  $("drop").hidden = model.stages.length < 2;
+  askedSettings = buildSettings($("settings"), model.stages);
+  $("ask").hidden = false;
+}
+
+function asked() {
+  const body = { num: Number($("num").value), seed: $("seed").value, settings: askedSettings.read() };
+  const prompt = $("prompt").value;
+  const said = $("class").value.trim();
+  if (model.conditioning === "text") body.prompts = prompt === kept.promptText ? kept.prompts : linesOf(prompt);
+  if (model.conditioning === "class" && said) body.labels = said === kept.labelText ? kept.labels : [labelOf(said)];
+  if (upload && !upload.base64) throw new Error("Choose the picture to upscale once more, or leave it out: it is not kept");
+  if (upload) Object.assign(body, { image: upload.base64, fit: upload.fit });
+  else {
+    for (const { key, value, there } of kept.more) if (there()) body[key] = value;
+    if ($("hold").checked && model.stages.length > 1) body.until = model.stages[0].name;
+  }
+  return body;
+}
+
+const linesOf = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
+const labelOf = (said) => (/^\d+$/.test(said) && !model.classes.includes(said) ? Number(said) : said);
+
+// The form as it was for a job, to the last digit. root: what it was refined from in the first place, or itself.
+export function useAgain(job, root) {
+  dropFile();
+  $("prompt").value = job.prompts.join("\n");
+  $("class").value = job.labels.map((label) => model.classes[label] ?? label).join(", ");
+  kept = { prompts: job.prompts, promptText: $("prompt").value, labels: job.labels, labelText: $("class").value.trim(), more: [] };
+  $("num").value = job.num;
+  $("seed").value = job.seed;
+  lockSeed(true);
+  $("hold").checked = model.stages.length > 1 && job.until === model.stages[0].name;
+  askedSettings = buildSettings($("settings"), model.stages, job.settings);
+  $("kept").replaceChildren();
+  const keep = (key, value, text) => kept.more.push({ key, value, there: chip($("kept"), text) });
+  const size = job.size ?? root.size;
+  if (size) keep("size", size, `${size.join("×")} px`);
+  if (job.until && !$("hold").checked && job.until !== model.stages.at(-1).name) keep("until", job.until, `until ${job.until}`);
+  if (isUpload(root)) takeAgain(root);
+  $("ask").scrollIntoView({ block: "nearest" });
+  focusForm();
+}
+
+// Whatever the model is asked by.
+export function focusForm() {
+  const id = { text: "prompt", class: "class", none: "num" }[model.conditioning];
+  $(id).focus({ preventScroll: true });
+}
+
+export async function submit() {
+  const given = upload;
+  const { id } = await postJson("v1/jobs", asked());
+  if (given) keepUpload(id, given);
+  if (!seedIsLocked()) rollSeed();
+  await open(id, { scroll: true, focus: true });
+}

@@ -1,0 +1,13 @@
+// The cascade that is served.
+
+import { getJson } from "./api.js";
+
+export let model; // {id, conditioning: "text" | "class" | "none", classes, stages: [{name, side, settings, ranges}], limits}
+
+export const setModel = (found) => (model = found);
+
+export async function findModel() {
+  const { data } = await getJson("v1/models");
+  const { id, cascade } = data[0];
+  return { id, ...cascade };
+}

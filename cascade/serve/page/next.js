@@ -1,0 +1,108 @@
+// What may come next from a job: the picks, and their way through the stages that it lacks (it was held, cancelled or failed) or
+// through the top of a finished one again.
+
+import { postJson } from "./api.js";
+import { $ } from "./dom.js";
+import { OVER } from "./job.js";
+import { openLarge } from "./large.js";
+import { model } from "./model.js";
+import { buildSettings } from "./settings.js";
+
+export const notes = new Map(); // by job, for the life of the tab: {picked, from, isOpen, settings: by the stage to go on from}
+
+export class Next {
+  constructor(view) {
+    const { id } = view.job;
+    if (!notes.has(id)) notes.set(id, { picked: new Set(), settings: {} });
+    Object.assign(this, { view, note: notes.get(id) });
+  }
+
+  get isOver() {
+    return OVER.includes(this.view.job.state);
+  }
+
+  // Whether a pick leads anywhere: to the stages above one that all pictures have, or will have.
+  get canPick() {
+    return this.isOver ? this.whole().length > 0 : this.view.names.length > 1;
+  }
+
+  press(k) {
+    const { view, note } = this;
+    if (!this.canPick) return view.tiles.get(k).img.hidden ? undefined : openLarge(view, k);
+    if (!note.picked.delete(k)) note.picked.add(k);
+    this.showPicked();
+  }
+
+  // All of them, or none where all are picked.
+  pickAll() {
+    const { tiles } = this.view;
+    this.note.picked = new Set(this.note.picked.size === tiles.size ? [] : tiles.keys());
+    this.showPicked();
+  }
+
+  showPicked() {
+    const { tiles, job } = this.view;
+    if (!this.canPick) this.note.picked.clear();
+    for (const [k, { pick }] of tiles) {
+      if (this.canPick) pick.setAttribute("aria-pressed", this.note.picked.has(k));
+      else pick.removeAttribute("aria-pressed");
+    }
+    const some = this.note.picked.size > 0;
+    const redo = job.state === "finished";
+    const which = some ? `${this.note.picked.size} picked` : redo ? "all" : "picked";
+    $("refine").textContent = `${redo ? "Redo" : "Refine"} ${which}`;
+    if (some && !$("next").hidden) $("again").open = true; // its sliders count, those of the form do not
+    $("refine").disabled = !some && !redo;
+    $("all").textContent = this.note.picked.size === tiles.size ? "Pick none" : "Pick all";
+  }
+
+  offer() {
+    const { job, sides } = this.view;
+    const choices = this.isOver ? this.whole() : [];
+    $("next").hidden = !choices.length;
+    $("hint").hidden = job.state === "finished" || !choices.length;
+    if (!choices.length) return this.showPicked();
+    $("from").replaceChildren(...choices.map((name) => new Option(`${sides[name]} px`, name)));
+    $("from").value = choices.includes(this.note.from) ? this.note.from : choices.at(-1);
+    $("from-field").hidden = choices.length < 2;
+    this.offerSettings();
+    $("again").open = this.note.isOpen ?? false;
+    this.showPicked();
+  }
+
+  // Stages below the top that every tile has a picture of.
+  whole() {
+    const tiles = [...this.view.tiles.values()];
+    return model.stages.slice(0, -1).map((stage) => stage.name).filter((name) => tiles.every((tile) => tile.urls[name]));
+  }
+
+  takeFrom() {
+    this.note.from = $("from").value;
+    this.offerSettings();
+  }
+
+  offerSettings() {
+    const { job } = this.view;
+    this.from = $("from").value;
+    const above = model.stages.slice(model.stages.findIndex((stage) => stage.name === this.from) + 1);
+    this.settings = buildSettings($("next-settings"), above, this.note.settings[this.from] ?? job.settings);
+    const sides = above.map((stage) => `${stage.side} px`).join(", ");
+    $("again").querySelector("summary").textContent = job.state === "finished" ? `Redo ${sides} with other settings` : `Settings for ${sides}`;
+  }
+
+  // What is set here is there again after a look at another job.
+  keepSettings() {
+    this.note.settings[this.from] = this.settings.read(true);
+  }
+
+  // With what the controls show, all of it: the job that has the pictures may have been made with other settings. Returns the id of
+  // the new job; undefined where a control has a value that is not valid.
+  async refine() {
+    if (![...$("next-settings").querySelectorAll("input")].every((input) => input.reportValidity())) return undefined;
+    const from = $("from").value;
+    const pick = [...(this.note.picked.size ? this.note.picked : this.view.tiles.keys())].sort((a, b) => a - b);
+    const owner = this.view.line.find((each) => each.stages.some((stage) => stage.name === from));
+    const { id } = await postJson(`v1/jobs/${owner.id}/refine`, { from, pick, settings: this.settings.read(true) });
+    return id;
+  }
+}

@@ -1,0 +1,63 @@
+// The settings of stages, as controls.
+
+import { chip, chooser, slider } from "./controls.js";
+import { $ } from "./dom.js";
+import { model } from "./model.js";
+import { settingWords } from "./words.js";
+
+const KNOBS = {
+  guidance_scale: ["Guidance", "1 is off; more holds to the prompt"],
+  aug_sigma: ["Freedom (aug_sigma)", "invents detail"],
+  num_steps: ["Steps", "more is slower and finer"],
+};
+
+// What these stages are set to, as `said` before. What has no control here (sigma_max, a stage of another cascade) is named and kept
+// until somebody takes it out. Returns {read(all), reset()}: what is shown as the API's `settings`, all of it or what is unusual.
+export function buildSettings(place, stages, said = {}) {
+  const read = [];
+  const usuals = [];
+  place.replaceChildren();
+  const strange = Object.keys(said).filter((name) => !model.stages.some((stage) => stage.name === name));
+  for (const stage of [...stages, ...strange.map((name) => ({ name, ranges: {}, settings: {} }))]) {
+    const group = document.createElement("fieldset");
+    group.dataset.stage = stage.name;
+    const title = [stage.name, stage.side && `${stage.side} px`].filter(Boolean).join(" · ");
+    group.append(Object.assign(document.createElement("legend"), { textContent: title }));
+    const given = { ...said[stage.name] };
+    for (const [key, words] of Object.entries(KNOBS)) {
+      const range = stage.ranges[key];
+      if (!range || range[0] >= range[1]) continue;
+      const usual = stage.settings[key];
+      usuals.push([`${place.id}-${stage.name}-${key}-value`, usual]);
+      const value = slider(group, { id: `${place.id}-${stage.name}-${key}`, key, words, range, usual, value: given[key] ?? usual });
+      read.push((all) => (all || value() !== usual) && [stage.name, key, value()]);
+      delete given[key];
+    }
+    if (stage.ranges.sampler?.length > 1) {
+      const usual = stage.settings.sampler;
+      usuals.push([`${place.id}-${stage.name}-sampler`, usual]);
+      const value = chooser(group, { id: `${place.id}-${stage.name}-sampler`, options: stage.ranges.sampler, value: given.sampler ?? usual });
+      read.push((all) => (all || value() !== usual) && [stage.name, "sampler", value()]);
+      delete given.sampler;
+    }
+    for (const [key, value] of Object.entries(given)) {
+      const there = chip(group, settingWords(key, value));
+      read.push(() => there() && [stage.name, key, value]);
+    }
+    if (group.childElementCount > 1) place.append(group);
+  }
+  return {
+    read(all) {
+      const settings = {};
+      for (const [stage, key, value] of read.map((each) => each(all)).filter(Boolean)) (settings[stage] ??= {})[key] = value;
+      return settings;
+    },
+    reset() {
+      for (const [id, usual] of usuals) {
+        $(id).value = usual;
+        $(id).dispatchEvent(new Event("input", { bubbles: true }));
+      }
+      for (const out of place.querySelectorAll(".chip button")) out.click();
+    },
+  };
+}

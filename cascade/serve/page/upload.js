@@ -1,0 +1,77 @@
+// The picture that is to be upscaled.
+
+import { $ } from "./dom.js";
+import { model } from "./model.js";
+import { shrunk } from "./shrink.js";
+
+const UPLOADS = 20; // sent pictures in memory
+const KINDS = ["image/png", "image/jpeg", "image/webp"];
+
+export let upload; // {entry: number of the stage, base64, fit: shrunk first, told}; of a job whose picture is not here any more: {entry}
+export const uploads = new Map(); // by job that was made of one in this tab: the server does not keep it
+
+// A picture enters at the stage that loses least of it; as it is, if the result is not larger than the server allows.
+export async function takeFile(file) {
+  if (!file) return;
+  if (!KINDS.includes(file.type)) throw new Error(`${file.name} is no picture of a kind that is taken: PNG, JPEG or WebP`);
+  const bitmap = await createImageBitmap(file).catch(() => undefined);
+  if (!bitmap) throw new Error(`${file.name} is no picture that this browser can read`);
+  const { width, height } = bitmap; // as its EXIF turns it
+  const able = model.stages.filter(({ low_res: side }) => side && side <= Math.min(width, height));
+  const entry = able.at(-1) ?? model.stages.find(({ low_res: side }) => side);
+  const { side } = model.stages.at(-1);
+  const factor = side / entry.low_res;
+  const fit = factor * Math.max(width, height) > model.limits.scale * side;
+  const held = `${file.name} has ${width}×${height} px`;
+  if (fit && !able.length) throw new Error(`${held}; that is too narrow`);
+  if (fit && Math.max(width, height) > model.limits.scale * Math.min(width, height))
+    throw new Error(`${held}; at most ${model.limits.scale} times as long as wide is taken`);
+  // The server makes it small by its own rule, from twice the size that it wants: more would be sent for nothing.
+  const content = fit && Math.min(width, height) > 2 * entry.low_res ? await shrunk(bitmap, 2 * entry.low_res) : file;
+  bitmap.close();
+  const base64 = await base64Of(content).catch(() => {
+    throw new Error(`${file.name} cannot be read`);
+  });
+  const result = side > Math.min(width, height) ? `and from there ${side} px` : `first; the result, ${side} px, will not be larger than it was`;
+  const told = fit ? `more than is enlarged here as it is; made ${entry.low_res} px small ${result}` : `becomes ${width * factor}×${height * factor} px`;
+  upload = { entry: model.stages.indexOf(entry), base64, fit, told: `${file.name}: ${width}×${height} px, ${told}` };
+  showUpload();
+}
+
+function base64Of(content) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = reject;
+    reader.readAsDataURL(content);
+  });
+}
+
+export function dropFile() {
+  upload = undefined;
+  $("file").value = "";
+  showUpload();
+}
+
+// The picture that a job was made of, or else the stage at which it entered. root: what the job was refined from in the first place.
+export function takeAgain(root) {
+  upload = uploads.get(root.id) ?? { entry: model.stages.findIndex(({ name }) => name === root.stages[0].name) };
+  showUpload();
+}
+
+export function keepUpload(id, given) {
+  uploads.set(id, given);
+  if (uploads.size > UPLOADS) uploads.delete(uploads.keys().next().value);
+}
+
+function showUpload() {
+  const none = upload ? "The picture is not kept: choose it once more" : "Drop a picture to upscale, or choose one";
+  $("file-name").textContent = upload?.told ?? none;
+  $("unfile").hidden = !upload;
+  $("hold").disabled = $("kept").hidden = Boolean(upload);
+  model.stages.forEach(({ name }, at) => {
+    const group = $("settings").querySelector(`[data-stage="${CSS.escape(name)}"]`);
+    if (group) group.hidden = at < (upload?.entry ?? 0);
+  });
+  $("go").textContent = upload ? "Upscale" : "Paint";
+}
