@@ -3,8 +3,8 @@
 import pytest
 
 from cascade.serve.http.keys import Keys
+from tests.serve.person import SHOWN, ask, delete_job, ends, states
 from tests.serve.serving import Gate, Serving, until
-from tests.serve.test_page import SHOWN, ask, delete_job, ends, states
 
 FETCH = "url => fetch(url, {cache: 'force-cache'}).then(answer => answer.status)"
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from cascade.serve.http.limits import Limits
+from tests.serve.person import ask, ends, picture
 from tests.serve.serving import ROOT, Client, Gate, Serving, until
-from tests.serve.test_page import ask, ends, picture
 
 EXACT = {
     "base_16": {"sampler": "heun", "num_steps": 70, "guidance_scale": 50, "sigma_max": 40.5},

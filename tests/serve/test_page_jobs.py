@@ -1,7 +1,7 @@
 """Jobs as the page keeps them apart: one click is one job, each has its address, its picks, its card, and pictures of its own."""
 
+from tests.serve.person import SHOWN, ask, delete_job, ends, picture, sides, states
 from tests.serve.serving import Gate, Serving, until
-from tests.serve.test_page import SHOWN, ask, delete_job, ends, picture, sides, states
 from tests.serve.test_page_exact import newest
 
 

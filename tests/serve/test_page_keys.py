@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cascade.serve.http.keys import Keys
+from tests.serve.person import EVENTS, SHOWN, ask, ends, picture
 from tests.serve.serving import Gate, Serving, until
-from tests.serve.test_page import EVENTS, SHOWN, ask, ends, picture
 
 ALICE, BOB = "a" * 20, "b" * 20
 MOVE = "(input, value) => { input.value = value; input.dispatchEvent(new Event('input', {bubbles: true})); }"

@@ -6,6 +6,7 @@ from graphlib import TopologicalSorter
 import pytest
 
 from cascade.serve import page
+from cascade.serve.api.answers import tag_of
 from cascade.serve.http.guard import PUBLIC
 from tests.serve.serving import Client
 
@@ -62,6 +63,7 @@ def test_each_file_is_served_with_its_media_type_and_a_304(client: Client, route
     assert whole.content == (page.FOLDER / name).read_bytes()
     assert whole.headers["content-type"] == f"{page.FILES[name]}; charset=utf-8"
     assert whole.headers["cache-control"] == "no-cache"
+    assert whole.headers["etag"] == tag_of(whole.content)
     assert whole.headers["content-security-policy"].startswith("default-src 'self';")
     same = client.get(route, headers={"if-none-match": whole.headers["etag"]})
     assert (same.status_code, same.content) == (304, b"")

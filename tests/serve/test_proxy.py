@@ -8,8 +8,8 @@ import pytest
 
 from cascade.serve.http.keys import Keys
 from cascade.serve.options import hosts_of, origins_of, proxies_of, root_of
+from tests.serve.person import ask, ends, sides
 from tests.serve.serving import LOOPBACK, ROOT, WAIT_S, Client, Serving, parsed, until
-from tests.serve.test_page import ask, ends, sides
 
 NAME = "pictures.example"
 NAMED = LOOPBACK | {NAME}
