@@ -1,10 +1,10 @@
-"""Serve a cascade: previews that sharpen while people watch, on http://127.0.0.1:8000.
+"""Serves a cascade over HTTP with a web page and live previews, by default on http://127.0.0.1:8000.
 
     python -m cascade.serve
     python -m cascade.serve --cascade runs/emoji --port 8080 --store pictures/ --keys keys.txt --host 0.0.0.0
 
-Prints one line when it is ready. Exit codes: 0 after SIGTERM, also while it starts, 1 where something hung then, 2 a mistake that
-you can mend, 130 interrupted.
+Prints one line to stdout when it is ready. Exit codes: 0 after SIGTERM (also during start-up), 1 if shutdown hung, 2 for a
+mistake that the user can fix, 130 if interrupted.
 """
 
 import logging
@@ -68,7 +68,7 @@ def main(
     from .http.keys import Keys
     from .http.server import END_S, Server, end_within, starting
 
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # odd pictures of clients are no news for the log
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # PIL's warnings about clients' pictures stay out of the log
     logs.start(as_json=log_json)
     known = Keys.read(keys) if keys else None
     hosts, origins = options.hosts_of(host, allow_host), options.origins_of(allow_origin)
@@ -81,7 +81,7 @@ def main(
     socket = listen(host, port)
 
     with starting(socket):
-        import torch  # what can be refused without it was
+        import torch  # imported late: what can be refused without it has been
 
         from cascade.engine.batching import preparing
         from cascade.engine.devices import choose_devices, parse_place
@@ -101,12 +101,12 @@ def main(
         )
         on_gpu = any(each.startswith("cuda") for each in (*devices, *placed.values()))
         if model.conditions.text:
-            model.conditions.of(prompts=("",))  # the text encoder is loaded now, not while somebody waits
+            model.conditions.of(prompts=("",))  # load the text encoder now, not during the first request
         disk = Store(store, max_bytes=store_mb << 20, spare_bytes=limits.free_bytes, keep_s=keep_h * 3600)
         prepare, buckets = preparing(compile_, on_gpu=on_gpu)
         log.info("%s on %s: measuring how many images a call should have", name, ", ".join(devices))
         engine = Engine(model, *replicas, prepare=prepare, buckets=buckets, max_waiting=max_waiting)
-        replicas.clear()  # of a stage that is placed for all of them one copy is kept
+        replicas.clear()  # the engine keeps one copy of a stage that --place gives to all of them
         engine.start()
     with engine:
         service = Service(engine, disk, name=name, limits=limits, log_prompts=log_prompts)
@@ -136,7 +136,7 @@ def main(
 
 
 def say(line: str, address: str | bool) -> None:
-    """The one line on stdout."""
+    """Print the ready line to stdout and, if given an address, open it in a browser."""
     print(line, flush=True)
     if address:
         webbrowser.open(str(address))

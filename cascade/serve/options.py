@@ -1,4 +1,4 @@
-"""Options that `python -m cascade.serve` and `python -m cascade.serve.on_ray` share."""
+"""Command-line options shared by `python -m cascade.serve` and `python -m cascade.serve.on_ray`."""
 
 import ipaddress
 import re
@@ -64,7 +64,7 @@ LogJson = Annotated[bool, typer.Option("--log-json", help="the log as JSON, an o
 
 
 def check_needed(packages: tuple[str, ...], *extras: str) -> None:
-    """Raises ValueError, with both ways to install them, where packages of these extras are missing."""
+    """Raise ValueError, naming both ways to install them, if packages of these extras are missing."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -74,16 +74,19 @@ def check_needed(packages: tuple[str, ...], *extras: str) -> None:
 
 
 def check_open(host: str, keys: Path | None, no_keys: bool) -> None:
+    """Raise ValueError if other machines could reach the server without a key and --no-keys is not given."""
     if not is_loopback(host) and keys is None and not no_keys:
         raise ValueError(f"--host {host} is open to others; give --keys FILE, or --no-keys if everyone may use it")
 
 
 def check_precision(precision: str) -> None:
+    """Raise ValueError unless the precision is fp32 or bf16."""
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
 
 
 def is_loopback(host: str) -> bool:
+    """Whether `host` is localhost or a loopback address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -91,7 +94,7 @@ def is_loopback(host: str) -> bool:
 
 
 def hosts_of(host: str, allowed: list[str] | None) -> frozenset[str] | None:
-    """Names by which clients may ask; None: any."""
+    """Names that clients may send in the Host header; None allows any. Raises ValueError."""
     names = []
     for said in allowed or ():
         place = place_of(said) or place_of(f"[{said}]")
@@ -102,7 +105,7 @@ def hosts_of(host: str, allowed: list[str] | None) -> frozenset[str] | None:
 
 
 def origins_of(allowed: list[str] | None) -> frozenset[Origin]:
-    """Of pages that may change something, besides the server's own."""
+    """Origins of pages that may send state-changing requests, besides the server's own. Raises ValueError."""
     found = {said: origin_of(said.removesuffix("/")) for said in allowed or ()}
     for said, origin in found.items():
         if origin is None:
@@ -113,7 +116,8 @@ def origins_of(allowed: list[str] | None) -> frozenset[Origin]:
 
 
 def root_of(root_path: str) -> str:
-    """ "/cascade" of "cascade/", "" of "/"; a path that cannot be taken for one of the API's own."""
+    """Normalize --root-path: "cascade/" becomes "/cascade", "/" becomes "". Raises ValueError for a malformed path and for
+    one that could be mistaken for a path of the API."""
     root = "/" + root_path.strip("/") if root_path.strip("/") else ""
     if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*", root):
         raise ValueError(f"--root-path {root_path!r}: write the path of the page's address, for instance /cascade")
@@ -125,7 +129,7 @@ def root_of(root_path: str) -> str:
 
 
 def proxies_of(trusted: list[str] | None) -> list[str]:
-    """Addresses, or networks like 10.0.0.0/8."""
+    """Trusted proxies, as addresses or networks like 10.0.0.0/8. Raises ValueError."""
     found = []
     for said in trusted or ():
         try:
@@ -150,7 +154,8 @@ def limits_of(
     connections: int | None,
     address_connections: int,
 ) -> Limits:
-    """Raises ValueError where two of them do not go together."""
+    """Limits from the options. Raises ValueError if two of them contradict each other or the system allows too few open
+    files, whose soft limit is raised."""
     if max_images > max_waiting:
         raise ValueError(f"--max-images {max_images}: such a job never fits --max-waiting {max_waiting}; choose fewer")
     return Limits(

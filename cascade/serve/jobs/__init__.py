@@ -1,1 +1,1 @@
-"""Jobs and their pictures: the log of each, its state, and what is stored on disk."""
+"""Jobs at the server: their event logs, states and storage on disk."""

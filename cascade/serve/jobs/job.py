@@ -1,8 +1,8 @@
-"""A job: one request, resolved, and the log of what happened to it, handed from the engine's thread to any number of readers.
+"""A job: one resolved request and the log of its events, written by the engine's thread and read by any number of streams.
 
-The log keeps every milestone, and of previews the newest of each stage and chunk. `listen` runs in the engine's thread: it numbers
-the event, puts it down and returns. Pictures are written by `writer`; until one is, readers wait at its milestone, so
-that they see events in the order of their numbers. Watchers are woken through their own event loop.
+The log keeps every milestone but only the newest preview of each stage and chunk. `Job.listen` runs in the engine's thread:
+it numbers the event, appends it and returns. `writer` stores the pictures; readers wait at a milestone until its pictures
+are stored, so that they see events in the order of their numbers. Watchers are woken through their own event loop.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Data = dict[str, Any]
 
 @dataclass(eq=False)
 class Entry:
-    """data: what a reader gets, None while it is being made; preview: what it will be made of, when somebody asks."""
+    """An event in a job's log. data: JSON for readers, None until it is made; preview: what `data` is made from, on demand."""
 
     id: int
     name: str
@@ -46,8 +46,8 @@ class Entry:
 
 
 class Bell:
-    """An asyncio event that other threads may ring; many rings before it is heard are one. hears_previews: whether it rings for a
-    preview; for milestones it always does."""
+    """An asyncio event that other threads may ring; several rings before the watcher wakes count as one. hears_previews:
+    whether previews ring it; milestones always do."""
 
     def __init__(self) -> None:
         self.hears_previews = True
@@ -55,23 +55,24 @@ class Bell:
         self._ringing = False
 
     def ring(self) -> None:
+        """Wake the watcher. Thread-safe."""
         if not self._ringing:
             self._ringing = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody listens
                 self._loop.call_soon_threadsafe(self._event.set)
 
     async def heard(self, timeout_s: float | None) -> None:
-        """Comes back at a ring, or after timeout_s."""
+        """Wait for a ring, for at most timeout_s seconds (None: without limit)."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()
             self._event.clear()
-            self._ringing = False  # after clear: a ring in between is a ring too many, never one too few
+            self._ringing = False  # after clear: a ring in between wakes once too often, never once too rarely
 
 
 class Job:
-    """row: as stored at first. failure: why it has failed, or will when the engine has let go of it. marks: after so many previews
-    of an image one is kept as a milestone `partial`."""
+    """A job and its log. row: as first stored. failure: why it has failed, or will once the engine has ended it. marks:
+    counts of previews of an image after which the preview is kept as a milestone `partial`."""
 
     def __init__(
         self,
@@ -83,14 +84,14 @@ class Job:
         about: About | None = None,
     ):
         self.row, self.id, self.plan = row, row.id, plan
-        self.about = about or About(job=row.id)  # for the log
+        self.about = about or About(job=row.id)  # context of log lines
         self.ticket: Ticket | None = None
         self.failure: Failure | None = None
         self.began = time.monotonic()
         self.first_preview_s: float | None = None
-        self.left_at: float | None = None  # when the last watcher went
+        self.left_at: float | None = None  # when the last watcher left
         self._write, self._marks = write, marks
-        self._seen: Counter[tuple[int, ...]] = Counter()  # previews of each chunk
+        self._seen: Counter[tuple[int, ...]] = Counter()  # number of previews by chunk
         self._lock = threading.Lock()
         self._state: State = row.state
         self._log: list[Entry] = []
@@ -98,14 +99,14 @@ class Job:
         self._last_id = 0
         self._bells: set[Bell] = set()
         self._is_cancelled = False
-        self.started: float | None = None  # when its first stage did
-        self.calls: Counter[str] = Counter()  # network calls that were answered, times their images, by stage
+        self.started: float | None = None  # when its first stage started
+        self.calls: Counter[str] = Counter()  # answered network calls times their images, by stage
 
     @classmethod
     def replay(cls, row: JobRow, events: list[tuple[int, str, Data]]) -> "Job":
-        """A job that ended, as the store knows it."""
+        """Restore an ended job from the store. If its end was not recorded, it ends in `failed` with the code `lost`."""
         last = max((number for number, _, _ in events), default=0)
-        if row.state not in ENDED or not events or events[-1][1] not in ENDED:  # the disk was full when it ended
+        if row.state not in ENDED or not events or events[-1][1] not in ENDED:  # its end was not recorded
             lost = {"code": "lost", "message": "the end of this job could not be recorded; start it again"}
             row, last = replace(row, state="failed"), last + 1
             events = [*events, (last, "failed", lost)]
@@ -115,30 +116,32 @@ class Job:
 
     @property
     def state(self) -> State:
+        """The current state."""
         return self._state
 
     @property
     def has_ended(self) -> bool:
-        """Whether the last milestone is there to be read."""
+        """Whether the last milestone can be read."""
         with self._lock:
             return self._state in ENDED
 
     def begin(self) -> bool:
-        """A stage has started; whether it is the first."""
+        """Move a queued job to running when a stage starts. True for its first stage."""
         is_first = self._state == "queued"
         if is_first:
             self._state = moved(self._state, "running")
         return is_first
 
     def fail(self, code: str, message: str) -> Failure:
-        """From any thread: it will end in `failed`, whatever the engine still says. Gives the reason, which is the first one."""
+        """Cancel the job and let it end in `failed`, whatever the engine still reports. Returns the reason, which is the
+        first one given. Thread-safe."""
         with self._lock:
             self.failure = failure = self.failure or {"code": code, "message": message}
         self.cancel()
         return failure
 
     def end(self, entry: Entry, state: End, data: Data) -> None:
-        """Its last milestone, which can be read from now on."""
+        """Set the state and the last milestone, which can be read from now on."""
         with self._lock:
             if state == "failed":
                 self.failure = cast(Failure, data)
@@ -146,7 +149,8 @@ class Job:
             entry.name, entry.data = state, data
 
     def listen(self, event: Event) -> None:
-        """In the engine's thread: returns at once. What no stream knows is not told."""
+        """Append an event of the engine to the log. Runs in the engine's thread and returns at once; events that have no
+        name in streams are dropped."""
         name = _name(event)
         if not name:
             return
@@ -176,7 +180,7 @@ class Job:
         self.wake(is_milestone=is_milestone)
 
     def _keep(self, event: Preview) -> bool:
-        """Whether it is one of those that become a milestone."""
+        """Keep the preview as a milestone `partial` if its count is one of the marks. True if it was kept."""
         self._seen[event.index] += 1
         if self._seen[event.index] not in self._marks:
             return False
@@ -185,14 +189,14 @@ class Job:
         return True
 
     def wake(self, *, is_milestone: bool = True) -> None:
-        """Those who want to know: a preview that comes too soon for a stream is not its business."""
+        """Ring the watchers' bells; for a preview only those that want previews now."""
         with self._lock:
             bells = [bell for bell in self._bells if is_milestone or bell.hears_previews]
         for bell in bells:
             bell.ring()
 
     def since(self, after: int, *, previews: bool = True) -> list[Entry]:
-        """What can be read now of what has a higher number, in order; nothing beyond a milestone that is not ready."""
+        """Readable entries with a number above `after`, in order, up to the first milestone that is not ready."""
         with self._lock:
             entries = [entry for entry in self._log if entry.id > after]
             waits = min((e.id for e in entries if e.data is None and e.preview is None), default=self._last_id + 1)
@@ -202,7 +206,7 @@ class Job:
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[Bell]:
-        """From inside an event loop."""
+        """A bell for one watcher, from inside an event loop. `left_at` is set when the last watcher leaves."""
         bell = Bell()
         with self._lock:
             self._bells.add(bell)
@@ -216,19 +220,21 @@ class Job:
                     self.left_at = time.monotonic()
 
     def accepted(self, ticket: Ticket) -> None:
-        """By the engine, which may have told events already."""
+        """Attach the engine's ticket and cancel it if the job was cancelled before. The engine may already have sent
+        events."""
         self.ticket = ticket
         if self._is_cancelled:
             ticket.cancel()
 
     def cancel(self) -> None:
-        """From any thread, any number of times."""
+        """Cancel the job. Thread-safe; may be called any number of times."""
         self._is_cancelled = True
         if self.ticket is not None:
             self.ticket.cancel()
 
 
 def _name(event: Event) -> str:
+    """Name of an event in streams; "" for events that streams do not carry."""
     match event:
         case StageStarted():
             return "stage_started"

@@ -1,9 +1,10 @@
-"""The state of a job: which there are, and what each may become.
+"""The states of a job and the transitions between them.
 
     queued -> running -> held | finished | failed | cancelled -> expired
 
-An open job owns its state (`jobs.Job`): the writer moves it on, everyone else reads it. The store keeps it for when the job is no
-longer open, and there it expires. The last milestone of a job is called like the state that it brings.
+A queued job may also fail or be cancelled. An open job owns its state (`jobs.job.Job`): the writer changes it, everyone
+else reads it. The store records the state for the time after that, and only there do jobs expire. The last milestone of a
+job has the name of the state that it sets.
 """
 
 from typing import Literal, NotRequired, get_args
@@ -23,7 +24,7 @@ NEXT: dict[State, tuple[State, ...]] = {
 
 
 class Failure(TypedDict):
-    """Why a job failed."""
+    """Why a job failed. stage: where, if known."""
 
     code: str
     message: str
@@ -31,6 +32,6 @@ class Failure(TypedDict):
 
 
 def moved(before: State, after: State) -> State:
-    """The state after, where the one before may become it."""
+    """The new state, after asserting that the transition is allowed."""
     assert after in NEXT[before], f"a job that is {before} becomes {after}"
     return after

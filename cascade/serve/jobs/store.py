@@ -1,9 +1,9 @@
-"""Finished pictures, held stages and the milestones of jobs on disk: PNG files under generated names, an SQLite index beside them.
+"""Finished pictures, held stages and milestones of jobs on disk: PNG files with generated names and an SQLite index.
 
-What was committed survives kill -9: a file is renamed into place before the index knows it, and files that the index does not know
-are removed at the next start. Of each owner the oldest ended jobs expire first, by age or where the bytes are needed, which nobody
-takes from an owner who has less than an equal part; a tombstone tells 410 from 404. The disk bounds them, too: where others fill
-it, these make room. No other user of the machine can read what is here. Every method may be called from any thread.
+Committed data survive kill -9: a file is renamed into place before it is indexed, and files missing from the index are
+removed at the next start. The oldest ended jobs of an owner expire first, by age or when bytes are needed; an owner that
+holds less than an equal part loses nothing to others. A tombstone tells 410 from 404. The store also shrinks if other
+programs fill the disk. No other user of the machine can read the files. All methods are thread-safe.
 """
 
 import fcntl
@@ -45,17 +45,18 @@ create table if not exists events (
     job text not null, id integer not null, name text not null, data text not null, primary key (job, id)
 );
 """
-TOMBSTONES = 10_000  # of one owner
+TOMBSTONES = 10_000  # per owner
 THERE = "state != 'expired' and state in ('held', 'finished', 'failed', 'cancelled')"
-OURS = re.compile(r"[\w-]{24}(-[0-9a-f]{16})?\.png|\.\d+\.\d+\.part")  # nothing else is removed
-PART_OF_DISK = 0.9  # of what the disk has room for; open jobs go beyond, and the index is larger than what it says
-SETTLE_S = 10.0  # some file systems tell so late that a file has gone
-AFTER_CRASH = 1_000_000  # added to the last id: a client may have seen previews, whose ids were not kept
+OURS = re.compile(r"[\w-]{24}(-[0-9a-f]{16})?\.png|\.\d+\.\d+\.part")  # no other files are removed
+PART_OF_DISK = 0.9  # of the room on disk: open jobs may exceed the bound, and the index is larger than its texts
+SETTLE_S = 10.0  # some file systems report freed space this late
+AFTER_CRASH = 1_000_000  # added to the last id: clients may have seen ids of previews, which are not stored
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobRow:
-    """request: what was asked for, as JSON values. created: seconds since 1970."""
+    """A job in the index. request: as JSON values. created: seconds since 1970. parent: id of the job that it refines, else
+    ""."""
 
     id: str
     owner: str
@@ -67,7 +68,7 @@ class JobRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureRow:
-    """bytes: what it takes of the disk."""
+    """A picture in the index. file: its name. bytes: what it occupies on disk."""
 
     stage: str
     k: int
@@ -78,13 +79,14 @@ class PictureRow:
 
     @property
     def digest(self) -> str:
-        """Of the content."""
+        """First 16 hex digits of the content's SHA-256, from the file's name."""
         return self.file[25:41]
 
 
 class Store:
-    """max_bytes: of all pictures together, on a disk that has room for them and `spare_bytes` more. keep_s: an ended job's pictures
-    live so long. wait_s: for another server to leave."""
+    """A folder of pictures with its index, locked for one server. max_bytes: limit for everything stored; it is lower if
+    the disk has no room for that and `spare_bytes` more. keep_s: age at which ended jobs expire. wait_s: how long to wait
+    for another server to release the folder."""
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class Store:
         _keep_private(folder)
         self._hold = _hold(folder, wait_s)
         self._lock = threading.RLock()
-        self._most: dict[str, int] = {}  # bytes by owner
+        self._most: dict[str, int] = {}  # own limits in bytes, by owner
         try:
             self._db = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
@@ -120,7 +122,7 @@ class Store:
             )  # fmt: skip
 
     def _measure(self) -> None:
-        """How much of the disk there is for pictures."""
+        """Measure the bytes available to the store: what it holds, plus free space, minus spare_bytes."""
         self._room, self._measured, self._has_dropped = (
             self.num_bytes + self.free_bytes - self.spare_bytes,
             time.monotonic(),
@@ -129,11 +131,11 @@ class Store:
 
     @property
     def _bound(self) -> int:
-        """Of all pictures together, as last measured."""
+        """Limit in bytes for all owners together, as last measured."""
         return min(self.max_bytes, max(0, int(self._room * PART_OF_DISK)))
 
     def _recover(self) -> None:
-        """After a crash: jobs that ran have failed, files that nobody knows are removed, rows without a file too."""
+        """Repair after a crash: open jobs become failed, unindexed files and rows without a file are removed."""
         with self._change() as db:
             for row in db.execute("select id from jobs where state in ('queued', 'running')").fetchall():
                 last = db.execute("select coalesce(max(id), 0) from events where job = ?", (row["id"],)).fetchone()[0]
@@ -154,7 +156,7 @@ class Store:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing."""
+        """A transaction: all of it or nothing."""
         with self._lock:
             self._db.execute("begin immediate")
             try:
@@ -169,11 +171,11 @@ class Store:
             return self._db.execute(query, values).fetchall()
 
     def _sum(self) -> Counter[str]:
-        """By owner, of pictures and of what is written in the index: prompts can be long."""
+        """Bytes by owner, of pictures and of the texts in the index: prompts can be long."""
         found: Counter[str] = Counter()
         for part in (
             "sum(bytes) from pictures join jobs on jobs.id = job",
-            "sum(length(request) - 2) from jobs",  # without the braces, which a tombstone has, too
+            "sum(length(request) - 2) from jobs",  # minus the braces, which a tombstone has too
             "sum(length(data)) from events join jobs on jobs.id = job",
         ):
             for owner, num_bytes in self._rows(f"select owner, {part} group by owner"):
@@ -182,11 +184,11 @@ class Store:
 
     @property
     def num_bytes(self) -> int:
-        """Of all owners."""
+        """Bytes stored for all owners."""
         return self._bytes.total()
 
     def limit(self, owner: str, num_bytes: int | None) -> None:
-        """From now on one owner has at most so much; None: what all together may have."""
+        """Set a limit for one owner; None removes it, so that only the common limit applies."""
         with self._lock:
             self._most.pop(owner, None)
             if num_bytes is not None:
@@ -194,14 +196,16 @@ class Store:
 
     @property
     def free_bytes(self) -> int:
-        """Of the disk."""
+        """Free bytes on the disk."""
         return shutil.disk_usage(self.folder).free
 
     @property
     def is_there(self) -> bool:
+        """Whether the folder of pictures exists."""
         return self.pictures_dir.is_dir()
 
     def add_job(self, job: JobRow) -> None:
+        """Add a job to the index."""
         asked = json.dumps(job.request)
         with self._change() as db:
             db.execute(
@@ -211,7 +215,7 @@ class Store:
         self._count(job.owner, len(asked) - 2)
 
     def forget(self, job: JobRow) -> None:
-        """A job that was not accepted after all."""
+        """Remove a job that was not accepted after all."""
         with self._change() as db:
             gone = db.execute("delete from jobs where id = ?", (job.id,)).rowcount
         self._count(job.owner, -gone * (len(json.dumps(job.request)) - 2))
@@ -224,7 +228,7 @@ class Store:
         return next((row["owner"] for row in self._rows("select owner from jobs where id = ?", job)), "")
 
     def add_event(self, job: str, number: int, name: str, data: dict[str, Any], *, state: State) -> None:
-        """A milestone, and the state that it brings."""
+        """Record a milestone and the state that it sets."""
         with self._change() as db:
             length = self._add_event(db, job, number, name, data)
             db.execute("update jobs set state = ? where id = ?", (state, job))
@@ -236,8 +240,8 @@ class Store:
         return len(said)
 
     def add_picture(self, job: str, stage: str, k: int, size: tuple[int, int], save: Callable[[Path], None]) -> None:
-        """`save` writes the file whole or not at all; size: (width, height). The name of the file tells its hash. Raises OSError or
-        sqlite3.Error on a full disk."""
+        """Store a picture of size (width, height) under a name with its hash, and index it. `save` writes the file whole or
+        not at all. Raises OSError or sqlite3.Error, as on a full disk."""
         path = self.pictures_dir / f"{secrets.token_urlsafe(18)}.png"
         try:
             save(path)
@@ -254,11 +258,12 @@ class Store:
         self._count(self._owner(job), num_bytes)
 
     def find(self, job: str, owner: str) -> JobRow | None:
+        """The job, if it belongs to this owner."""
         rows = self._rows("select * from jobs where id = ? and owner = ?", job, owner)
         return _job(rows[0]) if rows else None
 
     def jobs(self, owner: str, limit: int, before: tuple[float, str] = (math.inf, "")) -> list[JobRow]:
-        """Newest first, without the expired. before: created and id of the one that the first of them follows."""
+        """Jobs of an owner, newest first, without expired ones. before: (created, id) of the job that they follow."""
         query = (
             "select * from jobs where owner = ? and state != ? and (created, id) < (?, ?) "
             "order by created desc, id desc limit ?"
@@ -266,15 +271,17 @@ class Store:
         return [_job(row) for row in self._rows(query, owner, EXPIRED, *before, limit)]
 
     def events(self, job: str) -> list[tuple[int, str, dict[str, Any]]]:
+        """(id, name, data) of the milestones of a job, in order."""
         rows = self._rows("select id, name, data from events where job = ? order by id", job)
         return [(row["id"], row["name"], json.loads(row["data"])) for row in rows]
 
     def pictures(self, job: str) -> list[PictureRow]:
+        """Pictures of a job, in the order of storing."""
         rows = self._rows("select * from pictures where job = ? order by rowid", job)
         return [PictureRow(**{key: row[key] for key in PictureRow.__dataclass_fields__}) for row in rows]
 
     def read(self, picture: PictureRow) -> bytes | None:
-        """None where it has expired meanwhile, or the file is not what was written."""
+        """Content of a picture; None if it has expired or the file does not match its hash."""
         try:
             content = (self.pictures_dir / picture.file).read_bytes()
         except FileNotFoundError:
@@ -282,8 +289,8 @@ class Store:
         return content if picture.file == f"{picture.file[:24]}-{_digest(content)}.png" else None
 
     def expire(self, writer: str | None = None) -> int:
-        """Drops what is too old, and the oldest of who has too much until the bytes suffice, first of the owner who has just
-        written; how many jobs that were."""
+        """Drop jobs that are too old, then the oldest of owners that hold too much, beginning with `writer`, until the
+        limits hold; returns the number of jobs."""
         dropped = 0
         with self._lock:
             if not self._has_dropped or time.monotonic() - self._measured >= SETTLE_S:
@@ -299,7 +306,7 @@ class Store:
 
     def _too_much(self, writer: str | None) -> str | None:
         with self._lock:
-            has, most = +self._bytes, self._bound or self.max_bytes  # all of ours would not make room: it stays
+            has, most = +self._bytes, self._bound or self.max_bytes  # bound 0: removing everything would not make room
             above = [owner for owner in has if has[owner] > self._most.get(owner, most)]
             if has.total() > most:
                 above += [owner for owner in has if has[owner] > most // len(has)]
@@ -310,13 +317,14 @@ class Store:
         return None
 
     def is_beyond_disk(self, owner: str) -> bool:
-        """Whether open jobs hold more than the disk has room for, and this owner more than an equal part of that."""
+        """Whether the store exceeds what the disk has room for and this owner more than an equal part of it; after `expire`
+        only open jobs can."""
         with self._lock:
             has = +self._bytes
             return 0 < self._bound < self.max_bytes and has.total() > self._bound < has[owner] * len(has)
 
     def drop(self, job: str) -> None:
-        """What there is of an ended job."""
+        """Remove pictures, milestones and request of an ended job; a tombstone stays."""
         owner = self._owner(job)
         with self._change() as db:
             parts = ("sum(length(request) - 2) from jobs where id = ?", "sum(length(data)) from events where job = ?")
@@ -336,29 +344,31 @@ class Store:
             (self.pictures_dir / row["file"]).unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Close the index and release the folder."""
         with self._lock:
             self._db.close()
             self._hold.close()
 
 
 def _keep_private(folder: Path) -> None:
-    """Prompts and pictures are for this user alone. A folder that was there and is no store is left as it is."""
+    """Create the store's files and folders for this user alone: they hold prompts and pictures. An existing folder that is
+    no store keeps its own permissions."""
     is_ours = not folder.exists() or (folder / "index.sqlite").exists()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     pictures_dir = folder / "pictures"
     pictures_dir.mkdir(mode=0o700, exist_ok=True)
-    for name in ("lock", "index.sqlite"):  # the files that SQLite lays beside its own are as private
+    for name in ("lock", "index.sqlite"):  # SQLite gives its side files the same mode
         (folder / name).touch(mode=0o600)
     folders = (folder, pictures_dir) if is_ours else (pictures_dir,)
     files = [folder / "lock", *folder.glob("index.sqlite*")]
     files += [path for path in pictures_dir.iterdir() if OURS.fullmatch(path.name) and path.is_file()]
     for path in (*folders, *files):
-        if path.stat().st_uid == os.geteuid():  # else it is not ours to say
+        if path.stat().st_uid == os.geteuid():  # only the owner may change the mode
             path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def _hold(folder: Path, wait_s: float) -> IO[str]:
-    """The lock of a store. Raises ValueError where another process has it for so long."""
+    """Lock a store's folder. Raises ValueError if another process holds it for wait_s seconds."""
     lock, deadline = (folder / "lock").open("a"), time.monotonic() + wait_s
     while True:
         try:
@@ -372,7 +382,7 @@ def _hold(folder: Path, wait_s: float) -> IO[str]:
 
 
 def _taken(about: os.stat_result) -> int:
-    """Bytes of the disk: a small file takes whole blocks."""
+    """Bytes that a file occupies on disk: a small one takes whole blocks."""
     return max(about.st_size, about.st_blocks * 512)
 
 

@@ -1,7 +1,7 @@
-"""One thread between the engine and the disk: makes of each milestone what readers get, after its pictures were stored.
+"""One thread between the engine and the disk: stores the pictures of each milestone, then makes its data for readers.
 
-The engine only puts events into the queue, whose owners are served in turn. `unsaved` pictures are what it holds; new jobs are
-refused where they are too many.
+The engine only puts events into the queue, which serves owners in turn. `unsaved` counts the pictures in it; if there are
+too many, new jobs are refused.
 """
 
 import errno
@@ -29,31 +29,33 @@ from .store import Store
 from .turns import Turns
 
 log = logging.getLogger(__name__)
-Check = Callable[[Tensor], bool]  # uint8 (b, c, h, w): may these be shown?
+Check = Callable[[Tensor], bool]  # whether uint8 (b, c, h, w) may be shown
 RETRY_S = 1.0
 REFUSED = ("refused_content", "a picture was refused by the filter")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Writer:
-    """ended: called with every job whose end is recorded; where that fails the job has failed, and it is tried again. check: a
-    filter of pictures; what it refuses, or where it raises, is not shown and not stored, and its job fails."""
+    """The thread and its queue. ended: called with every job once its end is recorded; a job that cannot be recorded has
+    failed, and recording it is retried. check: a filter of pictures; those that it refuses, or for which it raises, are
+    neither shown nor stored, and their job fails."""
 
     def __init__(self, store: Store, ended: Callable[[Job], None], check: Check | None = None):
         self.store, self.ended, self.check = store, ended, check
         self._unsaved: Counter[str] = Counter()  # by owner
         self._lock = threading.Lock()
         self._queue: Turns[tuple[Job, Entry, Event]] = Turns()
-        self._unrecorded: list[tuple[Job, Entry]] = []  # ends
+        self._unrecorded: list[tuple[Job, Entry]] = []  # ends of jobs
         self._thread = threading.Thread(target=self._run, daemon=True, name="writer")
         self._thread.start()
 
     @property
     def is_alive(self) -> bool:
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def put(self, job: Job, entry: Entry, event: Event) -> None:
-        """From the engine's thread; never waits."""
+        """Queue an event, from the engine's thread; never waits."""
         if isinstance(event, StageFinished):
             self._count(job, len(event.index))
         self._queue.put(job.row.owner, (job, entry, event))
@@ -64,15 +66,16 @@ class Writer:
 
     @property
     def unsaved(self) -> int:
+        """Pictures that wait to be stored."""
         return self._unsaved.total()
 
     def has_too_many(self, owner: str, limit: int) -> bool:
-        """Of unsaved pictures: whether this owner should not bring more."""
+        """Whether an owner's unsaved pictures exceed its part of `limit` (`schedule.is_beyond`)."""
         with self._lock:
             return is_beyond(self._unsaved, owner, 0, limit)
 
     def close(self) -> None:
-        """Writes what is there, then ends."""
+        """Write what is queued, then end the thread."""
         self._queue.close()
         self._thread.join()
 
@@ -106,7 +109,7 @@ class Writer:
         job.wake()
 
     def _record(self) -> None:
-        """The failures that are not recorded yet, from the first; until then these jobs count as open."""
+        """Record pending failures in order, up to the first that cannot be; until recorded, their jobs count as open."""
         while self._unrecorded:
             job, entry = self._unrecorded[0]
             with logs.during(job.about):
@@ -119,7 +122,8 @@ class Writer:
                 self.ended(job)
 
     def _fail(self, job: Job, entry: Entry, code: str, message: str) -> None:
-        """The job ends in `failed`, whatever the engine still says about it; this milestone is told empty."""
+        """Let the job end in `failed`, whatever the engine still reports. A milestone before the end gets empty data, which
+        streams skip."""
         log.error("%s", message)
         failure = job.fail(code, message)
         if entry.name in ENDED:
@@ -155,19 +159,19 @@ class Writer:
                 self._end(job, entry, "cancelled", {})
 
     def _keep(self, job: Job, entry: Entry, data: Data) -> None:
-        """A milestone on the way, in the store before anyone reads it."""
+        """Store an intermediate milestone, then show it to readers."""
         self.store.add_event(job.id, entry.id, entry.name, data, state=job.state)
         entry.data = data
 
     def _end(self, job: Job, entry: Entry, state: End, data: Data) -> None:
-        """The last milestone, in the store before anyone reads it; what broke the job before counts more than how it ended."""
+        """Store the last milestone, then show it to readers. An earlier failure takes precedence over how the job ended."""
         if job.failure:
             state, data = "failed", {**job.failure}
         self.store.add_event(job.id, entry.id, state, data, state=state)
         job.end(entry, state, data)
 
     def allows(self, images: Tensor) -> bool:
-        """A filter that raises refuses."""
+        """Whether the filter allows these pictures; False if it raises."""
         try:
             return self.check is None or bool(self.check(images))
         except Exception:
@@ -175,6 +179,7 @@ class Writer:
             return False
 
     def _save(self, job: Job, event: StageFinished) -> list[Data]:
+        """Store the pictures of a finished stage; returns their data for readers. Raises OSError, sqlite3.Error."""
         plan = job.plan
         assert plan is not None
         told = []
@@ -191,7 +196,7 @@ class Writer:
         return told
 
     def _add_picture(self, job: Job, stage: str, k: int, size: tuple[int, int], save: Callable[[Path], None]) -> None:
-        """Where others have filled the disk old ones make room, once."""
+        """Store a picture; on a full disk expire old ones and try once more."""
         try:
             self.store.add_picture(job.id, stage, k, size, save)
         except (OSError, sqlite3.Error) as error:
@@ -200,7 +205,7 @@ class Writer:
             self.store.add_picture(job.id, stage, k, size, save)
 
     def make_room(self, owner: str | None = None) -> int:
-        """What is too old or too much goes; how many jobs that were. owner: who has just written."""
+        """Expire what is too old or too much; returns the number of jobs. owner: who wrote last, and is expired first."""
         try:
             return self.store.expire(owner)
         except (OSError, sqlite3.Error) as error:
@@ -209,17 +214,19 @@ class Writer:
 
 
 def picture_url(job: str, stage: str, k: int) -> str:
+    """Path of a picture in the API, without the root path."""
     return f"/v1/jobs/{job}/stages/{stage}/{k}.png"
 
 
 def is_full(error: OSError | sqlite3.Error) -> bool:
+    """Whether the error means that no space is left: a full disk, a quota, a file that may not grow."""
     if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # the module's own have none
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL  # sqlite3's own errors lack it
     return error.errno in FULL
 
 
 def told(error: OSError | sqlite3.Error) -> tuple[str, str]:
-    """(code, message) for users."""
+    """(code, message) of a storage error, for users."""
     if is_full(error):
         return "storage_full", "no space is left for pictures; remove some, or ask who runs this server"
     return "storage_failed", f"pictures cannot be stored ({type(error).__name__})"
