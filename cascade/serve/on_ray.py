@@ -1,14 +1,15 @@
-"""The same server on several machines, by Ray Serve.
+"""Serves a cascade from several processes or machines with Ray Serve.
 
     python -m cascade.serve.on_ray --replicas 2 --cpus 1
     python -m cascade.serve.on_ray --replicas 8 --gpus 1 --address auto --cascade /shared/emoji --store /shared/served
     python -m cascade.serve.on_ray --stage base_64=1 --stage sr_256=2 --stage sr_1024=5 --gpus 1 --address auto
 
-This process has the socket, the keys and the limits of bodies and connections (`front`). Each replica, wherever Ray puts it, is the
-rest of a server (`replica`); networks of single stages can be replicas of their own, which the engines of all servers share
-(`stage_replica`). Whatever dies or is not well is started again by Ray. A server's jobs that ran have failed then, its stored
-pictures are there if its store is on a disk that all machines see; a stage that dies fails nothing, its calls are made again.
-The applications have names of their own and end with this process (`lease`), those of others on the cluster go on.
+This process has the socket, the keys and the limits of bodies and connections (`ray.front`). Each replica, wherever Ray
+puts it, is the rest of a server (`ray.replica`); networks of single stages can be replicas of their own, which the engines
+of all servers share (`ray.stage_replica`). Ray restarts what has died or is unhealthy. The running jobs of a server that
+has died are failed; its stored pictures remain if the store is on a disk that all machines see. A stage's network that has
+died fails no job: its calls are made again. The applications have names of their own and end with this process
+(`ray.lease`); others on the cluster go on.
 """
 
 import logging
@@ -33,9 +34,9 @@ from .options import SHIPPED
 
 log = logging.getLogger("cascade.serve")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
-HEALTH_EVERY_S = 5.0  # what says three times that it is not well is started again
-CLOSING_S = 4.0  # of all replicas, after the time that their jobs have
-ENDING_S = 5.0  # of a replica, after its jobs have ended
+HEALTH_EVERY_S = 5.0  # a replica that fails three checks is restarted
+CLOSING_S = 4.0  # for all replicas, after the time that their jobs have
+ENDING_S = 5.0  # for a replica, after its jobs have ended
 
 
 def deploy(
@@ -45,8 +46,8 @@ def deploy(
     gpus: float,
     health_s: float = HEALTH_EVERY_S,
 ) -> list[Any]:
-    """A handle of each application, when all are ready. apps: by name the class, its arguments, how many. Raises ValueError or
-    RunError, in a line, with what a replica raised when it started."""
+    """Deploy applications and return a handle of each when all are ready. apps: by name (class, arguments, keyword
+    arguments, number of replicas). Raises ValueError or RunError, in one line, with what a replica raised when it started."""
     from ray import serve
 
     actor = {"num_cpus": cpus, "num_gpus": gpus}
@@ -68,7 +69,7 @@ def deploy(
 
 
 def reason(names: list[str], said: str) -> Exception:
-    """Why applications do not start: the exception of a replica, which Serve tells as text."""
+    """Why applications do not start: the exception of a replica, which Serve reports as text."""
     from ray import serve
 
     there = serve.status().applications
@@ -81,15 +82,15 @@ def reason(names: list[str], said: str) -> Exception:
 
 
 def names_of(name: str, replicas: int, stages: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """Of the applications: the servers', the stages'."""
+    """Names of the applications: those of the servers, those of the stages."""
     return [f"{name}-{k}" for k in range(replicas)], [f"{name}-stage-{stage}" for stage in stages]
 
 
 def deploy_all(
     name: str, replicas: int, stages: dict[str, int], settings: dict[str, Any], *, cpus: float, gpus: float, own: bool
 ) -> list[Any]:
-    """A handle of each server. Each is an application of its own, so that a job can be sent where it is. own: a server has networks
-    of its own, too."""
+    """Deploy stages and servers and return a handle of each server. Each is an application of its own, so that a job can be
+    sent to the server where it lives. own: servers have networks of their own, too."""
     from .ray.replica import Replica
     from .ray.stage_replica import StageReplica
 
@@ -105,7 +106,7 @@ def deploy_all(
 
 
 def chosen_name(said: str, cascade: str) -> str:
-    """said: "" for the cascade's with a part that no other has. Raises ValueError."""
+    """The name that was given, or, for "", the cascade's with a random suffix. Raises ValueError."""
     if not said:
         return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', cascade)[:40].strip('-') or 'cascade'}-{secrets.token_hex(4)}"
     if not NAME.fullmatch(said):
@@ -114,7 +115,7 @@ def chosen_name(said: str, cascade: str) -> str:
 
 
 def parse_stages(said: list[str], names: list[str]) -> dict[str, int]:
-    """["sr_64=4"] to {"sr_64": 4}. Raises ValueError for a stage that the cascade lacks."""
+    """["sr_64=4"] as {"sr_64": 4}. Raises ValueError, also for a stage that the cascade lacks."""
     found = {}
     for text in said:
         name, _, num = text.partition("=")
@@ -131,7 +132,8 @@ def parse_stages(said: list[str], names: list[str]) -> dict[str, int]:
 
 
 def check_resources(servers: int, networks: int, *, cpus: float, gpus: float, own: bool, local: bool) -> None:
-    """Raises ValueError where the machine lacks what is asked for; a cluster may grow or others leave, there it is only said."""
+    """Check that there are enough CPUs and GPUs. Raises ValueError if this machine has too few; on a cluster, which may
+    grow, only logs it."""
     import ray
 
     wanted = {"CPU": (servers + networks) * cpus, "GPU": (servers * own + networks) * gpus}
@@ -145,7 +147,8 @@ def check_resources(servers: int, networks: int, *, cpus: float, gpus: float, ow
 
 
 def connect(address: str, here: dict[str, Any]) -> None:
-    """here: options of a Ray of its own, where there is no address. Raises OSError for a wrong one, and RunError."""
+    """Connect to a Ray cluster, or start a Ray with the options `here` if there is no address. Raises OSError for a wrong
+    address, RunError if Ray does not start."""
     import ray
 
     handler = signal.getsignal(signal.SIGTERM)
@@ -153,12 +156,12 @@ def connect(address: str, here: dict[str, Any]) -> None:
         ray.init(address=address or "local", log_to_driver=False, **here)
     except (ValueError, OSError):
         raise
-    except SystemExit:  # Ray's own answer to SIGTERM, while it starts
+    except SystemExit:  # from Ray's own handler of SIGTERM, while it starts
         early.told(signal.SIGTERM)
-    except Exception as error:  # Ray has many; on a busy machine its own processes miss its 15 s to start
+    except Exception as error:  # of many types; on a busy machine Ray's processes miss its 15 s to start
         raise RunError(f"Ray does not start: {error}") from None
     finally:
-        signal.signal(signal.SIGTERM, handler)  # Ray has one that raises SystemExit, wherever that comes up
+        signal.signal(signal.SIGTERM, handler)  # Ray's own raises SystemExit, wherever that surfaces
 
 
 def main(
@@ -237,18 +240,18 @@ def main(
     )  # fmt: skip
     socket = listen(host, port)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # under `uv run` Ray would start each worker by uv, in a copy of this folder; how this process was started is no wish for that
+    # under `uv run` Ray would by default start each worker with uv, in a copy of this folder
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     here: dict[str, Any] = {}
     if not address:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # what a new Ray takes anyway, with a warning
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # the default of a new Ray, which would warn about it
         needed = int((replicas + sum(stages.values())) * cpus) + 1
         here = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
     import ray
     from ray import serve
 
     lease: Lease | None = None
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each deployment tells that options are not applied again
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each deployment warns that options are not applied again
     try:
         connect(address, here)
         own = len(stages) < len(manifest.stages)
@@ -296,12 +299,12 @@ def main(
 
 
 def closing(handles: list[Any]) -> Callable[[float], None]:
-    """Tells every replica to drain, and waits for all of them together."""
+    """A function that lets all replicas drain and waits for them together."""
 
     def close(drain_s: float) -> None:
         deadline = time.monotonic() + drain_s + CLOSING_S
         for answer in [handle.close.remote(drain_s) for handle in handles]:
-            with suppress(Exception):  # one that is lost has nothing to drain
+            with suppress(Exception):  # a lost replica has nothing to drain
                 answer.result(timeout_s=max(0.0, deadline - time.monotonic()))
 
     return close

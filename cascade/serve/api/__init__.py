@@ -1,1 +1,1 @@
-"""The HTTP routes: what clients send, what they get to read, and what happens in between."""
+"""HTTP routes: request bodies, responses, and the service that does the work."""

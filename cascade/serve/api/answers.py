@@ -1,4 +1,4 @@
-"""JSON that is asked for again and again: nothing but 304 where it is as it was, and packed where the client reads that."""
+"""JSON for clients that poll: 304 if nothing has changed, gzip where the client accepts it."""
 
 import gzip
 import hashlib
@@ -9,11 +9,11 @@ from starlette.responses import Response
 
 from ..jobs.job import Data
 
-SMALL = 1024  # bytes: not worth packing
+SMALL = 1024  # bytes not worth compressing
 
 
 def answer(headers: Headers, data: Data) -> Response:
-    """headers: of the request. In a worker thread, for packing takes a while."""
+    """The data as JSON, or 304. headers: of the request. For a worker thread, since compression takes time."""
     body = json.dumps(data, separators=(",", ":")).encode()
     told = {"etag": f"W/{tag_of(body)}", "vary": "accept-encoding"}
     if is_known(headers, told["etag"]):
@@ -29,12 +29,13 @@ def tag_of(body: bytes) -> str:
 
 
 def is_known(headers: Headers, tag: str) -> bool:
-    """Whether the client has what carries this tag."""
+    """Whether If-None-Match has this tag."""
     known = [each.strip().removeprefix("W/") for each in headers.get("if-none-match", "").split(",")]
     return "*" in known or tag.removeprefix("W/") in known
 
 
 def reads_gzip(headers: Headers) -> bool:
+    """Whether Accept-Encoding allows gzip."""
     for part in headers.get("accept-encoding", "").lower().split(","):
         name, _, weight = part.replace(" ", "").partition(";q=")
         if name in ("gzip", "*"):

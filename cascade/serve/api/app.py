@@ -1,6 +1,5 @@
-"""The routes. Plain functions run in worker threads, so that neither disk nor text encoder stops the event loop; the few `async`
-ones wait for events. What refuses is a `Refused` or a `ValueError`; both become one line of JSON.
-"""
+"""The routes. Plain functions run in worker threads, so that neither disk nor text encoder blocks the event loop; the few
+`async` ones wait for events. A refusal is a `Refused` or a `ValueError`; both become one line of JSON."""
 
 import logging
 import sqlite3
@@ -37,31 +36,33 @@ from .sse import EventStream, counted, frames
 from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelView, accepted, cursor, mounted
 
 log = logging.getLogger(__name__)
-PROBES_AT_ONCE = 2  # threads of their own: others may be busy for long
-UPLOADS = 2  # pictures that are decoded at once: one of 25 megapixels takes some 300 MB
+PROBES_AT_ONCE = 2  # threads of their own, since others may be busy for long
+UPLOADS = 2  # pictures decoded at once: one of 25 megapixels takes about 300 MB
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 Responses = dict[int | str, dict[str, Any]]
 
 
 def stream(said: str) -> Responses:
-    """The description of server-sent events."""
-    return {200: {"description": said, "content": {"text/event-stream": {}}}}  # one schema cannot say what a stream is
+    """Description of a stream of server-sent events."""
+    return {200: {"description": said, "content": {"text/event-stream": {}}}}  # no schema can describe a stream
 
 
 EVENTS = stream(
-    "Events stage_started, preview, stage_finished, at last one of held, finished, failed, cancelled; the data of each is one "
-    "line of JSON. Lines that begin with a colon mean that the server is still there."
-) | {204: {"description": "All was told."}}
+    "Events stage_started, preview and stage_finished; the last one is held, finished, failed or cancelled. The data of each "
+    "is one line of JSON. Lines that begin with a colon are heartbeats."
+) | {204: {"description": "No events are left."}}
 IMAGES = stream(
-    "The pictures; with `stream` the events image_generation.partial_image and image_generation.completed, or error."
+    "The pictures as JSON; with `stream`, the events image_generation.partial_image and image_generation.completed, or error."
 )
 IMAGES[200]["model"] = ImagesView
-SAME: Responses = {304: {"description": "As it was, by If-None-Match."}}
+SAME: Responses = {304: {"description": "Not modified, by If-None-Match."}}
 OPEN: Responses = {409: {"description": "The job has not ended."}}
-NOT_READY: Responses = {503: {"description": "Why not.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+NOT_READY: Responses = {503: {"description": "The reason.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
 class PNG(Response):
+    """A response with a PNG picture."""
+
     media_type = "image/png"
 
 
@@ -73,13 +74,13 @@ def create_app(
     origins: frozenset[Origin] = frozenset(),
     root_path: str = "",
 ) -> Guard:
-    """The application of one server; see `Guard` for the options."""
+    """The application of one server; `Guard` explains the options."""
     app, limits, metrics = routes(service, keyed=keys is not None), service.limits, service.metrics
     return Guard(app, limits, metrics, keys=keys, hosts=hosts, origins=origins, root_path=root_path)
 
 
 def routes(service: Service, *, keyed: bool = False) -> Routes:
-    """Without the guard: whoever calls must put the `owner` into the scope."""
+    """The application without the guard: the caller must set `owner` in the scope."""
     app = Routes(keyed=keyed, title=f"Cascade {service.name}", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
     app.add_middleware(Informed, service=service)
@@ -91,7 +92,8 @@ def routes(service: Service, *, keyed: bool = False) -> Routes:
 
 
 class Informed:
-    """What the guard says of who asks, for the service and the log; the guard may be in another process."""
+    """Middleware that passes on what the guard has put into the scope: limits of the owner to the service, context to the
+    log. The guard may run in another process."""
 
     def __init__(self, app: ASGIApp, service: Service):
         self.app, self.service = app, service
@@ -104,21 +106,22 @@ class Informed:
 
 
 def owner(request: Request) -> str:
+    """Owner of the request's key."""
     return cast(str, request.scope["owner"])
 
 
 def is_openais(request: Request) -> bool:
-    """Its mistakes are 400, and name the field."""
+    """Whether this is OpenAI's route, where mistakes are 400 and name the field."""
     return request.scope["path"].endswith(openai.PATH)
 
 
 def root_of(request: Request) -> str:
-    """Where a proxy has the server."""
+    """The path under which a proxy mounts the server."""
     return cast(str, request.scope.get("root_path", ""))
 
 
 def add_errors(app: FastAPI) -> None:
-    """Every error in one form, one line."""
+    """Add handlers that give every error the same form, in one line."""
 
     @app.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> JSONResponse:
@@ -171,17 +174,18 @@ def add_errors(app: FastAPI) -> None:
 
 
 def add_jobs(app: FastAPI, service: Service) -> None:
-    """The native API."""
+    """Add the routes of the native API."""
 
     uploads = CapacityLimiter(UPLOADS)
-    in_turn: dict[str, AbstractAsyncContextManager[object]] = {}  # of a key one at a time, so that they wait in turn
+    in_turn: dict[str, AbstractAsyncContextManager[object]] = {}  # one upload of a key at a time
 
-    @app.post("/v1/jobs", status_code=202)
+    @app.post("/v1/jobs", status_code=202, summary="Start a job")
     async def create(request: Request, body: JobBody) -> Accepted:
-        """Start a job: num images of each of prompts or labels, or of image; with neither, of nothing in particular. How many are
-        allowed is in /v1/models, as are the names of stages. until: hold after this stage. size: [width, height].
-        settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image: base64 of a PNG, JPEG or WebP to
-        make larger; fit: shrink it first, where the result would be larger than is allowed."""
+        """Start a job: `num` images for each of `prompts` or `labels` (neither: unconditional), or of `image`, which is
+        enlarged. Stage names and limits are in /v1/models. seed: random if left out. until: hold after this stage. size:
+        [width, height] of the result in px. settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image:
+        a PNG, JPEG or WebP in base64. fit: first shrink the image until its shorter side is what its first stage was
+        trained to enlarge."""
 
         def start() -> Accepted:
             service.admit(owner(request))
@@ -194,44 +198,46 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         async with in_turn.setdefault(owner(request), CapacityLimiter(1)) if owner(request) else nullcontext():
             return await to_thread.run_sync(start, limiter=uploads)
 
-    @app.get("/v1/jobs", responses={200: {"model": JobsView}, **SAME})
+    @app.get("/v1/jobs", responses={200: {"model": JobsView}, **SAME}, summary="List jobs")
     def listed(
         request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50, before: Annotated[str, Query()] = ""
     ) -> Response:
-        """The jobs of this key, newest first; `next` is what `before` says to get those behind, null where there are none.
-        If-None-Match with the ETag of an earlier answer: 304 where it is as it was."""
+        """List the jobs of this key, newest first. `next` is the value of `before` for the next page, null at the end.
+        Supports If-None-Match with the ETag of an earlier response."""
         said = service.jobs(owner(request), limit, cursor(before))
         return answer(request.headers, mounted(said, root_of(request)))
 
-    @app.get("/v1/jobs/{job}", responses={200: {"model": JobView}, **SAME})
+    @app.get("/v1/jobs/{job}", responses={200: {"model": JobView}, **SAME}, summary="Get a job")
     def job(request: Request, job: str) -> Response:
-        """State and pictures of a job."""
+        """State and pictures of a job. Supports If-None-Match."""
         said = service.describe(service.row(owner(request), job))
         return answer(request.headers, mounted(said, root_of(request)))
 
-    @app.get("/v1/jobs/{job}/events", response_class=Response, responses=EVENTS)
+    @app.get("/v1/jobs/{job}/events", response_class=Response, responses=EVENTS, summary="Follow a job")
     async def events(
         request: Request, job: str, last_event_id: Annotated[str, Header()] = "", after: Annotated[str, Query()] = ""
     ) -> Response:
-        """Server-sent events; Last-Event-ID, or ?after=, resumes: milestones after it, and the newest preview."""
+        """Follow a job by server-sent events. Last-Event-ID, or ?after=, resumes with the milestones after that event and
+        the newest previews."""
         said = last_event_id or after or "0"
         if not (said.isascii() and said.isdecimal() and len(said) < 19):
             raise Refused(422, "invalid_request", "Last-Event-ID: not a number of an event")
         found = await to_thread.run_sync(service.find, owner(request), job)
         if found.has_ended and not found.since(int(said), previews=False):
-            return Response(status_code=204)  # tells an EventSource not to come again
+            return Response(status_code=204)  # tells an EventSource not to reconnect
         place = service.place(owner(request))
         chunks = frames(place, found, int(said), service.preview, pace=service.pace, root_path=root_of(request))
         return EventStream(chunks, service.limits)
 
-    @app.get("/v1/events", response_class=Response, responses=EVENTS)
+    @app.get("/v1/events", response_class=Response, responses=EVENTS, summary="Follow several jobs")
     async def events_of_all(
         request: Request,
         jobs: Annotated[str, Query(max_length=ROOM)],
         last_event_id: Annotated[str, Header(max_length=ROOM)] = "",
     ) -> Response:
-        """The same of several jobs in one stream. jobs: JOB,JOB,... or JOB:NUMBER, to go on after that event; data say `job`, an id
-        has the numbers of all: a:12,b:3. A job that is not there has an event `gone`. Previews of the first come most often."""
+        """Follow up to 256 jobs over one stream. jobs: JOB,JOB,..., or JOB:NUMBER to resume after that event. Data name the
+        `job`; an event's id has the positions of all jobs (a:12,b:3) and resumes as Last-Event-ID or as jobs. A job that is
+        not there gives one event `gone`. Previews of the first job come most often."""
         at = positions(jobs, "jobs")
         if last_event_id:
             at |= {name: n for name, n in positions(last_event_id, "Last-Event-ID").items() if name in at}
@@ -242,28 +248,30 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         chunks = feed(place, found, at, service.preview, pace=service.pace, root_path=root_of(request))
         return EventStream(chunks, service.limits)
 
-    @app.delete("/v1/jobs/{job}", status_code=204)
+    @app.delete("/v1/jobs/{job}", status_code=204, summary="Cancel a job")
     def cancel(request: Request, job: str) -> None:
-        """End a job; the same again does nothing."""
+        """Cancel a job; without effect if it has ended."""
         service.cancel(owner(request), job)
 
-    @app.post("/v1/jobs/{job}/refine", status_code=202)
+    @app.post("/v1/jobs/{job}/refine", status_code=202, summary="Refine pictures of a job")
     def refine(request: Request, job: str, body: RefineBody) -> Accepted:
-        """Go on with some pictures of a stage, as a new job. from: the stage, by default the highest that is there; pick: numbers,
-        by default all; until: hold after this stage; settings: of what follows, over those of the job."""
+        """Continue stored pictures of a stage as a new job. from: the stage, by default the last that has pictures and is
+        not the final one. pick: numbers of pictures, by default all. until: hold after this stage. settings: of the stages
+        that follow, over those of the job."""
         service.admit(owner(request))
         with mistakes():
             return accepted(service.refine(owner(request), job, body), root_of(request))
 
-    @app.delete("/v1/jobs/{job}/pictures", status_code=204, responses=OPEN)
+    @app.delete("/v1/jobs/{job}/pictures", status_code=204, responses=OPEN, summary="Remove a job and its pictures")
     def remove(request: Request, job: str) -> None:
-        """Remove an ended job with all its pictures, for good; the same again does nothing. 409 where it has not ended."""
+        """Permanently remove an ended job and all its pictures; a second time without effect. 409 if the job has not ended."""
         service.remove(owner(request), job)
 
     @app.head("/v1/jobs/{job}/stages/{stage}/{k}.png", include_in_schema=False)
-    @app.get("/v1/jobs/{job}/stages/{stage}/{k}.png", response_class=PNG, responses=SAME)
+    @app.get("/v1/jobs/{job}/stages/{stage}/{k}.png", response_class=PNG, responses=SAME, summary="Get a picture")
     def picture(request: Request, job: str, stage: str, k: int) -> Response:
-        """A stored picture. No cache keeps it: who signs out or deletes it means that it is gone; If-None-Match works."""
+        """A stored picture, number `k` of the job. Caches do not keep it, so that it is gone after signing out or removing
+        it; supports If-None-Match."""
         row = service.picture_row(owner(request), job, stage, k)
         told = {"etag": f'"{row.digest}"'}
         if is_known(request.headers, told["etag"]):
@@ -272,24 +280,24 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
 
 def add_openai(app: FastAPI, service: Service) -> None:
-    """What OpenAI's clients know."""
+    """Add the routes that OpenAI clients know."""
 
-    @app.get("/v1/models", responses={200: {"model": ModelsView}, **SAME})
+    @app.get("/v1/models", responses={200: {"model": ModelsView}, **SAME}, summary="List models")
     def listed(request: Request) -> Response:
-        """The cascade that is served: stages, settings, ranges, limits."""
+        """The served cascade: stages, settings and their ranges, limits. Supports If-None-Match."""
         return answer(request.headers, models(service))
 
-    @app.get("/v1/models/{model}", responses={200: {"model": ModelView}})
+    @app.get("/v1/models/{model}", responses={200: {"model": ModelView}}, summary="Get a model")
     def named(model: str) -> Data:
-        """The same of one."""
+        """Details of one model."""
         if model != service.name:
             raise Refused(404, "model_not_found", f"model {model[:60]!r} is not here; there is {service.name!r}")
         return cast(Data, models(service)["data"][0])
 
-    @app.post(openai.PATH, responses=IMAGES)
+    @app.post(openai.PATH, responses=IMAGES, summary="Generate images")
     async def generate(request: Request, body: ImagesBody) -> Any:
-        """OpenAI's images.generate. Use stream: without it nothing is sent before all is done, and what lies between may give up
-        (nginx after 60 s), which cancels the work. seed, steps, guidance and settings {stage: {...}} are ours."""
+        """OpenAI's images.generate. Prefer `stream`: without it nothing is sent before all is done, and a proxy may time
+        out (nginx after 60 s), which cancels the work. Extensions: seed, steps, guidance, settings {stage: {...}}."""
         await to_thread.run_sync(service.admit, owner(request))
         place = service.place(owner(request)) if body.stream else None
         job = await to_thread.run_sync(openai.start, service, owner(request), body)
@@ -300,37 +308,38 @@ def add_openai(app: FastAPI, service: Service) -> None:
 
 
 def add_pages(app: FastAPI, service: Service) -> None:
-    """The page, and what operators read."""
+    """Add the page, its documentation, probes and metrics."""
 
     probes = CapacityLimiter(PROBES_AT_ONCE)
 
     @app.head("/healthz", include_in_schema=False)
-    @app.get("/healthz", response_class=PlainTextResponse, responses=NOT_READY)
+    @app.get("/healthz", response_class=PlainTextResponse, responses=NOT_READY, summary="Liveness probe")
     async def health() -> Response:
-        """Liveness: 503 where only a restart helps."""
+        """For orchestrators: 503 if only a restart helps."""
         why = await to_thread.run_sync(lambda: service.what_died, limiter=probes)
         return PlainTextResponse(why or "ok", 503 if why else 200)
 
     @app.head("/readyz", include_in_schema=False)
-    @app.get("/readyz", response_class=PlainTextResponse, responses=NOT_READY)
+    @app.get("/readyz", response_class=PlainTextResponse, responses=NOT_READY, summary="Readiness probe")
     async def ready() -> Response:
-        """Whether new jobs are wanted; a full queue is not a reason."""
+        """For orchestrators: 503 if new jobs are refused; a full queue does not count."""
         why = await to_thread.run_sync(lambda: service.why_not_ready, limiter=probes)
         return PlainTextResponse(why or "ready", 503 if why else 200)
 
     @app.head("/startupz", include_in_schema=False)
-    @app.get("/startupz", response_class=PlainTextResponse)
+    @app.get("/startupz", response_class=PlainTextResponse, summary="Start-up probe")
     def started() -> str:
-        """Start-up: the models are loaded and measured; from here on liveness and readiness say how it is."""
+        """For orchestrators: 200 once the models are loaded and measured; from then on the other two probes give the state."""
         return "started"
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", response_class=PlainTextResponse, summary="Metrics")
     def metrics() -> Response:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/docs", include_in_schema=False)
     def docs(request: Request) -> HTMLResponse:
+        """The description of the API as a page."""
         return HTMLResponse(docs_page(app.openapi(), str(request.base_url)))
 
     for route, name in page.ROUTES.items():

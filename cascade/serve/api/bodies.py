@@ -1,6 +1,6 @@
-"""What clients send, and the `Plan` that it means. Everything is checked against the limits before any work.
+"""Request bodies and the `Plan` that each results in, checked against the limits before any work.
 
-A picture comes as base64 inside the JSON; an address is refused, nothing is ever fetched for a client.
+Pictures come as base64 inside the JSON; addresses are refused, since nothing is ever fetched for a client.
 """
 
 import base64
@@ -33,17 +33,19 @@ Settings = dict[Name, dict[Name, int | float | Name | list[float]]]
 CHUNK = 4
 
 
-MANY = 64  # fields, stages, settings of a stage
+MANY = 64  # fields, stages, or settings of a stage
 DIGITS = "-?[0-9]{1,19}"
 
 
 class Body(BaseModel):
+    """A request body: values are not converted, unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _few(cls, given: Any) -> Any:
-        """What is wrong with each of a million values would take a minute to say."""
+        """Refuse too many values: listing what is wrong with each of a million would take a minute."""
         if isinstance(given, dict):
             settings = given.get("settings")
             stages = settings if isinstance(settings, dict) else {}
@@ -56,8 +58,9 @@ class Body(BaseModel):
 
 
 class JobBody(Body):
-    """`num` pictures of each of `prompts` or `labels` (neither: unconditional), or of `image`. until: hold after this stage. fit:
-    shrink the image first, to what the stage that it enters was trained to enlarge."""
+    """`num` images for each of `prompts` or `labels` (neither: unconditional), or of `image`. seed: random if left out.
+    until: hold after this stage. size: [width, height]. fit: first shrink the image until its shorter side is what its
+    first stage was trained to enlarge."""
 
     prompts: Annotated[list[str], Field(max_length=10_000)] = []
     labels: Annotated[list[int | Name], Field(max_length=10_000)] = []
@@ -71,7 +74,7 @@ class JobBody(Body):
 
 
 class RefineBody(Body):
-    """The pictures `pick` that stage `from` gave go on from there; none are all."""
+    """Continue the pictures `pick` (none: all) that the stage `from` gave."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
     stage: Annotated[Name, Field(alias="from")] = ""
@@ -82,7 +85,7 @@ class RefineBody(Body):
 
 @dataclass(frozen=True)
 class Digits:
-    """An annotation of whole numbers: they may come as text, as some clients send them."""
+    """Annotation of an integer that may also come as text, as from some clients."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def number(given: Any) -> Any:
@@ -95,8 +98,9 @@ class Digits:
 
 
 class ImagesBody(Body):
-    """Of OpenAI's `images.generate`; seed (-1: a new one), steps, guidance (of every stage that it concerns) and settings (over
-    these) are ours. The last ones of theirs have no meaning here and do nothing; any other field is refused."""
+    """Body of OpenAI's `images.generate`. Extensions: seed (-1: random), steps, guidance (of every stage that has it) and
+    settings (which take precedence over these). background, quality, style, moderation and user have no effect; any other
+    field is refused."""
 
     prompt: str
     model: Name | None = None
@@ -119,7 +123,7 @@ class ImagesBody(Body):
 
 
 def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
-    """Raises ValueError or Refused: what, where, got, allowed."""
+    """The plan of a native request. Raises ValueError or Refused, which say what is wrong where, and what is allowed."""
     first, low_res = "", None
     check_prompts(body.prompts, limits)
     check_count(max(len(body.prompts), len(body.labels), 1) * body.num, limits)
@@ -144,7 +148,7 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
 
 
 def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
-    """Raises Refused, which names the field."""
+    """The plan of a request to OpenAI's route. Raises Refused with the field at fault."""
     with mistakes("steps"):
         check_steps(with_settings(cascade.links, images_settings(body, cascade, "steps")), limits)
     with mistakes("guidance"):
@@ -169,7 +173,7 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
 
 
 def images_settings(body: ImagesBody, cascade: Cascade, *fields: str) -> Settings:
-    """What these fields of a body say, by stage."""
+    """Settings by stage that result from these fields of a body."""
     found: Settings = dict(body.settings) if "settings" in fields else {}
     for link in cascade.links:
         each: dict[Name, int | float | Name | list[float]] = {}
@@ -182,14 +186,14 @@ def images_settings(body: ImagesBody, cascade: Cascade, *fields: str) -> Setting
 
 
 def settings_within(settings: Settings, cascade: Cascade, first: str, last: str) -> Settings:
-    """Those of the stages in use; what is said about later stages is for a refinement."""
+    """Settings of the stages in use; those of later stages are for a refinement."""
     check_numbers(settings)
     names = cut(cascade.names, first, last, "request")
     return {name: each for name, each in settings.items() if name in names}
 
 
 def check_numbers(settings: Settings) -> None:
-    """Raises ValueError for a text where a number is wanted."""
+    """Raise ValueError for text in place of a number."""
     for name, each in settings.items():
         for key, value in each.items():
             if isinstance(value, str) and key != "sampler":
@@ -197,27 +201,30 @@ def check_numbers(settings: Settings) -> None:
 
 
 def seed_of(given: int | None) -> int:
-    """Nobody who leaves the seed out wants the same pictures twice."""
+    """The given seed, or a random one: leaving it out must not repeat pictures."""
     return secrets.randbelow(2**31) if given is None else given
 
 
 def batch_of(num: int) -> int:
-    """Images of a chunk: few, for chunks of different requests share calls, and the one that came first goes first."""
+    """Images of a chunk: few, since chunks of different requests share calls and are served by arrival."""
     return min(num, CHUNK)
 
 
 def check_prompts(prompts: Sequence[str], limits: Limits) -> None:
+    """Raise ValueError for a prompt that is too long."""
     for prompt in prompts:
         if len(prompt) > limits.prompt_chars:
             raise ValueError(f"prompts: {len(prompt)} characters; at most {limits.prompt_chars} are allowed")
 
 
 def check_count(num: int, limits: Limits) -> None:
+    """Raise ValueError for too many images."""
     if num > limits.images:
         raise ValueError(f"num: {num} images in one job; at most {limits.images} are allowed, send several jobs")
 
 
 def check_steps(links: Sequence[Link], limits: Limits) -> None:
+    """Raise ValueError for a stage with too many steps."""
     for link in links:
         if link.settings.num_steps > limits.steps:
             raise ValueError(
@@ -226,7 +233,7 @@ def check_steps(links: Sequence[Link], limits: Limits) -> None:
 
 
 def planned(request: Request, settings: Settings, cascade: Cascade, limits: Limits) -> Plan:
-    """The request, resolved, within the limits. settings: all that were said, also of stages that come later."""
+    """The resolved request, within the limits. settings: all that were given, also of later stages. Raises ValueError."""
     check_size(request, cascade, limits)
     plan = cascade.resolve(request, others=settings)
     check_steps(plan.links, limits)
@@ -234,7 +241,7 @@ def planned(request: Request, settings: Settings, cascade: Cascade, limits: Limi
 
 
 def check_size(request: Request, cascade: Cascade, limits: Limits) -> None:
-    """Sides and pixels of the result."""
+    """Raise ValueError if the result has too long a side, or all images together too many pixels."""
     names = cut(cascade.names, request.first, request.last, "request")
     last = cascade.links[cascade.names.index(names[-1])].contract
     side = last.resolution
@@ -252,7 +259,8 @@ def check_size(request: Request, cascade: Cascade, limits: Limits) -> None:
 
 
 def upload(text: str, cascade: Cascade, limits: Limits, *, fit: bool, last: str) -> tuple[str, Tensor]:
-    """The stage that a picture in base64 enters, and the picture (1, 3, h, w) uint8 as that stage takes it."""
+    """The stage that a picture in base64 enters, and the picture as that stage takes it, uint8 (1, 3, h, w). Raises
+    ValueError, Refused."""
     content = unpack(text)
     try:
         h, w = image_size(content, FORMATS)
@@ -278,7 +286,7 @@ def upload(text: str, cascade: Cascade, limits: Limits, *, fit: bool, last: str)
 
 
 def check_enlarged(size: tuple[int, int], link: Link, cascade: Cascade, limits: Limits, last: str) -> None:
-    """Raises ValueError where a picture as it is would become too large; before it is decoded."""
+    """Raise ValueError if the result would be too large; called before the picture is decoded."""
     end = cascade.links[cascade.names.index(last) if last in cascade.names else -1].contract.resolution
     assert link.contract.low_res
     factor, most = end // link.contract.low_res, limits.scale * end
@@ -291,11 +299,11 @@ def check_enlarged(size: tuple[int, int], link: Link, cascade: Cascade, limits: 
 
 
 def unpack(text: str) -> bytes:
-    """The bytes of base64, also as a data: URL."""
+    """Decode base64, also as a data: URL. Raises ValueError."""
     head, comma, tail = text.partition(",")
     if "://" in text[:32] or (comma and not (head.startswith("data:image/") and head.endswith(";base64"))):
         raise ValueError("image: send the picture itself as base64; addresses are not fetched")
-    lines = (tail if comma else text).split()  # `base64 photo.png` breaks them
+    lines = (tail if comma else text).split()  # the command base64 breaks lines
     try:
         return base64.b64decode("".join(lines), validate=True)
     except (binascii.Error, ValueError):
@@ -303,7 +311,7 @@ def unpack(text: str) -> bytes:
 
 
 def as_stored(plan: Plan) -> dict[str, Any]:
-    """A request as JSON values, without pictures; with all settings that were said, for a refinement too."""
+    """A request as JSON values, without pictures but with all settings given: a refinement may use those of later stages."""
     request = plan.request
     return {
         "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,

@@ -1,4 +1,4 @@
-"""The OpenAPI description as one page of plain HTML: no script, nothing from elsewhere."""
+"""The OpenAPI description as one page of plain HTML, without scripts or external resources."""
 
 from html import escape
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <link rel="icon" href="data:,"><link rel="stylesheet" href="page.css"></head><body class="docs"><h1>{title}</h1>
-<p>The same for programs: <a href="openapi.json">openapi.json</a>. <a href="./">The page</a>.</p>
+<p>In machine-readable form: <a href="openapi.json">openapi.json</a>. <a href="./">The page</a>.</p>
 <pre>curl -s {url}v1/jobs -H 'Content-Type: application/json' -d '{{"prompts": ["red heart"], "num": 4}}'
 curl -sN {url}v1/jobs/ID/events</pre>
-<p>Events: <code>stage_started</code>, <code>preview</code>, <code>stage_finished</code>, at last <code>held</code>,
+<p>Events: <code>stage_started</code>, <code>preview</code>, <code>stage_finished</code>; the last one is <code>held</code>,
 <code>finished</code>, <code>failed</code> or <code>cancelled</code>. Errors:
 <code>{{"error": {{"code", "message", "type"}}}}</code>;
-429, 503 and 507 say in Retry-After when to come again. A key, where there are keys: <code>Authorization: Bearer KEY</code>.
-What a job may be is in <a href="v1/models">/v1/models</a>.</p>
+429, 503 and 507 may have Retry-After, in seconds. If the server uses keys, send <code>Authorization: Bearer KEY</code>.
+Stages, settings and limits are in <a href="v1/models">/v1/models</a>.</p>
 """
 
 
 def docs_page(schema: dict[str, Any], url: str) -> str:
-    """A section for each route, with its text, parameters and the fields of its body. url: of the server."""
+    """A section for each route, with its description, parameters and body fields. url: the server's."""
     parts = [HEAD.format(title=escape(schema["info"]["title"]), url=escape(url))]
     for path, methods in schema["paths"].items():
         for method, route in methods.items():
@@ -29,7 +29,7 @@ def docs_page(schema: dict[str, Any], url: str) -> str:
 
 
 def _fields(route: dict[str, Any], schema: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(name, kind, default or "required") of parameters and body."""
+    """(name, type, default or "required") of parameters and body."""
     found = [
         (
             each["name"],
@@ -47,6 +47,7 @@ def _fields(route: dict[str, Any], schema: dict[str, Any]) -> list[tuple[str, st
 
 
 def _kind(field: dict[str, Any]) -> str:
+    """The type and bounds of a field, in words."""
     if "anyOf" in field:
         return " or ".join(_kind(each) for each in field["anyOf"])
     kind = str(field.get("type", "any"))
@@ -60,7 +61,7 @@ def _kind(field: dict[str, Any]) -> str:
 
 
 def _number(bound: float | None) -> str:
-    """An integer, or a float, as short as it can be told."""
+    """A bound in its shortest form, an integer if it is one."""
     return "" if bound is None else str(int(bound) if bound == int(bound) else bound)
 
 

@@ -1,7 +1,7 @@
-"""The events of several jobs as one stream: a browser has six connections for a server, however many jobs it watches.
+"""Events of several jobs as one stream: a browser opens six connections to a server, however many jobs it watches.
 
-Frames are those of a job's own stream; their data say whose they are in `job`, and their id where all the jobs are: `a:12,b:3`.
-Whoever comes again with it, as Last-Event-ID or in `jobs`, goes on there.
+Frames are those of a job's own stream; `job` in their data names the job, and their id has the positions of all jobs:
+`a:12,b:3`. A client resumes with that id, as Last-Event-ID or in `jobs`.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from ..jobs.states import ENDED
 from .sse import PREVIEW_EVERY_S, Told, follow, frame
 from .views import mounted
 
-MOST = 256  # jobs of a stream
-ROOM = 100 * MOST  # characters that say which
-OTHERS_EVERY_S = 1.0  # previews of the jobs after the first
+MOST = 256  # jobs in a stream
+ROOM = 100 * MOST  # characters of the list of jobs
+OTHERS_EVERY_S = 1.0  # between previews of a job that is not the first
 END = object()
-GONE = 10**18 - 1  # the position of a job that is not there, once that was told
+GONE = 10**18 - 1  # position of a job that is not there, after its event `gone`
 
 
 def positions(said: str, what: str) -> dict[str, int]:
-    """ "a:12,b" is {"a": 12, "b": 0}. Raises Refused."""
+    """Positions by job: "a:12,b" gives {"a": 12, "b": 0}. what: the parameter, for messages. Raises Refused."""
     found: dict[str, int] = {}
     for part in said.split(","):
         job, colon, number = part.partition(":")
@@ -38,7 +38,7 @@ def positions(said: str, what: str) -> dict[str, int]:
 
 
 def is_told(jobs: Mapping[str, Job | Refused], at: Mapping[str, int]) -> bool:
-    """Whether nothing of these jobs is left to tell, now or later."""
+    """Whether nothing of these jobs is left to send, now or later."""
     return all(
         at[name] == GONE if isinstance(job, Refused) else job.has_ended and not job.since(at[name], previews=False)
         for name, job in jobs.items()
@@ -54,8 +54,8 @@ async def feed(
     pace: Pace,
     root_path: str,
 ) -> AsyncGenerator[bytes, None]:
-    """jobs: those that can be told of, and why others cannot: an event `gone` each. The first has its previews as often as in a
-    stream of its own."""
+    """Frames of all jobs. jobs: those that were found, and for others the refusal, which becomes one event `gone`. The
+    first job has previews as often as in a stream of its own."""
     at = {name: at[name] for name in jobs}
     with place:
         yield b"retry: 1000\n\n"
@@ -72,13 +72,15 @@ async def feed(
 
 
 def _id(at: Mapping[str, int]) -> str:
+    """The id of an event: positions of all jobs."""
     return ",".join(f"{job}:{number}" for job, number in at.items())
 
 
 async def _merged(
     jobs: Sequence[Job], at: Mapping[str, int], make: Callable[[Job, Preview], Data], pace: Pace
 ) -> AsyncGenerator[tuple[str, Told], None]:
-    """What `follow` gives of each, as it comes. One at a time is handed over: a slow reader makes all of them wait."""
+    """What `follow` gives of each job, as it comes. One event at a time is passed on, so that a slow reader makes all of
+    them wait."""
     handed: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(1)
 
     async def pump(job: Job, every_s: float) -> None:

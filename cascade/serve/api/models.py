@@ -1,4 +1,4 @@
-"""`/v1/models`: OpenAI's list, and in it all that a page needs to know of the cascade."""
+"""`/v1/models`: OpenAI's list, extended by all that a page needs to know about the cascade."""
 
 from dataclasses import asdict
 
@@ -14,7 +14,7 @@ TOLD = ("images", "prompt_chars", "steps", "scale", "upload_pixels", "body_bytes
 
 
 def models(service: Service) -> Data:
-    """One model, with its stages, condition, ranges of settings and limits."""
+    """A list of one model with its stages, conditioning, ranges of settings and limits."""
     conditions = service.cascade.conditions
     kind = "text" if conditions.text else "class" if conditions.num_classes else "none"
     said = {
@@ -29,7 +29,7 @@ def models(service: Service) -> Data:
 
 
 def stage(link: Link, limits: Limits) -> Data:
-    """Sides in px; ranges are the bounds of sliders."""
+    """One stage; sides are in px, ranges are the bounds of sliders."""
     return {
         "name": link.name,
         "side": link.contract.resolution,
@@ -41,7 +41,7 @@ def stage(link: Link, limits: Limits) -> Data:
 
 
 def ranges(link: Link, limits: Limits) -> Data:
-    """Of the options, those of its own sampler."""
+    """Bounds of settings, with the options of the stage's own sampler; None if a setting has no effect."""
     fields = SampleConfig.model_json_schema()["properties"]
     return {
         "num_steps": [1, limits.steps],

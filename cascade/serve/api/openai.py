@@ -1,7 +1,7 @@
-"""`/v1/images/generations` as OpenAI's clients know it, over the same jobs.
+"""OpenAI's `/v1/images/generations`, on top of the same jobs.
 
-With `stream`, up to 3 previews an image, the first as soon as there is one, as large as the result; then each picture. Who closes
-the connection cancels the work.
+With `stream`, up to 3 previews of each image at the size of the result, the first as soon as there is one; then each
+picture. Closing the connection cancels the work.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ STATUS = {"cancelled": 409, "out_of_memory": 503, "storage_full": 507, "storage_
 
 
 def start(service: Service, owner: str, body: ImagesBody) -> Job:
-    """Raises Refused, where it is a mistake with the field that has it."""
+    """Create the job. Raises Refused, with the field at fault if it is the client's mistake."""
     name = service.name
     if body.model not in (None, name):
         raise Refused(404, "model_not_found", f"model {body.model!r} is not here; there is {name!r}", param="model")
@@ -46,12 +46,12 @@ def start(service: Service, owner: str, body: ImagesBody) -> Job:
         if body.partial_images and not body.stream:
             raise ValueError("partial_images: only with stream")
     plan = images_request(body, service.cascade, service.limits)
-    with mistakes("size"):  # all else was looked at
+    with mistakes("size"):  # everything else has been checked
         return service.create(owner, plan, partials=body.partial_images or 0)
 
 
 async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> AsyncGenerator[bytes, None]:
-    """The stream of OpenAI's events; index, of the picture, is ours."""
+    """The job as a stream of OpenAI's events; their `index`, the number of the picture, is an extension."""
     shown: Counter[int] = Counter()  # partial images, by picture
     assert job.plan is not None
     size = job.plan.sizes[-1]
@@ -81,7 +81,7 @@ async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> 
 
 
 async def unless_left(receive: Receive, job: Job, answer: Coroutine[Any, Any, Data]) -> Data:
-    """The answer, unless the client leaves before: then the job is cancelled."""
+    """Await the response; cancel the job if the client leaves before."""
     answering = asyncio.create_task(answer)
     leaving = asyncio.create_task(disconnected(receive))
     await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -92,10 +92,10 @@ async def unless_left(receive: Receive, job: Job, answer: Coroutine[Any, Any, Da
 
 
 async def whole(service: Service, owner: str, body: ImagesBody, job: Job) -> Data:
-    """The answer without a stream. Raises Refused where the job failed."""
+    """The response without a stream. Raises Refused if the job fails."""
     name, data = "cancelled", Data()
     async with aclosing(follow(job, 0, _nothing, pace=None)) as told:
-        async for name, _, data in told:  # noqa: B007 - of the last one
+        async for name, _, data in told:  # noqa: B007 - used after the loop
             pass
     if name != "finished":
         data = data or ended(service)
@@ -111,7 +111,7 @@ async def whole(service: Service, owner: str, body: ImagesBody, job: Job) -> Dat
 
 
 def ended(service: Service) -> Data:
-    """Why a job was cancelled."""
+    """Error of a job that was cancelled."""
     if service.is_draining:
         return {"code": "shutting_down", "message": "the server is shutting down; try again later"}
     return {"code": "cancelled", "message": "the job was cancelled"}
@@ -122,7 +122,7 @@ def _nothing(job: Job, preview: Preview) -> Data:
 
 
 def results(service: Service, owner: str, job: Job, body: ImagesBody) -> list[Data]:
-    """The finished pictures, as they were stored."""
+    """The finished pictures as stored, in the requested format."""
     assert job.plan is not None
     last = service.cascade.names[-1]
     contents = [service.picture(owner, job.id, last, k) for k in job.plan.index]
@@ -136,7 +136,7 @@ def results(service: Service, owner: str, job: Job, body: ImagesBody) -> list[Da
 
 
 def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (b, c, h, w) as large as the result will be."""
+    """uint8 (b, c, h, w) enlarged to the size (h, w) of the result."""
     return to_uint8(upsample(to_float(images), size))
 
 
@@ -157,7 +157,7 @@ def _size(image: Tensor) -> str:
 
 
 def _usage() -> dict[str, Any]:
-    """Nothing is counted in tokens here; their types want the fields."""
+    """Zeros for fields that OpenAI's types require; nothing is counted in tokens here."""
     details = {"image_tokens": 0, "text_tokens": 0}
     return {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "input_tokens_details": details}
 

@@ -1,4 +1,5 @@
-"""What a preview costs, and only when somebody looks: WebP of at most 256 px in data: URLs, and the time that is left."""
+"""Previews for watchers, encoded on demand: data: URLs of WebP with sides of at most 256 px, and an estimate of the time
+left."""
 
 import base64
 import io
@@ -20,24 +21,24 @@ from data.resize import downsample
 from ..jobs.job import Job
 
 MAX_SIDE = 256
-LOSSLESS_SIDE = 128  # smaller pictures are shown enlarged, where the levels that WebP loses are seen
+LOSSLESS_SIDE = 128  # smaller pictures are shown enlarged, which makes WebP's losses visible
 QUALITY = 80
 
 
 def pil(image: Tensor) -> Image.Image:
-    """Of uint8 (c, h, w)."""
+    """A Pillow image of uint8 (c, h, w)."""
     return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
 
 
 def encode(image: Tensor, kind: str, quality: int = 90) -> bytes:
-    """uint8 (c, h, w) as png, webp or jpeg."""
+    """uint8 (c, h, w) encoded as png, webp or jpeg."""
     return _encode(image, kind, **({} if kind == "png" else {"quality": quality}))
 
 
 def encode_preview(image: Tensor) -> bytes:
-    """WebP; without loss where it is small."""
+    """uint8 (c, h, w) encoded as WebP, lossless if both sides are below LOSSLESS_SIDE."""
     if max(image.shape[-2:]) < LOSSLESS_SIDE:
-        return _encode(image, "webp", lossless=True, quality=0, method=0)  # the quickest
+        return _encode(image, "webp", lossless=True, quality=0, method=0)  # the fastest settings
     return _encode(image, "webp", quality=QUALITY)
 
 
@@ -48,7 +49,7 @@ def _encode(image: Tensor, kind: str, **options: int) -> bytes:
 
 
 def small(images: Tensor) -> Tensor:
-    """uint8 (b, c, h, w) with no side above MAX_SIDE."""
+    """uint8 (b, c, h, w) shrunk so that no side exceeds MAX_SIDE."""
     h, w = images.shape[-2:]
     if max(h, w) <= MAX_SIDE:
         return images
@@ -57,7 +58,7 @@ def small(images: Tensor) -> Tensor:
 
 
 def preview_data(event: Preview, images: Tensor, eta_s: float | None) -> dict[str, Any]:
-    """images: uint8, what may be shown of the event."""
+    """Data of a preview for clients. images: uint8, those of the event that may be shown. eta_s: time left."""
     rows = zip(event.index, small(images), strict=True)
     pictures = [
         {"k": k, "data": f"data:image/webp;base64,{base64.b64encode(encode_preview(image)).decode()}"}
@@ -70,8 +71,8 @@ def preview_data(event: Preview, images: Tensor, eta_s: float | None) -> dict[st
 
 
 def partial_marks(plan: Plan, num: int) -> tuple[int, ...]:
-    """After which previews of an image to show it, `num` times: after the first, and then evenly over the work, which goes with the
-    pixels of a call. Not after the last one where there are enough: that is the result."""
+    """Numbers of the previews of an image to show, `num` of them: the first, then evenly over the work, which is
+    proportional to the pixels of a call. The last preview is left out if there are enough, since it is the result."""
     done = list(accumulate(h * w for link, (h, w) in zip(plan.links, plan.sizes, strict=True) for _ in range(link.nfe)))
     calls = max(1, len(done) - 1)
     num = min(num, calls)
@@ -83,8 +84,8 @@ def partial_marks(plan: Plan, num: int) -> tuple[int, ...]:
 
 
 def time_left(job: Job, plan: Plan, stats: Mapping[str, HostStats]) -> float | None:
-    """Seconds until a job ends, by the pace it had, waiting and company included; None where nothing was done or what a stage costs
-    is not known. plan: of the job."""
+    """Estimated seconds until a job ends, at its pace so far with waiting and shared calls included; None before its first
+    answer and if a stage's cost is unknown. plan: the job's."""
     hosts = {link.name: [stats[link.hosts[name].name] for name in link.rows] for link in plan.links}
     if job.started is None or not all(host.calls for each in hosts.values() for host in each):
         return None

@@ -1,4 +1,5 @@
-"""Going on from stored pictures: hold at a stage, pick some, refine only those; or redo the top with other settings."""
+"""Refinement of stored pictures: hold after a stage and continue only some pictures, or repeat the later stages with other
+settings."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +24,8 @@ def refined(
     read: Callable[[PictureRow], bytes],
     cascade: Cascade,
 ) -> Request:
-    """asked: the job's own request as stored; settings: the old ones and the new; held: its pictures.
+    """The request for a refinement. asked: the job's own, as stored; settings: its own with the new ones over them; held:
+    its pictures.
 
     Raises ValueError for a stage or a picture that is not there.
     """
@@ -62,12 +64,12 @@ def refined(
 
 
 def settings_over(before: Settings, now: Settings) -> Settings:
-    """What was said when the job was made, and over it what is said now."""
+    """Settings by stage: those of the job, with the new ones over them."""
     return before | {name: over(before.get(name, {}), each) for name, each in now.items()}
 
 
 def pixels(content: bytes) -> torch.Tensor:
-    """uint8 (3, h, w) of a PNG of ours."""
+    """uint8 (3, h, w) of a stored PNG. Raises Refused (410) if it is damaged."""
     try:
         return torch.tensor(to_array(decode_image(content)))
     except ValueError:

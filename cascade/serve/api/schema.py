@@ -1,6 +1,5 @@
-"""openapi.json made whole: FastAPI knows the routes and bodies; which errors the guard and the handlers give, the keys and the
-headers are added here. Clients are generated from it, so every status that a route can have stands there.
-"""
+"""Completes openapi.json: FastAPI knows routes and bodies; the errors of guard and handlers, the keys and the headers are
+added here. Clients are generated from it, so it lists every status that a route can return."""
 
 from typing import Any
 
@@ -16,23 +15,23 @@ from .views import ErrorBody
 Described = dict[str, Any]
 
 ERRORS = {
-    400: "A request that is not well-formed; on OpenAI's route every mistake, with the field in `param`.",
-    401: "No valid key.",
-    403: "Sent by a page of another site.",
-    404: "There is no such thing here, or it is another key's.",
+    400: "The request is malformed. On OpenAI's route also any invalid value, with the field in `param`.",
+    401: "The key is missing or wrong.",
+    403: "The request was sent by another site's page.",
+    404: "Not found, or it belongs to another key.",
     408: "The body did not arrive in time.",
-    409: "The job is not in a state for it.",
+    409: "The state of the job does not allow this, or it was cancelled.",
     410: "The pictures have expired.",
     413: "The body, or a picture in it, is too large.",
-    421: "A name in the Host header that this server does not answer to.",
-    422: "A mistake: what, where, what is allowed, in one line.",
-    429: "Too many jobs, streams or requests.",
+    421: "The Host header has a name that is not one of this server's.",
+    422: "A value is invalid; one line says which, and what is allowed.",
+    429: "Too many jobs, images, streams or wrong keys.",
     431: "The head of the request is too large.",
-    500: "A defect of the server, or a job that failed.",
-    503: "Not now: shutting down, out of memory, or the disk fails.",
-    507: "No space is left for pictures.",
+    500: "A defect of the server, or the job failed.",
+    503: "Temporarily unavailable: busy, starting, shutting down, out of memory, or the disk fails.",
+    507: "No space is left on the disk.",
 }
-LATER = (429, 503, 507)  # may say when to come again
+LATER = (429, 503, 507)  # may have Retry-After
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -41,7 +40,7 @@ SCHEMES = {
 
 
 class Routes(FastAPI):
-    """keyed: whether a key is needed; where it is not known, it may be."""
+    """FastAPI with the completed description. keyed: whether every request needs a key; else it is described as optional."""
 
     def __init__(self, *, keyed: bool, **said: Any):
         super().__init__(**said)
@@ -49,7 +48,8 @@ class Routes(FastAPI):
         self._whole: Described | None = None
 
     def openapi(self) -> Described:
-        found = super().openapi()  # made once
+        """The completed description, made once."""
+        found = super().openapi()  # FastAPI makes it once
         if found is not self._whole:
             complete(found, keyed=self.keyed)
             self._whole = found
@@ -57,7 +57,7 @@ class Routes(FastAPI):
 
 
 def complete(found: Described, *, keyed: bool) -> None:
-    """Adds what is missing."""
+    """Add errors, keys and headers to FastAPI's description."""
     parts = found.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
     error = TypeAdapter(ErrorBody).json_schema(ref_template="#/components/schemas/{model}")
@@ -67,15 +67,15 @@ def complete(found: Described, *, keyed: bool) -> None:
     restore_bounds(found)
     parts["securitySchemes"] = SCHEMES
     parts["headers"] = {
-        "RetryAfter": {"description": "Seconds until it may help to try again.", "schema": {"type": "integer"}},
-        "RequestId": {"description": "What the server's log calls this request.", "schema": {"type": "string"}},
+        "RetryAfter": {"description": "Seconds after which a retry may succeed.", "schema": {"type": "integer"}},
+        "RequestId": {"description": "Id of this request in the server's log.", "schema": {"type": "string"}},
     }
     for path, methods in found["paths"].items():
         for method, route in methods.items():
             needed: list[Described] = [{name: []} for name in SCHEMES]
             route["security"] = [] if path in PROBES else needed if keyed else [{}, *needed]
             answers = route["responses"]
-            answers.pop("422", None)  # FastAPI's own form of it
+            answers.pop("422", None)  # FastAPI's own form of errors
             own = {int(status) for status in answers if int(status) >= 400}
             for status in sorted(own | statuses(path, method, route)):
                 answer = answers.setdefault(str(status), {"description": ERRORS[status]})
@@ -88,11 +88,11 @@ def complete(found: Described, *, keyed: bool) -> None:
                 answer.setdefault("headers", {})["X-Request-Id"] = {"$ref": "#/components/headers/RequestId"}
                 for content in answer.get("content", {}).values():
                     if "$ref" in content.get("schema", {}):
-                        content["schema"] = {"$ref": content["schema"]["$ref"]}  # of two descriptions, ours
+                        content["schema"] = {"$ref": content["schema"]["$ref"]}  # ours, without FastAPI's
 
 
 def restore_bounds(node: object) -> None:
-    """Those of integers, which FastAPI tells as floats: the largest seed is none."""
+    """Bounds of integers as integers: FastAPI writes them as floats, which cannot represent the largest seed."""
     if isinstance(node, dict):
         if node.get("type") == "integer":
             for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
@@ -106,7 +106,7 @@ def restore_bounds(node: object) -> None:
 
 
 def statuses(path: str, method: str, route: Described) -> set[int]:
-    """Of errors that a route can give, besides those that it names itself."""
+    """Error statuses that a route can return, besides those that it declares itself."""
     found = {400, 408, 413, 431, 500, 503}
     if path not in PROBES:
         found |= {401, 421, 429}

@@ -1,4 +1,4 @@
-"""What the routes do, without HTTP: jobs are made, found, refined, cancelled; and the housekeeping of a server."""
+"""What the routes do, independent of HTTP: create, find, refine, cancel and remove jobs; and the server's housekeeping."""
 
 import itertools
 import logging
@@ -30,14 +30,14 @@ from .refine import refined, settings_over
 from .views import history, job_data
 
 log = logging.getLogger("cascade.serve")
-KEEPER_S = 0.25
-RECORD_BYTES = 1 << 20  # of a new job in the index
-DRAINING = 20  # turns of the keeper between lines of the log
+KEEPER_S = 0.25  # between turns of the keeper
+RECORD_BYTES = 1 << 20  # disk space for a new job's record
+DRAINING = 20  # turns of the keeper between log lines
 
 
 class Service:
-    """name: of the cascade, the model of OpenAI's clients. prefix: of the ids of jobs. check: a filter of pictures, asked about
-    everything before anyone sees it (`Writer`)."""
+    """Jobs on one engine and one store. name: the cascade's, which is also the model's name for OpenAI clients. prefix: of
+    job ids. check: a filter that sees every picture before anyone else does (`Writer`)."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Service:
         self.pace = Pace()
         self.writer = Writer(store, self._ended, check)
         self.is_draining = False
-        self.shares: dict[str, Share] = {}  # of owners who have limits of their own
+        self.shares: dict[str, Share] = {}  # by owner, for those with limits of their own
         self._memory = Memory()
         self._open: dict[str, Job] = {}
         self._lock = threading.Lock()
@@ -67,14 +67,15 @@ class Service:
 
     @property
     def what_died(self) -> str:
-        """The thread without which nothing works again before a restart; "" where all live. At the end of a server they end."""
+        """A message that names a thread that has died, after which only a restart helps; "" if all live or the server is
+        shutting down."""
         live = {"engine": self.engine.is_alive, "writer": self.writer.is_alive, "keeper": self._keeper.is_alive()}
         died = [name for name, is_alive in live.items() if not is_alive]
         return f"a thread has died: {died[0]}" if died and not self.is_draining else ""
 
     @property
     def why_not_ready(self) -> str:
-        """ "" where it is."""
+        """Why new jobs are refused; "" if they are accepted."""
         if self.is_draining:
             return "shutting down"
         if died := self.what_died:
@@ -86,7 +87,8 @@ class Service:
         return ""
 
     def create(self, owner: str, plan: Plan, *, parent: str = "", partials: int = 0) -> Job:
-        """partials: so many previews of each image are milestones, see `partial_marks`. Raises ValueError and Refused."""
+        """Create a job and submit it to the engine. partials: how many previews of each image become milestones, see
+        `partial_marks`. Raises ValueError, Refused."""
         share, num = self.share(owner), len(plan.index)
         if share.max_waiting is not None and num > share.max_waiting:
             raise ValueError(f"num: {num} images; this key may have {share.max_waiting} at once")
@@ -124,7 +126,7 @@ class Service:
         return job
 
     def admit(self, owner: str) -> None:
-        """Before anything is done for a request that would make a job. Raises Refused."""
+        """Check rate and room for a new job, before any work is done for it. Raises Refused."""
         if self.is_draining:
             raise Refused(503, "shutting_down", "the server is shutting down; try again later", retry_after=30)
         share = self.share(owner)
@@ -138,20 +140,22 @@ class Service:
             raise self._full(error) from None
 
     def share(self, owner: str) -> Share:
+        """Limits of an owner."""
         return self.shares.get(owner, Share())
 
     def place(self, owner: str) -> Place:
-        """For one more stream. Raises Refused."""
+        """Reserve a slot for one more stream. Raises Refused."""
         most = None if owner == NOBODY else self.share(owner).streams or self.limits.key_streams
         return self.streams.reserve(owner, most)
 
     def _make_room(self) -> None:
-        """Where others fill the disk, before anyone is refused."""
+        """Expire old jobs if other programs fill the disk, before anyone is refused."""
         nearly = self.limits.free_bytes + RECORD_BYTES
         if self.store.free_bytes < nearly and (gone := self.writer.make_room()):
             log.warning("others fill the disk: the pictures of %d jobs, the oldest, made room", gone)
 
     def _check_room(self, owner: str) -> None:
+        """Raise Refused for an owner with too many open jobs or unsaved pictures, and for a full disk."""
         open_jobs = self.share(owner).open_jobs or self.limits.open_jobs
         if sum(job.row.owner == owner for job in self._open.values()) >= open_jobs:
             message = f"{open_jobs} jobs of this key are open; wait for one to end"
@@ -162,12 +166,13 @@ class Service:
             raise Refused(507, "storage_full", "no space is left for pictures; try again later", retry_after=60)
 
     def _full(self, error: QueueFullError) -> Refused:
+        """The refusal for a full queue or an engine that has stopped."""
         if self.is_draining or not self.engine.is_alive:
             return Refused(503, "shutting_down", str(error), retry_after=error.retry_after)
         return Refused(429, "queue_full", str(error), retry_after=error.retry_after)
 
     def row(self, owner: str, number: str) -> JobRow:
-        """404 where there is none or it is another's, 410 where it has expired."""
+        """The record of a job. Raises Refused: 404 if there is none or it belongs to another owner, 410 if it has expired."""
         row = self.store.find(number, owner)
         if row is None:
             raise Refused(404, "not_found", "no such job")
@@ -176,14 +181,14 @@ class Service:
         return row
 
     def find(self, owner: str, number: str) -> Job:
-        """Open, or as it was when it ended."""
+        """A job: the open one, or its replay from the store. Raises Refused."""
         row = self.row(owner, number)
         with self._lock:
             job = self._open.get(number)
         return job or Job.replay(self.row(owner, row.id), self.store.events(number))
 
     def find_all(self, owner: str, numbers: Iterable[str]) -> dict[str, Job | Refused]:
-        """Those that can be found, and why others cannot."""
+        """Jobs by id, with the refusal in place of those that cannot be found."""
         found: dict[str, Job | Refused] = {}
         for number in numbers:
             try:
@@ -193,10 +198,11 @@ class Service:
         return found
 
     def cancel(self, owner: str, number: str) -> None:
+        """Cancel a job; without effect if it has ended. Raises Refused."""
         self.find(owner, number).cancel()
 
     def remove(self, owner: str, number: str) -> None:
-        """What there is of an ended job; the same again does nothing."""
+        """Remove an ended job and its pictures; a second time without effect. Raises Refused."""
         row = self.store.find(number, owner)
         if row is None:
             raise Refused(404, "not_found", "no such job")
@@ -207,7 +213,8 @@ class Service:
             self.store.drop(number)
 
     def refine(self, owner: str, number: str, body: RefineBody) -> Job:
-        """A new job: some pictures of a stage go on from there, with the noise they would have had."""
+        """Create a job that continues stored pictures of a stage, with the same noise as if the job had not been held.
+        Raises ValueError, Refused."""
         asked = self.row(owner, number).request
         settings = settings_over(asked["settings"], body.settings)
         request = refined(body, asked, settings, self.store.pictures(number), self.read, self.cascade)
@@ -215,16 +222,18 @@ class Service:
         return self.create(owner, planned(request, settings, self.cascade, self.limits), parent=number)
 
     def read(self, picture: PictureRow) -> bytes:
+        """Content of a stored picture. Raises Refused (410) if it has expired."""
         content = self.store.read(picture)
         if content is None:
             raise Refused(410, "expired", "this picture has expired; start the job again")
         return content
 
     def picture(self, owner: str, number: str, stage: str, k: int) -> bytes:
-        """PNG."""
+        """Content of a stored picture, as PNG. Raises Refused."""
         return self.read(self.picture_row(owner, number, stage, k))
 
     def picture_row(self, owner: str, number: str, stage: str, k: int) -> PictureRow:
+        """The record of a stored picture. Raises Refused."""
         self.row(owner, number)
         there = {picture.k: picture for picture in self.store.pictures(number) if picture.stage == stage}
         if k not in there:
@@ -233,11 +242,12 @@ class Service:
         return there[k]
 
     def jobs(self, owner: str, limit: int, before: tuple[float, str]) -> Data:
-        """A page of the history."""
+        """One page of an owner's history."""
         rows = self.store.jobs(owner, limit + 1, before)
         return history([self.describe(row) for row in rows[:limit]], limit, is_more=len(rows) > limit)
 
     def describe(self, row: JobRow) -> Data:
+        """A job in the form of `JobView`, without the root path."""
         with self._lock:
             job = self._open.get(row.id)
         said = job_data(row, job.state if job else row.state, self.store.pictures(row.id))
@@ -247,7 +257,7 @@ class Service:
         return said
 
     def allowed(self, job: Job, event: Preview) -> Tensor | None:
-        """The pictures of a preview; None, and the job's end, where the filter refuses them."""
+        """Images of a preview; None, and the job fails, if the filter refuses them."""
         images = event.images
         if self.writer.allows(images):
             return images
@@ -255,7 +265,7 @@ class Service:
         return None
 
     def preview(self, job: Job, event: Preview) -> Data:
-        """What a watcher gets of a preview."""
+        """Data of a preview for its watchers; {} if the filter refuses it."""
         images = self.allowed(job, event)
         if images is None:
             return {}
@@ -263,7 +273,7 @@ class Service:
         return preview_data(event, images, time_left(job, job.plan, self.engine.stats))
 
     def _ended(self, job: Job) -> None:
-        """In the writer's thread."""
+        """Log and count a job that has ended. Runs in the writer's thread."""
         spent_s = time.monotonic() - job.began
         code = job.failure["code"] if job.failure and job.state == "failed" else ""
         said = {"state": job.state, "seconds": round(spent_s, 3), "images": len(job.row.request["index"])}
@@ -281,11 +291,12 @@ class Service:
             self.metrics.first_preview_s.observe(job.first_preview_s)
 
     def _is_large(self, job: Job) -> bool:
-        """Larger than the cascade's own pictures: that memory does not suffice for it says nothing about others' requests."""
+        """Whether the job's pictures are larger than the cascade's own: if memory does not suffice for them, that says
+        nothing about other jobs."""
         return job.plan is not None and job.plan.weight > 1
 
     def _keep(self) -> None:
-        """Jobs that were left by everyone end; old pictures expire."""
+        """The keeper's loop: cancel abandoned jobs, update metrics, expire old pictures."""
         for turn in itertools.count():
             if self._closing.wait(KEEPER_S):
                 return
@@ -304,8 +315,8 @@ class Service:
                 self.writer.make_room()
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Refuses new jobs, lets the open ones end for drain_s, then cancels them; what was finished is written. A second call
-        hurries the first."""
+        """Refuse new jobs, let open ones run for drain_s, then cancel them and write what is finished. A second call
+        shortens the first."""
         if not self.is_draining:
             self._say_what_drains(f"no new jobs; for up to {drain_s:.0f} s")
         self.is_draining = True

@@ -1,9 +1,9 @@
-"""Server-sent events: a job's log as a stream that a slow reader cannot make grow.
+"""Server-sent events: a job's log as a stream, without a buffer that slow readers could fill.
 
-What is sent is looked up when the connection takes it: a slow reader gets fewer previews and all milestones. So do all where one
-owner follows many jobs on many streams (`Pace`). A reader that takes
-nothing for `stall_s` is dropped. Where nothing was sent for `heartbeat_s`, whatever the job does meanwhile, a comment is: proxies
-and readers take a silent connection for a dead one.
+What to send is looked up when the connection can take it: a slow reader gets fewer previews and all milestones, and so do
+all streams of an owner that follows many jobs on many of them (`Pace`). A reader that takes nothing for `stall_s` is
+dropped. After `heartbeat_s` without data, whatever the job does, a comment is sent: proxies and readers take a silent
+connection for a dead one.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from ..jobs.job import Job
 from ..jobs.states import ENDED
 from .views import mounted
 
-PREVIEW_EVERY_S = 0.08  # of one stream; faster than eyes and not worth the encoding
-ENCODERS = 2
+PREVIEW_EVERY_S = 0.08  # in one stream; more would be faster than eyes and not worth encoding
+ENCODERS = 2  # threads
 HEARTBEAT = b": still here\n\n"
 Told = tuple[str, int, dict[str, Any]]
 
 
 def frame(number: int | str, name: str, data: dict[str, Any]) -> bytes:
-    """JSON has no raw line breaks, so the data is one line whatever a prompt contains."""
+    """One event as bytes. JSON has no raw line breaks, so that data is one line whatever a prompt contains."""
     return f"id: {number}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
@@ -50,9 +50,9 @@ async def follow(
     pace: Pace | None,
     every_s: float = PREVIEW_EVERY_S,
 ) -> AsyncGenerator[Told, None]:
-    """(name, number, data) of what comes after number `after`, to the end of the job.
+    """(name, number, data) of the events after number `after`, until the job ends.
 
-    pace: of previews; None: the milestones called `partial` instead. every_s: previews are told at most so often.
+    pace: of previews; None: no previews, but the milestones `partial`. every_s: shortest time between previews.
     """
     shown, wait_s, whose = 0.0, every_s, job.row.owner
     with job.watch() as bell, pace.following(whose) if pace else nullcontext():
@@ -81,7 +81,7 @@ async def follow(
 async def counted(
     place: AbstractContextManager[object], chunks: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    """The same, in a place that is free when they end."""
+    """The chunks, with a stream's slot held until they end."""
     with place:
         async with aclosing(chunks):
             async for chunk in chunks:
@@ -97,7 +97,7 @@ async def frames(
     pace: Pace,
     root_path: str,
 ) -> AsyncGenerator[bytes, None]:
-    """What `follow` gives, as bytes of the stream, with links under root_path."""
+    """What `follow` gives, as bytes of a stream, with links under root_path; holds the stream's slot."""
     with place:
         yield b"retry: 1000\n\n"
         async with aclosing(follow(job, after, make, pace=pace)) as told:
@@ -107,7 +107,7 @@ async def frames(
 
 
 async def beating(chunks: AsyncGenerator[bytes, None], heartbeat_s: float) -> AsyncGenerator[bytes, None]:
-    """The chunks, and a heartbeat wherever the next one takes longer than heartbeat_s to come."""
+    """The chunks, with a heartbeat whenever the next one takes longer than heartbeat_s."""
     async with aclosing(chunks):
         while True:
             coming = asyncio.create_task(_next(chunks))
@@ -131,7 +131,8 @@ async def _next(chunks: AsyncGenerator[bytes, None]) -> bytes | None:
 
 
 class EventStream(Response):
-    """`chunks`, with heartbeats, until they end, the client leaves (then `left` is called) or it takes nothing for stall_s."""
+    """A response of `chunks` with heartbeats, until they end, the client leaves or takes nothing for stall_s. `left` is
+    called in the last two cases."""
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], limits: Limits, *, left: Callable[[], None] = lambda: None):
         self.chunks, self.stall_s, self.left = beating(chunks, limits.heartbeat_s), limits.stall_s, left

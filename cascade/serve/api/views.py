@@ -1,4 +1,4 @@
-"""What clients get to read."""
+"""Responses: what clients receive."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from ..jobs.writer import picture_url
 
 
 class Accepted(TypedDict):
-    """images: their numbers."""
+    """A new job. images: their numbers. stages: their names, in order. events, url: links."""
 
     id: str
     images: list[int]
@@ -25,7 +25,7 @@ class Accepted(TypedDict):
 
 
 class Error(TypedDict):
-    """param: the field that is wrong, on OpenAI's route."""
+    """code: for programs. message: one line. type: as in OpenAI's API. param: the field at fault, on OpenAI's route."""
 
     code: str
     message: str
@@ -34,11 +34,13 @@ class Error(TypedDict):
 
 
 class ErrorBody(TypedDict):
+    """Body of every error."""
+
     error: Error
 
 
 class StageView(TypedDict):
-    """done: numbers of the pictures that are there, urls: where."""
+    """Pictures of a stage. side: shorter side in px. done: numbers of the stored pictures; urls: their links."""
 
     name: str
     side: int
@@ -47,7 +49,9 @@ class StageView(TypedDict):
 
 
 class JobView(TypedDict):
-    """until: the stage it holds after, "" for the last one. size: [width, height]. images: their numbers."""
+    """A job. created: seconds since 1970. parent: id of the job that it refines. num: images of each prompt or label. size:
+    [width, height], null for the cascade's own. images: their numbers. until: the stage after which it holds, "" for the
+    last."""
 
     id: str
     state: State
@@ -68,11 +72,16 @@ class JobView(TypedDict):
 
 
 class JobsView(TypedDict):
+    """Jobs, newest first. next: the value of `before` for the next page, null at the end."""
+
     jobs: list[JobView]
     next: str | None
 
 
 class ModelStage(TypedDict):
+    """A stage. side: of its pictures, low_res: of those that it enlarges, in px (null for a base stage). nfe: network calls
+    per image, with the default settings. ranges: of settings, for controls; null if a setting has no effect."""
+
     name: str
     side: int
     low_res: int | None
@@ -82,6 +91,8 @@ class ModelStage(TypedDict):
 
 
 class CascadeView(TypedDict):
+    """Stages in order, kind of conditioning, names of classes and limits."""
+
     stages: list[ModelStage]
     conditioning: Literal["text", "class", "none"]
     num_classes: int
@@ -90,6 +101,8 @@ class CascadeView(TypedDict):
 
 
 class ModelView(TypedDict):
+    """A model in OpenAI's form; `cascade` is an extension."""
+
     id: str
     object: Literal["model"]
     created: int
@@ -98,16 +111,20 @@ class ModelView(TypedDict):
 
 
 class ModelsView(TypedDict):
+    """OpenAI's list of models, which has one."""
+
     object: Literal["list"]
     data: list[ModelView]
 
 
 class ImageView(TypedDict):
+    """A picture in base64."""
+
     b64_json: str
 
 
 class ImagesView(TypedDict):
-    """usage: nothing is counted in tokens, all are 0."""
+    """Pictures in OpenAI's form. usage: zeros, since nothing is counted in tokens."""
 
     created: int
     data: list[ImageView]
@@ -117,6 +134,7 @@ class ImagesView(TypedDict):
 
 
 def accepted(job: Job, root_path: str) -> Accepted:
+    """The response for a new job, with links under root_path."""
     assert job.plan is not None
     url = f"{root_path}/v1/jobs/{job.id}"
     return {
@@ -126,7 +144,7 @@ def accepted(job: Job, root_path: str) -> Accepted:
 
 
 def job_data(row: JobRow, state: State, pictures: Sequence[PictureRow]) -> Data:
-    """From what is stored alone: the store may know jobs of a cascade that is no longer served."""
+    """A job in the form of `JobView`, from stored data alone: the cascade that made it may no longer be the one served."""
     asked = row.request
     made: dict[str, list[int]] = {}
     for picture in pictures:
@@ -149,7 +167,7 @@ def job_data(row: JobRow, state: State, pictures: Sequence[PictureRow]) -> Data:
 
 
 def mounted(said: Data, root_path: str) -> Data:
-    """Jobs, or the data of an event, with links under the path where a proxy has the server; what is stored lacks that."""
+    """A copy of a job or of an event's data with links under root_path, which stored data lack."""
     found = said | {name: f"{root_path}{said[name]}" for name in ("url", "events") if name in said}
     if "urls" in said:
         found["urls"] = [f"{root_path}{url}" for url in said["urls"]]
@@ -160,14 +178,14 @@ def mounted(said: Data, root_path: str) -> Data:
 
 
 def history(jobs: Sequence[Data], limit: int, *, is_more: bool) -> Data:
-    """`limit` of these jobs, newest first; next: what `before` says to get those behind the last one, null where there are none."""
+    """At most `limit` of these jobs, newest first. next: the value of `before` for the next page, None at the end."""
     shown = jobs[:limit]
     is_more = is_more or len(jobs) > limit
     return {"jobs": list(shown), "next": f"{shown[-1]['created']!r}:{shown[-1]['id']}" if is_more and shown else None}
 
 
 def cursor(before: str) -> tuple[float, str]:
-    """created and id out of `next`; "": before everything. Raises Refused."""
+    """(created, id) from `next`; "" stands for the beginning. Raises Refused."""
     if not before:
         return math.inf, ""
     created, _, job = before.partition(":")

@@ -1,1 +1,1 @@
-"""Below the routes: sockets, limits, keys, log and metrics."""
+"""HTTP layer below the routes: sockets, limits, keys, logging and metrics."""

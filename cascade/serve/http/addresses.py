@@ -1,10 +1,11 @@
-"""Addresses of clients, as sockets, proxies and options write them. One that listens on :: has IPv4 clients as ::ffff:192.0.2.7."""
+"""Canonical forms of client addresses from sockets, proxies and options. A socket that listens on :: has IPv4 clients as
+::ffff:192.0.2.7."""
 
 import ipaddress
 
 
 def plain(host: str) -> str:
-    """An IPv4 address in its own form."""
+    """An IPv4-mapped IPv6 address as IPv4; any other as it is."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -14,7 +15,7 @@ def plain(host: str) -> str:
 
 
 def client_of(host: str) -> str:
-    """An address as one client has it: of IPv6 the network of 64 bits, all of which anybody has."""
+    """The address that stands for a client: of IPv6 the /64 network, since one client usually has all of it."""
     host = plain(host)
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -26,7 +27,7 @@ def client_of(host: str) -> str:
 
 
 def plain_network(said: str) -> str:
-    """An address or network, as `plain` has its addresses. Raises ValueError."""
+    """An address or network, in IPv4 form if IPv4-mapped. Raises ValueError."""
     network = ipaddress.ip_network(said)
     if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
         mapped = network.network_address.ipv4_mapped

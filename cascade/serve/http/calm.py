@@ -1,7 +1,8 @@
-"""A log that nobody can flood: of each kind of line a number at once and a few a second, then a count of what was left out.
+"""A log that cannot be flooded: each kind of line has a burst and a rate per second; lines beyond it are counted, not
+written.
 
-The kind is where in the source a line is logged, and the hundreds of an HTTP status (`extra={"said": {"status": 404}}`), so that
-refusals do not crowd out the requests that were served.
+A kind is a logging statement's file and line number together with the hundreds digit of an HTTP status (`extra={"said":
+{"status": 404}}`), so that refusals do not crowd out the requests that were served.
 """
 
 import logging
@@ -10,23 +11,25 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-TELL_S = 5.0  # until what was left out is counted
+TELL_S = 5.0  # until left-out lines are reported
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
+    """A token bucket for lines: `burst` at once, refilled at `per_s`."""
+
     burst: int
     per_s: float
 
 
 SERVED = Budget(burst=500, per_s=100.0)
-WARNINGS = Budget(burst=100, per_s=10.0)  # and requests that were refused
-ERRORS = Budget(burst=20, per_s=1.0)  # their tracebacks are long
+WARNINGS = Budget(burst=100, per_s=10.0)  # and refused requests
+ERRORS = Budget(burst=20, per_s=1.0)  # tracebacks are long
 
 
 @dataclass(eq=False)
 class Kind:
-    """left: lines that may come now. out: lines that did not."""
+    """The state of one kind of line. left: lines that may be written now. out: lines left out since the last report."""
 
     budget: Budget
     left: float
@@ -34,6 +37,7 @@ class Kind:
     out: int = 0
 
     def take(self) -> bool:
+        """Whether a line may be written; counts it either way."""
         now = time.monotonic()
         self.left = min(self.left + (now - self.since) * self.budget.per_s, float(self.budget.burst))
         self.since = now
@@ -45,7 +49,7 @@ class Kind:
 
 
 class CalmHandler(logging.StreamHandler):
-    """Writes at most what the budgets of the kinds allow."""
+    """A stream handler that writes at most what the budgets of the kinds allow."""
 
     def __init__(self, stream: object = None):
         super().__init__(stream or sys.stderr)  # type: ignore[arg-type]
@@ -53,7 +57,7 @@ class CalmHandler(logging.StreamHandler):
         self._timer: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """With the handler's lock held."""
+        """Write a record, or count it as left out. Called with the handler's lock held."""
         refused = getattr(record, "said", {}).get("status", 0) // 100
         key = (record.pathname, record.lineno, refused)
         if (kind := self._kinds.get(key)) is None:
@@ -69,7 +73,7 @@ class CalmHandler(logging.StreamHandler):
             self._timer.start()
 
     def tell(self) -> None:
-        """How many lines were left out since the last time, by kind."""
+        """Report how many lines were left out since the last report, by kind."""
         with self.lock:  # type: ignore[union-attr]
             self._timer = None
             for (path, line, _), kind in self._kinds.items():
@@ -84,6 +88,7 @@ class CalmHandler(logging.StreamHandler):
                     )
 
     def close(self) -> None:
+        """Report what was left out, then close."""
         if self._timer is not None:
             self._timer.cancel()
         self.tell()

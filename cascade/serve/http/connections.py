@@ -1,8 +1,8 @@
-"""Who may connect. Connections are counted where they are accepted and where their descriptor is closed.
+"""Limits connections, counted from their acceptance until their descriptor is closed.
 
-At a limit a newcomer gets the place of a connection that waits for a request: of the address of which most wait, the one that waits
-longest. So idle ones hold no place against anybody, and who came just now keeps his. Where all are at work the newcomer is refused
-before anything is read.
+At a limit, a new connection replaces one that waits for a request: of the address with most waiting connections, the one
+that has waited longest. So idle connections keep nobody out, and a recent one keeps its slot. If all are at work, the new
+connection is refused before anything is read.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from .guard import error_body
 
 log = logging.getLogger("cascade.serve")
 BACKLOG = 512
-TURN = 8  # accepted before others have their turn: who was accepted just now cannot make way yet
+TURN = 8  # accepted per turn of the event loop: those just accepted cannot make room yet
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 WORDS = json.dumps(error_body("too_many_connections", "too many connections; try again later", 503)).encode()
 ANSWER = (
@@ -33,22 +33,24 @@ ANSWER = (
 class Waiting(Protocol):
     """A connection that waits for a request."""
 
-    def drop(self) -> None: ...
+    def drop(self) -> None:
+        """Close it at once."""
+        ...
 
 
 class Places:
-    """For `limit` connections, `of_address` of them of one client address. proxies: addresses and networks of which each may have
-    all, for they stand for many clients. All of it in the event loop's thread."""
+    """Slots for `limit` connections, `of_address` of them per client address. proxies: addresses and networks without the
+    limit per address, since they stand for many clients. For the event loop's thread only."""
 
     def __init__(self, limit: int, of_address: int, proxies: Sequence[str] = ()):
         self.limit, self.of_address = limit, of_address
         self._proxies = [ipaddress.ip_network(each) for each in proxies]
         self.num = 0
         self._taken: Counter[str] = Counter()
-        self._waiting: dict[Waiting, str] = {}  # and their addresses, from who waits longest
+        self._waiting: dict[Waiting, str] = {}  # with their addresses, longest-waiting first
 
     def take(self, host: str) -> bool:
-        """False where there is none."""
+        """Take a slot for a client's connection; False if there is none."""
         address = client_of(host)
         is_full = self._taken[address] >= self.of_address and not self._is_proxy(host)
         if is_full and not self._drop_one(address):
@@ -62,6 +64,7 @@ class Places:
         return True
 
     def leave(self, host: str) -> None:
+        """Free the slot of a client's connection."""
         address = client_of(host)
         self.num -= 1
         self._taken[address] -= 1
@@ -69,11 +72,11 @@ class Places:
             del self._taken[address]
 
     def waits(self, connection: Waiting, address: str) -> None:
-        """It may be dropped."""
+        """A connection waits for a request, so that it may be dropped."""
         self._waiting.setdefault(connection, address)
 
     def works(self, connection: Waiting) -> None:
-        """Or is gone."""
+        """A connection is at work, or gone."""
         self._waiting.pop(connection, None)
 
     def _is_proxy(self, host: str) -> bool:
@@ -82,15 +85,17 @@ class Places:
         )
 
     def drop_one(self) -> bool:
+        """Drop a waiting connection; False if none waits."""
         return self._drop_one("")
 
     def _drop_one(self, address: str) -> bool:
-        """A proxy, which stands for many clients, is no address of which most wait."""
+        """Drop the longest-waiting connection of `address`, or ("") of the address with most of them; a proxy, which stands
+        for many clients, counts as having one."""
         waiting = [each for each, its in self._waiting.items() if not address or its == address]
         if not waiting:
             return False
         num = {its: 1 if self._is_proxy(its) else n for its, n in Counter(self._waiting.values()).items()}
-        found = max(waiting, key=lambda each: num[self._waiting[each]])  # the first of several
+        found = max(waiting, key=lambda each: num[self._waiting[each]])  # of equals the first, which has waited longest
         del self._waiting[found]
         found.drop()
         return True
@@ -102,6 +107,7 @@ class Accepted(socket.socket):
     gone: Callable[[], None] | None = None
 
     def close(self) -> None:
+        """Close the descriptor and call `gone`."""
         super().close()
         if self.gone:
             gone, self.gone = self.gone, None
@@ -109,18 +115,18 @@ class Accepted(socket.socket):
 
 
 class Listener(socket.socket):
-    """A listening socket that hands out who has a place."""
+    """A listening socket that hands out only connections with a slot."""
 
     places: Places | None = None
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """As asyncio calls it: until it raises BlockingIOError."""
+        """Accept a connection, refusing those without a slot. Raises BlockingIOError if there is none, as asyncio expects."""
         for _ in range(TURN):
             try:
                 connection, peer = super().accept()
             except OSError as error:
                 if error.errno in NO_ROOM and self.places and self.places.drop_one():
-                    raise BlockingIOError from None  # in the next turn there is a descriptor
+                    raise BlockingIOError from None  # a descriptor is free in the next turn
                 raise
             if self.places is None:
                 return connection, peer
@@ -133,18 +139,18 @@ class Listener(socket.socket):
 
 
 def turn_away(connection: socket.socket) -> None:
-    """With an answer, where the client reads it before the end."""
+    """Refuse a connection with a response, closing it so that the client can read that."""
     with connection, contextlib.suppress(OSError):
         connection.setblocking(False)
         connection.send(ANSWER)
         connection.shutdown(socket.SHUT_WR)
-        connection.recv(1 << 16)  # what was not read would become a reset that overtakes the answer
+        connection.recv(1 << 16)  # unread data would become a reset that overtakes the response
 
 
 def listen(host: str, port: int) -> Listener:
-    """A bound socket. A client that acknowledges nothing for a minute is dropped by the system. Raises ValueError."""
+    """A bound, listening socket. The system drops a client that acknowledges nothing for a minute. Raises ValueError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # the protocol is named, else asyncio leaves Nagle's delay on and small answers wait 40 ms
+    # without the protocol's name asyncio leaves Nagle's algorithm on, and small responses wait 40 ms
     found = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

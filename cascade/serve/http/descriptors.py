@@ -1,16 +1,16 @@
-"""How many connections the system's limit of open files allows, so that pictures and the index always find a descriptor."""
+"""How many connections the limit of open files allows, so that pictures and the index always find a descriptor."""
 
 import resource
 
-WANTED = 8192  # descriptors
-RESERVED = 256  # for all that is no connection: libraries and devices, the index, a picture of each worker thread
+WANTED = 8192  # descriptors, if the hard limit allows
+RESERVED = 256  # for everything else: libraries, devices, the index, a picture per worker thread
 FEWEST = 16  # connections
 CONNECTIONS = 1000
 
 
 def connections(asked: int | None) -> int:
-    """Raises the soft limit, gives what was asked for, by default 1,000 or what the limit leaves. Raises ValueError where that is
-    not possible."""
+    """Raise the soft limit of open files and return the number of connections: `asked`, by default 1,000 or what the limit
+    allows. Raises ValueError if the limit is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(WANTED, RESERVED + (asked or 0))
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,6 +1,7 @@
-"""The process ends there and then: by signals while the server starts, when it has nothing to lose, and when all is stored.
+"""Ends the process at once: on signals during start-up, when there is nothing to lose, and after everything is stored.
 
-An exception from a handler can be swallowed where it comes up, as in the callback of a weak reference, and the server would go on.
+An exception from a signal handler can be swallowed where it surfaces, as in the callback of a weak reference, and the
+server would go on.
 """
 
 import logging
@@ -17,14 +18,15 @@ _has_begun = False
 
 
 def end_at_once() -> None:
-    """Whatever nobody has decided otherwise about: a handler, or nohup."""
+    """End at once on SIGTERM, SIGINT and SIGHUP, unless the signal has a handler already or is ignored (nohup)."""
     for number in CODES:
         if signal.getsignal(number) in NOT_TAKEN:
             signal.signal(number, _told)
 
 
 def begun() -> None:
-    """The server has handlers of its own, and what it stores; what comes after they are gone again finds it about to end."""
+    """Mark the end of start-up: the server now has handlers of its own and data to store. After those handlers are removed,
+    SIGTERM and SIGINT are ignored, since the process is about to end."""
     global _has_begun
     _has_begun = True
 
@@ -38,7 +40,7 @@ def _told(number: int, _frame: FrameType | None) -> None:
 
 
 def told(number: int) -> NoReturn:
-    """Ends for a signal that came while the server starts."""
+    """End the process for a signal that came during start-up."""
     try:
         log.info("%s while the server starts: ended", signal.Signals(number).name)
     finally:
@@ -46,7 +48,8 @@ def told(number: int) -> NoReturn:
 
 
 def end(code: int) -> NoReturn:
-    """Nobody waits for threads that still work, as for a picture whose sender had his answer, nor for Python to clear up."""
+    """End the process without waiting for threads, one of which may decode a picture whose request has been answered, or
+    for Python's clean-up."""
     try:
         logging.shutdown()
         sys.stdout.flush()

@@ -1,6 +1,6 @@
-"""The outermost layer: who may ask, how large and how slow a body may be, what every answer carries, what the log says.
+"""Outermost layer of the application: access, limits of bodies, response headers and the request log.
 
-Plain ASGI, so that streams pass through untouched. A body is read here, whole, before the app sees it.
+Plain ASGI, so that streams pass through untouched. A body is read here as a whole, before the app sees it.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ from .reads import Reads
 log = logging.getLogger("cascade.serve")
 PROBES = ("/healthz", "/readyz", "/startupz")
 PUBLIC = frozenset((*page.ROUTES, *PROBES, "/docs", "/openapi.json"))
-REQUEST = re.compile(r"[\w.:@=+/-]{1,128}", re.ASCII)  # ids that clients and proxies give
+REQUEST = re.compile(r"[\w.:@=+/-]{1,128}", re.ASCII)  # ids accepted from clients and proxies
 JOB = re.compile(r"/v1/jobs/([\w-]{1,64})(?:/|$)", re.ASCII)
-COOKIE = "cascade_key"  # for <img> and EventSource, which send no header of ours
+COOKIE = "cascade_key"  # for <img> and EventSource, which cannot send our headers
 SECURITY = {
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
@@ -42,28 +42,29 @@ SECURITY = {
     "cross-origin-resource-policy": "same-origin",
 }
 SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
-VALUES = 50_000  # commas of a body: base64 has none, and reading more values than that holds everybody up
-LEFT = 499  # in log and metrics, as nginx has it: the client left before the end of its answer
-LINGER_S = 5.0  # what a refused client still writes is read for so long: else a reset would overtake the answer
-SILENT_S = 1.0  # and no longer than it is silent for so long
-LINGERING = 64  # at once; others are closed at once
+VALUES = 50_000  # commas in a body (base64 has none): parsing more values would hold up everyone
+LEFT = 499  # status in log and metrics, as in nginx: the client left before the end of the response
+LINGER_S = 5.0  # how long to read what a refused client still sends, else a reset overtakes the response
+SILENT_S = 1.0  # silence that ends this early
+LINGERING = 64  # clients at a time; others are closed without it
 
 
 def error_body(code: str, message: str, status: int = 422) -> dict[str, Any]:
-    """The one form of an error, which OpenAI's clients read too."""
+    """Body of every error, in the form that OpenAI clients read too."""
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
-    line = " ".join(message.split()).encode("utf-8", "replace").decode()  # JSON may carry halves of characters
+    line = " ".join(message.split()).encode("utf-8", "replace").decode()  # JSON may contain lone surrogates
     return {"error": {"code": code, "message": line, "type": kind}}
 
 
 def error_headers(error: Refused) -> dict[str, str]:
+    """Retry-After, in whole seconds, if the refusal has one."""
     return {} if error.retry_after is None else {"retry-after": str(max(1, round(error.retry_after + 0.5)))}
 
 
 class Guard:
-    """hosts: allowed in the Host header, for a server on loopback that no other site's page shall reach; None: any. origins: of
-    pages that may change something, besides those of the host that is asked. root_path: where a proxy has the server; requests may
-    come with it or without."""
+    """ASGI application around another. hosts: names allowed in the Host header, so that pages of other sites cannot reach a
+    server on loopback; None allows any. origins: of pages that may send state-changing requests, besides those of the
+    requested host. root_path: where a proxy mounts the server; requests may arrive with or without it."""
 
     def __init__(
         self,
@@ -78,12 +79,13 @@ class Guard:
     ):
         self.app, self.limits, self.metrics, self.keys, self.hosts = app, limits, metrics, keys, hosts
         self.origins, self.root_path = origins, root_path
-        self._bodies: Counter[str] = Counter()  # bytes of bodies, by owner
+        self._bodies: Counter[str] = Counter()  # bytes of bodies held now, by owner
         self.guesses = Guesses()
-        self._working = self._lingering = 0  # requests
+        self._working = self._lingering = 0  # requests now
         self._reads = Reads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check a request, pass it on and log it."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -104,7 +106,7 @@ class Guard:
         async def answer(message: Message) -> None:
             nonlocal status, is_whole
             if message["type"] == "http.response.start":
-                await turn.aclose()  # the answer is made: however slowly it is read, the next one is
+                await turn.aclose()  # the response is ready; reading it may be slow
                 status = message["status"]
                 named = {name.lower() for name, _ in message.get("headers", ())}
                 extra = [pair for pair in SECURITY_HEADERS if pair[0] not in named]
@@ -139,11 +141,11 @@ class Guard:
             await self._turn_away(error, hear if unread else None, answer)
             if left_before:
                 status = LEFT
-        except asyncio.CancelledError:  # the server ends, and this took longer
+        except asyncio.CancelledError:  # the server ends before this request does
             if not status:
                 await refuse(Refused(503, "shutting_down", "the server is shutting down", retry_after=30), answer)
         except Exception:
-            status = status or 500  # what uvicorn answers then
+            status = status or 500  # uvicorn's response
             raise
         finally:
             status = status or LEFT
@@ -157,7 +159,8 @@ class Guard:
             log.info("%s %s %d %d ms", *said.values(), extra={"said": said})
 
     async def _turn_away(self, error: Refused, receive: Receive | None, answer: Send) -> None:
-        """The whole answer, then the end of the connection. receive: of a client that still writes; it gets to read the answer."""
+        """Send an error and close the connection. receive: of a client that still sends a body, which is drained so that
+        the client can read the error."""
         lingers = receive is not None and self._lingering < LINGERING
         await refuse(error, answer, closes=True, is_last=not lingers)
         if receive is not None and lingers:
@@ -169,9 +172,9 @@ class Guard:
             await answer({"type": "http.response.body", "body": b""})
 
     def _owner(self, scope: Scope) -> str:
-        """Raises Refused for a foreign site's page and for a wrong key."""
+        """Owner of the request's key. Raises Refused for a wrong host, another site's page and a wrong key."""
         if scope["path"] in PROBES:
-            return NOBODY  # an orchestrator asks by the address of a pod, whatever its name is
+            return NOBODY  # orchestrators use a pod's address as host
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         is_ours = self.hosts is None or ((place := place_of(host)) is not None and place.name in self.hosts)
@@ -188,11 +191,11 @@ class Guard:
         return owner
 
     def _may_scrape(self, scope: Scope, headers: Headers) -> bool:
-        """Whether these are metrics, with a valid key: a collector asks by the address of a pod, too."""
+        """Whether /metrics is requested with a valid key: collectors, too, use a pod's address as host."""
         return scope["path"] == "/metrics" and self._owner_of_key(scope, headers) is not None
 
     def _owner_of_key(self, scope: Scope, headers: Headers) -> str | None:
-        """Raises Refused for who guesses."""
+        """Owner of the request's key, None if it is wrong. Raises Refused after too many wrong keys."""
         if self.keys is None:
             return None
         key = _key(headers)
@@ -202,7 +205,8 @@ class Guard:
         return owner
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Raises Refused: too large, too slow, too many at once, where there is none."""
+        """Read the body. Raises Refused if it is too large, too slow, incomplete, not expected, or if too much is being
+        uploaded."""
         if scope["path"] in PUBLIC:
             raise Refused(400, "no_body_here", "nothing is read here; send no body")
         length = Headers(scope=scope).get("content-length", "0")
@@ -234,7 +238,7 @@ class Guard:
         return b"".join(parts)
 
     def _turn(self, scope: Scope, receive: Receive) -> AbstractAsyncContextManager[bool]:
-        """Of what is read, of a stream until it begins; probes need none. It says whether the client is still there."""
+        """A turn for GET and HEAD, held until the response begins; probes need none. Yields whether the client is still there."""
         if scope["method"] not in ("GET", "HEAD") or scope["path"] in PROBES:
             return nullcontext(True)
         return self._reads.turn((scope["owner"], "" if scope["owner"] else client_of(scope["about"].client)), receive)
@@ -244,13 +248,15 @@ class Guard:
         return self._bodies.total()
 
     def _is_too_much(self, owner: str) -> bool:
-        """In the bodies that are read now. A key has one body, and beyond that no more than it leaves free for others."""
+        """Whether the bodies held now are too large together, or those of one key: it may always hold one, and beyond that
+        no more than it leaves free for others."""
         free = self.limits.bodies_bytes - self._reading
         return free < 0 or (owner != NOBODY and self._bodies[owner] > max(free, self.limits.body_bytes))
 
 
 def under(root_path: str, scope: Scope) -> Scope:
-    """A request as the routes know it, whether a proxy took root_path off or not. The path is "" where it is root_path itself."""
+    """A scope as the routes expect it, whether or not a proxy has removed root_path. The path is "" if only root_path was
+    requested."""
     path = scope["path"]
     if root_path and (path == root_path or path.startswith(f"{root_path}/")):
         path = path.removeprefix(root_path)
@@ -258,14 +264,14 @@ def under(root_path: str, scope: Scope) -> Scope:
 
 
 async def redirect(path: str, send: Send) -> None:
-    """To where the page's relative addresses are right; without a host, which a proxy may know by another name."""
+    """Redirect to a path, below which the page's relative links work; without a host, since a proxy may use another name."""
     headers = [(b"location", path.encode()), (b"content-length", b"0")]
     await send({"type": "http.response.start", "status": 308, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 
 
 async def refuse(error: Refused, send: Send, *, closes: bool = False, is_last: bool = True) -> None:
-    """Counts are kept by the caller. closes: the connection. is_last: of the messages."""
+    """Send an error response; the caller counts it. closes: the connection. is_last: no more of the body follows."""
     body = json.dumps(error_body(error.code, str(error), error.status)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(error)}
     if closes:
@@ -278,7 +284,7 @@ async def refuse(error: Refused, send: Send, *, closes: bool = False, is_last: b
 
 
 async def _linger(receive: Receive) -> None:
-    """Until the body ends, the client leaves or is silent."""
+    """Discard the body until it ends, the client leaves or is silent."""
     message: Message = {"type": "http.request", "more_body": True}
     try:
         async with asyncio.timeout(LINGER_S):
@@ -294,21 +300,21 @@ def _has_body(headers: Headers) -> bool:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body once, then what the connection says."""
+    """A `receive` that gives the body once, then the messages of the connection."""
     waiting = [body]
 
     async def again() -> Message:
         if waiting:
             return {"type": "http.request", "body": waiting.pop(), "more_body": False}
         while (message := await receive())["type"] == "http.request":
-            pass  # what is left of a body of length 0
+            pass  # skip the rest of an empty body
         return message
 
     return again
 
 
 def _about(scope: Scope) -> logs.About:
-    """For the log. The id of a request may be the client's own, if it is one."""
+    """Context for the log. The request's id is the client's X-Request-Id if that is well-formed, else a new one."""
     given, job = Headers(scope=scope).get("x-request-id", ""), JOB.search(scope["path"])
     return logs.About(
         request=given if REQUEST.fullmatch(given) else f"req_{secrets.token_hex(8)}",
@@ -318,7 +324,7 @@ def _about(scope: Scope) -> logs.About:
 
 
 def _method(scope: Scope) -> str:
-    """A label of metrics is one of few words."""
+    """The method as a metric's label, which takes few values."""
     return (
         scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH") else "other"
     )
@@ -330,6 +336,6 @@ def _key(headers: Headers) -> str:
 
 
 def _cookie(headers: Headers) -> str:
-    """Of ours only: what other servers on this host put there need not be well-formed."""
+    """Value of our cookie. Cookies that other servers on this host set may be malformed."""
     pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
     return next((value.strip('"') for name, _, value in pairs if name == COOKIE), "")

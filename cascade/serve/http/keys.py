@@ -1,7 +1,7 @@
-"""API keys: whose each is, and what its owner may have.
+"""API keys: their owners, and what each owner may have.
 
-A file has lines `NAME: KEY LIMIT=NUMBER ...`, where NAME and limits may be left out; # begins a comment. It is looked at while the
-server runs, so that what is changed in it holds a second later.
+A file has lines `NAME: KEY LIMIT=NUMBER ...`, where NAME and limits are optional; # begins a comment. It is checked while
+the server runs, so that a change takes effect about a second later.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Self
 
 log = logging.getLogger("cascade.serve")
-MIN_KEY = 16  # characters: shorter ones can be guessed
-LOOK_S = 1.0
+MIN_KEY = 16  # characters; shorter ones can be guessed
+LOOK_S = 1.0  # between checks of the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What the owner of one key may have; None: what everybody may. max_waiting: images that are not finished."""
+    """Limits of one key's owner; None: the server's. max_waiting: images that are not finished."""
 
     open_jobs: int | None = None
     jobs_per_min: int | None = None
@@ -35,7 +35,7 @@ LIMITS = {field.name.replace("_", "-"): field.name for field in fields(Share)}
 
 
 class Keys:
-    """By the names of their owners; comparing takes as long for a wrong key as for a right one. file: where they are from."""
+    """Keys by the name of their owner, compared in constant time. file: where they come from."""
 
     def __init__(self, keys: Mapping[str, str], shares: Mapping[str, Share] | None = None, *, file: Path | None = None):
         self._file, self._stamp, self._looked = file, _stamp(file), time.monotonic()
@@ -43,10 +43,10 @@ class Keys:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises ValueError, OSError."""
+        """Read a file of keys. Raises ValueError, OSError."""
         stamp = _stamp(path)
         found = cls(*_parsed(path, path.read_bytes()), file=path)
-        found._stamp = stamp  # of before: what was changed meanwhile is read again
+        found._stamp = stamp  # from before reading, so that a change meanwhile is noticed
         return found
 
     def _take(self, keys: Mapping[str, str], shares: Mapping[str, Share]) -> None:
@@ -54,17 +54,18 @@ class Keys:
         self._shares = dict(shares)
 
     def owner(self, key: str) -> str | None:
-        """Whose key it is; None where it is nobody's."""
+        """Name of the owner of a key; None if it is wrong."""
         self._look()
         digest = _digest(key)
         matches = [name for name, known in self._digests.items() if hmac.compare_digest(known, digest)]
         return matches[0] if matches else None
 
     def share(self, owner: str) -> Share:
+        """Limits of an owner."""
         return self._shares.get(owner, Share())
 
     def _look(self) -> None:
-        """A file that is gone or damaged changes nothing; that is said once."""
+        """Read the file again if it has changed. One that is missing or damaged changes nothing and is logged once."""
         now = time.monotonic()
         if self._file is None or now - self._looked < LOOK_S:
             return
@@ -83,7 +84,7 @@ class Keys:
 
 
 def _stamp(path: Path | None) -> tuple[int, ...] | None:
-    """Another one when the file is."""
+    """Time of change, size and inode of a file; None if it is missing."""
     try:
         found = path.stat() if path else None
     except OSError:
@@ -92,7 +93,7 @@ def _stamp(path: Path | None) -> tuple[int, ...] | None:
 
 
 def _content(path: Path) -> bytes:
-    """Of a regular file: nobody waits here for who writes into a pipe. Raises ValueError, OSError."""
+    """Content of a regular file, opened without waiting for the writer of a pipe. Raises ValueError, OSError."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError(f"{path}: no regular file")
@@ -100,7 +101,7 @@ def _content(path: Path) -> bytes:
 
 
 def _parsed(path: Path, content: bytes) -> tuple[dict[str, str], dict[str, Share]]:
-    """Keys and shares by name. Raises ValueError."""
+    """Keys and limits by name. Raises ValueError."""
     keys: dict[str, str] = {}
     shares: dict[str, Share] = {}
     try:
@@ -127,7 +128,7 @@ def _parsed(path: Path, content: bytes) -> tuple[dict[str, str], dict[str, Share
 
 
 def _share(said: list[str], where: str) -> Share:
-    """Of words like open-jobs=8. What is wrong is not repeated: it may be a part of a key."""
+    """Limits from words like open-jobs=8. Errors do not repeat a word: it may be part of a key. Raises ValueError."""
     found: dict[str, int] = {}
     for each in said:
         name, _, number = each.partition("=")

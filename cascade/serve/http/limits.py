@@ -1,6 +1,6 @@
-"""What a client may ask for and how often.
+"""What a client may request and how often.
 
-Everything here is decided before any work. A refusal is a `Refused`, which the app turns into an answer of one line.
+Everything here is decided before any work. A refusal is a `Refused`, which the app turns into a one-line error.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from typing import Self
 
 from .addresses import client_of
 
-NOBODY = ""  # the owner of everything where no keys are used
+NOBODY = ""  # owner of everything if no keys are used
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a defect
-    """status: of HTTP. code: for programs. retry_after: seconds, where trying again may help. param: the field, for OpenAI's
-    clients."""
+class Refused(Exception):  # noqa: N818 - a response, not a defect
+    """A refused request. status: of HTTP. code: for programs. retry_after: seconds after which a retry may help. param: the
+    field at fault, for OpenAI clients."""
 
     def __init__(
         self, status: int, code: str, message: str, *, retry_after: float | None = None, param: str | None = None
@@ -30,7 +30,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a defect
 
 @contextmanager
 def mistakes(param: str | None = None) -> Iterator[None]:
-    """Around what a request, or a field of it, means: a ValueError there is the client's."""
+    """Turn a ValueError raised inside into a 422 `Refused`: interpreting the request (or its field `param`) failed."""
     try:
         yield
     except ValueError as error:
@@ -39,12 +39,13 @@ def mistakes(param: str | None = None) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Counts are per request where nothing else is said; *_bytes bytes, *_s seconds.
+    """Limits of a server; counts are per request unless stated otherwise, *_bytes in bytes, *_s in seconds.
 
-    scale: a side of a result is at most so many times the cascade's own; larger pictures count as several of the `images`.
-    bodies_bytes: of all bodies being read at once. open_jobs, jobs_per_min: of one key. unsaved: pictures that wait for the disk.
-    stall_s: a reader that takes nothing for so long is dropped. abandon_s: a job that was watched and no longer is ends after it.
-    key_streams: of one key. connections: at once; address_connections: of one client address.
+    scale: a side of a result may be this many times the cascade's own; larger pictures count as several `images`.
+    bodies_bytes: all bodies being received together. open_jobs, jobs_per_min: per key. unsaved: pictures that wait for the
+    disk. streams: in total; key_streams: per key. stall_s: a reader that takes nothing for this long is dropped. abandon_s:
+    a job ends this long after its last watcher has left. free_bytes: kept free on the disk. connections: in total;
+    address_connections: per client address.
     """
 
     body_bytes: int = 16 << 20
@@ -63,26 +64,26 @@ class Limits:
     stall_s: float = 60.0
     heartbeat_s: float = 15.0
     abandon_s: float = 60.0
-    free_bytes: int = 32 << 20  # the disk keeps so much
+    free_bytes: int = 32 << 20
     connections: int = 1000
     address_connections: int = 256
 
     @property
     def requests(self) -> int:
-        """At work at once: some connections always wait, so that one who asks for the server's health has a place."""
+        """Requests at work at once: fewer than connections, so that health probes always get one."""
         return self.connections - min(64, self.connections // 4)
 
 
 class Rate:
-    """A bucket of tokens for each owner: `per_min` at once, refilled over a minute."""
+    """Token bucket per owner: `per_min` tokens at once, refilled over a minute."""
 
     def __init__(self, per_min: int):
         self.per_min = per_min
-        self._left: dict[str, tuple[float, float]] = {}  # owner: tokens, when that was
+        self._left: dict[str, tuple[float, float]] = {}  # by owner: tokens and when they were counted
         self._lock = threading.Lock()
 
     def take(self, owner: str, per_min: int | None = None) -> None:
-        """per_min: of this owner. Raises Refused with the seconds until there is a token."""
+        """Take a token. per_min: this owner's own rate. Raises Refused with the seconds until the next token."""
         most = self.per_min if per_min is None else per_min
         with self._lock:
             now = time.monotonic()
@@ -99,18 +100,20 @@ class Rate:
 
 
 class Guesses:
-    """Wrong keys by the address of the client: beyond `most` different ones within `per_s` only those who were right from there
-    before are believed. Of the addresses that were wrong last, and of those that were right last, so many are remembered."""
+    """Limits the guessing of keys, by client address: after `most` different wrong keys within `per_s` seconds only owners
+    that had a valid key there before are accepted. Remembers at most `addresses` addresses with wrong keys, and as many
+    with valid ones."""
 
     most, per_s, addresses = 20, 60.0, 10_000
 
     def __init__(self) -> None:
-        self._wrong: dict[str, dict[bytes, float]] = {}  # key: when it was tried first
-        self._right: dict[str, set[str]] = {}
+        self._wrong: dict[str, dict[bytes, float]] = {}  # by address: hash of a key, when it was first tried
+        self._right: dict[str, set[str]] = {}  # by address: owners
         self._lock = threading.Lock()
 
     def tell(self, address: str, key: str, owner: str | None) -> None:
-        """Whose key it is, or that it is nobody's. Raises Refused where neither is said any more."""
+        """Report a key from an address; owner: None if it is wrong. Raises Refused once the address has sent too many wrong
+        keys."""
         now, place, digest = (
             time.monotonic(),
             client_of(address),
@@ -136,7 +139,8 @@ class Guesses:
 
 
 class Memory:
-    """Whether requests fail for want of it: several in a row, lately. Who gets no jobs cannot show that it is well again."""
+    """Out-of-memory breaker: opens after three failures in a row, closes after 30 s. Only time can close it, since a server
+    that gets no jobs cannot show that it has recovered."""
 
     after, for_s = 3, 30.0
 
@@ -144,15 +148,17 @@ class Memory:
         self._failures, self._told = 0, 0.0
 
     def tell(self, *, failed: bool) -> None:
+        """Report whether a job failed for lack of memory."""
         self._failures, self._told = (self._failures + 1 if failed else 0), time.monotonic()
 
     @property
     def is_short(self) -> bool:
+        """Whether the breaker is open."""
         return self._failures >= self.after and time.monotonic() - self._told < self.for_s
 
 
 class Streams:
-    """How many event streams are open. told: called with each new number."""
+    """Counts open event streams by owner. told: called with each new total."""
 
     def __init__(self, limit: int, told: Callable[[int], None]):
         self.limit, self.told = limit, told
@@ -161,11 +167,12 @@ class Streams:
 
     @property
     def num(self) -> int:
+        """Open streams of all owners."""
         return self._of.total()
 
     def reserve(self, owner: str, most: int | None = None) -> "Place":
-        """A place for one more stream of an owner, who may have at most so many, and in any case, where there are keys, not more
-        than he leaves for others. Raises Refused."""
+        """Reserve a slot for one more stream of an owner. most: how many this owner may have; where keys are used, it never
+        gets more than it leaves free for others. Raises Refused."""
         with self._lock:
             own, free = self._of[owner], self.limit - self.num
             if free <= 0 or (most is not None and own >= most) or (owner != NOBODY and own >= free):
@@ -177,22 +184,23 @@ class Streams:
         return Place(self, owner)
 
     def release(self, owner: str) -> None:
+        """Free the slot of an owner's stream."""
         with self._lock:
             self._of[owner] -= 1
             self.told(self.num)
 
 
 class Pace:
-    """Of previews: one owner is told at most `per_s` a second, over all his streams and the jobs in them. What is told costs by the
-    stream, so that many streams of many jobs would else keep the server from everything else. All of it in the event loop's
-    thread."""
+    """Rate limit of previews: one owner gets at most `per_s` a second over all its streams and their jobs. Each stream
+    costs time, so many streams of many jobs would keep the server from everything else. For the event loop's thread only."""
 
     def __init__(self, per_s: float = 200.0):
         self.per_s = per_s
-        self._following: Counter[str] = Counter()  # by owner: jobs, each as often as a stream follows it
+        self._following: Counter[str] = Counter()  # by owner: followed jobs, counted once per stream
 
     @contextmanager
     def following(self, owner: str) -> Iterator[None]:
+        """Count a stream that follows a job, inside `with`."""
         self._following[owner] += 1
         try:
             yield
@@ -202,12 +210,12 @@ class Pace:
                 del self._following[owner]
 
     def wait_s(self, owner: str) -> float:
-        """After a preview, of one job in one stream."""
+        """Seconds to wait after a preview of one job in one stream."""
         return self._following[owner] / self.per_s
 
 
 class Place:
-    """Of one stream, until `with` ends or it is forgotten: a client may leave before its stream began."""
+    """The slot of one stream, freed when `with` ends or the object is deleted: a client may leave before its stream begins."""
 
     def __init__(self, streams: Streams, owner: str):
         self._streams, self._owner = streams, owner

@@ -1,7 +1,7 @@
-"""The log: each line says which request, job, key and client it is about, as text or as JSON.
+"""The log: each line names the request, job, key and client that it is about, as text or as JSON.
 
-Who begins to work for a request says so; what is logged from then on in that task or thread, and in those that it calls, says it
-too.
+`begin` and `during` set this context for a task or thread; it also holds in the asyncio tasks and worker
+threads started from there.
 """
 
 import json
@@ -19,7 +19,8 @@ from .calm import CalmHandler
 
 @dataclass
 class About:
-    """ "" is what is not known, or not yet: a job gets its id while its request is answered."""
+    """Context of log lines. "" stands for what is unknown, or not yet known: a job gets its id while its request is
+    handled."""
 
     request: str = ""
     job: str = ""
@@ -32,16 +33,18 @@ PLAIN = re.compile(r"[\w.:@+-]+")
 
 
 def now() -> About:
+    """The current context."""
     return _NOW.get() or About()
 
 
 def begin(about: About) -> None:
-    """To the end of this task or thread, or until another one begins."""
+    """Set the context until this task or thread ends or sets another."""
     _NOW.set(about)
 
 
 @contextmanager
 def during(about: About) -> Iterator[None]:
+    """Set the context inside `with`."""
     token = _NOW.set(about)
     try:
         yield
@@ -50,11 +53,11 @@ def during(about: About) -> Iterator[None]:
 
 
 def start(*, as_json: bool) -> None:
-    """Of the process, on stderr."""
+    """Set up logging of this process, to stderr."""
     handler = CalmHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else Lines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # what goes on we say ourselves
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # we log requests ourselves
 
 
 def _known() -> dict[str, str]:
@@ -62,20 +65,22 @@ def _known() -> dict[str, str]:
 
 
 class Lines(logging.Formatter):
-    """Time, level, message, and name=value of what is known."""
+    """Text lines: time, level, message, and the context as name=value."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of logging
+        """The message followed by the context."""
         known = (f" {key}={value if PLAIN.fullmatch(value) else json.dumps(value)}" for key, value in _known().items())
         return super().formatMessage(record) + "".join(known)
 
 
 class JsonLines(logging.Formatter):
-    """An object a line. `extra={"said": {...}}` of a call are more fields."""
+    """One JSON object a line. `extra={"said": {...}}` of a call adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as a JSON object."""
         said = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

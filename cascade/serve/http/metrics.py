@@ -1,4 +1,4 @@
-"""Prometheus metrics of one server, in a registry of its own. No prompt, key or address is ever a label."""
+"""Prometheus metrics of one server, in a registry of its own. Labels never contain prompts, keys or addresses."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,55 +13,71 @@ SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 
 class HttpMetrics:
-    """Of the process with the socket. requests: by route's pattern, method and status."""
+    """Metrics of the process with the socket. requests: by path template, method and status."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         names = ("route", "method", "status")
-        self.requests = Counter("cascade_http_requests", "HTTP requests", names, registry=self.registry)
-        self.request_s = Histogram(
-            "cascade_http_seconds", "Time to the end of an answer", ("route",), buckets=SECONDS, registry=self.registry
+        self.requests = Counter(
+            "cascade_http_requests", "HTTP requests by route, method and status", names, registry=self.registry
         )
-        self.refused = Counter("cascade_refused", "Requests refused, by code", ("code",), registry=self.registry)
+        self.request_s = Histogram(
+            "cascade_http_seconds",
+            "Seconds from a request to the end of its response",
+            ("route",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.refused = Counter("cascade_refused", "Refused requests by error code", ("code",), registry=self.registry)
 
     def text(self) -> bytes:
+        """The metrics in Prometheus's text format."""
         return generate_latest(self.registry)
 
 
 class Metrics(HttpMetrics):
-    """And of the engine. jobs: by how they ended; first_preview, total: seconds of a job."""
+    """Metrics of a server with an engine. jobs: by final state; first_preview_s, total_s: seconds per job."""
 
     def __init__(self, engine: Engine):
         super().__init__()
-        self.jobs = Counter("cascade_jobs", "Jobs by how they ended", ("state",), registry=self.registry)
+        self.jobs = Counter("cascade_jobs", "Ended jobs by final state", ("state",), registry=self.registry)
         self.first_preview_s = Histogram(
-            "cascade_first_preview_seconds", "From a job's start", buckets=SECONDS, registry=self.registry
+            "cascade_first_preview_seconds",
+            "Seconds from a job's creation to its first preview",
+            buckets=SECONDS,
+            registry=self.registry,
         )
-        self.total_s = Histogram("cascade_job_seconds", "From start to end", buckets=SECONDS, registry=self.registry)
-        self.streams = Gauge("cascade_streams", "Event streams that are open", registry=self.registry)
-        self.open_jobs = Gauge("cascade_open_jobs", "Jobs queued or running", registry=self.registry)
-        self.store_bytes = Gauge("cascade_store_bytes", "Pictures on disk", registry=self.registry)
-        self.unsaved = Gauge("cascade_unsaved_images", "Pictures that wait for the disk", registry=self.registry)
+        self.total_s = Histogram(
+            "cascade_job_seconds", "Seconds from a job's creation to its end", buckets=SECONDS, registry=self.registry
+        )
+        self.streams = Gauge("cascade_streams", "Open event streams", registry=self.registry)
+        self.open_jobs = Gauge("cascade_open_jobs", "Jobs that are queued or running", registry=self.registry)
+        self.store_bytes = Gauge(
+            "cascade_store_bytes", "Bytes of stored pictures and their index", registry=self.registry
+        )
+        self.unsaved = Gauge("cascade_unsaved_images", "Pictures waiting to be stored", registry=self.registry)
         self.registry.register(_EngineStats(engine))
 
 
 class _EngineStats(Collector):
-    """Read from the engine when somebody asks."""
+    """Statistics of the engine, read when metrics are collected."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        yield GaugeMetricFamily("cascade_engine_alive", "1 while every thread ticks", value=self.engine.is_alive)
-        yield GaugeMetricFamily("cascade_waiting_images", "Accepted and not finished", value=self.engine.waiting)
-        batch = GaugeMetricFamily("cascade_stage_batch", "Rows of a network call at most", labels=["stage"])
+        yield GaugeMetricFamily(
+            "cascade_engine_alive", "1 while every engine thread runs, else 0", value=self.engine.is_alive
+        )
+        yield GaugeMetricFamily("cascade_waiting_images", "Images accepted and not finished", value=self.engine.waiting)
+        batch = GaugeMetricFamily("cascade_stage_batch", "Most rows of a network call", labels=["stage"])
         counted = {
             key: CounterMetricFamily(f"cascade_stage_{key}", text, labels=["stage"])
             for key, text in (
                 ("calls", "Network calls"),
                 ("rows", "Rows of network calls"),
-                ("images", "Images that a stage finished"),
-                ("busy_s", "Seconds in the network"),
+                ("images", "Images that the stage finished"),
+                ("busy_s", "Seconds spent in network calls"),
             )
         }
         for name, stats in self.engine.stats.items():
@@ -73,8 +89,8 @@ class _EngineStats(Collector):
 
 
 def merged(own: str, replicas: Mapping[int, str]) -> bytes:
-    """One text of several: what replica K says gets the label replica="K". A family without samples, as those of requests in a
-    process without a socket, is left out."""
+    """Merge metrics in text form: samples of replica K get the label replica="K". Families without samples are left out,
+    such as those of requests in a process without a socket."""
     families: dict[str, Metric] = {}
     labelled = [({}, own), *(({"replica": str(number)}, text) for number, text in sorted(replicas.items()))]
     for more, text in labelled:

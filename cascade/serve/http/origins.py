@@ -1,7 +1,7 @@
-"""Whose pages may change something: what `Origin` says is compared with what `Host` says, by name and port.
+"""Refuses requests from other sites' pages: `Origin` is compared with `Host`, by name and port.
 
-A proxy may send another `Host` on than it was asked for; `Origin` and `Sec-Fetch-Site` are words of the browser, which no page can
-choose. `X-Forwarded-Host` is for whoever trusts the last proxy, so it is not looked at.
+A proxy may forward another `Host` than the one requested; `Origin` and `Sec-Fetch-Site` are set by the browser, and no page
+can choose them. `X-Forwarded-Host` is not read: it is only as trustworthy as the last proxy.
 """
 
 from contextlib import suppress
@@ -12,16 +12,16 @@ from urllib.parse import urlsplit
 
 from .limits import Refused
 
-if TYPE_CHECKING:  # options are read where the extra may be missing
+if TYPE_CHECKING:  # options load without the extra
     from starlette.datastructures import Headers
 
 PORTS = {"http": 80, "https": 443}
-SHOWN = 200  # characters of what a client said
+SHOWN = 200  # characters of a client's value in messages
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A host's name in the one form that is compared, and its port where one was said."""
+    """A host's name in canonical form, and its port if given."""
 
     name: str
     port: int | None
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a page is from."""
+    """The scheme, host and port that a page comes from."""
 
     scheme: str
     name: str
@@ -37,7 +37,7 @@ class Origin:
 
 
 def place_of(text: str) -> Place | None:
-    """Of "Example.com.", "a:8000", "[::0001]:443"; None where it is no host."""
+    """Parse a host like "Example.com.", "a:8000" or "[::0001]:443"; None if it is none."""
     try:
         parts = urlsplit(f"//{text}")
         name, port = (parts.hostname or "").removesuffix("."), parts.port
@@ -52,7 +52,8 @@ def place_of(text: str) -> Place | None:
 
 
 def origin_of(text: str) -> Origin | None:
-    """Of "https://example.com"; the port of the scheme where none is said. None for "null" and all that no page can be from."""
+    """Parse an origin like "https://example.com", by default with its scheme's port; None for "null" and for anything that
+    no page can come from."""
     scheme, _, host = text.partition("://")
     place, usual = place_of(host), PORTS.get(scheme.lower())
     if place is None or usual is None:
@@ -61,20 +62,20 @@ def origin_of(text: str) -> Origin | None:
 
 
 def is_same(origin: Origin | None, place: Place | None) -> bool:
-    """Whether a page from there asks its own server; a host without a port means that of the page's scheme."""
+    """Whether a page of this origin addresses its own server; a host without a port stands for the scheme's default port."""
     if origin is None or place is None:
         return False
     return (origin.name, origin.port) == (place.name, PORTS[origin.scheme] if place.port is None else place.port)
 
 
 def check_origin(headers: "Headers", allowed: frozenset[Origin]) -> None:
-    """Of a request that may change something. Raises Refused for a page of another site."""
+    """Check a state-changing request. Raises Refused if another site's page sent it."""
     said, host, site = headers.get("origin", ""), headers.get("host", ""), headers.get("sec-fetch-site", "none")
     origin = origin_of(said)
     if site == "same-origin" or origin in allowed:
         return
     if site == "none" and (not said or is_same(origin, place_of(host))):
-        return  # no browser, or one that does not say more: it does so on https and on loopback only
+        return  # no browser, or plain http beyond loopback, where browsers omit Sec-Fetch-Site
     fix = "let the proxy pass Host on (nginx: proxy_set_header Host $http_host)"
     if origin is not None:
         fix += f" or start the server with --allow-origin {said[:SHOWN]}"

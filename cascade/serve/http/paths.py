@@ -1,4 +1,5 @@
-"""The paths of the API, for a log and metrics that must not depend on where a request ends."""
+"""Path templates of the API: log lines and metrics name these, so that their number does not depend on what clients
+request."""
 
 import re
 from functools import cache
@@ -28,11 +29,12 @@ PATHS = (
 
 @cache
 def patterns() -> dict[str, re.Pattern[str]]:
-    from starlette.routing import compile_path  # options are read where the extra may be missing
+    """A compiled regular expression for each path template."""
+    from starlette.routing import compile_path  # options load without the extra
 
     return {path: compile_path(path)[0] for path in PATHS}
 
 
 def path_of(asked: str) -> str:
-    """ "/v1/jobs/abc" is "/v1/jobs/{job}"; "-" where there is no such path, so that these names are few."""
+    """Template of a requested path: "/v1/jobs/abc" gives "/v1/jobs/{job}", an unknown path "-"."""
     return next((path for path, pattern in patterns().items() if pattern.match(asked)), "-")

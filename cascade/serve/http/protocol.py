@@ -1,7 +1,7 @@
-"""A connection of uvicorn and h11 that one client cannot use to hold up the others.
+"""uvicorn's h11 protocol, hardened so that one client cannot hold up the others.
 
-A head must arrive in time and be small; of what came only a few events are handled before other connections have their turn; a body
-in tiny chunks is cut; and whatever is wrong, there is one answer and no traceback.
+A request's head must arrive in time and be small; after a bounded number of events other connections have their turn; a
+body in tiny chunks is cut off; any protocol error gets one response and no traceback.
 """
 
 import asyncio
@@ -18,25 +18,26 @@ from .addresses import client_of, plain
 from .connections import Places
 from .guard import error_body
 
-HEAD_S = 15.0  # a request's head must arrive within
-ENDING_S = 2.0  # after an error
-READ_BYTES = 16 << 10  # at once: also of heads and trailers, since h11 bounds only what is incomplete
+HEAD_S = 15.0  # deadline for a request's head
+ENDING_S = 2.0  # between an error response and closing
+READ_BYTES = 16 << 10  # per read; bounds heads and trailers too, since h11 bounds only incomplete ones
 HEADERS = 100
-EVENTS = 64  # of one connection in a turn of the event loop; each takes some 40 us
+EVENTS = 64  # of one connection in a turn of the event loop; each takes about 40 us
 CHUNKS = 1000  # of a body, and one more for each CHUNK_BYTES
 CHUNK_BYTES = 1024
 
 
 class Connection(h11.Connection):
-    """h11's, which hands out a bounded number of events a turn. Raises RemoteProtocolError also for floods."""
+    """h11's connection, limited to EVENTS events a turn. Raises RemoteProtocolError for floods too."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER)
-        self.turn = 0  # events
-        self.complaint = (400, "")  # of the last error
+        self.turn = 0  # events in this turn
+        self.complaint = (400, "")  # (status, message) of the last error
         self._chunks = self._bytes = 0
 
     def next_event(self) -> Any:
+        """The next event, or NEED_DATA if the turn is used up."""
         if self.turn >= EVENTS:
             return h11.NEED_DATA
         self.turn += 1
@@ -55,7 +56,7 @@ class Connection(h11.Connection):
                 raise h11.RemoteProtocolError(f"more than {HEADERS} headers", error_status_hint=431)
             named = {name for name, _ in event.headers}
             if b"transfer-encoding" in named and (b"content-length" in named or event.http_version < b"1.1"):
-                # where a proxy before us believes the other one, what is a body here is a request there
+                # request smuggling: a proxy that goes by the other header takes this body for a request
                 raise h11.RemoteProtocolError("Transfer-Encoding with Content-Length, or of HTTP/1.0")
         elif isinstance(event, h11.Data):
             self._chunks += 1
@@ -65,7 +66,7 @@ class Connection(h11.Connection):
 
 
 class Protocol(H11Protocol):
-    """places: where it says whether it waits for a request."""
+    """A client's connection. places: is notified whether the connection waits for a request."""
 
     conn: Connection
     address = ""
@@ -85,29 +86,34 @@ class Protocol(H11Protocol):
         self.conn, self.places = Connection(), places
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # of asyncio's own; 256 KiB else
+        """Bound the size of reads and wait for a head."""
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio's, by default 256 KiB
         super().connection_made(transport)
         if self.client:
-            self.client = (plain(self.client[0]), self.client[1])  # as log and --trust-proxy have it
+            self.client = (plain(self.client[0]), self.client[1])  # as in the log and --trust-proxy
             self.address = client_of(self.client[0])
         self._settle()
 
     def data_received(self, data: bytes) -> None:
+        """Handle data, unless the connection is ending."""
         if not self._is_ending:
             super().data_received(data)
             self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel the head's deadline; the connection no longer waits."""
         super().connection_lost(exc)
         self._no_longer()
         self.places.works(self)
 
     def on_response_complete(self) -> None:
+        """Let the connection wait for its next request."""
         super().on_response_complete()
         if not self._is_working and not self.transport.is_closing():
             self.places.waits(self, self.address)
 
     def handle_events(self) -> None:
+        """Handle at most EVENTS events; if there are more, continue in a later turn of the event loop."""
         self.conn.turn = 0
         super().handle_events()
         if self.conn.turn >= EVENTS and not (self._is_due or self._is_ending or self.transport.is_closing()):
@@ -125,10 +131,10 @@ class Protocol(H11Protocol):
             self.transport.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Once, and nothing behind an answer that has begun."""
+        """Send one error response and close; nothing is sent after a response that has begun."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True  # what it says from here on would be a second answer
+            cycle.disconnected = True  # anything more from it would be a second response
             cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             status, why = self.conn.complaint
@@ -145,7 +151,7 @@ class Protocol(H11Protocol):
         self._end()
 
     def _end(self) -> None:
-        """What still comes is thrown away for a moment: closed at once, a reset would overtake the answer."""
+        """Discard input for ENDING_S, then close: closing at once could send a reset that overtakes the response."""
         if self._is_ending or self.transport.is_closing():
             return
         self._is_ending = True
@@ -156,7 +162,7 @@ class Protocol(H11Protocol):
         self.places.waits(self, self.address)
 
     def drop(self) -> None:
-        """For a newcomer."""
+        """Close at once, to make room for a new connection."""
         self.transport.abort()
 
     @property
@@ -164,7 +170,7 @@ class Protocol(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _settle(self) -> None:
-        """Waits for a head, or answers."""
+        """Start the deadline for a head, or cancel it while a request is being answered; notify `places` of either."""
         if self._is_ending or self.transport.is_closing():
             return
         if self._is_working:
@@ -181,6 +187,7 @@ class Protocol(H11Protocol):
             self._head = None
 
     def _too_late(self) -> None:
+        """Close a connection whose head did not arrive in time."""
         self._head = None
         if not self._is_working:
             self.transport.close()

@@ -1,6 +1,6 @@
-"""Reads of one client take turns: more of them at once would only fight for the interpreter, which others need, too.
+"""Limits concurrent reads of one client: more would only compete for the interpreter, which other clients need too.
 
-A turn is had until the answer is made; how slowly it is read holds up nobody.
+A turn lasts until the response is ready; how slowly the client reads it delays nobody.
 """
 
 import asyncio
@@ -10,18 +10,18 @@ from weakref import WeakValueDictionary
 
 from starlette.types import Receive
 
-READS = 4  # of one client that are made at once
+READS = 4  # of one client at once
 
 
 class Reads:
-    """By whoever they are of."""
+    """Turns for reads, by client."""
 
     def __init__(self) -> None:
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
     async def turn(self, who: tuple[str, str], receive: Receive) -> AsyncIterator[bool]:
-        """Waits for it; False where the client left before."""
+        """Wait for a turn. Yields False if the client left before it came."""
         turn = self._turns.setdefault(who, asyncio.Semaphore(READS))
         is_here = await (_unless_left(turn, receive) if turn.locked() else turn.acquire())
         try:
@@ -32,7 +32,7 @@ class Reads:
 
 
 async def _unless_left(turn: asyncio.Semaphore, receive: Receive) -> bool:
-    """Acquires it; False, and not, where the client leaves before."""
+    """Acquire a turn; False, without acquiring it, if the client leaves first."""
     taking, leaving = asyncio.create_task(turn.acquire()), asyncio.create_task(disconnected(receive))
     try:
         await asyncio.wait((taking, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -44,5 +44,6 @@ async def _unless_left(turn: asyncio.Semaphore, receive: Receive) -> bool:
 
 
 async def disconnected(receive: Receive) -> None:
+    """Wait until the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass

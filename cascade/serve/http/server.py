@@ -1,8 +1,8 @@
-"""uvicorn around the application: signals, places for connections, one line when it is ready, answers before it is.
+"""uvicorn around the application: signals, slots for connections, a callback when it is ready, responses before that.
 
-SIGTERM: new jobs are refused, open ones end or are cancelled drain_s after it, exit code 0. SIGINT: the same at once, 130. A second
-signal ends what still waits. What then still hangs ends END_S later with exit code 1. All of it counts from the signal, however
-late a busy event loop hears of it.
+SIGTERM: new jobs are refused, open ones end or are cancelled after drain_s; exit code 0. SIGINT: the same at once; 130. A
+second signal ends what still drains. What hangs after that ends END_S later with exit code 1. All times count from the
+signal, however late a busy event loop handles it.
 """
 
 import asyncio
@@ -27,13 +27,14 @@ from .limits import Limits
 from .protocol import Protocol
 
 log = logging.getLogger("cascade.serve")
-GRACE_S = 2.0  # answers under way, after the jobs have ended
+GRACE_S = 2.0  # for responses under way, after the jobs have ended
 END_S = 6.0  # from the end of draining to the end of the process
 
 
 class Server(uvicorn.Server):
-    """close: called in a thread with the seconds that open jobs may take; at a second signal again, with none. ready: called when
-    requests are taken. proxies: addresses from which X-Forwarded-For and -Proto are believed; anybody can send these."""
+    """uvicorn's server. close: called in a thread with the seconds that open jobs may take; after a second signal once
+    more, with 0. ready: called when requests are accepted. proxies: addresses trusted for X-Forwarded-For and -Proto, which
+    anybody can send."""
 
     def __init__(
         self,
@@ -69,36 +70,37 @@ class Server(uvicorn.Server):
         self._closing: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Only notes it: uvicorn would stop listening, and raise the signal again at the end."""
+        """Only record the signal: uvicorn would stop listening and raise it again at the end."""
         self._told_at = self._told_at or time.monotonic()
         self.told.append(sig)
 
     async def on_tick(self, counter: int) -> bool:
-        """Every 0.1 s."""
+        """Act on recorded signals, every 0.1 s; True ends the server."""
         if self.told and self._closing is None:
             drain_s = self.drain_s if self.told[0] == signal.SIGTERM else 0.0
             log.info("%s: ending, open jobs have %.0f s", signal.Signals(self.told[0]).name, drain_s)
             drain_s = max(0.0, drain_s - (time.monotonic() - (self._told_at or time.monotonic())))
             self._closing = asyncio.create_task(asyncio.to_thread(self.close, drain_s))
         if len(self.told) > 1:
-            await asyncio.to_thread(self.close, 0.0)  # what still drains ends now
+            await asyncio.to_thread(self.close, 0.0)  # end what still drains
             self.force_exit = True
             return True
         return (self._closing is not None and self._closing.done()) or await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen with slots for connections, then call `ready`."""
         for each in sockets or ():
             if isinstance(each, Listener):
                 each.places = self.places
         await super().startup(sockets)
         for each in sockets or ():
-            each.listen(BACKLOG)  # asyncio took the number of a turn for it
+            each.listen(BACKLOG)  # asyncio has used TURN as its backlog
         self.ready()
 
 
 @contextmanager
 def starting(listener: socket.socket) -> Iterator[None]:
-    """While the models load: the process lives, has not started, is not ready. Nothing that comes meanwhile waits for it."""
+    """Respond while the models load: alive, not started, not ready. No request waits for the models."""
     server = Server(_not_yet, close=lambda drain_s: None, drain_s=0.0, ready=lambda: None)
     thread = threading.Thread(target=server.run, args=([listener.dup()],), daemon=True, name="starting")
     thread.start()
@@ -110,7 +112,7 @@ def starting(listener: socket.socket) -> Iterator[None]:
 
 
 async def _not_yet(scope: Scope, receive: Receive, send: Send) -> None:
-    """No body is read, each connection ends with its answer."""
+    """Respond without reading a body; each connection ends with its response."""
     status, body, kind = 503, b"starting", "text/plain; charset=utf-8"
     if scope["path"] == "/healthz":
         status, body = 200, b"ok"
@@ -124,7 +126,8 @@ async def _not_yet(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def end_within(seconds: float) -> None:
-    """What hangs then, as a call of a network that takes minutes, is left: who waits for the process would kill it anyway."""
+    """Exit with code 1 after `seconds` if something hangs, like a network call of minutes: an orchestrator would kill it
+    anyway."""
 
     def end() -> None:
         log.error("not ended %.0f s after the signal; what still ran is lost", seconds)

@@ -1,1 +1,1 @@
-"""A server in several processes, on one machine or many, by Ray Serve."""
+"""A server in several processes, on one machine or more, with Ray Serve."""

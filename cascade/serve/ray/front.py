@@ -1,8 +1,8 @@
-"""The application of the process with the socket, where the engines are elsewhere: finds the replica, passes messages on.
+"""The application of the process with the socket, if the engines are elsewhere: chooses a replica and passes messages on.
 
-A job lives where it was made: its id begins with the number of its replica, so that its events, its cancel and its refinements find
-it; a new one goes where the fewest images wait; what any replica can say is asked of one that answered last. Nobody waits long for
-one that is lost: Ray keeps its calls until it has started it again. Answers stream through as ASGI messages.
+A job lives where it was created: its id begins with the number of its replica, which events, cancelling and refinements go
+to. A new job goes where the fewest images wait; what any replica can answer goes to one that answered last. Nobody waits
+long for a lost replica, whose calls Ray keeps until it has restarted it. Responses stream through as ASGI messages.
 """
 
 import asyncio
@@ -46,32 +46,32 @@ SCOPE = [
 ]
 IMAGES = "/v1/images/generations"
 MAKES = ("/v1/jobs", IMAGES)
-ASK_S = 5.0  # for the first answer, where all are asked; for one that was silent before
+ASK_S = 5.0  # for the first answer if all are asked, and for a replica that was silent before
 PATIENCE_S = 1.0  # after the first answer, for the others
-BRIEF_S = 0.25  # after the first answer, for those that were silent before
+BRIEF_S = 0.25  # after the first answer, for replicas that were silent before
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 def carried(scope: Scope) -> Scope:
-    """What of a request can be sent."""
+    """The part of a scope that can be sent to a replica."""
     return {key: scope[key] for key in SCOPE if key in scope}
 
 
 class Front:
-    """The application of the process with the socket. stall_s: a reader that takes nothing for so long is dropped, since what its
-    replica says meanwhile is kept here."""
+    """ASGI application that passes requests on to replicas. stall_s: a reader that takes nothing for this long is dropped,
+    since messages of its replica are buffered here meanwhile."""
 
     def __init__(self, replicas: list[Any], metrics: HttpMetrics, *, stall_s: float):
         self.replicas, self.metrics, self.stall_s = replicas, metrics, stall_s
-        self._there = set(range(len(replicas)))  # that answered when they were asked last
-        self._made, self._said = count(), count()  # turns
+        self._there = set(range(len(replicas)))  # replicas that answered when last asked
+        self._made, self._said = count(), count()  # for turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
         path, method = scope["path"], scope["method"]
         try:
             if path in ("/healthz", "/startupz") and method in ("GET", "HEAD"):
-                await plain(send, 200, b"ok" if path == "/healthz" else b"started")  # Ray looks after the replicas
+                await plain(send, 200, b"ok" if path == "/healthz" else b"started")  # Ray restarts unhealthy replicas
             elif path == "/v1/jobs" and method == "GET":
                 await self._history(scope, receive, send)
             elif path == "/metrics" and method == "GET" and b"replica=" not in scope["query_string"]:
@@ -89,7 +89,7 @@ class Front:
             await refuse(error, send)
 
     def _number(self, scope: Scope) -> int | None:
-        """Of the one replica that can answer; None where any can."""
+        """Number of the one replica that can answer; None if any can."""
         path = scope["path"]
         if path == "/metrics":
             return self._of(parse_qs(scope["query_string"].decode("latin-1")).get("replica", [""])[0])
@@ -101,7 +101,7 @@ class Front:
         return None
 
     async def _asked(self, ask: Callable[[int], Coroutine[Any, Any, T]]) -> dict[int, T]:
-        """The answers of those that give one in time. Raises Refused where none does."""
+        """Answers of those replicas that give one in time. Raises Refused if none does."""
         tasks = {asyncio.create_task(ask(number)): number for number in range(len(self.replicas))}
         found: dict[int, T] = {}
         waiting, deadline = set(tasks), time.monotonic() + ASK_S
@@ -126,7 +126,7 @@ class Front:
         return found
 
     async def _least_busy(self) -> int:
-        """Raises Refused where none takes jobs."""
+        """The replica with the fewest waiting images. Raises Refused if none accepts jobs."""
 
         async def load(number: int) -> int:
             return await self.replicas[number].load.remote()
@@ -135,7 +135,7 @@ class Front:
         return min(loads, key=lambda number: (loads[number], (number - turn) % len(self.replicas)))
 
     async def _anywhere(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """What changes nothing may be asked again, of all: where one that answered last is lost or silent."""
+        """Pass a request on that changes nothing: to a replica that answered last, or to all if that one is lost or silent."""
         there = sorted(self._there) or range(len(self.replicas))
         try:
             number = there[next(self._said) % len(there)]
@@ -149,8 +149,8 @@ class Front:
     async def _pass_on(
         self, number: int, scope: Scope, body: bytes, receive: Receive, send: Send, *, first_s: float | None = None
     ) -> None:
-        """Raises Refused where the replica is lost, or silent for first_s, before its first message; later its stream ends with one
-        that says so."""
+        """Pass a request on to one replica. Raises Refused if it is lost, or silent for first_s, before its first message;
+        if it is lost later, an event stream ends with an event that says so."""
         if first_s is None and number not in self._there:
             first_s = ASK_S
         await self._unless_left(self._messages(number, scope, body, send, first_s), receive)
@@ -178,7 +178,7 @@ class Front:
                         silence.reschedule(None)
                     if not await self._taken(message, send):
                         return  # unfinished, so the server closes the connection
-        except Exception as error:  # Ray has many
+        except Exception as error:  # of many types
             log.error("replica %d: %s", number, type(error).__name__)
             self._there.discard(number)
             lost = Refused(503, "replica_lost", "the replica of this job was lost; start the job again", retry_after=5)
@@ -189,7 +189,7 @@ class Front:
                 await self._taken({"type": "http.response.body", "body": last, "more_body": False}, send)
 
     async def _taken(self, message: Message, send: Send) -> bool:
-        """False where the reader has left or takes nothing for stall_s."""
+        """Send a message; False if the reader has left or takes nothing for stall_s."""
         try:
             async with asyncio.timeout(self.stall_s):
                 await send(message)
@@ -198,7 +198,7 @@ class Front:
         return True
 
     async def _told(self, number: int, scope: Scope, body: bytes) -> AsyncGenerator[Message, None]:
-        """The messages of an answer; who stops listening ends it."""
+        """The messages of a response; closing the generator cancels the replica's work."""
         stream = self.replicas[number].options(stream=True).answer.remote(carried(scope), body)
         is_last = False
         try:
@@ -207,18 +207,18 @@ class Front:
                 yield message
         except (GeneratorExit, asyncio.CancelledError):
             if not is_last:
-                with suppress(Exception):  # what has failed already
+                with suppress(Exception):  # it may have failed already
                     stream.cancel()
             raise
 
     async def _whole(self, number: int, scope: Scope, body: bytes = b"") -> tuple[Message, bytes]:
-        """How an answer starts, its body."""
+        """A whole response: its first message and its body."""
         async with aclosing(self._told(number, scope, body)) as told:
             start, *rest = [message async for message in told]
         return start, b"".join(message["body"] for message in rest)
 
     async def _feed(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """The events of jobs of several replicas."""
+        """Events of jobs of several replicas, as one stream."""
         asked = asked_of(scope, lambda job: self._of(job.partition("-")[0]) or 0)
         if len(asked) == 1:
             return await self._pass_on(min(asked), asked[min(asked)], body, receive, send)
@@ -229,9 +229,9 @@ class Front:
         await self._unless_left(join(asked, tell, send), receive)
 
     async def _history(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The jobs of all replicas that are there, newest first."""
+        """Jobs of all replicas that answer, newest first."""
         headers = Headers(scope=scope)
-        here = (b"accept-encoding", b"if-none-match")  # what is told is told here
+        here = (b"accept-encoding", b"if-none-match")  # for caching and compression, which are done here
         open_ = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in here]}
         answers = await self._asked(lambda number: self._whole(number, open_))
         for start, body in answers.values():
@@ -240,24 +240,24 @@ class Front:
         pages = [json.loads(body) for _, body in answers.values()]
         found = (job for page in pages for job in page["jobs"])
         jobs = sorted(found, key=lambda job: (job["created"], job["id"]), reverse=True)
-        # read as the replicas read it, who took it: "5.0" is 5 there
+        # parsed as by the replicas, which have accepted it: "5.0" is 5
         limit = TypeAdapter(int).validate_python(QueryParams(scope["query_string"]).get("limit", "50"))
         said = history(jobs, limit, is_more=any(page.get("next") for page in pages))
         await (await asyncio.to_thread(answer, headers, said))(scope, receive, send)
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
-        """Of this process and of all replicas that are there."""
+        """Metrics of this process and of all replicas that answer."""
         try:
             answers = await self._asked(lambda number: self._whole(number, scope))
         except Refused:
             answers = {}
         texts = {number: body.decode() for number, (start, body) in answers.items() if start["status"] == 200}
-        text = await asyncio.to_thread(merged, self.metrics.text().decode(), texts)  # of many replicas it takes a while
+        text = await asyncio.to_thread(merged, self.metrics.text().decode(), texts)  # slow for many replicas
         await plain(send, 200, text, METRICS)
 
 
 def last_words(scope: Scope, lost: Refused) -> bytes:
-    """How a stream ends whose replica is lost, as its readers know it."""
+    """The end of a stream after its replica was lost, in the form that its readers expect."""
     said = error_body(lost.code, str(lost), lost.status)
     name, data = ("error", said) if scope["path"] == IMAGES else ("failed", said["error"])
     told = [{"job": job, **data} for job in jobs_of(scope)] if scope["path"] == FEED else [data]
@@ -265,5 +265,6 @@ def last_words(scope: Scope, lost: Refused) -> bytes:
 
 
 async def plain(send: Send, status: int, body: bytes, kind: bytes = b"text/plain; charset=utf-8") -> None:
+    """Send a whole response."""
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""One stream of events out of those of several replicas, for `Front`."""
+"""Joins the event streams of several replicas, for `Front`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +13,7 @@ FEED = "/v1/events"
 
 
 def jobs_of(scope: Scope) -> list[str]:
+    """Ids in the query parameter `jobs`."""
     return [part.partition(":")[0] for part in _parts(scope)]
 
 
@@ -21,7 +22,7 @@ def _parts(scope: Scope) -> list[str]:
 
 
 def asked_of(scope: Scope, replica_of: Callable[[str], int]) -> dict[int, Scope]:
-    """What each replica is to be asked: for its own jobs."""
+    """The request to each replica, for its own jobs alone."""
     parts: dict[int, list[str]] = {}
     for part in _parts(scope):
         parts.setdefault(replica_of(part), []).append(part)
@@ -34,9 +35,10 @@ def asked_of(scope: Scope, replica_of: Callable[[str], int]) -> dict[int, Scope]
 
 
 async def join(asked: Mapping[int, Scope], tell: Callable[[int, Scope, Send], Awaitable[None]], send: Send) -> None:
-    """tell: passes on the messages of a replica, raises Refused where it is lost. 204 where none has anything to tell. Where one
-    refuses all ends, before the first message by Refused: the client comes again."""
-    started, num_whole, turn = False, 0, asyncio.Lock()  # a message is whole frames
+    """Send the events of several replicas as one stream. tell: passes on the messages of a replica; raises Refused if it is
+    lost. Sends 204 if no replica has events. If one refuses, all end: before the first message by raising Refused, later by
+    closing the connection, so that the client reconnects."""
+    started, num_whole, turn = False, 0, asyncio.Lock()  # turn: for a message, which is whole frames
     refused: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
 
     def refuse(why: Refused) -> None:

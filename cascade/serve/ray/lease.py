@@ -1,8 +1,8 @@
-"""Whose applications these are, on a cluster that others use too: they end with the process that started them, and no others do.
+"""Ties applications on a shared Ray cluster to the process that started them: they end with it, and no others do.
 
-Ray keeps an application until somebody deletes it, also when the process with the socket was killed. So that process makes an
-actor, the owner: Ray ends it with that process, starts it again where it dies alone, and gives its name to nobody else. Every
-replica asks it now and then; when it has ended for good, they delete the applications of their cascade.
+Ray keeps an application until it is deleted, even if the process with the socket was killed. So that process creates an
+actor, the owner: Ray ends it with that process, restarts it if it dies alone, and gives its name to nobody else. Every
+replica polls the owner; when it has ended for good, they delete the applications of their cascade.
 """
 
 import logging
@@ -13,29 +13,30 @@ from dataclasses import dataclass
 from typing import Any
 
 log = logging.getLogger("cascade.serve")
-NAMESPACE = "cascade.serve"  # of owners' names
+NAMESPACE = "cascade.serve"  # of the owners' names
 ASK_EVERY_S = 2.0
-SILENCE_S = 30.0  # of an owner that is alive, where the network is slow
-NOTICE_S = 5.0  # until Ray knows that a process was killed
-LEAVING_S = 60.0  # until the applications of a server that was killed are gone, at most
+SILENCE_S = 30.0  # that a live owner may take to answer on a slow network
+NOTICE_S = 5.0  # until Ray notices that a process was killed
+LEAVING_S = 60.0  # longest time until the applications of a killed server are gone
 
 
 class Owner:
-    """Lives as long as the process that made it."""
+    """An actor that lives as long as the process that created it."""
 
     def is_there(self) -> bool:
+        """True; the call fails if the owner has ended."""
         return True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """applications: their names, all of one cascade's. It travels to the replicas."""
+    """An owner and the names of the applications of its cascade. It is sent to the replicas."""
 
     owner: Any
     applications: tuple[str, ...]
 
     def watch(self) -> None:
-        """In a replica: from now on it ends with the owner."""
+        """In a replica: poll the owner from a thread, and delete the applications when it has ended."""
         threading.Thread(target=self._watch, daemon=True, name="lease").start()
 
     def _watch(self) -> None:
@@ -47,14 +48,14 @@ class Lease:
                 ray.get(self.owner.is_there.remote(), timeout=SILENCE_S)
             except ActorDiedError:
                 log.warning("the process with the socket has died; deleting %s", ", ".join(self.applications))
-                with suppress(Exception):  # the controller may be starting; again, soon
+                with suppress(Exception):  # the controller may be starting; tried again soon
                     self.end(wait=False)
-            except Exception as error:  # Ray has many, and starts it again
+            except Exception as error:  # of many types; Ray restarts the owner
                 log.info("the owner does not answer: %s", type(error).__name__)
             time.sleep(ASK_EVERY_S)
 
     def end(self, *, wait: bool) -> None:
-        """Deletes the applications, and nothing else on the cluster. Those that are not there are no mistake."""
+        """Delete the applications, and nothing else on the cluster; those that do not exist are ignored."""
         from ray import serve
 
         for name in self.applications:
@@ -64,7 +65,7 @@ class Lease:
 
 
 def take(name: str, applications: tuple[str, ...]) -> Lease:
-    """Raises ValueError where somebody else has the name, or an application of such a name."""
+    """Create the owner. Raises ValueError if its name, or that of an application, is taken."""
     lease = Lease(owner=_owner(name), applications=applications)
     _wait_until_free(name, lease)
     return lease
@@ -90,7 +91,8 @@ def _owner(name: str) -> Any:
 
 
 def _wait_until_free(name: str, lease: Lease) -> None:
-    """Applications without an owner are those of a server that was killed, which leave, or somebody else's, which do not."""
+    """Wait for applications without an owner: those of a server that was killed end by themselves. Raises ValueError for
+    others, which do not."""
     from ray import serve
 
     deadline, is_told = time.monotonic() + LEAVING_S, False

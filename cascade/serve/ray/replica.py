@@ -1,4 +1,4 @@
-"""A server without a socket: engine, store and routes, in a process that somebody else calls (`cascade.serve.on_ray`)."""
+"""A server without a socket: engine, store and routes, in a process that is called by another (`cascade.serve.on_ray`)."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,12 +12,13 @@ from ..http.limits import Limits
 from .lease import Lease
 
 BUFFERED = 16  # ASGI messages between the app and the wire
-STORE_S = 8.0  # until the replica that this one replaces has left its store; Ray tries three times
+STORE_S = 8.0  # for the replica that this one replaces to release the store; Ray tries three times
 
 
 class Replica:
-    """Number `number` of the replicas: an engine, a store and the routes, in a process of its own. stages: which networks are
-    elsewhere: by name, who answers and how many of them there are; rows: of their calls. lease: it ends with that."""
+    """Number `number` of the replicas: engine, store and routes in a process of its own. stages: networks that are
+    elsewhere, by name: who answers and how many of them there are; rows: of their calls. lease: ends this replica with its
+    owner."""
 
     def __init__(
         self,
@@ -63,10 +64,10 @@ class Replica:
             wait_s=STORE_S,
         )
         torch.set_flush_denormal(True)
-        device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
+        device = choose_devices("auto")[0]  # a replica sees only its own GPU
         model = Cascade.load(cascade, device=device, elsewhere=stages, precision=precision, download=download)
         if model.conditions.text:
-            model.conditions.of(prompts=("",))  # the text encoder is loaded now, not while somebody waits
+            model.conditions.of(prompts=("",))  # load the text encoder now, not during the first request
         prepare, buckets = preparing(compile_, on_gpu=device != "cpu")
         self.engine = Engine(
             model,
@@ -81,18 +82,18 @@ class Replica:
         self.app = routes(self.service)
 
     def check_health(self) -> None:
-        """Ray asks it. Raises RuntimeError where only another process helps."""
+        """Ray's health check. Raises RuntimeError if only a new process helps."""
         if died := self.service.what_died:
             raise RuntimeError(died)
 
     def load(self) -> int:
-        """Images that wait. Raises RuntimeError where it takes no jobs."""
+        """Images that wait. Raises RuntimeError if it accepts no jobs."""
         if self.service.why_not_ready:
             raise RuntimeError(self.service.why_not_ready)
         return self.engine.waiting
 
     async def answer(self, scope: Scope, body: bytes) -> AsyncGenerator[Message, None]:
-        """The messages of an answer. Who stops listening has left: the app is told as if the connection had closed."""
+        """The messages of a response. If the caller stops listening, the app is notified as if the connection had closed."""
         messages: asyncio.Queue[Message | None] = asyncio.Queue(BUFFERED)
         left = asyncio.Event()
         bodies = [body]
@@ -127,4 +128,5 @@ class Replica:
             task.cancel()
 
     async def close(self, drain_s: float) -> None:
+        """Refuse new jobs and drain the open ones for drain_s."""
         await asyncio.to_thread(self.service.close, drain_s)

@@ -10,12 +10,13 @@ from stages.memory import is_memory_error
 
 from .lease import Lease
 
-FAILURES = 3  # calls in a row, after which a network is started again: a GPU that has failed answers nothing any more
-LOST_S = 300.0  # without an answer: several servers may wait for one network, or for one that starts
+FAILURES = 3  # failed calls in a row after which a network is restarted: a failed GPU does not recover
+LOST_S = 300.0  # to an answer: several servers may wait for one network, or for one that starts
 
 
 class StageReplica:
-    """Loads and measures one stage, in the thread that will answer: CUDA graphs belong to a thread. lease: it ends with that."""
+    """Loads and measures one stage, in the thread that will answer: CUDA graphs belong to a thread. lease: ends this
+    replica with its owner."""
 
     def __init__(self, stage: str, *, cascade: str, precision: str, compile_: bool | None, lease: Lease):
         lease.watch()
@@ -26,7 +27,7 @@ class StageReplica:
         from cascade.pipeline import Cascade
 
         torch.set_flush_denormal(True)
-        device = choose_devices("auto")[0]  # Ray shows a replica its own GPU alone
+        device = choose_devices("auto")[0]  # a replica sees only its own GPU
         self.host = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).hosts[0]
         self._thread = ThreadPoolExecutor(1)
         self._failures = 0
@@ -34,11 +35,11 @@ class StageReplica:
         self._rows = self._thread.submit(prepare, [self.host]).result()[stage]
 
     def rows(self) -> int:
-        """Of a call, as measured."""
+        """Rows of a call, as measured."""
         return self._rows
 
     def check_health(self) -> None:
-        """Ray asks it. Raises RuntimeError where only another process helps."""
+        """Ray's health check. Raises RuntimeError if only a new process helps."""
         if self._failures >= FAILURES:
             raise RuntimeError(f"the last {self._failures} calls failed")
 
@@ -47,7 +48,7 @@ class StageReplica:
         try:
             found = await asyncio.wrap_future(self._thread.submit(self._answer, asks, batch))
         except Exception as error:
-            self._failures += not is_memory_error(error)  # for those the engine asks for less
+            self._failures += not is_memory_error(error)  # after these the engine makes smaller calls
             raise
         self._failures = 0
         return found
@@ -60,7 +61,7 @@ class StageReplica:
 
 
 class RemoteStage:
-    """A `host.Remote`: asks whichever replica of a stage is free."""
+    """A `host.Remote` that asks whichever replica of a stage is free. Raises ConnectionError if the replica is lost."""
 
     def __init__(self, handle: Any):
         self.handle = handle
