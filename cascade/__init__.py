@@ -1,4 +1,4 @@
-"""The product: bundles in; pictures, events and scores out. `from cascade import Cascade, Request` loads what it names, no more."""
+"""The product: bundles in, pictures and events out. `from cascade import Cascade, Request` imports only what it names."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name where it is first asked for: importing the package loads neither torch nor pydantic."""
+    """Import a public name on first access: importing the package loads neither torch nor pydantic."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""What sample.py needs besides the pipeline: reading its options, showing progress."""
+"""Command-line helpers of sample.py: parsing of option values, progress bars, output lines."""
 
 import codecs
 import os
@@ -18,11 +18,11 @@ from .pipeline import Cascade
 from .request import MAX_SIDE
 
 FLAGS = {"num_steps": "--steps", "guidance_scale": "--guidance", "aug_sigma": "--aug-sigma", "sampler": "--sampler"}
-MAX_PICK = 1_000_000  # images that are named, which are a list
+MAX_PICK = 1_000_000  # images named with --pick: their numbers are a list in memory
 
 
 def check_options(ctx: Context, option: str, allowed: Collection[str]) -> None:
-    """Raises ValueError where any but the allowed options stand on the command line beside `option`."""
+    """Raise ValueError if the command line has options other than `allowed` beside `option`."""
     others = [
         param.opts[0] if param.param_type_name == "option" else f"the {param.name}"
         for param in ctx.command.params
@@ -36,19 +36,20 @@ def check_options(ctx: Context, option: str, allowed: Collection[str]) -> None:
 
 
 def given(ctx: Context, name: str) -> bool:
+    """Whether a parameter was set on the command line, rather than left at its default."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[str, Any]]:
-    """{"num_steps": ["8", "sr_64=4"]} to {"base_16": {"num_steps": "8"}, "sr_64": {"num_steps": "4"}}.
+    """Parse {"num_steps": ["8", "sr_64=4"]} to {"base_16": {"num_steps": "8"}, "sr_64": {"num_steps": "4"}}.
 
-    A value without a stage's name goes to every stage that it concerns.
+    A value without a stage's name goes to every stage that it applies to. Raises ValueError for an unknown stage.
     """
     names = [link.name for link in model.links]
     settings: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, values in options.items():
-        for value in sorted(values or [], key=lambda v: "=" in v):  # a stage's own value wins over the one for all
+        for value in sorted(values or [], key=lambda v: "=" in v):  # a stage's own value overrides the general one
             stage, _, text = value.rpartition("=")
             if stage and stage not in names:
                 there = f"there are {', '.join(names)}{nearest(stage, names)}"
@@ -60,13 +61,14 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
 
 
 def concerns(key: str, link: Link) -> bool:
-    """aug_sigma is for super-resolution; guidance for stages with a condition, elsewhere it costs a call and changes nothing."""
+    """Whether a setting has an effect on a stage: aug_sigma in super-resolution, guidance_scale where the stage can be guided
+    (elsewhere guidance would double the cost and change nothing)."""
     wanted = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_guidable}
     return bool(wanted.get(key, True))
 
 
 def class_numbers(model: Cascade, labels: list[str], what: str = "--label") -> tuple[int, ...]:
-    """Class names or numbers to numbers; which numbers there are, `Conditions` knows. what: in messages."""
+    """Class numbers of class names or decimal numbers. `Conditions.check` tests the range. what: the option, for messages."""
     names = model.conditions.classes
     numbers = []
     for label in labels:
@@ -81,15 +83,15 @@ def class_numbers(model: Cascade, labels: list[str], what: str = "--label") -> t
 
 
 def lines_of(path: Path) -> list[str]:
-    """The prompts of a text file or, where path is -, of what is piped in, one a line; empty lines are passed over. UTF-8, or
-    UTF-16 with a byte order mark. Raises ValueError where there is none, OSError."""
+    """The prompts of a text file, or of stdin if path is `-`: one a line, empty lines skipped; UTF-8, or UTF-16 with a byte
+    order mark. Raises ValueError if the text does not decode or has no prompt, OSError if the file cannot be read."""
     content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     coding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         text = content.decode(coding)
     except UnicodeDecodeError:
         raise ValueError(f"--prompts-file {path}: not a text file in UTF-8") from None
-    ends = text.replace("\r\n", "\n").replace("\r", "\n")  # splitlines would also split at U+2028 and form feeds
+    ends = text.replace("\r\n", "\n").replace("\r", "\n")  # str.splitlines would also split at U+2028 and form feeds
     lines = [line.strip() for line in ends.split("\n")]
     if not any(lines):
         raise ValueError(f"--prompts-file {path}: no prompt in it; write one a line")
@@ -97,7 +99,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def numbers_of(said: Sequence[str]) -> tuple[int, ...]:
-    """["3", "5-7,9"] to (3, 5, 6, 7, 9)."""
+    """Parse the values of --pick: ["3", "5-7,9"] to (3, 5, 6, 7, 9). Raises ValueError."""
     found: list[int] = []
     for part in (part.strip() for text in said for part in text.split(",")):
         match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part)
@@ -115,7 +117,7 @@ def numbers_of(said: Sequence[str]) -> tuple[int, ...]:
 
 
 def parse_size(size: str) -> tuple[int, int] | None:
-    """ "192x128" (width x height) to (128, 192)."""
+    """Parse "192x128" (width x height) to (128, 192); "" to None. Raises ValueError."""
     if not size:
         return None
     width, _, height = size.partition("x")
@@ -126,7 +128,7 @@ def parse_size(size: str) -> tuple[int, int] | None:
 
 
 def show(events: Iterable[Event], total: int, what: str = "") -> Iterator[Event]:
-    """The same events with one progress bar a stage; where there is no terminal, one line a stage and chunk. what: begins each."""
+    """Pass events through, showing a progress bar per stage on a terminal, else a line per stage and chunk. what: prefix."""
     from tqdm import tqdm
 
     bars: dict[str, tqdm] = {}
@@ -148,11 +150,11 @@ def show(events: Iterable[Event], total: int, what: str = "") -> Iterator[Event]
 
 
 def say(line: object, stream: TextIO | None = None) -> None:
-    """A line for whoever listens. Nobody may, or the terminal may lack its letters; neither ends the work."""
+    """Print a line to stdout or `stream`. Neither a closed reader nor an encoding that lacks some character raises."""
     stream = stream or sys.stdout
     known = stream.encoding or "utf-8"
     try:
         print(str(line).encode(known, "backslashreplace").decode(known), file=stream, flush=True)
-    except OSError:  # the reader has gone, or its disk is full: from now on to nowhere, or Python complains at its end
+    except OSError:  # reader closed or disk full: redirect to /dev/null, else Python reports an error when it exits
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())

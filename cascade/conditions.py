@@ -1,4 +1,4 @@
-"""Prompts and labels to the condition of a chain: one row for each, as the stages were trained to have it."""
+"""Prompts and class labels to conditions: one row each, in the form that the stages were trained with."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +15,8 @@ from .request import Request
 
 
 class Conditions:
-    """What a chain can be conditioned on. The text encoder is loaded at the first prompt; a bundle may name one, but only the
-    user may let it be downloaded."""
+    """The conditions that a chain accepts. The text encoder is loaded at the first prompt, and downloaded only with
+    `download`, which is the user's decision, not the bundle's."""
 
     def __init__(self, links: list[Link], *, download: bool = False):
         self.links, self.download = links, download
@@ -27,8 +27,8 @@ class Conditions:
         self.classes = class_names(links)
 
     def of(self, prompts: Sequence[str] = (), labels: Sequence[int] = ()) -> Cond:
-        """A row for each of prompts or labels, which were checked; a single null row where there is neither. It is of the make of
-        the others, so that they share calls."""
+        """A row for each prompt or label (already checked), or one null row if there are none. The null row has the same
+        parts and shapes (`make`), so that it can share network calls with the others."""
         if prompts:
             text, mask = self._encode(tuple(prompts))
             return Cond.of(torch.ones(len(prompts), dtype=torch.bool), text=text, text_mask=mask)
@@ -41,7 +41,7 @@ class Conditions:
         return Cond.of(dropped, label=torch.zeros(1, dtype=torch.int64)) if self.num_classes else Cond.empty(1)
 
     def check(self, request: Request) -> None:
-        """Raises ValueError for a prompt or label that no stage here was trained with."""
+        """Raise ValueError if no stage was trained with text or classes, or for a class number out of range."""
         if request.prompts and not self.text:
             other = "; it takes class labels (--label)" if self.num_classes else "; it is unconditional"
             raise ValueError(f"request: a prompt, but {self._who} takes no text{other}")
@@ -54,7 +54,8 @@ class Conditions:
 
     @property
     def _who(self) -> str:
-        """A chain that begins with super-resolution is a part of a cascade, whose other stages may take what these do not."""
+        """Subject of error messages. A chain that begins with super-resolution is only a part of its cascade, and the other
+        stages may accept what these do not."""
         is_part = self.links[0].contract.low_res is not None
         names = ", ".join(link.name for link in self.links)
         return f"what is used of this cascade ({names})" if is_part else "this cascade"
@@ -62,18 +63,18 @@ class Conditions:
     def _encode(self, prompts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         from data.text import pad_text
 
-        alone = (self._encoder.encode([prompt])[0] for prompt in prompts)  # in company its last bits would be others
+        alone = (self._encoder.encode([prompt])[0] for prompt in prompts)  # batching would change the last bits
         return pad_text(list(alone), self.tokens)
 
     @cached_property
     def _encoder(self):
-        """The frozen text encoder; refused if it is not the one of training."""
+        """The frozen text encoder. Raises ValueError if it is not the one used in training."""
         from data.text import TextEncoder
 
         assert self.text
         encoder = TextEncoder.load(
             self.text.encoder, max_tokens=self.text.packed_tokens, download=self.download
-        )  # check_chain: all stages' captions were cut alike
+        )  # the captions of all stages were cut to the same length: see manifest.check_chain
         wanted = next((link.contract.text_encoder for link in self.links if link.contract.text_encoder), None)
         if encoder.id != wanted:
             raise ValueError(
@@ -84,7 +85,7 @@ class Conditions:
 
 
 def class_names(links: list[Link]) -> tuple[str, ...]:
-    """The names of the classes, () where the bundles tell none. Raises ValueError where two stages number them differently."""
+    """Class names in order of their numbers, () if no bundle has any. Raises ValueError if two stages number them differently."""
     known = {link.name: classes for link in links if (classes := link.sidecar.provenance.classes)}
     first = next(iter(known), "")
     for name, classes in known.items():
@@ -96,7 +97,7 @@ def class_names(links: list[Link]) -> tuple[str, ...]:
 
 
 def for_stage(cond: Cond, config: CondConfig) -> Cond:
-    """The part of a condition that a stage was trained on: its own number of tokens."""
+    """The condition with its text cut to the number of tokens that the stage was trained on."""
     text = cond.parts.get("text")
     if text is None or text.mask is None or config.text is None:
         return cond

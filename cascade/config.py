@@ -1,4 +1,4 @@
-"""One YAML describes a whole cascade: stages as a mapping by name, in chain order; the names are the handles everywhere."""
+"""The config of a whole cascade, in one YAML: stages by name, in the order of the chain. Every command uses these names."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +12,12 @@ from stages.strict import Strict
 
 PRESETS = Path(__file__).parent / "presets"
 
-# part of paths, of dotted overrides and of options
+# used in paths, dotted overrides and options
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 
 
 class CascadeConfig(Strict):
-    """A chain of stages: one base, then super-resolution stages each of which takes what the one before gives."""
+    """A chain of stages: one base stage, then super-resolution stages, each taking the output of the one before."""
 
     name: str
     stages: dict[StageName, StageConfig] = Field(min_length=1)
@@ -62,7 +62,7 @@ class CascadeConfig(Strict):
 
 
 def load_config(name: str, overrides: list[str] | None = None) -> CascadeConfig:
-    """The cascade of a shipped name or a YAML file, with dotted overrides (`stages.base_16.train.lr=3e-4`). Raises ValueError."""
+    """Load a shipped cascade by name, or a YAML file, with dotted overrides (`stages.base_16.train.lr=3e-4`). Raises ValueError."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -94,14 +94,14 @@ def load_config(name: str, overrides: list[str] | None = None) -> CascadeConfig:
 
 
 def check_stage(override: str, config: CascadeConfig) -> None:
-    """An override of a stage that does not exist would be a new stage, and the complaint about it no help."""
+    """Raise ValueError if an override names an unknown stage, which would otherwise be merged as a new, incomplete stage."""
     parts = override.partition("=")[0].split(".")
     if len(parts) > 1 and parts[0] == "stages":
         stage_of(config, parts[1])
 
 
 def parse_config(values: Any, where: str) -> CascadeConfig:
-    """Checked values; an unknown key is refused with the nearest allowed name."""
+    """Validate a config. Raises ValueError; for an unknown key the message names the nearest allowed one."""
     try:
         return TypeAdapter(CascadeConfig).validate_python(values)
     except ValidationError as error:
@@ -109,7 +109,7 @@ def parse_config(values: Any, where: str) -> CascadeConfig:
 
 
 def config_path(name: str) -> Path:
-    """A shipped name or a path. Raises ValueError with the nearest shipped name."""
+    """The path of a shipped cascade's YAML, or of the user's own. Raises ValueError, which names the nearest shipped name."""
     shipped = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
     if name in shipped:
         return shipped[name]
@@ -120,7 +120,7 @@ def config_path(name: str) -> Path:
 
 
 def stage_of(config: CascadeConfig, name: str) -> StageConfig:
-    """The stage called `name`. Raises ValueError with the nearest name."""
+    """The config of stage `name`. Raises ValueError, which names the nearest stage."""
     if name not in config.stages:
         raise ValueError(
             f"cascade {config.name}: no stage {name!r}, it has {', '.join(config.stages)}{nearest(name, config.stages)}"
@@ -129,15 +129,15 @@ def stage_of(config: CascadeConfig, name: str) -> StageConfig:
 
 
 def hint(error: ValidationError) -> str:
-    """Where an unknown key belongs, or else the nearest key that there is."""
+    """End of an error message about an unknown key: where the key belongs, else the nearest known key."""
     where = next((each["loc"] for each in error.errors() if each["type"] == "extra_forbidden"), None)
     if where is None:
         return ""
     key, in_stage = str(where[-1]), len(where) > 2 and where[0] == "stages"
     stage = f"stages.{where[1]}" if in_stage else "stages.STAGE"
-    own = [KINDS[str(where[2])]] if in_stage else list(KINDS.values())  # its kind follows the name in pydantic's path
+    own = [KINDS[str(where[2])]] if in_stage else list(KINDS.values())  # pydantic's path: "stages", name, kind, ...
     places = {f"{stage}.{place}" for kind in own for name, place in keys_of(kind) if name == key}
-    if ".".join(map(str, untagged(where))) in places:  # with another word for kind
+    if ".".join(map(str, untagged(where))) in places:  # the key exists there under another value of `kind`
         return f"; kind: {where[-2]} has no {key}; leave it out, in the YAML where an override changes the kind"
     if places:
         return f"; write it as {' or '.join(sorted(places))}"
@@ -150,7 +150,7 @@ def hint(error: ValidationError) -> str:
 
 
 def keys_of(model: type[Strict], place: str = "") -> Iterator[tuple[str, str]]:
-    """Every key of a config and of those in it, with its dotted place."""
+    """Every key of a config class and of the configs nested in it, with its dotted path. place: prefix of the paths."""
     for name, field in model.model_fields.items():
         yield name, place + name
         for inner in (field.annotation, *get_args(field.annotation)):

@@ -1,11 +1,11 @@
-"""The first minutes: packs some of the emoji that ship with the project, trains a tiny cascade on them, samples a grid.
+"""A first demo: packs some of the emoji that ship with the project, trains a tiny cascade on them, samples a grid.
 
     python -m cascade.demo [--out runs/demo]
 
-Nothing is special here: the same functions as `python -m data.pack`, `python -m cascade.launch` and `sample.py`, with the preset's
-recipe made short: fewer pictures, and fewer updates, which want a higher learning rate and averages over fewer images
-(stages/README.md). Both stages train at once, each in a process of its own on its share of the cores. Run it again with more
---base-images and --sr-images and it goes on where it stopped.
+It calls the same functions as `python -m data.pack`, `python -m cascade.launch` and `sample.py`, with a shortened version of the
+preset: fewer pictures and fewer updates, hence a higher learning rate and EMA over fewer images (stages/README.md). Both stages
+train at once, each in its own process with a share of the cores. Run it again with larger --base-images and --sr-images to
+continue the training.
 """
 
 import json
@@ -23,7 +23,7 @@ PROMPTS = ("red heart", "grinning face", "blue square", "red apple")
 FRUITS = "apple|banana|cherries|grapes|lemon|peach|pear|strawberry|tangerine|tomato|watermelon"
 SHOWN = re.compile(
     rf"(faces|hearts) .*|.* (circle|square|{FRUITS})"
-)  # in minutes a network learns 121 pictures, not 392
+)  # 121 of the 392 emoji: as many as a network learns in minutes
 SHORT = ("lr=0.08", "ema=[1000]")
 
 
@@ -85,7 +85,7 @@ def main(
 
 
 def chosen(source: Path, folder: Path) -> Path:
-    """A folder with the pictures that are shown, and their captions."""
+    """Copy the pictures that match SHOWN into `folder`, with a metadata.jsonl of their captions. Returns the folder."""
     rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if SHOWN.fullmatch(f"{row['group']} {row['text']}")]
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""What a user sees of sampling, in order. The grammar, for each chunk of images and each stage of the chain:
+"""Events of sampling. Their grammar, for each chunk of images and each stage of the chain:
 
     ((StageStarted Preview+ StageFinished)+)+ Finished
 
-Pictures are uint8 (b, c, h, w) on the CPU; `index` tells which images of the request the rows are. Work of another kind has events
-of its own besides; who listens lets pass what he does not know.
+Pictures are uint8 (b, c, h, w) on the CPU; `index` holds the numbers of the images in the request, one per row. Other kinds of work
+may emit events of their own; listeners ignore events that they do not know.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from .engine.canvas import Canvas
 
 
 class Event:
-    """What work tells on its way."""
+    """Base class of all events."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageStarted(Event):
-    """nfe: how many answers this stage will need for these images."""
+    """A stage begins for a chunk. nfe: number of network calls that it will make for these images."""
 
     stage: str
     index: tuple[int, ...]
@@ -31,9 +31,9 @@ class StageStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Preview(Event):
-    """The pictures as they stand after `step` of `nfe` network calls, never the noisy x.
+    """The pictures as estimated after `step` of `nfe` network calls: x0_hat, never the noisy x.
 
-    Every call gives one; it costs nothing until `images` is asked for. painted: x0_hat of all that the canvas has.
+    Every call gives one; it costs nothing until `images` is read. painted: x0_hat on the whole canvas, margins included.
     """
 
     stage: str
@@ -46,17 +46,18 @@ class Preview(Event):
 
     @property
     def x0_hat(self) -> Tensor:
-        """(b, c, *size) of the pictures themselves."""
+        """x0_hat of the pictures without the canvas's margins, (b, c, h, w) in the cells of the space."""
         return self.canvas.cells(self.painted)
 
     @property
     def images(self) -> Tensor:
+        """The pictures as uint8 (b, c, h, w), computed at each access."""
         return self.space.show(self.canvas.cut(self.space.store(self.painted)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageFinished(Event):
-    """The stage's pictures, as its space shows them; those of the last stage are the result."""
+    """A stage has finished a chunk: its pictures as uint8. last: the stage is the request's last, so they are the result."""
 
     stage: str
     index: tuple[int, ...]
@@ -66,20 +67,20 @@ class StageFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event):
-    """Nothing follows. nfe: network calls, as if this request had been alone."""
+    """The request is done; the last event. num: images. nfe: network calls, counted as if the request had run alone."""
 
     num: int
     nfe: int
 
 
 Code = Literal["not_finite", "out_of_memory", "network_lost", "internal"]
-"""not_finite: a network gave NaN or infinity. out_of_memory: not even one image fits. network_lost: the process that holds it went,
-several times. internal: a defect, whose traceback is in the log."""
+"""not_finite: a network gave NaN or infinity. out_of_memory: not even one image fits. network_lost: the process that holds the
+network was lost, several times. internal: a defect, with its traceback in the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed(Event):
-    """Sampling cannot go on. Nothing follows; other requests go on. message: for people; code: for programs."""
+    """The request failed; the last event. Other requests are not affected. message: for people; code: for programs."""
 
     stage: str
     message: str
@@ -88,4 +89,4 @@ class Failed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Cancelled(Event):
-    """Nothing follows."""
+    """The request was cancelled; the last event."""

@@ -1,10 +1,10 @@
-"""Train all stages of a cascade at once, each as a job of its own on its own devices and shards.
+"""Train all stages of a cascade at once, each as an independent `train.py` on its own devices and shards.
 
     python -m cascade.launch emoji --data shards/emoji_64 --data sr_128=shards/emoji_128 --out runs/emoji \
         --stage base_16=0,1 --stage sr_64=2 --stage sr_128=3 -- --zero=1 stages.base_16.train.lr=3e-3
 
-What comes after -- goes to train.py: its options as --key=value, and overrides. A job logs to OUT/STAGE.log; one that fails stops
-no other. Ctrl-C and SIGTERM are passed on, and all jobs save before they end. The same command resumes.
+Arguments after -- are passed to train.py: its options as --key=value, and overrides. Each stage logs to OUT/STAGE.log; a stage that
+fails does not stop the others. Ctrl-C and SIGTERM are passed on, and all save before they end. The same command resumes.
 """
 
 import os
@@ -31,13 +31,13 @@ from .train.jobs import OF_LAUNCHERS, TRAIN, Job
 from .train.slurm import batch_script
 
 POLL_S = 0.2
-NAME = re.compile(r"\w[\w-]*")  # a stage's, and no address
+NAME = re.compile(r"\w[\w-]*")  # of a stage; does not match an address of shards
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One stage's training: processes, GPUs by the names CUDA_VISIBLE_DEVICES takes (none: as the environment says), arguments of
-    train.py."""
+    """How one stage is trained: number of processes, GPUs as CUDA_VISIBLE_DEVICES names them (none: as in the environment),
+    arguments of train.py."""
 
     stage: str
     processes: int
@@ -97,8 +97,8 @@ def main(
 
 
 def run_jobs(config: CascadeConfig, jobs: list[Job], out: Path) -> bool:
-    """Until all have ended; False where they were told to. Raises RunError where one failed, KeyboardInterrupt after a Ctrl-C, when
-    all have saved."""
+    """Run all to their end; False if a signal stopped them early. Raises RunError if one failed, and after a Ctrl-C
+    KeyboardInterrupt, once all have saved."""
     caught = watch(config, jobs, out)
     failed = [job for job in jobs if not job.ended_well]
     if failed:
@@ -112,7 +112,7 @@ def run_jobs(config: CascadeConfig, jobs: list[Job], out: Path) -> bool:
 def make_plans(
     config: CascadeConfig, cascade: str, *, data: list[str], out: Path, stages: list[str], nproc: int, more: list[str]
 ) -> list[Plan]:
-    """What to start, in the order of the chain. Raises ValueError for names, shards and GPUs that do not fit."""
+    """The trainings to start, in the order of the chain. Raises ValueError for unknown stages, missing shards, GPUs given twice."""
     chosen = {name: tuple(filter(None, gpus.split(","))) for name, _, gpus in (each.partition("=") for each in stages)}
     chosen = chosen or dict.fromkeys(config.stages, ())
     shards = shards_of(config, data)
@@ -133,7 +133,8 @@ def make_plans(
 
 
 def shards_of(config: CascadeConfig, data: list[str]) -> dict[str, str]:
-    """Stage to shards: STAGE=SHARDS is for that one, anything else for all that have none of their own."""
+    """Map each stage to its shards: STAGE=SHARDS is for that stage, a value without a name for all stages that have no own one.
+    Raises ValueError."""
     named, general = {}, []
     for each in data:
         name, _, place = each.partition("=")
@@ -148,8 +149,8 @@ def shards_of(config: CascadeConfig, data: list[str]) -> dict[str, str]:
 
 
 def check_jobs(plans: list[Plan], *, world: int, data: bool) -> None:
-    """Has `train.py` itself check what each job will be told, its shards, and the number of its processes. Raises ValueError with
-    all that is wrong."""
+    """Check the arguments of each stage, for `world` processes, with `train.py --dry-run`. data: with its shards. Raises
+    ValueError with all errors."""
     environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
     asked = []
     for each in plans:
@@ -169,7 +170,7 @@ def check_jobs(plans: list[Plan], *, world: int, data: bool) -> None:
 
 
 def spread(plans: list[Plan], gpus: list[str]) -> list[Plan]:
-    """Gives stages that were given no GPU an equal number of those that are free. Raises ValueError where there are too few."""
+    """Divide the free GPUs equally among the stages that have none. Raises ValueError if there are too few."""
     free = [gpu for gpu in gpus if not any(gpu in plan.devices for plan in plans)]
     waiting = [plan for plan in plans if not plan.devices]
     if not gpus or not waiting:
@@ -184,7 +185,7 @@ def spread(plans: list[Plan], gpus: list[str]) -> list[Plan]:
 
 
 def visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     there = [str(k) for k in range(torch.cuda.device_count())]
@@ -193,7 +194,8 @@ def visible_gpus() -> list[str]:
 
 
 def watch(config: CascadeConfig, jobs: list[Job], out: Path) -> int | None:
-    """Until every job has ended: a line for each where something changed. Returns the signal that was passed on, if any."""
+    """Start all and wait for their end, printing their progress. A signal is passed on, a second one kills them. Returns the
+    signal, or None."""
     board = Board(config, jobs, out)
     with StopSignals(second_ends=False) as signals:
         try:
@@ -213,7 +215,8 @@ def watch(config: CascadeConfig, jobs: list[Job], out: Path) -> int | None:
 
 
 class Board:
-    """What is told while jobs run: a line a stage when one starts or ends, and every LINE_EVERY_S; and how far one can sample."""
+    """Progress of the trainings: a line per stage when one starts or ends and every LINE_EVERY_S, and up to which stage the
+    cascade can be sampled."""
 
     def __init__(self, config: CascadeConfig, jobs: list[Job], out: Path):
         self.config, self.jobs, self.out = config, jobs, out
@@ -222,7 +225,7 @@ class Board:
         self.reach, self.shown_at = "", 0.0
 
     def show(self) -> bool:
-        """Prints what is new. Whether any job still runs."""
+        """Print what has changed. Returns whether any training still runs."""
         running = [job.is_running for job in self.jobs]
         if running != self.running or time.monotonic() - self.shown_at > LINE_EVERY_S:
             lines = [status(job, self.out) for job in self.jobs]
@@ -238,7 +241,7 @@ class Board:
 
 
 def status(job: Job, out: Path) -> str:
-    """Stage, state and how far it is, in one line."""
+    """One line about a stage: its state, images seen and, if known, its loss."""
     state = "running" if job.is_running else "ended" if job.ended_well else f"failed, see {job.log}"
     try:
         found = summary(out / job.stage, job.stage, read_lines(out / job.stage))
@@ -249,7 +252,7 @@ def status(job: Job, out: Path) -> str:
 
 
 def reached(config: CascadeConfig, out: Path) -> str:
-    """The last stage up to which every stage has a bundle, or ""."""
+    """The last stage such that it and all stages before it have a bundle, or "" if there is none."""
     last = ""
     for name in config.stages:
         if not (out / name / "bundle" / "stage.json").exists():

@@ -1,4 +1,4 @@
-"""A stage at its place in a chain, and what follows from the place: its settings, its hosts, which part of the chain is used."""
+"""A stage in its chain: its hosts and sampling settings here; and cutting a chain to a part of it."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -22,9 +22,10 @@ from .engine.host import Host
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """One stage of the chain: who answers what it asks, what its bundle says, its sampling settings here.
+    """One stage of the chain: the hosts that answer its asks, the sidecar of its bundle, its sampling settings here.
 
-    hosts: by the names that guidance and conditions have for them; OWN is the network that samples.
+    hosts: by the names that guidance and conditions use for them; OWN is the network that samples. Raises ValueError if
+    aug_sigma is above what the stage was trained on.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Link:
     settings: SampleConfig
 
     def __post_init__(self) -> None:
-        allowed = self.contract.max_aug_sigma  # another aug_sigma gives a picture, but a wrong one
+        allowed = self.contract.max_aug_sigma  # beyond it the stage gives a picture, but a wrong one
         if self.settings.aug_sigma > allowed:
             raise ValueError(
                 f"stage {self.name}: aug_sigma {self.settings.aug_sigma} is above {allowed}, "
@@ -42,6 +43,7 @@ class Link:
 
     @property
     def contract(self) -> Contract:
+        """The contract of its bundle: sizes, channels, text encoder, ..."""
         return self.sidecar.contract
 
     @property
@@ -51,42 +53,43 @@ class Link:
 
     @property
     def stage(self) -> Stage:
+        """The stage itself; on the device meta if another process has its weights."""
         return self.host.stage
 
     @property
     def device(self) -> torch.device | str:
-        """Of its sampler."""
+        """The device on which its sampler computes."""
         return self.host.device
 
     @property
     def is_guidable(self) -> bool:
-        """Whether guidance does anything."""
+        """Whether guidance has an effect: the stage has a condition to drop, or is guided by another host."""
         return bool(self.sidecar.config.cond.names) or not guidance_kind(self.hosts).drops
 
     @property
     def rows(self) -> Mapping[str, int]:
-        """Of the batch of each host for an image, by its name here: guidance takes two, or another host."""
+        """Batch rows per image for each host, by its name here: with classifier-free guidance 2 of its own network, else 1."""
         is_guided = self.is_guidable and self.settings.guidance_scale != 1
         return guidance_kind(self.hosts).rows if is_guided else {OWN: 1}
 
     @property
     def beside(self) -> dict[str, str]:
-        """The sha256 of each host but its own network, by its name here: its pictures depend on them, too."""
+        """sha256 of the weights of each host except its own network, by name: its pictures depend on these, too."""
         return {name: host.sha256 for name, host in self.hosts.items() if name != OWN}
 
     def placed(self, place: Mapping[str, torch.device | str], device: torch.device | str) -> "Link":
-        """The same with its hosts on the devices that `place` says, by their own names, else on `device`."""
+        """A copy with each host on the device that `place` gives for the host's own name, else on `device`."""
         hosts = {name: replace(host, device=place.get(host.name, device)) for name, host in self.hosts.items()}
         return replace(self, hosts=hosts)
 
     @property
     def nfe(self) -> int:
-        """Network calls; a guided call counts once, for its two halves share a batch."""
+        """Network calls per chunk. A guided call counts once, since its two halves share a batch."""
         return num_queries(self.settings.sampler, self.settings.num_steps)
 
 
 def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) -> list[Link]:
-    """The chain with some settings changed, by stage name. Raises ValueError about the first that cannot be."""
+    """The chain with some settings changed, by stage name. Raises ValueError for the first invalid one."""
     check_names(settings, [link.name for link in links])
     changed = []
     for link in links:
@@ -103,21 +106,21 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
 
 
 def over(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a stage with some said anew. Where another sampler is said, options that it does not read go."""
+    """Settings of a stage, `before` updated with `now`. If `now` names a sampler, old options that it does not use are dropped."""
     kind = SAMPLERS.get(str(now.get("sampler")))
     unread = all_options().keys() - kind.options.keys() if kind else set()
     return {name: value for name, value in before.items() if name not in unread} | dict(now)
 
 
 def check_names(settings: Collection[str], names: list[str]) -> None:
-    """Raises ValueError for settings of a stage that is not there."""
+    """Raise ValueError for settings of an unknown stage."""
     for name in settings:
         if name not in names:
             raise ValueError(f"request: no stage {name!r}, there are {', '.join(names)}{nearest(name, names)}")
 
 
 def cut(names: list[str], first: str, last: str, where: str) -> list[str]:
-    """The part of a chain from `first` to `last`, both included; "" is the end of the chain."""
+    """The names from `first` to `last`, both included; "" stands for that end of the chain. Raises ValueError."""
     for name in (first, last):
         if name and name not in names:
             raise ValueError(f"cascade {where}: no stage {name!r}, it has {', '.join(names)}{nearest(name, names)}")
@@ -128,6 +131,7 @@ def cut(names: list[str], first: str, last: str, where: str) -> list[str]:
 
 
 def side_multiple(links: list[Link], resolution: int) -> int:
-    """Sides at `resolution` (of the stage's picture that the user names) must be multiples of this for every stage to work."""
+    """Sides must be multiples of this for every stage to accept them. They are measured at `resolution`: that of the given
+    picture, or of the result."""
     shares = (Fraction(link.sidecar.config.multiple * resolution, link.contract.resolution) for link in links)
     return math.lcm(*(share.numerator for share in shares))

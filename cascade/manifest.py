@@ -1,7 +1,7 @@
-"""cascade.json: which bundles form a cascade, in order, and the sampling settings of each. Written by train.py, read by sampling.
+"""The manifest, cascade.json: the bundles of a cascade, in order, and their sampling settings. train.py writes it, sampling reads it.
 
-`read_manifest` also takes a folder without cascade.json: every FOLDER/STAGE/bundle is found and put in order by its contract.
-`check_chain` refuses bundles that do not fit together, in one sentence.
+`read_manifest` also accepts a folder without cascade.json: it takes every FOLDER/STAGE/bundle, ordered by their contracts.
+`check_chain` refuses bundles that do not fit together, with a one-line message.
 """
 
 import json
@@ -23,35 +23,37 @@ from stages.texts import as_text
 from .config import CascadeConfig, StageName
 
 MANIFEST = "cascade.json"
-PART = r"[^/\\.[:cntrl:]][^/\\[:cntrl:]]*"  # of a path: not hidden, not ".."
+PART = r"[^/\\.[:cntrl:]][^/\\[:cntrl:]]*"  # a component of a path: not hidden, not ".."
 
 
 class StageEntry(Strict):
-    """bundle: folder relative to the manifest. sample: settings of this stage in this cascade."""
+    """A stage in the manifest. bundle: its folder, relative to the manifest. sample: its sampling settings in this cascade."""
 
     bundle: Annotated[str, Field(pattern=rf"^{PART}(/{PART})*$")]  # never leaves the folder
     sample: SampleConfig
 
     @property
     def bundles(self) -> dict[str, str]:
-        """Of all its hosts, by the names that the stage has for them."""
+        """The bundle folders of all its hosts, by the names that the stage uses for them."""
         return {OWN: self.bundle}
 
 
 class Manifest(Strict):
+    """The content of cascade.json: stages by name, in the order of the chain."""
+
     version: Literal[1] = 1
     name: str
     stages: dict[StageName, StageEntry] = Field(min_length=1)
 
 
 def check_folder(config: CascadeConfig, folder: Path) -> None:
-    """Raises ValueError where another cascade lives."""
+    """Raise ValueError if the folder already holds a cascade of another name."""
     if (folder / MANIFEST).is_file() and (name := read_manifest(folder).name) != config.name:
         raise ValueError(f"{folder} holds cascade {name!r}, not {config.name!r}; choose another --out")
 
 
 def write_manifest(config: CascadeConfig, folder: Path) -> None:
-    """FOLDER/cascade.json for the runs FOLDER/STAGE; the same whichever stage's run writes it."""
+    """Write FOLDER/cascade.json for the runs FOLDER/STAGE; every stage's run writes the same content. Raises ValueError."""
     check_folder(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=stage.sample) for name, stage in config.stages.items()}
@@ -59,7 +61,7 @@ def write_manifest(config: CascadeConfig, folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a folder, or the one its bundles imply. Raises ValueError."""
+    """Read the manifest of a folder, or derive it from the bundles there. Raises ValueError."""
     if not folder.is_dir():
         raise ValueError(
             f"cascade {folder}: no such folder; train one with: python train.py CASCADE STAGE --data SHARDS --out {folder}"
@@ -76,7 +78,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def discover(folder: Path) -> Manifest:
-    """FOLDER/*/bundle in the order of a chain, with the settings each was trained with."""
+    """A manifest of FOLDER/*/bundle, in the order of a chain, with the sampling settings of their configs. Raises ValueError."""
     places = sorted({path.parent.with_name("bundle") for path in folder.glob("*/bundle*/stage.json")})
     found = {place.parent.name: read_sidecar(place) for place in places if find_bundle(place).is_dir()}
     if not found:
@@ -92,7 +94,7 @@ def discover(folder: Path) -> Manifest:
 
 
 def in_order(contracts: Mapping[str, Contract]) -> list[str]:
-    """Each stage after those that give what it takes; where that leaves a choice, the one that takes less comes first."""
+    """Order stages so that each follows those whose output it takes; if that leaves a choice, the smaller input comes first."""
 
     def key(name: str) -> tuple[tuple[int, ...], str]:
         takes = contracts[name].takes
@@ -109,8 +111,8 @@ def in_order(contracts: Mapping[str, Contract]) -> list[str]:
 
 
 def check_chain(contracts: Mapping[str, Contract]) -> None:
-    """Do these stages, in this order, fit together? Raises ValueError: what, where, got, allowed, fix."""
-    before = text = classes = None  # the last stage, the last that knows a text encoder, the last that knows classes
+    """Raise ValueError if these stages, in this order, do not fit together: resize kernel, sizes, text encoder, classes."""
+    before = text = classes = None  # the last stage, the last with a text encoder, the last with classes
     for name, contract in contracts.items():
         if contract.resize != RESIZE_VERSION:
             raise ValueError(
@@ -140,7 +142,7 @@ def check_chain(contracts: Mapping[str, Contract]) -> None:
 
 
 def check_pair(above: str, given: Contract, name: str, contract: Contract) -> None:
-    """One stage and the next."""
+    """Raise ValueError if stage `name` does not take what the stage before it, `above`, gives."""
     takes, gives = contract.takes, given.gives
     if takes is None:
         raise ValueError(

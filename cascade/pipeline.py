@@ -1,7 +1,7 @@
 """Bundles in, events out: `Cascade.load(folder)` and `cascade.sample(request) -> Iterator[Event]`.
 
-Each chunk of images runs through all stages before the next chunk starts, so memory is bounded by `request.batch` and the first
-finished pictures come early. The noise of image k in stage s is a function of (seed, k, s) alone.
+Each chunk of images goes through all stages before the next chunk starts, so memory is bounded by `request.batch` and the first
+finished pictures come early. The noise of image k in stage s depends on (seed, k, s) alone.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -24,9 +24,10 @@ from .request import Request
 
 
 class Cascade:
-    """Stages in a chain, ready to sample. `links` may start with a super-resolution stage: then pictures must be given.
+    """A chain of stages, ready to sample. If it starts with a super-resolution stage, requests must give pictures.
 
-    device: of the networks, place: of single ones, by the name of their host, which is that of the stage.
+    device: where the networks compute. place: other devices for single networks, by the name of their host (a stage's own
+    network is called like the stage).
     """
 
     def __init__(
@@ -56,11 +57,11 @@ class Cascade:
         precision: str = "fp32",
         download: bool = False,
     ) -> Self:
-        """The cascade in a folder: the --out of train.py, or what ships with the project. first, last: names to cut the chain.
+        """Load a cascade from the --out of train.py, or the one that ships. first, last: use only this part of the chain.
 
-        elsewhere: hosts whose weights another process has; an `Engine` is told who. Their samplers run on the CPU.
-        download: let a text encoder that is missing here be fetched from the hub; else nothing reaches for the network.
-        Raises ValueError where a bundle is missing or damaged, or two do not fit.
+        elsewhere: names of hosts whose weights are in another process (`Engine(elsewhere=...)` reaches them); their samplers
+        run on the CPU here. download: fetch a missing text encoder from the hub; without it nothing uses the network.
+        Raises ValueError if a bundle is missing or damaged, or if two do not fit together.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
@@ -106,26 +107,27 @@ class Cascade:
 
     @property
     def hosts(self) -> list[Host]:
-        """Who answers asks: the network of each stage, and what it has beside."""
+        """The hosts of all stages: the network of each, and others that it asks."""
         return [host for link in self.links for host in link.hosts.values()]
 
     @property
     def names(self) -> list[str]:
+        """The names of its stages, in order."""
         return [link.name for link in self.links]
 
     def low_res_multiple(self, first: str = "") -> int:
-        """A picture given to a stage is not continued anywhere if its sides are multiples of this."""
+        """Sides of a given picture that are multiples of this need no padding in any stage from `first` on."""
         links = self.links[self.names.index(first) if first else 0 :]
         low_res = links[0].contract.low_res
         assert low_res is not None
         return side_multiple(links, low_res)
 
     def resolve(self, request: Request, *, others: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
-        """The one resolution of a request (`plan.resolve`), for whoever carries it further. Raises ValueError."""
+        """Resolve a request to a plan (`plan.resolve`). others: settings of stages outside the request. Raises ValueError."""
         return resolve(request, self, others=others)
 
     def painting(self, asked: Request | Plan) -> Painting:
-        """The work of a request, its prompts encoded. Raises ValueError."""
+        """The work of a request or plan, with its prompts encoded. Raises ValueError."""
         plan = asked if isinstance(asked, Plan) else self.resolve(asked)
         request = plan.request
         prompts = [request.prompts[row] for row in plan.wanted] if request.prompts else []
@@ -133,11 +135,14 @@ class Cascade:
         return Painting(plan=plan, conds=self.conditions.of(prompts, labels))
 
     def check(self, asked: Request | Plan) -> None:
-        """Raises ValueError where `sample` would."""
+        """Raise ValueError if `sample` would; encodes the prompts, computes no picture."""
         self.painting(asked)
 
     def sample(self, asked: Request | Plan) -> Iterator[Event]:
-        """The events of a request, a chunk of `request.batch` images after the other. Everything the user can have got wrong is
-        told before the first one. Whoever stops listening stops the work. Raises RunError where a network gives no numbers."""
+        """Sample a request: its events, one chunk of at most `request.batch` images after the other.
+
+        Computes lazily: nothing runs before the next event is requested. Raises ValueError for mistakes in the request, at the
+        call; RunError during the iteration if a network gives NaN or infinity or if memory does not suffice.
+        """
         work = self.painting(asked)
         return events_of(work, work.plan.request.batch)
