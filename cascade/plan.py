@@ -1,7 +1,7 @@
-"""A request, resolved once against one cascade: which stages with which settings, what they paint, how it is divided into chunks.
+"""A request, resolved against one cascade: its stages and settings, the sizes of their pictures, the division into chunks.
 
-`resolve` is the only place where a request becomes settings and sizes; whoever comes later carries its `Plan`. Sizes are (height,
-width) in px; messages say width x height, as the command line does.
+`resolve` is the only function that turns a request into settings and sizes; everything after it uses the `Plan`. Sizes are (height,
+width) in px; messages write width x height, as the command line does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from .request import MAX_SIDE, Request, check_images
 
 
 class Chain(Protocol):
-    """What there is to resolve a request against: a `Cascade`."""
+    """The part of a `Cascade` that `resolve` needs."""
 
     links: list[Link]
     conditions: Conditions
@@ -28,11 +28,11 @@ class Chain(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request that was found good; only its prompts are not encoded yet (`Cascade.painting`).
+    """A request that was checked and resolved; its prompts are not encoded yet (`Cascade.painting`).
 
-    links: the stages that it uses, with its settings; sizes: (h, w) of the pictures of each. chain: the whole cascade, with all
-    settings that were said: what pictures that go on were made by before, and may become later. precision: of the networks.
-    only: those of the request's images that are computed now, by number; none: all of them.
+    links: the stages that it uses, with its settings. sizes: (h, w) of the pictures of each. chain: the whole cascade, with all
+    given settings: it has the stages that held pictures went through before, and those that may follow. precision: of the
+    networks. only: numbers of the images to compute now; empty: all of the request.
     """
 
     request: Request
@@ -46,83 +46,84 @@ class Plan:
 
     @property
     def index(self) -> Sequence[int]:
-        """The numbers of the images that are wanted."""
+        """The numbers of the images to compute."""
         return self.only or self.request.index
 
     @cached_property
     def wanted(self) -> Sequence[int]:
-        """The prompts or labels, by number, that the wanted images have."""
+        """Numbers of the prompts or labels that the images of `index` use; these are the rows of `Painting.conds`."""
         said, total = self.request.described, self.request.total
         if said == 1 or len(self.index) == total:
             return range(said)
         return tuple(sorted({self.request.place(image) % said for image in self.index}))
 
     def cond_row(self, image: int) -> int:
-        """Where in `wanted` the prompt or label of image k is."""
+        """Position in `wanted` of an image's prompt or label."""
         return self.wanted.index(self.request.place(image) % self.request.described)
 
     @property
     def names(self) -> list[str]:
-        """Of the stages that it uses."""
+        """Names of the stages that it uses."""
         return [link.name for link in self.links]
 
     @property
     def is_whole(self) -> bool:
-        """Whether its last stage is the cascade's last."""
+        """Whether its last stage is the last of the cascade."""
         return self.links[-1] is self.chain[-1]
 
     @property
     def made_by(self) -> list[Link]:
-        """The stages that its pictures have been through: held pictures of ours that go on have been through those before, too, a
-        user's picture has not."""
+        """The stages that its pictures go through, for their metadata. Held pictures that are refined have been through the stages
+        before `links`, too; a user's picture has not."""
         end = self.chain.index(self.links[-1]) + 1
         return self.chain[:end] if self.request.refines else self.links
 
     @property
     def per_chunk(self) -> int:
-        """How many images are computed together, at most: fewer where they are larger than the cascade's own."""
+        """Images per chunk, at most: `request.batch`, divided by `weight` for larger images."""
         return max(1, self.request.batch // self.weight)
 
     @property
     def num_chunks(self) -> int:
+        """Number of chunks."""
         return -(-len(self.index) // self.per_chunk)
 
     def chunk(self, number: int) -> tuple[int, ...]:
-        """The images that are computed together."""
+        """The numbers of the images of one chunk, which are computed together."""
         begin = number * self.per_chunk
         return tuple(self.index[begin : begin + self.per_chunk])
 
     @property
     def weight(self) -> int:
-        """As many images of the cascade's own size take the memory of one of these."""
+        """Memory of one image, in images of the cascade's own size: the ratio of areas, rounded up."""
         (h, w), side = self.sizes[-1], self.links[-1].contract.resolution
         return max(1, -(-h * w // side**2))
 
     @property
     def nfe(self) -> int:
-        """Network calls if it is alone."""
+        """Network calls in all, if it runs alone."""
         return self.num_chunks * sum(link.nfe for link in self.links)
 
     def picked(self, images: Sequence[int]) -> Self:
-        """The same, of these images only."""
+        """A copy that computes only these images. Raises ValueError."""
         check_images(images, self.request.total)
         return replace(self, only=images)
 
     def with_pictures(self, low_res: Tensor) -> Self:
-        """The same of other given pictures of the same size: it may be made before they are read."""
+        """A copy with other given pictures of the same shape, so that a plan can be made before they are read."""
         assert self.request.low_res is not None
         assert low_res.shape == self.request.low_res.shape
         return replace(self, request=replace(self.request, low_res=low_res))
 
     def batched(self, batch: int) -> Self:
-        """The same with so many images computed together."""
+        """A copy with another `request.batch`."""
         return replace(self, request=replace(self.request, batch=batch))
 
 
 def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
-    """others: settings that were said of stages beyond the request's own, by name.
+    """Resolve a request to a plan. others: settings of stages that the request does not use, by name.
 
-    Raises ValueError for whatever the user can have got wrong, but for a text encoder that is missing or another one.
+    Raises ValueError for every mistake in the request; only a missing or different text encoder is noticed later.
     """
     names = cut([link.name for link in cascade.links], request.first, request.last, "request")
     check_names(request.settings, names)
@@ -148,11 +149,11 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
 
 
 def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
-    """(height, width) of each stage's pictures. Raises ValueError where a stage cannot make them."""
+    """(height, width) of each stage's pictures. Raises ValueError if a stage cannot make them, or for more than MAX_SIDE px."""
     (h, w), resolution = asked_size(links, request)
     multiple = (
         side_multiple(links, resolution) if request.low_res is None else 1
-    )  # a picture is continued where it must be
+    )  # a given picture is padded where its sides do not fit
     if h % multiple or w % multiple:
         raise ValueError(
             f"request: {w}x{h} px does not suit stages {', '.join(link.name for link in links)}; "
@@ -168,11 +169,13 @@ def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
 
 
 def nearest_multiple(side: int, multiple: int) -> int:
+    """The multiple, at least one, that is nearest to a side."""
     return max(1, round(side / multiple)) * multiple
 
 
 def asked_size(links: list[Link], request: Request) -> tuple[tuple[int, int], int]:
-    """What the user gives, a picture or the size of the result, and the resolution at which a square one would be usual."""
+    """(height, width) of the given picture, else of the result, and the side that the cascade has there by itself. Raises
+    ValueError if the request gives a picture to a base stage, or none to a super-resolution stage, or one of other channels."""
     first, last = links[0], links[-1]
     if request.low_res is None:
         if first.contract.low_res is not None:

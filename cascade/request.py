@@ -1,4 +1,4 @@
-"""A request: which images, from what, with which settings."""
+"""A request: which images a user wants, from which prompts, labels or pictures, with which settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,21 +9,21 @@ from torch import Tensor
 
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 4096
-MAX_SIDE = 16_384  # of a result, in px: memory grows with the area
+MAX_SIDE = 16_384  # px a side of the result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """`num` images of each prompt or label; image k is the same whatever else is asked for, given seed and settings.
+    """`num` images of each prompt, label or picture. Given seed and settings, image k does not depend on the other images.
 
-    prompts: captions; labels: class numbers; at most one of both, none is unconditional. low_res: uint8 (n, c, h, w),
-    pictures to sharpen instead of sampling a base stage; picture i goes with prompt i, a single one with all. size:
+    prompts: captions; labels: class numbers; at most one of the two, neither is unconditional. low_res: uint8 (n, c, h, w),
+    pictures to enlarge instead of sampling a base stage; picture i goes with prompt i, a single one with all. size:
     (height, width) of the result, by default the last stage's resolution. settings: overrides by stage name,
-    {"sr_64": {"num_steps": 8}}. batch: images computed together, which bounds memory, not `num`. first, last: names of
+    {"sr_64": {"num_steps": 8}}. batch: images computed together; it bounds memory, `num` does not. first, last: names of
     stages, for a part of the chain.
 
-    pick: only these images of the request. With low_res, row i is what the stage below had made of image pick[i]: refining
-    held pictures gives the bytes that an undisturbed request would have given.
+    pick: compute only these images of the request. With low_res, row i is the picture of image pick[i] from the stage before:
+    refining held pictures gives the bytes that an undisturbed request would have given. Raises ValueError.
     """
 
     num: int = 1
@@ -79,32 +79,32 @@ class Request:
 
     @property
     def refines(self) -> bool:
-        """Whether low_res are held pictures of ours that go on: row i is what the stage below had made of image pick[i]."""
+        """Whether low_res holds pictures of a stage before, to be refined: row i belongs to image pick[i]."""
         return self.low_res is not None and len(self.pick) > 0
 
     @property
     def places(self) -> int:
-        """How many different things are asked for: prompts, labels or pictures; 1 where nothing is said."""
+        """Number of different prompts, labels or given pictures, each of which gets `num` images; 1 if there are none."""
         given = 0 if self.low_res is None or self.refines else len(self.low_res)
         return max(len(self.prompts), len(self.labels), given, 1)
 
     @property
     def described(self) -> int:
-        """How many prompts or labels there are; 1 where there is neither."""
+        """Number of prompts or labels; 1 if there are none."""
         return max(len(self.prompts), len(self.labels), 1)
 
     @property
     def total(self) -> int:
-        """Images of the whole request, picked or not."""
+        """Number of images of the whole request, picked or not."""
         return self.places * self.num
 
     @property
     def index(self) -> Sequence[int]:
-        """The numbers of the images that are wanted, in order; perhaps of a billion."""
+        """The numbers of the wanted images, in order; a range if all are, since there may be a billion."""
         return self.pick or range(self.total)
 
     def given(self, images: tuple[int, ...]) -> Tensor | None:
-        """The rows of low_res that belong to these images."""
+        """The rows of low_res that belong to these images; None without low_res."""
         if self.low_res is None:
             return None
         if self.refines:
@@ -112,13 +112,13 @@ class Request:
         return self.low_res[[self.place(image) % len(self.low_res) for image in images]]
 
     def place(self, image: int) -> int:
-        """Which prompt, label or picture image k belongs to."""
+        """Number of the prompt, label or picture of an image."""
         return image // self.num
 
 
 def check_images(images: Sequence[int], total: int) -> None:
-    """Raises ValueError where they are not different numbers of `total` images."""
-    if isinstance(images, range) and images.step == 1:  # perhaps of a billion
+    """Raise ValueError unless these are distinct numbers from 0 to total - 1."""
+    if isinstance(images, range) and images.step == 1:  # may be a billion: look at its ends only
         ends: tuple[int, ...] = (images[0], images[-1]) if images else ()
     elif len(set(images)) < len(images):
         raise ValueError(f"request: pick {list(images)} names an image twice; name each once")
