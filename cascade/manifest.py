@@ -1,4 +1,4 @@
-"""The manifest, cascade.json: the bundles of a cascade, in order, and their sampling settings. train.py writes it, sampling reads it.
+"""The manifest, cascade.json: the bundles of a cascade, in order, and their sampling settings. train.py writes it.
 
 `read_manifest` also accepts a folder without cascade.json: it takes every FOLDER/STAGE/bundle, ordered by their contracts.
 `check_chain` refuses bundles that do not fit together, with a one-line message.
