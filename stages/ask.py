@@ -1,4 +1,4 @@
-"""A question to a network, with all that it must know to answer."""
+"""Ask: a query together with everything a network needs to answer it."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,10 @@ from .diffusion.samplers import Query
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """second: its rows come after all that are not, where several share a call: conditional rows first, then unconditional ones."""
+    """A query with the cond to answer it under.
+
+    second: its rows come after those of all other asks in a shared call, so that conditional rows precede unconditional ones.
+    """
 
     query: Query
     cond: Cond
@@ -17,21 +20,21 @@ class Ask:
 
     @property
     def rows(self) -> int:
-        """Rows of the network's batch."""
+        """Number of rows in the network's batch."""
         return len(self.query.x)
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Of its x0 along the axes of the space."""
+        """Sides of x0 along the axes of its space."""
         return tuple(self.query.x.shape[2:])
 
     @property
     def make(self) -> tuple:
-        """Asks of the same make can share a batch."""
+        """Shapes of x and cond: asks of equal make can share a batch."""
         return self.query.x.shape[1:], self.cond.make
 
 
 OWN = "own"
 
 NamedAsks = list[tuple[str, Ask]]
-"""Asks with the names of who shall answer them: OWN is the network of the stage that samples. Whoever drives knows the others."""
+"""Asks, each with the name of the host that answers it: OWN for the sampling stage's network, others resolved by the driver."""

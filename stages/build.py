@@ -1,10 +1,10 @@
-"""Config to stage."""
+"""Builds a stage from its config."""
 
 from .config import StageConfig
 from .stage import Stage
 
 
 def build_stage(config: StageConfig) -> Stage:
-    """A stage with random weights (torch's global generator; seed it first)."""
+    """Build a stage with random weights from torch's global generator; seed it first."""
     stage: type[Stage] = config.loaded()
     return stage(config)

@@ -1,7 +1,7 @@
-"""A bundle: what training gives and sampling needs. A folder with `stage.json` and `ema.safetensors`, never a pickle.
+"""A bundle: the folder that training gives and sampling needs, with `stage.json` and `ema.safetensors`, never a pickle.
 
 `stage.json` holds the complete config, the contract with the neighbouring stages and the provenance (images seen, data
-fingerprint, versions), so that a bundle can be loaded knowing nothing else. Loading executes nothing from the folder.
+fingerprint, versions), so that a bundle can be loaded without further knowledge. Loading executes nothing from the folder.
 """
 
 import json
@@ -31,12 +31,12 @@ SIDECAR, WEIGHTS = "stage.json", "ema.safetensors"
 
 
 class BundleError(ValueError):
-    """A folder that is no whole bundle; the message names the file and what to do."""
+    """The folder is not a complete, intact bundle; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handed:
-    """What goes from a stage to the next: what kind (space), size (h, w) of the stage's own in px, values as in the tensors."""
+    """What one stage hands to the next: the stored space, the size (h, w) of the pictures in px, channels, value range."""
 
     space: str
     size: tuple[int, int]
@@ -45,7 +45,7 @@ class Handed:
 
 
 class Contract(Strict):
-    """What the neighbours of a stage may rely on. `low_res` is null for a base stage; sizes in px, ranges as in the tensors."""
+    """What a bundle states for its neighbours. `low_res` is null for a base stage; sizes in px, ranges as in the tensors."""
 
     space: Annotated[str, LATER] = "pixels"
     low_res: int | None
@@ -54,18 +54,19 @@ class Contract(Strict):
     value_range: tuple[float, float] = (-1.0, 1.0)
     resize: str = RESIZE_VERSION
     text_encoder: str | None
-    text_tokens: int | None = None  # to which captions are cut before they are encoded
+    text_tokens: int | None = None  # captions are cut to this length before they are encoded
     num_classes: int
     max_aug_sigma: float
     prediction: Literal["x0"] = "x0"
 
     @property
     def gives(self) -> Handed:
+        """What the stage hands to the stage above."""
         return self._handed(self.resolution)
 
     @property
     def takes(self) -> Handed | None:
-        """From the stage below; None: it begins a chain."""
+        """What the stage needs from the stage below, or None if it begins a chain."""
         return None if self.low_res is None else self._handed(self.low_res)
 
     def _handed(self, side: int) -> Handed:
@@ -73,7 +74,7 @@ class Contract(Strict):
 
 
 class Provenance(Strict):
-    """Where the weights come from. nimg: images seen; ema: half-life in images."""
+    """Where the weights come from. nimg: images seen; ema: half-life in images; data: fingerprint of the shards."""
 
     nimg: int
     ema: int
@@ -84,7 +85,7 @@ class Provenance(Strict):
 
 
 class Sidecar(Strict):
-    """The text of stage.json."""
+    """The content of stage.json."""
 
     version: Literal[1] = 1
     config: StageConfig
@@ -94,7 +95,7 @@ class Sidecar(Strict):
 
 
 def make_contract(config: StageConfig, text_encoder: str | None) -> Contract:
-    """The contract of a config; text_encoder is the exact identity that the data's index names."""
+    """Derive the contract from a config; text_encoder is the exact identity in the data's index."""
     return Contract(
         space=config.space.handed,
         low_res=config.takes[0] if config.takes else None,
@@ -110,13 +111,13 @@ def make_contract(config: StageConfig, text_encoder: str | None) -> Contract:
 def save_bundle(
     folder: Path, weights: dict[str, Tensor], *, config: StageConfig, text_encoder: str | None, provenance: Provenance
 ) -> None:
-    """Writes beside `folder`, then swaps: a reader, or a run killed at any moment, finds the old bundle or the new one."""
+    """Write a bundle beside `folder`, then swap: readers see the old or the new one, even after a kill at any moment."""
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / WEIGHTS)
-        (new / WEIGHTS).chmod(0o666 & ~umask())  # safetensors makes it private, which a shared run directory is not
+        (new / WEIGHTS).chmod(0o666 & ~umask())  # safetensors makes the file private; a run directory may be shared
         sidecar = Sidecar(
             config=config,
             contract=make_contract(config, text_encoder),
@@ -127,7 +128,7 @@ def save_bundle(
         for path in (new / WEIGHTS, new / SIDECAR, new):
             sync(path)
     except Exception:
-        shutil.rmtree(new, ignore_errors=True)  # a full disk
+        shutil.rmtree(new, ignore_errors=True)  # for instance after a full disk
         raise
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -137,13 +138,13 @@ def save_bundle(
 
 
 def find_bundle(folder: Path) -> Path:
-    """The folder itself, or the old one where a kill fell between the two renames of `save_bundle`."""
+    """Return `folder`, or its `.old` version if a kill fell between the two renames of `save_bundle`."""
     old = folder.with_name(folder.name + ".old")
     return old if not folder.exists() and old.exists() else folder
 
 
 def read_sidecar(folder: Path) -> Sidecar:
-    """stage.json, checked. Raises BundleError."""
+    """Read and check stage.json. Raises BundleError."""
     path = find_bundle(folder) / SIDECAR
     try:
         sidecar = TypeAdapter(Sidecar).validate_python(json.loads(path.read_text()), strict=False)
@@ -156,7 +157,7 @@ def read_sidecar(folder: Path) -> Sidecar:
     except ValidationError as error:
         raise BundleError(f"{path}: {first_error(error)}; the bundle is damaged or from another version") from None
     own = make_contract(sidecar.config, sidecar.contract.text_encoder)
-    if sidecar.contract.text_tokens is None:  # an older version's, or a stage without text
+    if sidecar.contract.text_tokens is None:  # from an older version, or a stage without text
         told = sidecar.contract.model_copy(update={"text_tokens": own.text_tokens})
         sidecar = sidecar.model_copy(update={"contract": told})
     for key, promised in sidecar.contract.model_dump().items():
@@ -168,18 +169,18 @@ def read_sidecar(folder: Path) -> Sidecar:
 
 
 def load_bundle(folder: Path | str, device: torch.device | str = "cpu", precision: str = "fp32") -> Stage:
-    """The stage of a bundle, ready to denoise: evaluation mode, no gradients, weights folded. Raises BundleError."""
+    """Load a bundle's stage, ready to denoise: evaluation mode, no gradients, weights folded. Raises BundleError."""
     folder = find_bundle(Path(folder))
     sidecar = read_sidecar(folder)
     path = folder / WEIGHTS
     if not path.is_file():
         raise BundleError(f"{path}: missing; copy the bundle again")
     with ThreadPoolExecutor(1) as pool:
-        sha256 = pool.submit(file_sha256, path)  # takes as long as all the rest, on another core
+        sha256 = pool.submit(file_sha256, path)  # as slow as all the rest, so on another core
         try:
             stage = _assembled(sidecar.config, path)
         except BundleError:
-            _check_hash(sha256.result(), sidecar, path)  # tells more than what it led to
+            _check_hash(sha256.result(), sidecar, path)  # a wrong hash explains more than its consequences
             raise
         _check_hash(sha256.result(), sidecar, path)
     stage.set_precision(precision)
@@ -194,7 +195,7 @@ def _check_hash(sha256: str, sidecar: Sidecar, path: Path) -> None:
 
 
 def _assembled(config: StageConfig, path: Path) -> Stage:
-    """The stage of a config with the weights at `path`, folded."""
+    """Build the stage of a config with the weights at `path`, folded."""
     weights = _read_weights(path)
     with torch.device("meta"):
         stage = build_stage(config)

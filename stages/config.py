@@ -1,4 +1,4 @@
-"""What a stage is, as data: frozen, strict, complete. The same text stands in the cascade's YAML and in a bundle's stage.json.
+"""The config of a stage: frozen, strict, complete. The cascade's YAML and a bundle's stage.json hold the same text.
 
 Levels of sigma and aug_sigma are noise std in units of pictures in [-1, 1]; amounts of training are counted in images.
 """

@@ -1,4 +1,4 @@
-"""The randomness of training: a function of (seed, image, name) alone, whoever draws what in which order."""
+"""The randomness of training: a function of (seed, image, name) alone, independent of the order of draws."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,18 +16,18 @@ UNIFORMS = ("sigma", "drop", "flip", "aug_sigma", "crop_y", "crop_x")
 
 @dataclass(frozen=True)
 class Draws:
-    """Of one batch."""
+    """The random numbers of one batch."""
 
     batch: Batch
     seed: int
 
     @cached_property
     def uniforms(self) -> dict[str, Tensor]:
-        """Uniform numbers (b,) float64 on the CPU by name."""
+        """Uniform numbers (b,) float64 on the CPU, by name."""
         table = uniforms(generators(self.seed, self.batch.index, "draws"), len(UNIFORMS))
         return dict(zip(UNIFORMS, table.unbind(1), strict=True))
 
     def noise(self, purpose: str, shape: torch.Size) -> Tensor:
-        """Standard normal (b, ...) of this shape on the batch's device, one generator an image."""
+        """Standard normal (b, ...) of `shape` on the batch's device, from one generator an image."""
         device = self.batch.image.device
         return normals(generators(self.seed, self.batch.index, purpose, device=device), tuple(shape[1:]))

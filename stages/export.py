@@ -1,4 +1,4 @@
-"""A bundle from a run directory: of any checkpoint, with any half-life of its averages.
+"""Command: write a bundle from a run directory, of any checkpoint and any half-life of its averages.
 
 python -m stages.export runs/emoji/base_16 bundles/base_16 --nimg 120000 --half-life 12000
 """

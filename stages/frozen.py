@@ -1,7 +1,7 @@
-"""Weights that nobody trains, held by a handle: a teacher, a network of features, an autoencoder.
+"""Frozen: weights that are never trained, held by a handle: a teacher, a feature network, an autoencoder.
 
-What trains never has them as a module: averages would copy them, ZeRO would look for their gradients, checkpoints and bundles would
-keep them. A handle is data; its network is loaded where it is first needed, once a device and process.
+A trained module must not contain them as a submodule: averages would copy them, ZeRO would expect their gradients, checkpoints and
+bundles would store them. A handle is data; its network is loaded on first use, once a device and process.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Frozen(Generic[M]):
-    """The network of the file at `path`, whose sha256 must be this, as `load` makes it of the path."""
+    """Handle on the network in the file at `path`, which must have this sha256; `load` builds the network from the path."""
 
     path: Path
     sha256: str
@@ -29,7 +29,7 @@ class Frozen(Generic[M]):
     lock: ClassVar[RLock] = RLock()
 
     def check(self) -> None:
-        """Raises ValueError, one line, where the file is missing or another one."""
+        """Check the file. Raises ValueError, one line, if it is missing or has another sha256."""
         if not self.path.is_file():
             raise ValueError(f"{self.path}: missing; copy there the file that is meant, or name where it is")
         if (found := file_sha256(self.path)) != self.sha256:
@@ -39,9 +39,10 @@ class Frozen(Generic[M]):
             )
 
     def on(self, device: torch.device | str) -> M:
-        """The network there, in evaluation mode, its parameters without gradients. Raises ValueError like `check`.
+        """Return the network on a device, in evaluation mode, without gradients. Raises ValueError like `check`.
 
-        Loading leaves no trace in the code that happens to be first: neither its random numbers nor its modes reach in or out.
+        Loading has no side effects on the caller that happens to be first: random state, inference mode and default device are
+        isolated.
         """
         key = self.load, self.sha256, torch.device(device)
         with self.lock:
@@ -52,4 +53,5 @@ class Frozen(Generic[M]):
             return self.loaded[key]  # type: ignore[return-value]
 
     def __deepcopy__(self, memo: object) -> Self:
+        """Copies share the handle."""
         return self

@@ -1,7 +1,7 @@
 """Guidance: which asks a query becomes, on which hosts, and how their answers are combined.
 
-A rule may ask other hosts than the stage's own, which whoever drives the sampler must know by name. What the hosts of a stage are
-called decides which rule guides it: GUIDANCES.
+A rule may ask hosts other than the stage's own; the driver of the sampler resolves them by name. The names of a stage's hosts
+determine which rule guides it: see GUIDANCES.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,16 +20,23 @@ from .diffusion.samplers import Answer, Query
 
 
 class Guidance(Protocol):
-    """Made for one chunk of images: what it is given it knows."""
+    """A guidance rule, made for one chunk of images."""
 
-    def asks(self, query: Query) -> NamedAsks: ...
-    def combine(self, query: Query, answers: Sequence[Answer]) -> Answer: ...
+    def asks(self, query: Query) -> NamedAsks:
+        """Turn a query into asks, each with the name of its host."""
+        ...
+
+    def combine(self, query: Query, answers: Sequence[Answer]) -> Answer:
+        """Combine the answers to the asks of a query into one."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierFree:
-    """x0_hat = null + scale (cond - null) where the level is inside the interval, row by row; elsewhere one ask. names: the parts
-    of a condition that the null lacks."""
+    """Classifier-free guidance: x0_hat = null + scale (cond - null) on rows whose level is inside the interval, else a single ask.
+
+    names: the parts of the cond that the null one lacks.
+    """
 
     cond: Cond
     names: tuple[str, ...]
@@ -37,6 +44,7 @@ class ClassifierFree:
     interval: tuple[float, float]
 
     def asks(self, query: Query) -> NamedAsks:
+        """The conditional ask of all rows; if any row is guided, also the null ask of those rows."""
         given = self.cond if query.rows is None else self.cond[query.rows]
         asks = [(OWN, Ask(query=query, cond=given))]
         rows = self._guided(query)
@@ -48,7 +56,7 @@ class ClassifierFree:
         return asks
 
     def combine(self, query: Query, answers: Sequence[Answer]) -> Answer:
-        """The conditional answer keeps its variance."""
+        """Guide the guided rows; the variance is that of the conditional answer."""
         if len(answers) == 1:
             return answers[0]
         first, null = answers
@@ -62,19 +70,22 @@ class ClassifierFree:
         return replace(first, x0_hat=x0_hat)
 
     def _guided(self, query: Query) -> Tensor | None:
-        """The rows of a query whose level is guided, None where there is none."""
+        """Rows of a query that are guided, or None if there are none."""
         is_on = [is_guided(self.scale, level, self.interval) for level in query.sigma.tolist()]
         return torch.tensor([row for row, on in enumerate(is_on) if on], device=query.x.device) if any(is_on) else None
 
 
 def classifier_free(settings: SampleConfig, cond: Cond, names: tuple[str, ...]) -> Guidance:
+    """Make the classifier-free rule from the settings."""
     return ClassifierFree(cond=cond, names=names, scale=settings.guidance_scale, interval=settings.guidance_interval)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceKind:
-    """make: the rule for a chunk, given the settings, its condition and the parts of it that training drops. rows: of the batch of
-    each host for an image whose level is guided. drops: it compares with what lacks these parts, and so needs some."""
+    """One way to guide. make: builds the rule for a chunk from settings, cond and the parts that training drops.
+
+    rows: batch rows per guided image, by host. drops: whether it needs conditions that training drops.
+    """
 
     make: Callable[[SampleConfig, Cond, tuple[str, ...]], Guidance]
     rows: Mapping[str, int]
@@ -82,7 +93,7 @@ class GuidanceKind:
 
 
 GUIDANCES: dict[str, GuidanceKind] = {OWN: GuidanceKind(make=classifier_free, rows={OWN: 2}, drops=True)}
-"""By the host that an answer is led away from. Of those that a stage has, the one that stands last here guides it."""
+"""Kinds of guidance by the host whose answer is extrapolated away from. A stage with several of these hosts uses the last entry."""
 
 
 def guidance_kind(hosts: Collection[str]) -> GuidanceKind:
@@ -93,5 +104,5 @@ def guidance_kind(hosts: Collection[str]) -> GuidanceKind:
 def guidance(
     settings: SampleConfig, cond: Cond, names: tuple[str, ...], hosts: Collection[str] = frozenset({OWN})
 ) -> Guidance:
-    """The rule that the settings ask for."""
+    """Make the guidance rule for these settings and hosts."""
     return guidance_kind(hosts).make(settings, cond, names)

@@ -1,1 +1,1 @@
-"""What a stage's pictures are conditioned on."""
+"""Conditions: their config, and samples of the right shapes."""

@@ -1,4 +1,4 @@
-"""What a stage's pictures are conditioned on, as data."""
+"""The config of a stage's conditions."""
 
 from typing import Annotated, Any, Self
 
@@ -10,10 +10,10 @@ from ..strict import Fraction, Strict
 
 
 class TextConfig(Strict):
-    """Frozen token features: `encoder` and `packed_tokens` as given to data.pack (--text-encoder, --text-tokens), `dim` numbers
-    each; the network reads the first `tokens` of them.
+    """Frozen token features: `encoder` and `packed_tokens` as given to data.pack (--text-encoder, --text-tokens), `dim`
+    numbers a token; the network reads the first `tokens` of them.
 
-    A token's features depend on all tokens that the encoder saw with it, so sampling encodes at `packed_tokens`, too.
+    A token's features depend on all tokens encoded with it, so sampling encodes at `packed_tokens`, too.
     """
 
     encoder: str
@@ -24,7 +24,7 @@ class TextConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _packed_as_usual(cls, values: Any) -> Any:
-        """What texts of older versions leave out: the packer's default, or more where the network reads more."""
+        """Fill in packed_tokens, which older versions did not write: the packer's default, or `tokens` if larger."""
         if isinstance(values, dict) and isinstance(tokens := values.get("tokens"), int):
             return {"packed_tokens": max(TEXT_TOKENS, tokens)} | values
         return values
@@ -48,5 +48,5 @@ class CondConfig(Strict):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parts of a condition that training drops, and guidance leaves out."""
+        """Parts of a cond that training drops and guidance leaves out."""
         return ("label",) * bool(self.num_classes) + ("text",) * bool(self.text)

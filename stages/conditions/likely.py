@@ -1,4 +1,4 @@
-"""Conditions of the right shapes, for measuring what a stage costs without any data."""
+"""Conditions of the right shapes, to measure what a stage costs without data."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from ..config import StageBase
 
 
 def likely_cond(config: StageBase, x: Tensor) -> Cond:
-    """What the stage's users give, for x (b, c, *size) and on its device: text, a class or a picture where it takes one."""
+    """A cond for x (b, c, *size), on its device, with every part the stage reads: class, text, low_res with aug."""
     num, text = len(x), config.cond.text
     with torch.device(x.device):
         cond = Cond.of(

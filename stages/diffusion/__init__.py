@@ -1,1 +1,1 @@
-"""The mathematics: pure torch, one coordinate (sigma), no network, no file, no device of its own."""
+"""The mathematics: pure torch, one coordinate (sigma); no network, no files, no choice of device."""

@@ -1,6 +1,6 @@
-"""The forward process: `add_noise` is the only place where noise meets a picture, in training and in sampling.
+"""The forward process: `add_noise` is the only place where noise is added to a picture, in training and in sampling.
 
-x0, eps (b, c, h, w); sigma (b,). Conditioning augmentation is this same function applied to the low-resolution condition.
+x0, eps (b, c, h, w); sigma (b,). Conditioning augmentation applies the same function to the low-resolution condition.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def expand_to(value: Tensor, image: Tensor) -> Tensor:
-    """(b,) to (b, 1, 1, 1). Raises on any other shape: (b,) * (b, c, h, w) with b == w would broadcast over columns silently."""
+    """Reshape (b,) to (b, 1, 1, 1). Raises ValueError for other shapes: with b == w they would silently broadcast over columns."""
     if value.shape != image.shape[:1]:
         raise ValueError(
             f"expand_to: got {tuple(value.shape)} for images {tuple(image.shape)}; one number per image is needed"
@@ -17,17 +17,17 @@ def expand_to(value: Tensor, image: Tensor) -> Tensor:
 
 
 def add_noise(x0: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
-    """x = x0 + sigma * eps. At sigma = 0 it is x0 exactly."""
+    """Compute x = x0 + sigma * eps. At sigma = 0 it is exactly x0."""
     if x0.shape != eps.shape:
         raise ValueError(f"add_noise: eps {tuple(eps.shape)} for images {tuple(x0.shape)}; the shapes must be equal")
     return x0 + expand_to(sigma, x0) * eps
 
 
 def augment(low_res: Tensor, aug_sigma: Tensor, eps: Tensor) -> Tensor:
-    """Conditioning augmentation (Ho et al. 2021, section 4.2): noise of std aug_sigma (b,) on the upsampled condition.
+    """Conditioning augmentation (Ho et al. 2021, section 4.2): add noise of std aug_sigma (b,) to the upsampled condition.
 
-    low_res (b, c, h, w) is already at the stage's own size. The network is told the same aug_sigma. Non-truncated form: the
-    lower stage finishes its chain, then its picture is noised, so one stored picture serves a sweep over aug_sigma.
+    low_res (b, c, h, w) is already at the stage's own size. The network gets the same aug_sigma as an input. Non-truncated
+    form: the lower stage finishes its chain, then its picture is noised, so one stored picture serves a sweep over aug_sigma.
     """
     return add_noise(low_res, aug_sigma, eps)
 
@@ -38,10 +38,10 @@ def score(x0_hat: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def uniforms(generators: list[torch.Generator], num: int) -> Tensor:
-    """(b, num) float64 in [0, 1), row k from generator k."""
+    """Draw (b, num) float64 in [0, 1), row k from generator k."""
     return torch.stack([torch.rand(num, generator=g, dtype=torch.float64, device=g.device) for g in generators])
 
 
 def normals(generators: list[torch.Generator], shape: tuple[int, ...]) -> Tensor:
-    """(b, *shape) float32 standard normal, row k from generator k."""
+    """Draw (b, *shape) float32 standard normal, row k from generator k."""
     return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in generators])

@@ -9,7 +9,7 @@ from .corrupt import expand_to
 
 
 def guide(x0_cond: Tensor, x0_null: Tensor, scale: Tensor) -> Tensor:
-    """Guided x0_hat (b, c, h, w) from the conditional and the unconditional one, scale (b,)."""
+    """Combine conditional and unconditional x0_hat (b, c, h, w) with scale (b,)."""
     return x0_null + expand_to(scale, x0_null) * (x0_cond - x0_null)
 
 

@@ -28,8 +28,8 @@ def sigma_from_alpha_bar(alpha_bar: Tensor) -> Tensor:
 def power_grid(num_steps: int, *, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
     """Sampling levels (num_steps + 1,) float64 from sigma_max down to sigma_min, then 0 (EDM, eq. 5).
 
-    Evenly spaced in sigma^(1/rho); one step is [sigma_max, 0]. Raises ValueError where two levels would be one in float32, in which
-    networks are told.
+    Evenly spaced in sigma^(1/rho); one step is [sigma_max, 0]. Raises ValueError if two levels coincide in float32, the
+    precision in which networks get them.
     """
     if num_steps < 1 or not 0 < sigma_min < sigma_max or rho <= 0:
         raise ValueError(
@@ -48,9 +48,9 @@ def power_grid(num_steps: int, *, sigma_min: float, sigma_max: float, rho: float
 
 
 def lognormal_sigma(u: Tensor, *, mean: float, std: float) -> Tensor:
-    """Training levels with log(sigma) ~ N(mean, std^2) from uniform u (b,) in (0, 1) (EDM, Table 1: -1.2, 1.2).
+    """Training levels with log(sigma) ~ N(mean, std^2) from uniform u (b,) in [0, 1) (EDM, Table 1: -1.2, 1.2).
 
-    By the inverse distribution function, so one uniform number decides one level. u = 0 is moved to the smallest double step.
+    Uses the inverse distribution function, so one uniform number determines one level. u = 0 is raised to 2^-53.
     """
     z = torch.special.ndtri(u.double().clamp(min=2**-53))
     return (mean + std * z).exp()
@@ -60,6 +60,6 @@ def shift_for_resolution(sigma_mean: float, *, trained_at: int, resolution: int)
     """Mean log noise level for another resolution: + log(resolution / trained_at) (Hoogeboom et al. 2023, eq. 4).
 
     Averaging k x k pixels divides white noise by k and leaves a smooth picture alone, so a picture k times as large needs k times
-    the noise for the same information to be hidden.
+    the noise to hide the same information.
     """
     return sigma_mean + math.log(resolution / trained_at)

@@ -1,9 +1,9 @@
-"""Samplers are coroutines: they yield what they want denoised and receive x0_hat.
+"""Samplers are coroutines: they yield queries and are sent answers.
 
     answer = yield Query(x, sigma)
 
 They integrate the probability-flow ODE dx/dsigma = (x - x0_hat) / sigma from x at sigmas[0] down to sigma = 0. They never hold a
-network: `drive` runs one alone, an engine runs many at once in shared batches, and every answer is already a preview.
+network: `drive` runs a single one, an engine runs many at once in shared batches, and every answer can serve as a preview.
 
 x (b, c, h, w) at sigmas[0]; sigmas (num_steps + 1,) float64 on the CPU, strictly decreasing, last entry 0.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # configs name samplers where torch is not loaded yet
+if TYPE_CHECKING:  # configs import this module without torch
     from torch import Tensor
 
     from .denoiser import Denoiser
@@ -22,8 +22,10 @@ if TYPE_CHECKING:  # configs name samplers where torch is not loaded yet
 
 @dataclass(frozen=True)
 class Query:
-    """A wish for x0_hat of x (b, c, *size) at noise levels sigma (b,). rows (b,) int64: which images of the batch these are, where
-    some have stayed behind; None: all."""
+    """A request for x0_hat of x (b, c, *size) at noise levels sigma (b,).
+
+    rows (b,) int64: which images of the batch are queried, if not all; None: all.
+    """
 
     x: "Tensor"
     sigma: "Tensor"
@@ -32,7 +34,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Answer:
-    """x0_hat (b, c, *size) of a query. var, of the same shape: Var(x0 | x) where the network tells it."""
+    """Answer to a query: x0_hat (b, c, *size), and var of the same shape, Var(x0 | x), if the network predicts it."""
 
     x0_hat: "Tensor"
     var: "Tensor | None" = None
@@ -42,12 +44,12 @@ Sampler = Generator[Query, Answer, "Tensor"]
 """Yields queries, receives answers, returns the finished x0."""
 
 Noise = Callable[[str, tuple[int, ...]], "Tensor"]
-"""Standard normal (b, ...) for a purpose and of a shape; row k is a function of (seed, index[k], stage, purpose) alone. "start" and
-"aug" are taken: a sampler that draws on its way has purposes of its own, another at each step."""
+"""Draws standard normal (b, ...) for a purpose and a shape; row k is a function of (seed, index[k], stage, purpose) alone. "start"
+and "aug" are reserved: a sampler that draws noise on its way uses its own purposes, a new one at each step."""
 
 
 def query(x: "Tensor", sigma: float) -> Query:
-    """The query of a batch that stands at one common level."""
+    """Query a batch at one common level."""
     return Query(x, x.new_full((len(x),), sigma))
 
 
@@ -78,7 +80,7 @@ def dpmpp_2m(x: "Tensor", sigmas: "Tensor") -> Sampler:
     The multistep correction extrapolates x0_hat from the previous answer; the first step has none, and the last, to sigma = 0,
     takes x0_hat itself.
     """
-    previous: tuple[float, Tensor] | None = None  # (lambda, x0_hat) of the step before
+    previous: tuple[float, Tensor] | None = None  # (lambda, x0_hat) of the previous step
     for sigma, sigma_next in intervals(sigmas):
         x0_hat = (yield query(x, sigma)).x0_hat
         if sigma_next == 0:
@@ -95,7 +97,7 @@ def dpmpp_2m(x: "Tensor", sigmas: "Tensor") -> Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A setting that only some samplers read: a number, whole where its default is. help: what it does, for users."""
+    """A numeric setting that only some samplers read, an integer if its default is one. help: its description for users."""
 
     default: float
     low: float
@@ -105,8 +107,11 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerKind:
-    """What is known of a sampler before it runs. order: of its error in the step. queries: of num_steps intervals, at most. draws:
-    whether it takes noise on its way. options: the settings of its own, by name; samplers that share a name share the option."""
+    """A sampler's properties.
+
+    order: of its error in the step size. queries: the most it makes over num_steps intervals. draws: whether it needs noise
+    after the start. options: its own settings by name; samplers that share a name share the option.
+    """
 
     function: Callable[..., Sampler]
     order: int
@@ -115,7 +120,7 @@ class SamplerKind:
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def __call__(self, x: "Tensor", levels: "Tensor", noise: Noise, options: Mapping[str, Any]) -> Sampler:
-        """The coroutine over `levels` from x. noise and a value of each of its options go to whoever takes them."""
+        """Start the coroutine over `levels` from x, with noise and option values if this sampler reads them."""
         own = {name: options[name] for name in self.options}
         return self.function(x, levels, **({"noise": noise} if self.draws else {}), **own)
 
@@ -128,17 +133,17 @@ SAMPLERS = {
 
 
 def all_options() -> dict[str, Option]:
-    """Those of all samplers, by name."""
+    """Options of all samplers, by name."""
     return {name: option for kind in SAMPLERS.values() for name, option in kind.options.items()}
 
 
 def num_queries(name: str, num_steps: int) -> int:
-    """How many times a sampler asks (nfe) over num_steps intervals."""
+    """Largest number of queries (nfe) of a sampler over num_steps intervals."""
     return SAMPLERS[name].queries(num_steps)
 
 
 def drive(sampler: Sampler, denoise: "Denoiser") -> "Tensor":
-    """Runs one sampler to its end with one denoiser."""
+    """Run one sampler to its end with one denoiser."""
     try:
         wanted = next(sampler)
         while True:
@@ -148,7 +153,7 @@ def drive(sampler: Sampler, denoise: "Denoiser") -> "Tensor":
 
 
 def intervals(sigmas: "Tensor") -> list[tuple[float, float]]:
-    """(sigma, the next) for each step. Raises ValueError for levels that no sampler can visit."""
+    """Pairs (sigma, next sigma), one a step. Raises ValueError for levels that no sampler can visit."""
     levels = sigmas.double().tolist()
     if len(levels) < 2 or levels[-1] != 0 or not all(math.inf > a > b for a, b in itertools.pairwise(levels)):
         raise ValueError(
