@@ -12,7 +12,7 @@ import { View } from "./view.js";
 
 let opened = 0;
 
-// What the address says: a job, or none. One that is not there leaves what is shown, and its address.
+// Shows the job that the address names, or none. If it does not exist, the view and its address stay.
 export async function openAddress(how) {
   const id = location.hash.slice(1);
   if (!id) return closeJob();
@@ -25,17 +25,17 @@ export async function openAddress(how) {
 }
 
 function closeJob() {
-  opened++; // what was asked for before is not wanted any more
+  opened++; // cancels an `open` that still loads
   view?.stepBack();
   showNothing();
   showHistory();
 }
 
-// focus: on the first tile, where what had it may be gone.
+// focus: moves the focus to the first tile, since the element that had it may be gone.
 export async function open(id, { scroll = false, focus = false } = {}) {
   const turn = ++opened;
   const next = [view, ...behind].find((each) => each?.alive && each.job.id === id) ?? new View(await loadLine(id));
-  if (turn !== opened) return; // another one was asked for meanwhile
+  if (turn !== opened) return; // another job was opened meanwhile
   if (next !== view) {
     bringForward(next);
     view?.stepBack();
@@ -44,7 +44,7 @@ export async function open(id, { scroll = false, focus = false } = {}) {
     view.mount();
   }
   if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
-  if (view.alive) listen(); // its previews first
+  if (view.alive) listen(); // reconnects, so that its previews come first
   else if (!OVER.includes(view.job.state)) view.watch();
   if (focus) view.tiles.get(view.job.images[0]).pick.focus({ preventScroll: true });
   const { top } = $("job").getBoundingClientRect();

@@ -18,22 +18,22 @@ export async function call(path, { headers, ...options } = {}) {
   const { error } = await response.json().catch(() => ({}));
   if (response.status === 401) {
     const now = localStorage.getItem(KEY);
-    if (now && now !== key) throw new ApiError(401, ""); // another one was entered meanwhile
+    if (now && now !== key) throw new ApiError(401, ""); // another key was entered meanwhile
     askForKey();
-    throw new ApiError(401, key ? "This key is not valid" : ""); // without one, the form for it says enough
+    throw new ApiError(401, key ? "This key is not valid" : ""); // without a key, its form says enough
   }
   const words = error?.code === "too_large" ? undefined : error?.message;
   throw new ApiError(response.status, words ?? wordsFor(response.status, options.body?.length), Number(response.headers.get("Retry-After")));
 }
 
-// What stands between may answer without a word.
+// The message for an answer without one, which a proxy may send. sent: bytes of the request's body.
 function wordsFor(status, sent = 0) {
   if (status === 413) return `${(sent / 1e6).toFixed(1)} MB are more than the server, or what stands before it, takes at once; choose a smaller picture`;
   if ([502, 503, 504].includes(status)) return "The server does not answer at the moment; try again later";
   return `The server answers ${status}`;
 }
 
-// Seeds go up to 2^63, numbers of JavaScript to 2^53: here they are text. Inside of a string "seed" would have its quotes escaped.
+// Seeds go up to 2^63, numbers of JavaScript to 2^53: here they are strings. Within a JSON string, the quotes of "seed" would be escaped.
 const parseJson = (text) => JSON.parse(text.replace(/"seed":\s*(\d+)/g, '"seed":"$1"'));
 const writeJson = ({ seed, ...rest }) => (seed === undefined ? JSON.stringify(rest) : `{"seed":${BigInt(seed)},${JSON.stringify(rest).slice(1)}`);
 

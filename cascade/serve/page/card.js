@@ -1,4 +1,4 @@
-// A job in the history.
+// One job in the history, as a card.
 
 import { copyOf } from "./dom.js";
 import { titleOf, unusual } from "./job.js";
@@ -7,7 +7,7 @@ import { view } from "./shown.js";
 import { whenSeen } from "./sight.js";
 import { ago, count } from "./words.js";
 
-export const cards = new Map(); // by job; a card that stays where it is keeps the focus
+export const cards = new Map(); // by job; reused, so that a card keeps the focus
 
 export function dropCard(id) {
   cards.get(id).remove();

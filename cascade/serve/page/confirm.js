@@ -1,19 +1,19 @@
-// The button that deletes asks first.
+// The confirmation of the Delete button.
 
 import { $ } from "./dom.js";
 
-const SURE_MS = 4000; // for the second click that deletes
-const SLIP_MS = 500; // one that comes sooner is no answer
+const SURE_MS = 4000; // time for the second click, which deletes
+const SLIP_MS = 500; // a second click that comes sooner does not count
 
-let unsure; // a timer: nobody said that a job is to be deleted for good
-let askedAt; // ms: when that was asked
+let unsure; // timer that resets the button
+let askedAt; // ms, of the first click
 
 export function askDelete(sure) {
   $("delete").textContent = sure ? "Delete for good?" : "Delete";
   $("delete").classList.toggle("sure", sure);
 }
 
-// The first click asks, the next one does it; the second of a double click or of two quick Enters does nothing.
+// A listener that runs `work` at the second click; the second of a double click or of two quick Enters does nothing.
 export const confirmed = (work) => async ({ detail, timeStamp }) => {
   if ($("delete").classList.contains("sure")) return detail < 2 && timeStamp - askedAt > SLIP_MS && work();
   askDelete(true);

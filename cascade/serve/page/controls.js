@@ -1,11 +1,11 @@
-// Controls that are made from templates; each is returned as a function that reads it.
+// Controls that are made from templates; each function appends one and returns a function that reads it.
 
 import { copyOf } from "./dom.js";
 
-const TOPS = { num_steps: 64, guidance_scale: 12 }; // of sliders; what is typed beside them may be larger
+const TOPS = { num_steps: 64, guidance_scale: 12 }; // upper ends of sliders; the field beside one takes larger values
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-// A slider for most values beside a field that takes and shows any, to the last digit; returns a function that reads it.
+// A slider for the usual range, beside a field that takes and shows any value, to the last digit.
 export function slider(group, { id, key, words: [title, hint], range: [min, max], usual, value }) {
   const node = copyOf("t-slider");
   const [label, field, explained, input] = node.children;
@@ -36,7 +36,7 @@ export function chooser(group, { id, options, value }) {
   return () => select.value;
 }
 
-// A thing that is kept, with a button that takes it out; returns whether it is there.
+// A setting without a control, with a button that removes it; the function returns whether it is still there.
 export function chip(place, text) {
   const node = copyOf("t-chip");
   const [words, out] = node.children;

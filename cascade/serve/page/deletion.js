@@ -1,4 +1,4 @@
-// A job that is deleted leaves nothing in any tab.
+// Deletion of a job, in this tab and in the others.
 
 import { showNothing } from "./address.js";
 import { call } from "./api.js";
@@ -19,7 +19,7 @@ export async function deleteJob() {
   tabs.postMessage({ deleted: id });
 }
 
-// Nothing of a deleted job stays in this page, either; what was refined from it shows its own pictures alone.
+// Removes all traces of a deleted job from this tab; a job refined from it is read again, and shows its own pictures alone.
 export function forgetJob(id) {
   for (const each of [past, notes, uploads]) each.delete(id);
   if (view?.job.id === id) {

@@ -1,4 +1,4 @@
-// A picture's link, with a file name that tells its job.
+// Download links, with a file name from prompt, seed, number and side of the picture.
 
 export function offerDownload(link, href, view, k, stage) {
   const words = view.captionOf(k).toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").slice(0, 40);

@@ -1,4 +1,4 @@
-// The one line for what went wrong, and what guards the listeners of buttons and forms.
+// The line that shows errors, and wrappers of listeners that report to it.
 
 import { $ } from "./dom.js";
 
@@ -10,7 +10,7 @@ export function showError(error) {
 
 export const clearError = () => ($("error").hidden = true);
 
-// Runs what a user asked for; what goes wrong is said in the one line for it.
+// A listener that shows what `work` throws in the error line.
 export const guarded = (work) => async (event) => {
   event?.preventDefault?.();
   clearError();
@@ -21,11 +21,11 @@ export const guarded = (work) => async (event) => {
   }
 };
 
-// The same for a button that makes a job: one click, one job. Until it is there others do nothing, nor does the second of a double click.
+// A guarded listener of a button that creates a job: clicks while one is being created do nothing, nor does the second of a double click.
 export const once = (button, work) =>
   guarded(async ({ detail }) => {
     if (detail > 1 || button.ariaDisabled) return;
-    button.ariaDisabled = "true"; // not `disabled`: that would take the focus away
+    button.ariaDisabled = "true"; // not `disabled`, which would take the focus away
     try {
       await work();
     } finally {

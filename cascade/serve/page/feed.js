@@ -6,11 +6,11 @@ import { OVER } from "./job.js";
 import { view } from "./shown.js";
 import { parseEvents } from "./sse.js";
 
-const SILENT_MS = 60_000; // nothing for so long, not even a heartbeat: the connection is dead
+const SILENT_MS = 60_000; // without any byte, even a heartbeat, for so long the connection is dead
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export const followed = new Map(); // by id: {number: of the last event, on(type, data), lost(), end(error)}
-let listening = new AbortController(); // of the newest stream
+let listening = new AbortController(); // aborts the newest stream
 
 export function followJob(id, how) {
   followed.set(id, { number: 0, ...how });
@@ -21,12 +21,12 @@ export function unfollow(id) {
   if (followed.delete(id)) listen();
 }
 
-// A stream of what is followed now. The one before is closed when this one is open, so that nobody goes unwatched.
+// Opens a stream of all followed jobs. The previous one is closed once this one is open, so that no job goes unwatched.
 export async function listen() {
   const before = listening;
   const own = (listening = new AbortController());
   own.signal.addEventListener("abort", () => before.abort(), { once: true });
-  await sleep(0); // more may change at once
+  await sleep(0); // several changes in a row share one stream
   let wait = 500;
   while (listening === own && followed.size) {
     const one = new AbortController();
@@ -43,14 +43,14 @@ export async function listen() {
       const jobs = ids.map((id) => `${id}:${followed.get(id).number}`);
       const response = await call(`v1/events?jobs=${jobs}`, { headers: { Accept: "text/event-stream" }, signal: one.signal, cache: "no-store" });
       before.abort();
-      if (response.status === 204) for (const id of ids) endFollowing(id); // over, and everything was told
+      if (response.status === 204) for (const id of ids) endFollowing(id); // all ended, and all events were received
       else
         for await (const event of parseEvents(response.body, heard)) {
           wait = 500;
           hear(event);
         }
     } catch (error) {
-      if (error.status === 429) before.abort(); // no room for both
+      if (error.status === 429) before.abort(); // no room for two streams
       else if (error instanceof ApiError && error.status < 500) for (const id of [...followed.keys()]) endFollowing(id, error);
     } finally {
       clearTimeout(silence);
@@ -67,8 +67,8 @@ export async function listen() {
 function hear({ type, data, id }) {
   const { job, ...rest } = data;
   const each = followed.get(job);
-  const number = id ? Number(id.split(",").find((part) => part.startsWith(`${job}:`)).slice(job.length + 1)) : Infinity; // by whoever knows no numbers
-  if (!each || number <= each.number) return; // told by the stream before
+  const number = id ? Number(id.split(",").find((part) => part.startsWith(`${job}:`)).slice(job.length + 1)) : Infinity; // a server without numbers
+  if (!each || number <= each.number) return; // received from the previous stream
   each.number = number;
   if (type === "gone") return endFollowing(job, new Error(data.message));
   each.on(type, rest);

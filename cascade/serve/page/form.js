@@ -11,7 +11,7 @@ import { buildSettings } from "./settings.js";
 import { dropFile, keepUpload, takeAgain, upload } from "./upload.js";
 
 export let askedSettings;
-let kept = { more: [] }; // of the job that is used again, what its fields cannot hold: {prompts, promptText, labels, labelText, more: [{key, value, there()}]}
+let kept = { more: [] }; // what the fields cannot hold of a job that is used again: {prompts, promptText, labels, labelText, more: [{key, value, there()}]}
 
 export function takeModel(found) {
   setModel(found);
@@ -46,7 +46,7 @@ function asked() {
 const linesOf = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 const labelOf = (said) => (/^\d+$/.test(said) && !model.classes.includes(said) ? Number(said) : said);
 
-// The form as it was for a job, to the last digit. root: what it was refined from in the first place, or itself.
+// Fills the form with a job's request, to the last digit. root: the job at the start of its line, perhaps itself.
 export function useAgain(job, root) {
   dropFile();
   $("prompt").value = job.prompts.join("\n");
@@ -67,7 +67,7 @@ export function useAgain(job, root) {
   focusForm();
 }
 
-// Whatever the model is asked by.
+// Focuses the field for the model's conditioning.
 export function focusForm() {
   const id = { text: "prompt", class: "class", none: "num" }[model.conditioning];
   $(id).focus({ preventScroll: true });

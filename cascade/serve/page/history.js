@@ -1,4 +1,4 @@
-// The jobs of before, the newest first; more are read when the end comes into sight.
+// The list of jobs, newest first; further pages are loaded when its end comes into sight.
 
 import { call, getJson, readJson } from "./api.js";
 import { card, cards, dropCard } from "./card.js";
@@ -7,29 +7,29 @@ import { showError } from "./error.js";
 import { OVER, ownJob, rootOf } from "./job.js";
 import { whenSeen } from "./sight.js";
 
-const PAGE = 50; // jobs of the history that are asked for at once
+const PAGE = 50; // jobs per request
 
-export const past = new Map(); // jobs that are listed, by id
-let newest = { tag: "", ids: [] }; // the first page, as it was when it was told last
-let further = null; // where the list goes on, for the server
+export const past = new Map(); // listed jobs, by id
+let newest = { tag: "", ids: [] }; // the first page at the last answer
+let further = null; // the server's cursor for the next page; null at the end
 let isLong = false; // more than the first page is listed
 let again;
 
-// The first page, and nothing but "as it was" where it is.
+// Reads the first page again (304 if it has not changed).
 export async function refreshHistory() {
   clearTimeout(again);
   if (document.hidden) return;
   const response = await call(`v1/jobs?limit=${PAGE}`, { headers: newest.tag ? { "If-None-Match": newest.tag } : {} }).catch(() => undefined);
-  if (!$("key-form").hidden) return; // signing in goes on with it
+  if (!$("key-form").hidden) return; // `start` does so after signing in
   if (response && response.status !== 304) takeNewest(await readJson(response), response.headers.get("ETag"));
-  clearTimeout(again); // of another call meanwhile
+  clearTimeout(again); // set by a concurrent call
   showHistory();
   if (newest.ids.some((id) => past.has(id) && !OVER.includes(past.get(id).state))) again = setTimeout(refreshHistory, 3000);
 }
 
 function takeNewest({ jobs, next }, tag) {
   const ids = jobs.map(({ id }) => id);
-  const isGap = next && !ids.some((id) => past.has(id)); // others lie between these and what is listed
+  const isGap = next && !ids.some((id) => past.has(id)); // jobs between these and the listed ones are missing
   const oldest = jobs.at(-1)?.created ?? -Infinity;
   for (const [id, { created }] of past) if (!next || isGap || (created >= oldest && !ids.includes(id))) past.delete(id);
   for (const job of jobs) past.set(job.id, ownJob(job));

@@ -1,4 +1,4 @@
-// A job as the server tells it, and the words for it.
+// A job as the server describes it, and its title.
 
 import { getJson } from "./api.js";
 import { model } from "./model.js";
@@ -11,16 +11,16 @@ async function loadJob(id) {
   return ownJob(await getJson(`v1/jobs/${encodeURIComponent(id)}`));
 }
 
-// The server's job, with its pictures by stage.
+// Adds `pictures`, [{k, url}], to each stage of the server's job.
 export function ownJob(job) {
   for (const stage of job.stages) stage.pictures = stage.done.map((k) => ({ k, url: pictureAt(job.id, stage.name, k) }));
   return job;
 }
 
-// The job, the one that it refines, the one which that refines, ...
+// [job, its parent, the parent of that, ...], as far as they exist.
 export async function loadLine(id) {
   const line = [await loadJob(id)];
-  while (line.at(-1)?.parent) line.push(await loadJob(line.at(-1).parent).catch(() => undefined)); // which may have expired
+  while (line.at(-1)?.parent) line.push(await loadJob(line.at(-1).parent).catch(() => undefined)); // a parent may have expired
   return line.filter(Boolean);
 }
 
@@ -32,14 +32,14 @@ export function rootOf(job, jobs) {
 export const saidOf = (job) => [...job.prompts, ...job.labels.map((label) => model.classes[label] ?? `class ${label}`)];
 export const isUpload = (job) => !job.parent && job.stages[0].name !== model.stages[0].name;
 
-// root: what the job was refined from in the first place, or itself.
+// root: the job at the start of its line, perhaps itself.
 export function titleOf(job, root) {
   const said = saidOf(job).join(", ");
   if (isUpload(root)) return said ? `Upscaled: ${said}` : "Upscaled picture";
   return said || "No prompt";
 }
 
-// The settings that differ from the model's usual ones, of the stages that were asked for.
+// The settings that differ from the model's own, of the requested stages, in words.
 export function unusual(job, root) {
   const at = (name) => model.stages.findIndex((stage) => stage.name === name);
   const end = job.until ? at(job.until) + 1 : model.stages.length;

@@ -1,4 +1,4 @@
-// The API key, in the storage that all tabs of this server share.
+// The API key, in storage that all tabs of one server share.
 
 import { $ } from "./dom.js";
 import { HOME } from "./tabs.js";

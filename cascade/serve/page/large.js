@@ -38,7 +38,7 @@ export async function openLarge(of, k) {
   if (!$("large").open) $("large").showModal();
 }
 
-// The pictures that can be enlarged.
+// Numbers of the pictures that can be enlarged.
 const besides = (of) => [...of.tiles.keys()].filter((each) => !of.tiles.get(each).img.hidden);
 
 export async function stepLarge(by) {
@@ -46,6 +46,6 @@ export async function stepLarge(by) {
   const there = besides(of);
   const next = there[there.indexOf(k) + by];
   if (next === undefined) return;
-  if ($("large-stages").contains(document.activeElement)) $("large-close").focus(); // the stage that had it may go
+  if ($("large-stages").contains(document.activeElement)) $("large-close").focus(); // the focused stage button may disappear
   await openLarge(of, next);
 }

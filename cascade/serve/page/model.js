@@ -1,4 +1,4 @@
-// The cascade that is served.
+// The served cascade, as /v1/models describes it.
 
 import { getJson } from "./api.js";
 

@@ -1,5 +1,5 @@
-// What may come next from a job: the picks, and their way through the stages that it lacks (it was held, cancelled or failed) or
-// through the top of a finished one again.
+// How a job goes on: the picked pictures, refined by the stages that it lacks (held, cancelled or failed), or by the top stages of a
+// finished one once more.
 
 import { postJson } from "./api.js";
 import { $ } from "./dom.js";
@@ -33,7 +33,7 @@ export class Next {
     this.showPicked();
   }
 
-  // All of them, or none where all are picked.
+  // Picks all; none if all are picked.
   pickAll() {
     const { tiles } = this.view;
     this.note.picked = new Set(this.note.picked.size === tiles.size ? [] : tiles.keys());
@@ -51,7 +51,7 @@ export class Next {
     const redo = job.state === "finished";
     const which = some ? `${this.note.picked.size} picked` : redo ? "all" : "picked";
     $("refine").textContent = `${redo ? "Redo" : "Refine"} ${which}`;
-    if (some && !$("next").hidden) $("again").open = true; // its sliders count, those of the form do not
+    if (some && !$("next").hidden) $("again").open = true; // its sliders apply here, not those of the form
     $("refine").disabled = !some && !redo;
     $("all").textContent = this.note.picked.size === tiles.size ? "Pick none" : "Pick all";
   }
@@ -70,7 +70,7 @@ export class Next {
     this.showPicked();
   }
 
-  // Stages below the top that every tile has a picture of.
+  // Names of the stages below the top of which every tile has a picture.
   whole() {
     const tiles = [...this.view.tiles.values()];
     return model.stages.slice(0, -1).map((stage) => stage.name).filter((name) => tiles.every((tile) => tile.urls[name]));
@@ -90,13 +90,13 @@ export class Next {
     $("again").querySelector("summary").textContent = job.state === "finished" ? `Redo ${sides} with other settings` : `Settings for ${sides}`;
   }
 
-  // What is set here is there again after a look at another job.
+  // Keeps these settings for when the job is shown again.
   keepSettings() {
     this.note.settings[this.from] = this.settings.read(true);
   }
 
-  // With what the controls show, all of it: the job that has the pictures may have been made with other settings. Returns the id of
-  // the new job; undefined where a control has a value that is not valid.
+  // Creates a job with all settings that the controls show, since the job that owns the pictures may have had others. Returns the id
+  // of the new job, or undefined if a control holds an invalid value.
   async refine() {
     if (![...$("next-settings").querySelectorAll("input")].every((input) => input.reportValidity())) return undefined;
     const from = $("from").value;

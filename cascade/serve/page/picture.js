@@ -1,16 +1,16 @@
-// Addresses of stored pictures, and what was fetched from there.
+// Addresses of stored pictures, and a cache of those that were fetched with a key.
 
 import { call } from "./api.js";
 import { KEY } from "./key.js";
 
-export const TINY = 48; // px: pictures up to here are shown as the squares that they are
-const BLOBS = 400; // pictures in memory
+export const TINY = 48; // px: pictures up to this side are shown with hard pixels
+const BLOBS = 400; // pictures in the cache
 
-// The address of a stored picture as it is from here; the server's own says where it believes that it is mounted.
+// The address of a stored picture, relative to the page; the server's own holds the path where it believes to be mounted.
 export const pictureAt = (job, stage, k) => `v1/jobs/${job}/stages/${encodeURIComponent(stage)}/${k}.png`;
 
-// An <img> sends no key: with one, pictures are fetched and shown from memory.
-export const blobs = new Map(); // the one that was not asked for longest is first
+// An <img> sends no Authorization header, so with a key pictures are fetched and shown from memory.
+export const blobs = new Map(); // least recently used first
 export async function pictureUrl(url) {
   if (!localStorage.getItem(KEY) || url.startsWith("data:")) return url;
   const found = blobs.get(url) ?? call(url).then((answer) => answer.blob()).then(URL.createObjectURL);

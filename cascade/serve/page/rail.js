@@ -1,4 +1,4 @@
-// How far all pictures of a job are, by stage.
+// The progress of a job's pictures: one bar per stage.
 
 export class Rail {
   constructor(stages) {
@@ -9,7 +9,7 @@ export class Rail {
     return this.steps.map(({ item }) => item);
   }
 
-  // The shares of the stages, from 0 to 1.
+  // Share done of each stage, in [0, 1].
   get shares() {
     return this.steps.map(({ bar }) => bar.value);
   }

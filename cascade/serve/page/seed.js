@@ -1,4 +1,4 @@
-// The field of the seed.
+// The seed field and its lock.
 
 import { $ } from "./dom.js";
 
@@ -9,7 +9,7 @@ export function rollSeed() {
   checkSeed();
 }
 
-// A locked seed stays; else each Paint has another one.
+// A locked seed stays; otherwise each Paint rolls a new one.
 export const seedIsLocked = () => $("lock").getAttribute("aria-pressed") === "true";
 export function lockSeed(on) {
   $("lock").setAttribute("aria-pressed", on);

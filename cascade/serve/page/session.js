@@ -1,4 +1,4 @@
-// From signing in to signing out.
+// Start, signing in and signing out.
 
 import { openAddress } from "./address.js";
 import { $ } from "./dom.js";
@@ -8,7 +8,7 @@ import { KEY, askForKey } from "./key.js";
 import { findModel, model } from "./model.js";
 import { view } from "./shown.js";
 
-let whose; // the key that all that is shown was asked for with; null: none, undefined: there is nothing yet
+let whose; // the key that everything shown was requested with; null: none; undefined: nothing is shown yet
 const isEqual = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 export async function start(found) {
@@ -20,12 +20,12 @@ export async function start(found) {
   if (id && !(view?.job.id === id && view.isWhole)) await openAddress();
 }
 
-// The key of before shows what was there, to the last slider; whoever has another one sees nothing of it.
+// Signing in with the previous key restores the page, to the last slider; another key gets an empty page.
 export async function takeKey() {
   const key = $("key").value;
   localStorage.setItem(KEY, key);
   const found = await findModel().catch((error) => {
-    if (localStorage.getItem(KEY) === key) askForKey(); // one that nobody has found valid is not kept
+    if (localStorage.getItem(KEY) === key) askForKey(); // an unconfirmed key is not kept
     throw error;
   });
   if (whose !== undefined && (key !== whose || !isEqual(found, model))) return beginAnew();
@@ -40,13 +40,13 @@ export function signOut() {
   beginAnew();
 }
 
-// Nothing of what the key gave stays in the page.
+// Reloads without the job's address, so that nothing that the key gave access to stays.
 function beginAnew() {
   history.replaceState(null, "", location.pathname);
   reloadEmpty();
 }
 
 export function reloadEmpty() {
-  $("ask").reset(); // a browser would fill it in again
+  $("ask").reset(); // else a browser would fill it in again
   location.reload();
 }

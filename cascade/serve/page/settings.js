@@ -1,4 +1,4 @@
-// The settings of stages, as controls.
+// Controls for the settings of stages.
 
 import { chip, chooser, slider } from "./controls.js";
 import { $ } from "./dom.js";
@@ -11,8 +11,9 @@ const KNOBS = {
   num_steps: ["Steps", "more is slower and finer"],
 };
 
-// What these stages are set to, as `said` before. What has no control here (sigma_max, a stage of another cascade) is named and kept
-// until somebody takes it out. Returns {read(all), reset()}: what is shown as the API's `settings`, all of it or what is unusual.
+// Builds controls for these stages, set to `said`, else to the model's own values. What has no control (sigma_max, a stage of another
+// cascade) is listed by name and kept until it is removed. Returns {read(all), reset()}; read returns the API's `settings`: all of
+// them, or those that differ from the model's.
 export function buildSettings(place, stages, said = {}) {
   const read = [];
   const usuals = [];

@@ -1,7 +1,7 @@
-// The Views of this tab: the one that is shown, and those of jobs that run on behind it.
+// The Views of this tab: the one that is shown, and those whose jobs run on in the background.
 
-export let view; // undefined: none is shown
-export let behind = []; // Views of jobs that still run, the oldest first
+export let view; // undefined if none is shown
+export let behind = []; // Views of other jobs that still run, oldest first
 
 export const show = (next) => (view = next);
 

@@ -1,6 +1,6 @@
-const SENT_BYTES = 512 * 1024; // of a picture that was made small here: proxies take 1 MB, and base64 adds a third
+const SENT_BYTES = 512 * 1024; // limit for a PNG that was made here: proxies take 1 MB, and base64 adds a third
 
-// By halves, each pixel the mean of four, down to a shorter side of `short`: in one step most pixels would not count.
+// Shrinks to a shorter side of `short` px by halving, each pixel the mean of four; in one step most pixels would be ignored.
 export async function shrunk(bitmap, short) {
   const scale = short / Math.min(bitmap.width, bitmap.height);
   const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.round(side * scale));

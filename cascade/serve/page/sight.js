@@ -1,4 +1,5 @@
-// Pictures are asked for when they come into sight: there may be hundreds.
+// Runs work when a node comes into sight: there may be hundreds of pictures.
+
 const toDo = new WeakMap();
 const sight = new IntersectionObserver(
   (entries) => {
@@ -13,6 +14,6 @@ const sight = new IntersectionObserver(
 
 export function whenSeen(node, act) {
   toDo.set(node, act);
-  sight.unobserve(node); // or it would not be told that it is in sight already
+  sight.unobserve(node); // else the observer would not report a node that is in sight already
   sight.observe(node);
 }

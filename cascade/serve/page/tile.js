@@ -1,4 +1,4 @@
-// One picture of a job that is shown: in the newest of its stages, with its buttons.
+// One picture of a job, in its newest stage, with its buttons.
 
 import { copyOf } from "./dom.js";
 import { offerDownload } from "./download.js";
@@ -8,12 +8,12 @@ import { openLarge } from "./large.js";
 import { TINY, pictureUrl } from "./picture.js";
 
 export class Tile {
-  stage = -1; // the one that is under way or done, as a number of the view's
-  part = 0; // of that stage, from 0 to 1
-  urls = {}; // of whole pictures, by stage
-  order = 0; // of what was shown last
+  stage = -1; // index in the view's chain of the stage that is under way or done
+  part = 0; // share done of that stage, in [0, 1]
+  urls = {}; // addresses of whole pictures, by stage
+  order = 0; // number of the last call of `show`
 
-  // place: its number for people, who count from one; k is the server's.
+  // place: "1 of 4", for people; k: the server's number.
   constructor(view, k, place) {
     const node = copyOf("t-tile");
     const pick = node.querySelector(".pick");
@@ -31,13 +31,13 @@ export class Tile {
     Object.assign(this, { view, k, node, place, pick, large, img: node.querySelector("img") });
   }
 
-  // A picture of a stage takes the place of the one before; `whole` ones are kept under their address.
+  // Replaces the picture by one of a stage, once it is loaded. whole: a stored picture, not a preview; its address is kept.
   async show(name, source, whole) {
     const { view, k } = this;
     const order = ++this.order;
     if (whole) this.urls[name] = source;
     const src = await pictureUrl(source).catch(() => undefined);
-    if (!src || order !== this.order) return; // a newer one overtook it
+    if (!src || order !== this.order) return; // a newer call overtook this one
     this.img.src = src;
     this.img.hidden = this.large.hidden = false;
     this.img.alt = `${view.captionOf(k)}, picture ${this.place}, ${view.sides[name]} px`;
@@ -50,7 +50,7 @@ export class Tile {
     if (whole) offerDownload(this.node.querySelector(".save"), src, view, k, name);
   }
 
-  // Whether the Tab key comes to its controls.
+  // Whether the Tab key stops at its controls.
   set isStop(on) {
     for (const control of this.node.querySelectorAll("button, a")) control.tabIndex = on ? 0 : -1;
   }

@@ -1,22 +1,22 @@
-// The picture that is to be upscaled.
+// The picture to upscale.
 
 import { $ } from "./dom.js";
 import { model } from "./model.js";
 import { shrunk } from "./shrink.js";
 
-const UPLOADS = 20; // sent pictures in memory
+const UPLOADS = 20; // sent pictures kept in memory
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
-export let upload; // {entry: number of the stage, base64, fit: shrunk first, told}; of a job whose picture is not here any more: {entry}
-export const uploads = new Map(); // by job that was made of one in this tab: the server does not keep it
+export let upload; // {entry: number of the stage, base64, fit: whether it is shrunk first, told: in words}; {entry} if the picture is gone
+export const uploads = new Map(); // by job of this tab; the server does not keep them
 
-// A picture enters at the stage that loses least of it; as it is, if the result is not larger than the server allows.
+// A picture enters at the stage that loses least of it, unchanged if the result is not larger than the server allows.
 export async function takeFile(file) {
   if (!file) return;
   if (!KINDS.includes(file.type)) throw new Error(`${file.name} is no picture of a kind that is taken: PNG, JPEG or WebP`);
   const bitmap = await createImageBitmap(file).catch(() => undefined);
   if (!bitmap) throw new Error(`${file.name} is no picture that this browser can read`);
-  const { width, height } = bitmap; // as its EXIF turns it
+  const { width, height } = bitmap; // after its EXIF orientation
   const able = model.stages.filter(({ low_res: side }) => side && side <= Math.min(width, height));
   const entry = able.at(-1) ?? model.stages.find(({ low_res: side }) => side);
   const { side } = model.stages.at(-1);
@@ -26,7 +26,7 @@ export async function takeFile(file) {
   if (fit && !able.length) throw new Error(`${held}; that is too narrow`);
   if (fit && Math.max(width, height) > model.limits.scale * Math.min(width, height))
     throw new Error(`${held}; at most ${model.limits.scale} times as long as wide is taken`);
-  // The server makes it small by its own rule, from twice the size that it wants: more would be sent for nothing.
+  // The server shrinks by its own rule; twice the side that it needs is enough to send.
   const content = fit && Math.min(width, height) > 2 * entry.low_res ? await shrunk(bitmap, 2 * entry.low_res) : file;
   bitmap.close();
   const base64 = await base64Of(content).catch(() => {
@@ -53,7 +53,7 @@ export function dropFile() {
   showUpload();
 }
 
-// The picture that a job was made of, or else the stage at which it entered. root: what the job was refined from in the first place.
+// Puts the picture of a job back; if it is gone, the stage at which it entered. root: the job at the start of the line.
 export function takeAgain(root) {
   upload = uploads.get(root.id) ?? { entry: model.stages.findIndex(({ name }) => name === root.stages[0].name) };
   showUpload();

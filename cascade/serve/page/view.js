@@ -16,19 +16,19 @@ import { tell } from "./tabs.js";
 import { Tile } from "./tile.js";
 import { count, duration } from "./words.js";
 
-const MANY = 4; // pictures: of more, the status says how many are done; their stages take turns
-const BEHIND = 63; // jobs that are followed but not shown: as many as a key may have open
+const MANY = 4; // pictures: with more, whose stages take turns, the status counts those that are done
+const BEHIND = 63; // jobs followed in the background: with the shown one, as many as a key may have open
 
-// A View lives on behind another one: what it does with the nodes outside its tiles and its rail waits until it is shown.
+// A View lives on while another one is shown; until it is shown again, it changes only the nodes of its own tiles and rail.
 export class View {
-  // line: the job, the one that it refines, the one which that refines, ...
+  // line: [job, its parent, the parent of that, ...]
   constructor(line) {
     const [job, parent] = line;
     Object.assign(this, { line, job, parent, root: line.at(-1) });
     const below = line.slice(1).flatMap((each) => each.stages.filter(({ name }) => !job.stages.some((own) => own.name === name)));
     const made = [...below.reverse(), ...job.stages];
     const at = model.stages.findIndex(({ name }) => name === job.stages.at(-1).name);
-    this.chain = [...made, ...(at < 0 ? [] : model.stages.slice(at + 1))]; // a job may do a part of it
+    this.chain = [...made, ...(at < 0 ? [] : model.stages.slice(at + 1))]; // a job may cover a part of the cascade
     this.names = this.chain.map(({ name }) => name);
     this.sides = Object.fromEntries(this.chain.map(({ name, side }) => [name, side]));
     this.first = this.names.indexOf(job.stages[0].name);
@@ -80,7 +80,7 @@ export class View {
     this.showPart();
   }
 
-  // The title of the window tells how far the job is, for whoever looks at another one meanwhile.
+  // The window's title shows the progress, for whoever looks at another window meanwhile.
   showPart() {
     if (!this.shown) return;
     const own = this.last + 1 - this.first; // stages
@@ -93,7 +93,7 @@ export class View {
     return followed.has(this.job.id);
   }
 
-  // Nothing more is to come: what was picked and set here may stay.
+  // Whether the job is over and all its pictures are shown, so that nothing needs to be read again.
   get isWhole() {
     return OVER.includes(this.job.state) && [...this.tiles.values()].every(({ img }) => !img.hidden);
   }
@@ -108,20 +108,20 @@ export class View {
     followJob(this.job.id, { on: (type, data) => this.on(type, data), lost: () => this.say("Connection lost; trying again"), end });
   }
 
-  // Another one is shown. The server ends a job that was watched and is no longer, so one that runs is followed on.
+  // Another View is shown. The server ends a job that nobody watches any more, so one that runs is followed further.
   stepBack() {
     if (!this.alive) return;
     behind.push(this);
     if (behind.length > BEHIND) unfollow(behind.shift().job.id);
   }
 
-  // As it is now, for a job that it was refined from is gone.
+  // Replaces this View by a new one, after a job that it was refined from was deleted.
   async readAgain() {
     if (this.shown) closeLarge();
     const now = new View(await loadLine(this.job.id));
     const at = behind.indexOf(this);
     if (at >= 0) behind[at] = now;
-    else if (!this.shown) return; // it has been left meanwhile
+    else if (!this.shown) return; // another one was opened meanwhile
     if (this.shown) {
       show(now);
       now.mount();
@@ -156,7 +156,7 @@ export class View {
     }
   }
 
-  // With the stage that not all have behind them, and its share. Nothing where there are few pictures.
+  // "2 of 8 done", after the first stage that is not complete and its share; undefined with few pictures.
   done() {
     const tiles = [...this.tiles.values()];
     if (tiles.length <= MANY) return undefined;
@@ -166,7 +166,7 @@ export class View {
     return at < 0 ? done : `${this.sides[this.names[at]]} px: ${Math.floor(100 * shares[at])}% · ${done}`;
   }
 
-  // Each step is shown, but only milestones are spoken. left: the time until the end, where it is known.
+  // Shows a status; screen readers speak milestones only. left: the time to the end, where known.
   say(text, { spoken = true, left = "" } = {}) {
     this.said = { text, left };
     this.showSaid(spoken);
@@ -187,7 +187,7 @@ export class View {
       finished: "Done",
       failed: `Failed: ${message ?? "the server does not say why"}`,
       cancelled: "Cancelled",
-      lost: "Not followed any more", // what became of it is not known here
+      lost: "Not followed any more", // its outcome is unknown here
     };
     if (words[state]) this.say(words[state]);
     this.showState();

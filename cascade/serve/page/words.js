@@ -1,4 +1,4 @@
-// Numbers as people read them.
+// Counts, times and settings in words.
 
 export const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 export const duration = (s) => (s < 60 ? `${Math.ceil(s)} s` : `${Math.ceil(s / 60)} min`);
