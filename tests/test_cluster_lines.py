@@ -1,4 +1,4 @@
-"""The cluster lines of the front page begin as they are typed: their presets, their shards, their numbers of processes."""
+"""The lines of cascade/train/README.md begin as they are typed: their presets, their shards, their numbers of processes."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from stages.training.checks import checked_reader
 pytestmark = pytest.mark.matrix
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "cascade" / "train" / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("<!-- cluster -->")[2].partition("<!-- /cluster -->")[0]
 NODES = 2  # of the lines with a hostfile
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
@@ -79,7 +79,7 @@ STARTS = starts()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where the front page's own lines have packed their shards."""
+    """Where the document's own lines have packed their shards."""
     made = tmp_path_factory.mktemp("cluster")
     (made / "data").symlink_to(ROOT / "data")
     for line in re.findall(r"^python -m data\.pack data/emoji64 .*$", README, re.MULTILINE):
@@ -156,7 +156,7 @@ def slurm(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_slurm_queues_only_what_will_begin(folder, more, told):
-    """The line of the front page, and what can be wrong with it, before there is a script."""
+    """The line of the document, and what can be wrong with it, before there is a script."""
     done = slurm(folder, *more)
     assert done.returncode == (2 if told else 0), done.stderr
     assert told in done.stderr
