@@ -1,4 +1,4 @@
-"""What a stage's forward returns."""
+"""The return value of a stage's forward."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 class Losses(NamedTuple):
-    """Of a batch. loss (): the mean to go down. per_image, sigma (b,): detached, for the log.
+    """Losses of a batch. loss (): the mean, to be minimised. per_image, sigma (b,): detached, for the log.
 
-    A tuple, for DeepSpeed looks for its tensors to know when the backward pass begins.
+    A tuple, because DeepSpeed searches the output for tensors to detect the start of the backward pass.
     """
 
     loss: Tensor

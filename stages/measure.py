@@ -1,4 +1,4 @@
-"""The two numbers that a stage's preconditioning wants to know of the data: sigma_data and low_res_sigma.
+"""Command: measure the two statistics of the data that preconditioning needs, sigma_data and low_res_sigma.
 
 python -m stages.measure shards/emoji_64 --resolution 64 --low-res 16
 """

@@ -1,1 +1,1 @@
-"""The kinds of stage: what each is given and where its sampling starts."""
+"""The kinds of stage: their configs, conditions and starts."""

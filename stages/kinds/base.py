@@ -4,4 +4,4 @@ from ..stage import Stage
 
 
 class BaseStage(Stage):
-    """Given what describes the picture, and nothing else."""
+    """A stage with no condition but the description of the picture (class, text), if any."""

@@ -1,4 +1,4 @@
-"""The config of a stage that starts from nothing."""
+"""The config of a base stage."""
 
 from typing import ClassVar, Literal, Self
 

@@ -1,4 +1,4 @@
-"""What a stage's config says, whichever its kind, and what others may ask of it without building one."""
+"""The config that all kinds of stage share, with what other code may need from it without building the stage."""
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -29,10 +29,10 @@ else:
 
 
 class StageBase(Choice):
-    """What all kinds of stage have. `resolution` and `channels` are of the pictures that it gives. Sizes are (height, width) in px,
-    but for `size` and `shape`, which are of x0.
+    """Base of the configs in `KINDS`. `resolution` and `channels` are those of the stage's pictures. Sizes are (height, width) in
+    px, except `size` and `shape`, which are of x0.
 
-    `takes`, `factor` and `max_aug_sigma` tell others of the stage below, whatever the kind.
+    `takes`, `factor` and `max_aug_sigma` describe the relation to the stage below, whatever the kind.
     """
 
     resolution: PositiveInt
@@ -46,52 +46,53 @@ class StageBase(Choice):
 
     @property
     def multiple(self) -> int:
-        """Image sides must be multiples of this."""
+        """Sides of pictures must be multiples of this."""
         return self.net.multiple * self.space.scale
 
     @property
     def gives(self) -> "Size":
-        """Of the stage's own pictures."""
+        """Size of the stage's pictures."""
         return (self.resolution, self.resolution)
 
     @property
     def takes(self) -> "Size | None":
-        """Of the stage below's pictures; None for a stage that starts from nothing."""
+        """Size of the pictures from the stage below, or None for a stage that starts from noise alone."""
         return None
 
     def shape(self, size: "Size") -> tuple[int, ...]:
-        """(c, *size) of the x0 of a picture of `size`, along the axes of the stage's space."""
+        """Shape (c, *size) of the x0 of a picture of `size`, along the axes of the stage's space."""
         return self.space.shape(self.channels, size)
 
     @property
     def size(self) -> "Size":
-        """Of the stage's own x0."""
+        """Sides of the stage's x0, without channels."""
         return self.shape(self.gives)[1:]
 
     @property
     def factor(self) -> int:
-        """How many times larger this stage makes what it takes."""
+        """Upsampling factor over the stage below; 1 without one."""
         return 1
 
     @property
     def train_size(self) -> int:
-        """Side in px of what the network sees in training."""
+        """Side in px of the network's input in training."""
         return self.resolution
 
     @property
     def max_aug_sigma(self) -> float:
-        """The largest augmentation of what it takes that it was trained on."""
+        """Largest aug_sigma that the stage was trained on."""
         return 0.0
 
     @property
     def parametrisation(self) -> "Parametrisation":
+        """EDM with the data's std."""
         from ..diffusion.parametrisation import EDM
 
         return EDM(sigma_data=self.noise.sigma_data)
 
     @property
     def ports(self) -> "Ports":
-        """What the network is given and gives."""
+        """Inputs and outputs of the network."""
         from ..nets.ports import Ports
 
         text, (channels, *_) = self.cond.text, self.shape(self.gives)

@@ -1,4 +1,4 @@
-"""The kinds of stage, by the word in the YAML. A new one is a line here."""
+"""The kinds of stage by their name in the YAML. Add a new one here."""
 
 from .base_config import BaseConfig
 from .config import StageBase

@@ -1,7 +1,7 @@
-"""The super-resolution stage: p(x0 | low_res, cond), trained on pictures alone - its low_res is THE downsample of x0.
+"""The super-resolution stage: p(x0 | low_res, cond), trained on pictures alone: its low_res is THE downsample of x0.
 
-At sampling low_res comes from another model and is never quite a downsampled picture; conditioning augmentation (Ho et al. 2021)
-makes the stage robust to that: the upsampled low_res is noised by a level drawn per image, and the network is told the level.
+In sampling low_res comes from another model and is never exactly a downsampled picture. Conditioning augmentation (Ho et al. 2021)
+makes the stage robust to that: the upsampled low_res is noised at a level drawn per image, and the network gets the level.
 """
 
 from collections.abc import Generator
@@ -20,12 +20,13 @@ from ..stage import Stage
 
 
 class SuperResStage(Stage):
-    """Given the stage below's picture besides."""
+    """A stage conditioned on the picture of the stage below."""
 
     config: SuperResConfig
 
     def prepared(self, batch: Batch, draws: Draws, below: Tensor | None) -> tuple[Tensor, Cond]:
-        """The base stage's, and the augmented low_res: THE downsample of x0, or `below` (b, c, low_res, low_res) in its stead."""
+        """x0 and cond as in a base stage, plus the augmented low_res: THE downsample of x0, or `below` (b, c, low_res, low_res)
+        if given."""
         x0, cond = super().prepared(batch, draws, below)
         u = draws.uniforms
         own = self.space.down(x0, self.config.shape(self.config.takes)[1:])
@@ -38,7 +39,7 @@ class SuperResStage(Stage):
     def condition(
         self, cond: Cond, below: Tensor | None, settings: SampleConfig, noise: Noise
     ) -> Generator[NamedAsks, list[Answer], Cond]:
-        """And the picture below, enlarged, then noised with aug_sigma."""
+        """Add the picture below, upsampled and augmented with noise of std aug_sigma."""
         yield from ()
         assert below is not None
         low_res = self.enlarge(below)
@@ -46,13 +47,13 @@ class SuperResStage(Stage):
         return cond.given(low_res=augment(low_res, level, noise("aug", low_res.shape)), aug=level)
 
     def enlarge(self, low_res: Tensor) -> Tensor:
-        """The condition before augmentation: low_res (b, c, *size) upsampled by the stage's factor."""
+        """Upsample low_res (b, c, *size) by the stage's factor: the condition before augmentation."""
         *others, height, width = low_res.shape[2:]
         return self.space.up(low_res, (*others, height * self.config.factor, width * self.config.factor))
 
     def _aligned_crops(self, x0: Tensor, low_res: Tensor, u: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """The same window of both, its corner on the low-res grid. Cut after resizing, so that window edges see what the whole
-        picture's kernel saw; cutting first would train on edges that sampling never shows."""
+        """The same window of both, with its corner on the low-res grid. Cutting after resizing keeps the resize kernel's view of
+        the whole picture at window edges; cutting first would train on edges that never occur in sampling."""
         factor = self.config.factor
         if self.config.crop in (0, self.config.resolution):
             return x0, low_res

@@ -1,4 +1,4 @@
-"""The config of a stage that starts from the picture of the stage below."""
+"""The config of a super-resolution stage."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 
 class AugConfig(Strict):
-    """Conditioning augmentation in training: aug_sigma = max_sigma * u^2, u uniform, drawn per image; 0 is allowed in sampling."""
+    """Conditioning augmentation in training: aug_sigma = max_sigma * u^2, u uniform per image. Sampling may use any level up to
+    max_sigma, also 0."""
 
     max_sigma: NonNegative = 1.0
 
 
 class SuperResConfig(StageBase):
-    """p(x0 | low_res, cond): low_res px to resolution px, trained on aligned crops of `crop` px (0: whole pictures).
+    """p(x0 | low_res, cond): from low_res px to resolution px, trained on aligned crops of `crop` px (0: whole pictures).
 
-    low_res_sigma: std of x0 - upsample(low_res) in the data, the error that upsampling alone leaves (for preconditioning).
+    low_res_sigma: std of x0 - upsample(low_res) in the data, the error of upsampling alone (for preconditioning).
     """
 
     implementation: ClassVar[str] = "stages.kinds.super_res:SuperResStage"
@@ -62,27 +63,33 @@ class SuperResConfig(StageBase):
 
     @property
     def takes(self) -> "Size":
+        """Size of the pictures from the stage below."""
         return (self.low_res, self.low_res)
 
     @property
     def factor(self) -> int:
+        """Upsampling factor, resolution / low_res."""
         return self.resolution // self.low_res
 
     @property
     def train_size(self) -> int:
+        """Side of the crops, or of whole pictures without crops."""
         return self.crop or self.resolution
 
     @property
     def max_aug_sigma(self) -> float:
+        """Largest aug_sigma in training, hence in sampling."""
         return self.aug.max_sigma
 
     @property
     def parametrisation(self) -> "Parametrisation":
+        """EDM for two observations, x and low_res."""
         from ..diffusion.parametrisation import EDM
 
         return EDM(sigma_data=self.noise.sigma_data, low_res_sigma=self.low_res_sigma)
 
     @property
     def ports(self) -> "Ports":
+        """Twice the channels, for low_res beside x, and the level `aug`."""
         own = super().ports
         return replace(own, inputs=2 * own.inputs, levels=("aug",))

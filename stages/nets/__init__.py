@@ -1,1 +1,1 @@
-"""Networks: a network is a function (x, noise, cond, low_res, aug) -> F, with unit-variance inputs and output."""
+"""Networks: a network is a function (x, noise, cond) -> F, with unit-variance inputs and output."""

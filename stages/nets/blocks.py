@@ -1,10 +1,10 @@
 """Magnitude-preserving building blocks (Karras et al. 2024, "EDM2", config G): no normalisation layer, no bias.
 
 If the inputs of a block have unit variance, so have its outputs, at initialisation and all through training, because every weight
-is normalised per output filter where it is used (eq. 47 and 66) and every sum is divided by what it adds to the variance.
-Differences to EDM2, with the reason: weights are not written back normalised after each update, for ZeRO keeps them flattened
-elsewhere; their norm then grows by itself as lr * sqrt(updates), a 1/sqrt decay of the effective learning rate that the schedule
-may sharpen. Skips are merged by a learned lerp instead of a concatenation: half the cost of the decoder's first convolutions.
+is normalised per output filter where it is used (eq. 47 and 66) and every sum is divided by the resulting std.
+Differences to EDM2: weights are not written back normalised after each update, because ZeRO keeps them flattened elsewhere; their
+norm then grows by itself as lr * sqrt(updates), a 1/sqrt decay of the effective learning rate that the schedule may sharpen. Skips
+are merged by a learned lerp instead of a concatenation, at half the cost of the decoder's first convolutions.
 
 Shapes: b images, c channels, h x w pixels, e embedding width, n text tokens.
 """
@@ -18,7 +18,7 @@ RESIDUAL = 0.3  # weight t of a block's branch in its sum with the main path (ED
 
 
 def unit_norm(x: Tensor, dim: int, tiny: float = 1e-4) -> Tensor:
-    """x scaled to root-mean-square 1 over `dim`."""
+    """Scale x to root-mean-square 1 over `dim`."""
     norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=torch.float32)
     return x * (x.shape[dim] ** 0.5 / (norm + tiny)).to(x.dtype)
 
@@ -33,10 +33,11 @@ MAIN_GAIN, BRANCH_GAIN = lerp_gains(RESIDUAL)
 
 
 class MPWeight(nn.Module):
-    """A linear map or convolution whose weight is normalised per output filter. kernel 0 means linear, (b, ..., c).
+    """A linear map or convolution with its weight normalised per output filter. kernel 0 is linear, on (b, ..., c).
 
-    `gain` multiplies the weight, which is cheaper than multiplying pictures: the constants of SiLU and of residual sums go there.
-    `fold` replaces the weight by its normalised form once and for all: sampling then skips the work, results are equal.
+    `gain` multiplies the weight, which is cheaper than multiplying activations: it carries the constants of SiLU and of
+    residual sums. `fold` replaces the weight by its normalised form for good, which saves work in sampling; outputs stay the
+    same.
     """
 
     def __init__(self, num_in: int, num_out: int, kernel: int = 0):
@@ -45,18 +46,18 @@ class MPWeight(nn.Module):
         self.folded = False
 
     def normalised(self, gain: float | Tensor = 1.0) -> Tensor:
-        """Each filter at norm `gain`: unit-variance inputs give outputs of variance gain^2."""
+        """The weight with each filter at norm `gain`: unit-variance inputs give outputs of variance gain^2."""
         norms = self.weight.new_ones(len(self.weight), *[1] * (self.weight.ndim - 1)) * gain
-        return torch._weight_norm(
-            self.weight, norms, 0
-        )  # one fused pass, as torch's own weight_norm parametrization has it
+        return torch._weight_norm(self.weight, norms, 0)  # one fused pass, as in torch's weight_norm parametrization
 
     def fold(self) -> None:
+        """Replace the weight by its normalised form, once."""
         if not self.folded:
             self.weight.data = self.normalised()
             self.folded = True
 
     def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
+        """Apply the normalised weight times `gain` to x, in the dtype of x."""
         weight = (self.weight * gain if self.folded else self.normalised(gain)).to(x.dtype)
         if weight.ndim == 2:
             return F.linear(x, weight)
@@ -64,7 +65,7 @@ class MPWeight(nn.Module):
 
 
 class Attention(nn.Module):
-    """Cosine attention over pixels, or from pixels to text tokens when `context_dim` is given; residual, magnitude-preserving."""
+    """Cosine attention over pixels, or from pixels to text tokens if `context_dim` is given; residual, magnitude-preserving."""
 
     def __init__(self, channels: int, *, head_dim: int, context_dim: int = 0):
         super().__init__()
@@ -74,6 +75,7 @@ class Attention(nn.Module):
         self.out = MPWeight(channels, channels)
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Attend from x (b, c, h, w) to itself, or to context (b, n, d) under mask (b, n) bool."""
         b, c, h, w = x.shape
         pixels = x.flatten(2).transpose(1, 2)  # (b, hw, c)
         q = self._heads(self.q(pixels))
@@ -83,13 +85,13 @@ class Attention(nn.Module):
         return torch.add(y, pixels, alpha=MAIN_GAIN).transpose(1, 2).reshape(b, c, h, w)
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        """(b, n, c) to (b, heads, n, head_dim), each head vector normalised."""
+        """Split (b, n, c) into (b, heads, n, head_dim), each head vector normalised."""
         return unit_norm(tokens.unflatten(-1, (self.num_heads, -1)), dim=-1).transpose(1, 2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over (b, heads, n, d). Spelled out on a CPU, where the backward of torch's fused kernel was
-    measured five times slower for sequences this short (tests/bench/bench_attention.py)."""
+    """Compute softmax(q k^T / sqrt(d)) v over (b, heads, n, d). Written out on a CPU, where the backward pass of torch's fused
+    kernel was measured five times slower for sequences this short (tests/bench/bench_attention.py)."""
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
@@ -97,9 +99,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class Block(nn.Module):
-    """Residual block: noise embedding as a per-channel gain, attention at the levels that ask for it (EDM2, figure 21).
+    """Residual block: noise embedding as a per-channel gain, attention at the configured levels (EDM2, figure 21).
 
-    Encoder blocks normalise each pixel's channels first, which stops magnitudes from growing along the main path.
+    Encoder blocks first normalise each pixel's channels, which stops magnitudes from growing along the main path.
     """
 
     def __init__(
@@ -118,12 +120,13 @@ class Block(nn.Module):
         self.conv0 = MPWeight(channels, channels, 3)
         self.conv1 = MPWeight(channels, channels, 3)
         self.emb = MPWeight(emb_dim, channels)
-        self.emb_gain = nn.Parameter(torch.zeros(1))  # not a scalar: DeepSpeed cannot send those
+        self.emb_gain = nn.Parameter(torch.zeros(1))  # shape (1,): DeepSpeed cannot send 0-dimensional tensors
         self.dropout = nn.Dropout(dropout)
         self.self_attention = Attention(channels, head_dim=head_dim) if self_attention else None
         self.cross_attention = Attention(channels, head_dim=head_dim, context_dim=cross_dim) if cross_dim else None
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Map x (b, c, h, w) with emb (b, e) and text tokens context (b, n, d), mask (b, n) to x of the same shape."""
         if self.encoder:
             x = unit_norm(x, dim=1)
         scale = self.emb(emb, gain=self.emb_gain) + 1  # (b, c)
@@ -145,13 +148,14 @@ class SkipMerge(nn.Module):
         self.balance = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Merge two tensors (b, c, h, w)."""
         t = self.balance.sigmoid()[:, None, None]
         scale = ((1 - t).square() + t.square()).rsqrt()
         return x * ((1 - t) * scale).to(x.dtype) + skip * (t * scale).to(x.dtype)
 
 
 def fold_weights(net: nn.Module) -> None:
-    """Normalises every weight in place once, for sampling: the network's outputs do not change."""
+    """Fold every MPWeight of a network for sampling; its outputs do not change."""
     for module in net.modules():
         if isinstance(module, MPWeight):
             module.fold()

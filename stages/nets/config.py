@@ -1,4 +1,4 @@
-"""What a stage's config says about its network, whichever it is, and what others may ask of it without building one."""
+"""The config that all networks share, with what other code may need from it without building the network."""
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
@@ -15,28 +15,28 @@ class NetworkConfig(Choice):
     @property
     @abstractmethod
     def multiple(self) -> int:
-        """Sides must be multiples of this."""
+        """Sides in px (or cells of x0) must be multiples of this."""
 
     @property
     @abstractmethod
     def multiple_rule(self) -> str:
-        """How `multiple` follows from the keys, and what makes it smaller; for errors, after "no multiple of 4 = "."""
+        """How `multiple` follows from the keys and how to reduce it; for error messages, after "no multiple of 4 = "."""
 
     @property
     @abstractmethod
     def reach(self) -> int | None:
-        """How many px away an input can be that decides about an output; a multiple of `multiple`. None: any."""
+        """Radius of the receptive field, a multiple of `multiple`. None: unlimited."""
 
     @property
     def reach_rule(self) -> str:
-        """Which key makes `reach` None; for errors."""
+        """The key that makes `reach` None; for error messages."""
         return f"net.kind {self.kind}"
 
     @property
     @abstractmethod
     def attended(self) -> int | None:
-        """The side in px of what self-attention takes for one place at its finest level; None without self-attention."""
+        """Side of one token of self-attention at its finest level; None without self-attention."""
 
     def build(self, ports: "Ports") -> Any:
-        """A `Network` with random weights (torch's global generator; seed it first)."""
+        """Build a `Network` with random weights from torch's global generator; seed it first."""
         return self.loaded()(self, ports)

@@ -1,7 +1,7 @@
-"""Embeddings: what the network is told besides pixels - noise level, augmentation level, class, pooled text - as one vector (b, e).
+"""Embeddings: the network's inputs besides pixels - noise level, augmentation level, class, pooled text - as one vector (b, e).
 
-Each part has unit variance and the parts are summed with equal weight. A row in which a part is not kept gets its learned null
-vector; that is condition dropout in training and the unconditional half of guidance in sampling.
+Each part has unit variance and the parts are summed with equal weight. In rows where a part is not kept its learned null vector
+takes its place: that is condition dropout in training and the unconditional half of guidance in sampling.
 """
 
 import math
@@ -27,12 +27,13 @@ class Fourier(nn.Module):
         self.register_buffer("phase", torch.rand(num))
 
     def forward(self, value: Tensor) -> Tensor:
+        """Features (b, num) of value (b,)."""
         return math.sqrt(2) * (2 * math.pi * (value.float()[:, None] * self.frequency + self.phase)).cos()
 
 
 class Embedding(nn.Module):
-    """(noise (b,), cond) to (b, e) float32: the sum of what each port gives. A part that a condition lacks is as one that is
-    dropped, a level that it lacks is left out."""
+    """Maps (noise (b,), cond) to (b, e) float32, the sum over all ports. A missing class or text counts as dropped; a missing
+    level is left out of the sum."""
 
     def __init__(self, emb_dim: int, ports: Ports):
         super().__init__()
@@ -49,6 +50,7 @@ class Embedding(nn.Module):
             self.register_parameter(f"null_{name}", nn.Parameter(torch.randn(dim)))
 
     def forward(self, noise: Tensor, cond: Cond) -> Tensor:
+        """Embed noise (b,) and the parts of a cond."""
         num, parts = len(noise), [self.noise(self.fourier(noise))]
         for name in self.ports.levels:
             if (level := cond.value(name)) is not None:
@@ -65,13 +67,13 @@ class Embedding(nn.Module):
 
 
 def labels(part: Part | None, num: int, null: int, device: torch.device) -> Tensor:
-    """(b,) int64: the class of each row, `null` where it is dropped or not given."""
+    """The class of each row (b,) int64, or `null` where it is dropped or missing."""
     label = torch.full((num,), null, dtype=torch.int64, device=device)
     return label if part is None else torch.where(part.keep, part.value, label)
 
 
 def pooled_text(part: Part | None, num: int, null_text: Tensor) -> Tensor:
-    """Mean over the real tokens of each caption, scaled to unit variance; the null vector where there is none. (b, d)."""
+    """Mean over the real tokens of each caption, scaled to unit variance, (b, d); the null vector for captions without tokens."""
     if part is None or part.mask is None:
         return null_text.expand(num, -1)
     mask = part.mask & part.keep[:, None]
@@ -82,9 +84,9 @@ def pooled_text(part: Part | None, num: int, null_text: Tensor) -> Tensor:
 
 
 def text_context(part: Part | None, num: int, null_text: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens for cross-attention (b, 1 + n, d) and their mask: the learned null token, always there, then the caption's tokens.
+    """Tokens for cross-attention (b, 1 + n, d) with their mask: the learned null token, always present, then the caption's tokens.
 
-    So a dropped or empty caption attends to the null token alone, and no row is ever fully masked.
+    A dropped or empty caption thus attends to the null token alone, and no row is fully masked.
     """
     null = null_text.expand(num, 1, -1)
     seen = torch.ones(num, 1, dtype=torch.bool, device=null.device)

@@ -1,4 +1,4 @@
-"""The seam of a network: what a stage builds, calls, compiles and folds."""
+"""The interface of a network: how a stage builds, calls, compiles and folds it."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -10,16 +10,24 @@ from data.batch import Cond
 
 
 class Network(Protocol):
-    """(x (b, c', *size) with what is concatenated to it, noise (b,), cond) to F (b, c, *size) float32.
+    """Maps (x (b, c', *size), noise (b,), cond) to F (b, c, *size) float32; x includes the channels concatenated to it.
 
-    It computes in `compute_dtype`; its parameters stay float32. checkpointed: activations of a block are computed again in the
-    backward pass. F is 0 at the start of training.
+    It computes in `compute_dtype`; its parameters stay float32. checkpointed: blocks are recomputed in the backward pass instead of
+    keeping their activations. F is 0 at the start of training.
     """
 
     compute_dtype: torch.dtype
     checkpointed: bool
 
     def __call__(self, x: Tensor, noise: Tensor, cond: Cond) -> Tensor: ...
-    def blocks(self) -> Iterator[nn.Module]: ...  # what is computed again where activations are checkpointed
-    def fold(self) -> None: ...  # once, for sampling: what depends on the weights alone; outputs stay the same
-    def compile(self, **options: Any) -> None: ...
+    def blocks(self) -> Iterator[nn.Module]:
+        """Modules that activation checkpointing recomputes."""
+        ...
+
+    def fold(self) -> None:
+        """Precompute what depends on the weights alone, once, for sampling; outputs stay the same."""
+        ...
+
+    def compile(self, **options: Any) -> None:
+        """Compile in place, as `torch.nn.Module.compile`."""
+        ...

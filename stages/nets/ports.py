@@ -1,4 +1,4 @@
-"""What a network is given, by the names of the parts of a condition, and what it gives."""
+"""Ports: the inputs of a network, named like the parts of a cond, and its outputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """inputs, outputs: channels of x with all that is concatenated to it, and of F. levels: parts that are one number (b,).
-    classes: parts that are a class (b,) int64, each with how many there are. tokens: parts (b, n, d), each with its d."""
+    """inputs, outputs: channels of x (with everything concatenated to it) and of F. levels: names of parts that are one number
+    (b,). classes: parts that are a class (b,) int64, with the number of classes. tokens: parts (b, n, d), with their d."""
 
     inputs: int
     outputs: int

@@ -1,4 +1,4 @@
-"""The networks, by the word in the YAML. A new one is a line here."""
+"""The networks by their name in the YAML. Add a new one here."""
 
 from .config import NetworkConfig
 from .unet_config import UNetConfig

@@ -1,8 +1,8 @@
 """The U-Net of every stage: encoder, decoder, learned skip merges, magnitude-preserving throughout.
 
 `patch` folds patch x patch pixels into channels before the first convolution and unfolds them after the last, so a
-super-resolution stage works on a coarser grid at a fraction of the cost. Any size divisible by `UNetConfig.multiple` goes.
-Without self-attention the network is local, hence usable on crops in training and on whole pictures in sampling.
+super-resolution stage works on a coarser grid at a fraction of the cost. Sides must be divisible by `UNetConfig.multiple`.
+Without self-attention the network is local, so it can train on crops and sample whole pictures.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from .unet_config import UNetConfig
 
 
 class UNet(nn.Module):
-    """See `Network`: (x (b, c', h, w), noise (b,), cond) to F (b, c, h, w) float32.
+    """A `Network`: maps (x (b, c', h, w), noise (b,), cond) to F (b, c, h, w) float32.
 
     x holds the scaled noisy image and, after it in channels, the scaled low_res condition.
     """
@@ -30,7 +30,7 @@ class UNet(nn.Module):
         super().__init__()
         self.patch = config.patch
         self.compute_dtype = torch.float32
-        self.checkpointed = False  # compute a block's activations again in the backward pass instead of keeping them
+        self.checkpointed = False  # recompute a block's activations in the backward pass instead of keeping them
         area = config.patch**2
         self.embedding = Embedding(config.emb_dim, ports)
         text_dim = ports.tokens.get("text", 0)
@@ -61,6 +61,7 @@ class UNet(nn.Module):
         self.out_gain = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, noise: Tensor, cond: Cond) -> Tensor:
+        """Compute F in `compute_dtype`, returned as float32."""
         emb = self.embedding(noise, cond).to(self.compute_dtype)
         context = mask = None
         if self.null_token is not None:
@@ -86,11 +87,11 @@ class UNet(nn.Module):
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 
     def blocks(self) -> Iterator[nn.Module]:
-        """What is computed again in the backward pass where `checkpointed` says so."""
+        """Modules that activation checkpointing recomputes, see `checkpointed`."""
         return (module for module in self.modules() if isinstance(module, Block))
 
     def fold(self) -> None:
-        """Normalise every weight in place once, for sampling: outputs do not change."""
+        """Normalise every weight in place once, for sampling; outputs do not change."""
         fold_weights(self)
 
     def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
@@ -100,5 +101,5 @@ class UNet(nn.Module):
 
 
 def children(modules: nn.Module) -> list[nn.Module]:
-    """A ModuleList's modules, in order."""
+    """The modules of a ModuleList, in order."""
     return list(modules.children())

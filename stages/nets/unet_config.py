@@ -1,4 +1,4 @@
-"""What a config says about a U-Net."""
+"""The config of a U-Net."""
 
 from typing import ClassVar, Literal, Self
 
@@ -42,16 +42,17 @@ class UNetConfig(NetworkConfig):
 
     @property
     def multiple(self) -> int:
-        """The network halves sides at each level."""
+        """The patch, doubled at each further level: each halves the sides."""
         return self.patch * 2 ** (len(self.widths) - 1)
 
     @property
     def multiple_rule(self) -> str:
+        """How `multiple` follows from the keys."""
         return "patch x 2^(levels - 1); use fewer levels"
 
     @property
     def reach(self) -> int | None:
-        """Each 3 x 3 convolution sees one cell of its level further, and each way down rounds out to a cell of the next."""
+        """Each 3 x 3 convolution reaches one cell of its level further, and each downsampling rounds up to one cell of the next."""
         if self.self_attention:
             return None
         last = len(self.widths) - 1
@@ -64,8 +65,10 @@ class UNetConfig(NetworkConfig):
 
     @property
     def reach_rule(self) -> str:
+        """The key that makes `reach` None."""
         return "net.self_attention"
 
     @property
     def attended(self) -> int | None:
+        """Side of one cell at the finest level with self-attention; None without it."""
         return self.patch * 2 ** min(self.self_attention) if self.self_attention else None

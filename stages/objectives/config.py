@@ -1,4 +1,4 @@
-"""What a stage's config says about its objective, whichever it is."""
+"""The config that all objectives share."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from ..strict import Choice
 
 
 class ObjectiveConfig(Choice):
-    """Base of the configs in `OBJECTIVES`. Keys of a subclass are all that its loss depends on, for keys of `sample` may change
-    where a run goes on."""
+    """Base of the configs in `OBJECTIVES`. A loss may depend only on keys of its own config, because keys of `sample` may change
+    on resume."""
 
     def build(self) -> Any:
-        """An `Objective`. Reads no file."""
+        """Build an `Objective` without reading files."""
         return self.loaded()(self)

@@ -1,4 +1,4 @@
-"""Denoising score matching (EDM, eq. 2 and 8): E over sigma, eps of weight(sigma) |x0_hat - x0|^2."""
+"""Denoising score matching (EDM, eq. 2 and 8): the expectation over sigma, eps of weight(sigma) |x0_hat - x0|^2."""
 
 from torch import Tensor
 
@@ -13,18 +13,18 @@ from .objective import Denoises, Levels, Objective
 
 
 class Denoising(Objective[Levels]):
-    """What every stage is trained with unless its config says otherwise."""
+    """The default objective of every stage."""
 
     def __init__(self, config: DenoisingConfig):
         self.config = config
 
     def levels(self, stage: Denoises, u: Tensor) -> Levels:
-        """log(sigma) is normal."""
+        """Levels with normally distributed log(sigma)."""
         noise = stage.config.noise
         return Levels(sigma=lognormal_sigma(u, mean=noise.mean, std=noise.std))
 
     def loss(self, stage: Denoises, x0: Tensor, cond: Cond, levels: Levels, draws: Draws) -> Tensor:
-        """(b,) weighted squared error of each image, a mean over its numbers."""
+        """Weighted squared error (b,) of each image, averaged over its elements."""
         x = add_noise(x0, levels.sigma, draws.noise("eps", x0.shape))
         x0_hat = stage.denoise(x, levels.sigma, cond).x0_hat
         return weighted_error(x0_hat, x0, stage.parametrisation.weight(levels.sigma, cond.value("aug")))

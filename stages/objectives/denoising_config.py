@@ -6,7 +6,7 @@ from .config import ObjectiveConfig
 
 
 class DenoisingConfig(ObjectiveConfig):
-    """At the levels of the stage's `noise`."""
+    """Denoising at the levels of the stage's `noise`; it has no keys of its own."""
 
     implementation: ClassVar[str] = "stages.objectives.denoising:Denoising"
     kind: Literal["denoising"] = "denoising"

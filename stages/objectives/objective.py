@@ -1,4 +1,4 @@
-"""The seam of an objective: at which levels a stage is trained, and the loss of each image."""
+"""The interface of an objective: it draws the levels of training and computes the loss of each image."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,23 +17,28 @@ from ..losses import Losses
 
 
 class Denoises(Protocol):
-    """What an objective needs of a stage."""
+    """What an objective needs from a stage."""
 
     config: StageConfig
 
     @property
-    def parametrisation(self) -> Parametrisation: ...
-    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Answer: ...
+    def parametrisation(self) -> Parametrisation:
+        """The stage's parametrisation."""
+        ...
+
+    def denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Answer:
+        """Estimate x0 from x at sigma (b,) under a cond."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Levels:
-    """What an objective drew for a batch: sigma (b,). One that draws more has a subclass of tensors, which its loss is given."""
+    """The draws of an objective for a batch: sigma (b,). An objective that draws more defines a subclass with further tensors."""
 
     sigma: Tensor
 
     def to(self, x: Tensor) -> Self:
-        """On the device of x, what is no whole number in its dtype."""
+        """Move to the device of x; floating-point tensors also take its dtype."""
         drawn = {each.name: getattr(self, each.name) for each in fields(self)}
         moved = {
             name: value.to(x) if value.is_floating_point() else value.to(x.device) for name, value in drawn.items()
@@ -45,35 +50,36 @@ L = TypeVar("L", bound=Levels)
 
 
 class Objective(ABC, Generic[L]):
-    """What a stage is trained towards. An argument of its `forward`, never a part of it: what an objective needs besides (a
-    teacher, see frozen.py) is in no average, checkpoint or bundle."""
+    """A training objective. It is an argument of the stage's `forward`, never a submodule: whatever else it needs (a teacher,
+    see frozen.py) is in no average, checkpoint or bundle."""
 
     @abstractmethod
     def levels(self, stage: Denoises, u: Tensor) -> L:
-        """From uniform u (b,) float64 on the CPU, whose entry k is image k's alone."""
+        """Draw levels from uniform u (b,) float64 on the CPU; entry k belongs to image k alone."""
 
     @abstractmethod
     def loss(self, stage: Denoises, x0: Tensor, cond: Cond, levels: L, draws: Draws) -> Tensor:
-        """(b,) of each image; the mean goes down. levels: as drawn, where x0 is."""
+        """Loss (b,) of each image; training minimises the mean. levels: as drawn, on the device of x0."""
 
     @property
     def judge(self) -> "Objective":
-        """The one that validation compares by, which must be the same all through a run."""
+        """The objective that validation compares by; it must be the same throughout a run."""
         return self
 
     def check(self, config: StageConfig) -> None:
-        """Raises ValueError, one line, for a stage that cannot be trained so. Called on every rank before anything is built."""
+        """Raise ValueError, one line, for a stage that this objective cannot train. Every rank calls it before anything is
+        built."""
 
     def learn(self, losses: Sequence[Losses], total: Callable[[Tensor], Tensor]) -> None:
-        """Takes in this rank's losses of an update that was applied, before the next one draws its levels. total: a tensor summed
-        over all ranks, which must learn the same. Called on every rank."""
+        """Learn from this rank's losses of an applied update, before the next one draws its levels. Every rank calls it and must
+        arrive at the same result; total: sums a tensor over all ranks."""
 
     def state(self) -> dict[str, Tensor]:
-        """What it has learned, by name: part of a checkpoint."""
+        """What the objective has learned, by name; part of a checkpoint."""
         return {}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state` gave."""
+        """Restore what `state` returned."""
 
     def begin(self, stage: nn.Module) -> None:
-        """Changes the weights of a new run, random so far, where it starts from others. Not called where a run is resumed."""
+        """Initialise the weights of a new run if they should not stay random. Not called on resume."""

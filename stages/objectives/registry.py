@@ -1,4 +1,4 @@
-"""The objectives, by the word in the YAML. A new one is a line here."""
+"""The objectives by their name in the YAML. Add a new one here."""
 
 from .config import ObjectiveConfig
 from .denoising_config import DenoisingConfig
