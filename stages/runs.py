@@ -1,9 +1,9 @@
-"""What trains, what is done, and how it goes: every run directory below a folder, as a table, as JSON, as curves.
+"""Command: list every run directory below a folder with its state and progress, as a table, as JSON, as curves.
 
     python -m stages.runs runs                     python -m stages.runs runs --plot runs.png
 
-A run is `running` while a process holds its run.lock, `done` when it has seen all its images, `stopped` before that, `empty` when
-it has logged nothing yet. Folders that cannot be read are named and left out.
+A run is `running` while a process holds its run.lock, `done` when it has seen all its images, `stopped` before that, `empty` while
+it has logged nothing. Unreadable folders are named and skipped.
 """
 
 import fcntl
@@ -22,13 +22,13 @@ import typer
 from data.cli import run
 
 CURVES = {"loss": "loss", "val_loss": "validation loss", "grad_norm": "gradient norm", "img_per_s": "images a second"}
-SMOOTH = 0.9  # weight of what came before in a smoothed curve
+SMOOTH = 0.9  # weight of the past in a smoothed curve
 FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run directory. age_s: since its last log line; losses are the last ones told, None where there is none."""
+    """One run directory. age_s: seconds since its last log line; losses: the last logged ones, None if there are none."""
 
     name: str
     state: str
@@ -68,7 +68,7 @@ def main(
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
-    """Folders that train.py made, in order of their names; not searched any deeper."""
+    """Yield the folders that train.py made, sorted by name, without searching inside them."""
     for path, names, files in os.walk(folder):
         names.sort()
         if "config.json" in files and ("metrics.jsonl" in files or "checkpoints" in names):
@@ -77,7 +77,7 @@ def run_folders(folder: Path) -> Iterator[Path]:
 
 
 def read_lines(path: Path) -> Lines:
-    """The log lines of a run; the last one may still be being written. Raises ValueError where others are broken."""
+    """Read the log lines of a run, without a last one that is still incomplete. Raises ValueError for other broken lines."""
     metrics = path / "metrics.jsonl"
     if not metrics.exists():
         return []
@@ -91,7 +91,7 @@ def read_lines(path: Path) -> Lines:
 
 
 def summary(path: Path, name: str, lines: Lines) -> RunSummary:
-    """What a run's files say."""
+    """Summarise a run from its files."""
     try:
         images = int(json.loads((path / "config.json").read_text())["config"]["train"]["images"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -112,8 +112,8 @@ def summary(path: Path, name: str, lines: Lines) -> RunSummary:
 
 
 def is_locked(path: Path) -> bool:
-    """Does a living process hold the record lock of this file? The lock is only asked about, never taken, so that a run that
-    starts at this moment is not turned away."""
+    """Whether a living process holds the record lock of this file. The lock is only queried, never taken, so that a run starting
+    at this moment is not turned away."""
     try:
         with path.open("rb") as file:
             asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -123,7 +123,7 @@ def is_locked(path: Path) -> bool:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below; what is deleted meanwhile counts nothing."""
+    """Bytes of all files below a folder; files deleted meanwhile count as 0."""
     total = 0
     for path, _, files in os.walk(folder):
         for name in files:
@@ -135,11 +135,12 @@ def size_of(folder: Path) -> int:
 
 
 def last(lines: Lines, key: str) -> float | None:
+    """The last value of `key` that is not None, or None."""
     return next((line[key] for line in reversed(lines) if line.get(key) is not None), None)
 
 
 def table(runs: list[RunSummary]) -> str:
-    """Runs as aligned text, one a line."""
+    """Format runs as aligned text, one a line."""
     rows = [("run", "state", "images", "of", "", "img/s", "loss", "val loss", "last line", "checkpoints")]
     for each in runs:
         share = f"{100 * each.nimg / each.images:.0f} %"
@@ -167,6 +168,7 @@ def table(runs: list[RunSummary]) -> str:
 
 
 def age(seconds: float) -> str:
+    """Format a duration as a whole number of its largest unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
@@ -174,7 +176,7 @@ def age(seconds: float) -> str:
 
 
 def draw(runs: dict[str, Lines], path: Path) -> None:
-    """Curves over images seen, a panel for each of CURVES, a colour for each run. Noisy ones faint, and smoothed on top."""
+    """Plot curves over images seen: a panel for each of CURVES, a colour a run; noisy curves faint, with a smoothed one on top."""
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
@@ -215,7 +217,7 @@ def draw(runs: dict[str, Lines], path: Path) -> None:
 
 
 def smoothed(values: list[float]) -> list[float]:
-    """Exponential mean without the pull of a start at zero."""
+    """Exponential moving average, corrected for its start at zero."""
     mean, weight, means = 0.0, 0.0, []
     for value in values:
         mean, weight = SMOOTH * mean + (1 - SMOOTH) * value, SMOOTH * weight + 1 - SMOOTH

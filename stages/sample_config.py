@@ -1,4 +1,4 @@
-"""How a stage is sampled, as data."""
+"""The config of a stage's sampling."""
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def key_of(option: Option) -> Any:
-    """The type and the default of a sampler's option, as a key that texts leave out at its default."""
+    """Type and default of a sampler's option as a config key, which texts omit at its default."""
     bounds = Field(ge=option.low, le=option.high, description=option.help)
     number = Annotated[float, Field(allow_inf_nan=False)] if isinstance(option.default, float) else int
     return Annotated[number, bounds, LATER], option.default
@@ -29,10 +29,10 @@ else:
 
 
 class SampleConfig(SamplerOptions):
-    """Sampling settings; the manifest keeps one per stage and a request may change them. What only some samplers read is said only
-    where the sampler is one of those."""
+    """Sampling settings; the manifest keeps one per stage and a request may change them. Options that only some samplers read
+    may be given only with one of those samplers."""
 
-    grid: ClassVar[str] = "power"  # a field as soon as there is another
+    grid: ClassVar[str] = "power"  # becomes a field when there is a second grid
     sampler: Literal[tuple(SAMPLERS)] = "dpmpp_2m"  # type: ignore[valid-type]
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 16
     sigma_min: Level = 0.005
@@ -69,10 +69,10 @@ class SampleConfig(SamplerOptions):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the sampler reads besides the levels."""
+        """Values of the sampler's own options."""
         return {name: getattr(self, name) for name in SAMPLERS[self.sampler].options}
 
     @property
     def sigmas(self) -> "Tensor":
-        """(num_steps + 1,), as the grid gives them."""
+        """Levels (num_steps + 1,) from the grid."""
         return GRIDS[self.grid].levels(self)

@@ -1,4 +1,4 @@
-"""One stage's sampling: what it is given, where its sampler starts, calls that answer it. For training grids and for cascades."""
+"""One stage's sampling: its conditions, the start of its sampler, the calls that answer it. For training grids and for cascades."""
 
 from collections.abc import Sequence
 
@@ -21,23 +21,24 @@ from .stage import Stage
 def image_noise(
     stage: str, seed: int, index: Tensor, purpose: str, shape: tuple[int, ...], device: torch.device | str
 ) -> Tensor:
-    """(b, *shape): row k is a function of (seed, index[k], stage, purpose) alone. Drawn on the CPU: the same on every device."""
+    """Noise (b, *shape); row k is a function of (seed, index[k], stage, purpose) alone. Drawn on the CPU: the same on every
+    device."""
     return normals(generators(seed, index, f"{stage}/{purpose}"), shape).to(device)
 
 
 def noise_of(stage: str, seed: int, index: Tensor, device: torch.device | str) -> Noise:
-    """The noise of the images `index` (b,) in a stage, by purpose; the shape is that of all rows."""
+    """Noise source of the images `index` (b,) in a stage; its `shape` argument is that of all rows."""
     return lambda purpose, shape: image_noise(stage, seed, index, purpose, tuple(shape[1:]), device)
 
 
 def start(
     settings: SampleConfig, noise: Noise, cond: Cond, shape: tuple[int, ...], x0: Tensor | None = None
 ) -> Sampler:
-    """The sampler that the settings name, at its start. shape (b, c, *size); x0: what is noised, where it is known.
+    """Start the sampler that the settings name. shape (b, c, *size); x0: the picture to noise, if it is known.
 
     The chain should start at x0 + sigma_max * noise. Where x0 is unknown, its best stand-in is the condition if there is one
-    (relay diffusion, Teng et al. 2023), else 0. The stand-in's error is what sigma_max must drown: 0.2 for an upsampled picture, 1
-    for none, so super-resolution can start an order of magnitude lower.
+    (relay diffusion, Teng et al. 2023), else 0. sigma_max must drown the stand-in's error: 0.2 for an upsampled picture, 1 for
+    none, so super-resolution can start an order of magnitude lower.
     """
     known = cond.value("low_res") if x0 is None else x0
     x = settings.sigma_max * noise("start", shape)
@@ -48,10 +49,10 @@ def start(
 def answer(
     stage: Stage, asks: Sequence[Ask], *, batch: int = 1 << 30, buckets: bool = False, device: torch.device | str = ""
 ) -> list[Answer]:
-    """The answer to each ask, all of one make, in shared calls of at most `batch` rows.
+    """Answer asks, all of one make, in shared calls of at most `batch` rows, in their order.
 
-    buckets: fill each call up to a power of two, so that a compiled network meets few shapes. device: the stage's, by default
-    that of the asks. An answer is where its ask is.
+    buckets: pad each call to a power of two rows, so that a compiled network sees few shapes. device: where the stage computes, by
+    default the device of the asks. Each answer is on the device of its ask.
     """
     device = torch.device(device or asks[0].query.x.device)
     ordered = sorted(asks, key=lambda one: one.second)
@@ -72,20 +73,20 @@ def answer(
     variances = torch.cat(told).split(sizes) if told else None
     answers = {}
     for number, one in enumerate(ordered):
-        place = one.query.x.device  # copied, for a part of the batch would keep all of it
+        place = one.query.x.device  # copied: a view would keep the whole batch in memory
         var = None if variances is None else variances[number].to(place, copy=True)
         answers[id(one)] = Answer(x0_hats[number].to(place, copy=True), var)
     return [answers[id(one)] for one in asks]
 
 
 def of_own(asks: NamedAsks) -> list[Ask]:
-    """The asks of a stage that has nobody beside it."""
+    """Unwrap the asks of a stage that has no host but its own network."""
     assert all(name == OWN for name, _ in asks), f"{sorted({name for name, _ in asks})} are asked, only {OWN} is here"
     return [ask for _, ask in asks]
 
 
 def conditioned(stage: Stage, cond: Cond, below: Tensor | None, settings: SampleConfig, noise: Noise) -> Cond:
-    """What a stage is given in sampling (see `Stage.condition`); what it asks for on the way it answers itself."""
+    """Cond of a stage in sampling (see `Stage.condition`); the stage itself answers asks on the way."""
     steps = stage.condition(cond, below, settings, noise)
     try:
         asks = next(steps)
@@ -96,7 +97,7 @@ def conditioned(stage: Stage, cond: Cond, below: Tensor | None, settings: Sample
 
 
 def guided(stage: Stage, settings: SampleConfig, cond: Cond) -> Denoiser:
-    """x0_hat under the guidance of the settings, for one sampler alone."""
+    """Denoiser with the guidance of the settings, for a single sampler."""
     rule = guidance(settings, cond, stage.config.cond.names)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -108,5 +109,5 @@ def guided(stage: Stage, settings: SampleConfig, cond: Cond) -> Denoiser:
 
 @torch.inference_mode()
 def sample_alone(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise, shape: tuple[int, ...]) -> Tensor:
-    """x0 of `shape` (b, c, *size), inside the bounds of its space, from one stage, start to end."""
+    """Sample x0 of `shape` (b, c, *size) from one stage, start to end, clamped to the bounds of its space."""
     return drive(start(settings, noise, cond, shape), guided(stage, settings, cond)).clamp(*stage.space.bounds)

@@ -1,4 +1,4 @@
-"""A denoiser with a training loss: a network, in a space, under a parametrisation, given conditions; towards an objective."""
+"""Stage: a denoiser with a training loss. A network in a space, under a parametrisation, with conditions and an objective."""
 
 from collections.abc import Generator
 from typing import Any
@@ -23,7 +23,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class Stage(nn.Module):
-    """`forward(batch, seed)` is the loss; `denoise` answers a sampler's query. What a kind of stage is given, its subclass says."""
+    """`forward(batch, seed)` computes the loss, `denoise` answers a query. Subclasses define the conditions of each kind of
+    stage."""
 
     def __init__(self, config: StageConfig):
         super().__init__()
@@ -32,23 +33,26 @@ class Stage(nn.Module):
 
     @property
     def network(self) -> Network:
+        """The network."""
         return self.net
 
     @property
     def space(self) -> Space:
+        """The space of x0."""
         return self.config.space.build()
 
     @property
     def parametrisation(self) -> Parametrisation:
+        """How the network's output becomes x0_hat."""
         return self.config.parametrisation
 
     def set_precision(self, precision: str) -> None:
-        """The dtype the network computes in; its parameters stay float32."""
+        """Set the dtype in which the network computes (fp32, bf16, fp16); its parameters stay float32."""
         self.net.compute_dtype = PRECISIONS[precision]
 
     def denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Answer:
-        """x0_hat (b, c, *size) of x at sigma (b,). cond: what the stage is given, with an augmented low_res at x's size and its
-        aug (b,) where it takes a picture."""
+        """Estimate x0_hat (b, c, *size) of x at sigma (b,). cond: with an augmented low_res at x's size and its aug (b,) if the
+        stage takes a picture."""
         low_res, aug_sigma = cond.value("low_res"), cond.value("aug")
         inputs = self.parametrisation.inputs(x, sigma, low_res, aug_sigma)
         told = cond.without("low_res", "aug") if low_res is not None else cond
@@ -59,7 +63,7 @@ class Stage(nn.Module):
     def forward(
         self, batch: Batch, seed: int, below: Tensor | None = None, objective: Objective[Any] = DENOISING
     ) -> Losses:
-        """The loss of a batch under an objective. below: in validation, another stage's version of what the stage takes."""
+        """Loss of a batch under an objective. below: in validation, another stage's version of low_res."""
         draws = Draws(batch, seed)
         x0, cond = self.prepared(batch, draws, below)
         levels = objective.levels(self, draws.uniforms["sigma"]).to(x0)
@@ -69,18 +73,18 @@ class Stage(nn.Module):
     def condition(
         self, cond: Cond, below: Tensor | None, settings: SampleConfig, noise: Noise
     ) -> Generator[NamedAsks, list[Answer], Cond]:
-        """What the stage is given in sampling: what describes the pictures, and what is made of the stage below's (b, c, *takes) or
-        whatever size there is. It may ask hosts on the way."""
+        """Cond of the stage in sampling, from the description of the pictures and those of the stage below, `below` (b, c,
+        *takes) or any other size. A coroutine like a sampler: it may yield asks to hosts, and is sent their answers."""
         yield from ()
         return cond
 
     def prepared(self, batch: Batch, draws: Draws, below: Tensor | None) -> tuple[Tensor, Cond]:
-        """x0 and what the stage is given of it, as training draws them."""
+        """x0 and cond of a training batch, with random mirroring and dropout of conditions."""
         u = draws.uniforms
         x0 = self.space.read(batch.image, self.config.size, self.flipped(batch, u))
         keep = (u["drop"] >= self.config.cond.drop).to(x0.device)
         return x0, batch.cond.dropped(self.config.cond.names, keep)
 
     def flipped(self, batch: Batch, u: dict[str, Tensor]) -> Tensor | None:
-        """Which images (b,) are mirrored: half of them, where the config asks for it; None: none is."""
+        """Which images (b,) are mirrored: half of them if the config says `flip`, else None."""
         return (u["flip"] < 0.5).to(batch.image.device) if self.config.train.flip else None

@@ -1,4 +1,4 @@
-"""The base of every config, the types of its numbers, and the type of a config that is one of a registry's."""
+"""The base of every config, the types of its numbers, and the type of a config chosen from a registry."""
 
 from collections.abc import Mapping
 from pkgutil import resolve_name
@@ -8,22 +8,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Strict(BaseModel):
-    """Base of every config: unknown keys are errors, values never change."""
+    """Base of every config: unknown keys are errors, instances are immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod
     def defaults(cls) -> Self:
-        """The instance of all default values, made without the checks: for the default of a field, since an instance that is
-        checked builds its class's validator (up to 20 ms each, at every import)."""
+        """The instance with all default values, made without validation, as the default of a field: validating it would build the
+        class's validator (up to 20 ms each, at every import)."""
         return cls.model_construct()
 
 
 class Choice(Strict):
-    """A config that is one of a registry's. A subclass has `kind`, its word there, and keys of its own.
+    """A config chosen from a registry. A subclass has `kind`, its name there, and keys of its own.
 
-    `implementation`: where the class that it configures stands, module:name; loaded when one is built, for configs are read where
-    torch is not.
+    `implementation`: the configured class as module:name, imported only when one is built, because configs are read without torch.
     """
 
     implementation: ClassVar[str]
@@ -32,19 +31,19 @@ class Choice(Strict):
 
     @classmethod
     def loaded(cls) -> Any:
-        """The class that `implementation` names."""
+        """Import the class that `implementation` names."""
         return resolve_name(cls.implementation)
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Level = Annotated[float, Field(ge=1e-6, le=1e6)]  # of noise: its square and the inverse of that are float32 numbers
+Level = Annotated[float, Field(ge=1e-6, le=1e6)]  # of noise: sigma^2 and sigma^-2 are finite in float32
 
 
 def one_of(registry: Mapping[str, type[Choice]], default: str = "") -> Any:
-    """The type of a config whose `kind` is a word of a registry. default: the word of texts that have none, as the first version
-    wrote them; "" where a text must have one."""
+    """Type of a config whose `kind` is a name in a registry. default: the kind of texts that state none, as the first version
+    wrote them; "" if a text must state one."""
     kinds = tuple(registry.values())
     if len(kinds) == 1:
         return kinds[0]

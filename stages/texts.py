@@ -1,8 +1,8 @@
-"""Configs as texts on disk: what a version writes so that texts of earlier ones stay byte for byte what they are.
+"""Configs as texts on disk, written so that texts of earlier versions stay byte for byte the same.
 
-A key that is new since the first version is marked: `churn: Annotated[NonNegative, LATER] = 0.0`. Texts leave it out where it has
-its default, which must mean what earlier versions did. Whoever compares a text with a config reads it with today's models first:
-what it lacks is then at its default.
+A key added since the first version is marked: `churn: Annotated[NonNegative, LATER] = 0.0`. Texts omit it at its default, which
+must mean what earlier versions did. To compare a text with a config, read the text with today's models first, so that missing
+keys get their defaults.
 """
 
 from typing import Any
@@ -11,24 +11,24 @@ from pydantic import BaseModel
 
 
 class Later:
-    """Marks a key that the first version did not know, outermost in its Annotated type."""
+    """Marks a key unknown to the first version, outermost in its Annotated type."""
 
 
 LATER = Later()
 
 
 def as_values(model: BaseModel) -> dict[str, Any]:
-    """What is written about a config, as JSON values."""
+    """A config as JSON values, without omitted keys."""
     return model.model_dump(mode="json", exclude=omitted(model))
 
 
 def as_text(model: BaseModel) -> str:
-    """What is written about a config, as a file of its own."""
+    """A config as the text of a file, without omitted keys."""
     return model.model_dump_json(indent=2, exclude=omitted(model)) + "\n"
 
 
 def omitted(model: BaseModel) -> dict[str, Any]:
-    """The marked keys at their defaults, here and within, as pydantic's `exclude` takes them."""
+    """The marked keys at their defaults, here and in nested configs, in the format of pydantic's `exclude`."""
     found: dict[str, Any] = {}
     for name, key in type(model).model_fields.items():
         value = getattr(model, name)

@@ -1,4 +1,4 @@
-"""How a stage trains, as data; amounts are counted in images."""
+"""The config of a stage's training; amounts are counted in images."""
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
@@ -19,10 +19,9 @@ else:
 
 
 class TrainConfig(Strict):
-    """How a stage trains. `batch` is the global one, over ranks and accumulation; `micro_batch` is one forward of one rank.
+    """Training settings. `batch` is the global one, over ranks and accumulation; `micro_batch` is one forward pass of one rank.
 
-    `streams` fixes the order of the data (data/README.md): it must divide `batch`; whoever says nothing gets the largest
-    divisor up to 8.
+    `streams` fixes the order of the data (data/README.md) and must divide `batch`; the default is the largest divisor up to 8.
     """
 
     images: PositiveInt = 200_000
@@ -41,7 +40,7 @@ class TrainConfig(Strict):
     clip: PositiveFloat = 1.0
     ema: tuple[PositiveInt, ...] = Field(
         default=(5_000, 20_000), min_length=1
-    )  # half-lives in images; the first is the bundle
+    )  # half-lives in images; the first goes into the bundle
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     compile: bool | Literal["auto"] = "auto"  # auto: on a GPU; on a CPU compiling takes minutes and gains little
     checkpoint_activations: bool = False

@@ -1,1 +1,1 @@
-"""What x0 stands for: one file for each space."""
+"""Spaces: what x0 stands for, one file each."""

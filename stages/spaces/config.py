@@ -1,4 +1,4 @@
-"""What a stage's config says about its space, whichever it is, and what others may ask of it without building one."""
+"""The config that all spaces share, with what other code may need from it without building the space."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,24 +14,24 @@ class SpaceConfig(Choice):
 
     @property
     def scale(self) -> int:
-        """px of a picture along a cell of x0; sides of pictures must be multiples of it."""
+        """Side in px of one cell of x0; sides of pictures must be multiples of it."""
         return 1
 
     @property
     def handed(self) -> str:
-        """What is stored and handed over, in a word or two: stages that agree in it can go above each other."""
+        """Name of the stored form that stages hand over; neighbouring stages must agree in it."""
         return "pixels"
 
     def shape(self, channels: int, size: "Size") -> tuple[int, ...]:
-        """(c, *size) of the x0 of a picture of so many channels and (height, width) px."""
+        """Shape (c, *size) of the x0 of a picture with `channels` and size (height, width) in px."""
         return (channels, *(side // self.scale for side in size))
 
     def stored(self, channels: int, size: "Size") -> tuple[int, ...]:
-        """(c, ..., h, w) of what is stored of it."""
+        """Shape (c, ..., h, w) of the stored form of such a picture."""
         return (channels, *size)
 
     def build(self) -> "Space":
-        """The same of equal configs."""
+        """Return the space; equal configs share one object."""
         return _built(self)
 
 

@@ -1,4 +1,4 @@
-"""The config of the space of pictures as they are."""
+"""The config of the pixel space."""
 
 from typing import ClassVar, Literal
 
@@ -6,7 +6,7 @@ from .config import SpaceConfig
 
 
 class PixelsConfig(SpaceConfig):
-    """x0 are the pictures themselves."""
+    """x0 is the picture itself."""
 
     implementation: ClassVar[str] = "stages.spaces.pixels:Pixels"
     kind: Literal["pixels"] = "pixels"

@@ -1,4 +1,4 @@
-"""The spaces, by the word in the YAML. A new one is a line here."""
+"""The spaces by their name in the YAML. Add a new one here."""
 
 from .config import SpaceConfig
 from .pixels_config import PixelsConfig

@@ -1,28 +1,50 @@
-"""The seam of a space: what x0 stands for, between shards, stages and people. Only spaces, networks and pictures know the axes."""
+"""The interface of a space: what x0 stands for. Only spaces, networks and picture files know about the axes."""
 
 from typing import Protocol
 
 from torch import Tensor
 
 Size = tuple[int, ...]
-"""Of one x0 along the space's axes, without batch and channels: (height, width) of pictures."""
+"""Sides of one x0 along the space's axes, without batch and channels; of a picture (height, width)."""
 
 
 class Space(Protocol):
-    """x0 (b, c, *size) float32; the last two axes are height and width, an axis of time comes before them.
+    """x0 is (b, c, *size) float32; the last two axes are height and width, after an axis of time if there is one.
 
-    `stored` (b, c, ..., h, w) is what goes from stage to stage, and what is held: uint8 on the CPU, sides in px. read: x0 of
-    a shard's pictures by THE downsample to `size`; flipped (b,): which of them are mirrored, as pictures, for a mirrored x0
-    may be the x0 of no picture. show: what a person sees of what is stored, uint8 (b, c, h, w).
+    The *stored* form (b, c, ..., h, w) is what stages hand on and keep: uint8 on the CPU, sides in px.
     """
 
     bounds: tuple[float, float]
 
-    def read(self, stored: Tensor, size: Size, flipped: Tensor | None = None) -> Tensor: ...
-    def mirrored(self, x: Tensor, flipped: Tensor | None) -> Tensor: ...
-    def load(self, stored: Tensor) -> Tensor: ...
-    def store(self, x: Tensor) -> Tensor: ...
-    def down(self, x: Tensor, size: Size) -> Tensor: ...
-    def up(self, x: Tensor, size: Size) -> Tensor: ...
-    def windows(self, tensors: tuple[Tensor, ...], size: int, corners: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
-    def show(self, stored: Tensor) -> Tensor: ...
+    def read(self, stored: Tensor, size: Size, flipped: Tensor | None = None) -> Tensor:
+        """Convert a shard's pictures to x0 by THE downsample to `size`. flipped (b,): which pictures are mirrored; this happens
+        before the conversion, because a mirrored x0 may be no picture's x0."""
+        ...
+
+    def mirrored(self, x: Tensor, flipped: Tensor | None) -> Tensor:
+        """Exchange left and right where flipped (b,) is True; None: nowhere."""
+        ...
+
+    def load(self, stored: Tensor) -> Tensor:
+        """Convert the stored form to x0."""
+        ...
+
+    def store(self, x: Tensor) -> Tensor:
+        """Convert x0 to the stored form."""
+        ...
+
+    def down(self, x: Tensor, size: Size) -> Tensor:
+        """Downsample x0 to `size`."""
+        ...
+
+    def up(self, x: Tensor, size: Size) -> Tensor:
+        """Upsample x0 to `size`."""
+        ...
+
+    def windows(self, tensors: tuple[Tensor, ...], size: int, corners: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Cut the same window of `size` cells a side from each tensor, image by image; corners: rows and columns (b,)."""
+        ...
+
+    def show(self, stored: Tensor) -> Tensor:
+        """Convert the stored form to pictures, uint8 (b, c, h, w)."""
+        ...

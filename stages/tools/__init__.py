@@ -1,1 +1,1 @@
-"""What a stage costs, counted without any data."""
+"""What a stage costs."""

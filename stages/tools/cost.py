@@ -19,12 +19,12 @@ from ..diffusion.samplers import drive
 from ..sampling import start
 from .counting import count_pass
 
-BACKWARD = 3  # a training pass costs three forward passes: one forward, and as much again for each operand's gradient
+BACKWARD = 3  # training costs three forward passes: the forward, and as much again for each operand's gradient
 BUCKET = (
     4 * 500_000_000
 )  # bytes of the buffer in which DeepSpeed gathers gradients: its default reduce_bucket_size, float32
 LIVE = 4 * 1_000_000_000  # bytes of weights that ZeRO 3 keeps gathered at a time: its default max_live_parameters
-VARIANT = re.compile(r"\b(MIG|Laptop|Ti|NVL|D|SUPER|Max-Q)\b")  # other chips under a similar name
+VARIANT = re.compile(r"\b(MIG|Laptop|Ti|NVL|D|SUPER|Max-Q)\b")  # suffixes of other chips with similar names
 PEAKS = {
     "A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12, "L40S": 362e12, "L4": 121e12,
     "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "V100": 125e12,
@@ -33,12 +33,12 @@ PEAKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """Costs of one stage. Sizes in px, amounts in FLOP and bytes; forward and training are an image's.
+    """Costs of one stage. Sizes in px, amounts in FLOP and bytes; FLOPs of forward and training are per image.
 
-    train_size: side of what the network sees in training (the crop); forward_flops there, full_flops at the stage's resolution.
-    nfe: sampler's calls an image; rows: network evaluations an image, two for each guided call. kept_bytes: what autograd keeps
-    of one micro-batch for the backward pass, checkpointed_bytes: the same with activation checkpointing, at its peak; attention
-    in a fused kernel as on a GPU; temporaries come on top.
+    train_size: side of the network's input in training (the crop); forward_flops at that size, full_flops at the stage's
+    resolution. nfe: the sampler's calls per image; rows: network evaluations per image, two for each guided call. kept_bytes:
+    what autograd keeps of one micro-batch for the backward pass, checkpointed_bytes: the same with activation checkpointing, at
+    its peak; attention in a fused kernel as on a GPU; temporaries come on top.
     """
 
     parameters: int
@@ -59,11 +59,12 @@ class StagePlan:
 
     @property
     def train_flops(self) -> int:
+        """FLOP to train on one image: three forward passes."""
         return BACKWARD * self.forward_flops
 
     @property
     def sample_flops(self) -> int:
-        """To sample one image: nfe x forward, twice that where guided."""
+        """FLOP to sample one image: nfe x forward, twice that where guided."""
         return self.rows * self.full_flops
 
     @property
@@ -73,10 +74,12 @@ class StagePlan:
 
     @property
     def ema_bytes(self) -> int:
+        """All averages of the weights."""
         return self.num_ema * self.bundle_bytes
 
     @property
     def activation_bytes(self) -> int:
+        """Activations of one micro-batch, with checkpointing if the config says so."""
         return self.checkpointed_bytes if self.checkpointed else self.kept_bytes
 
     @property
@@ -85,10 +88,10 @@ class StagePlan:
         return self.memory().device
 
     def memory(self, *, zero: int = 0, world: int = 1, offload: bool = False) -> "Memory":
-        """What one of `world` training processes holds at a ZeRO stage 0 to 3, as DeepSpeed 0.19 does it on float32 weights.
+        """Memory of one of `world` training processes at ZeRO stage 0 to 3, as in DeepSpeed 0.19 with float32 weights.
 
-        ZeRO 1 and 2 update a second copy of this process's part of the weights; 2 divides the gradients, 3 the weights too, but
-        gathers what a layer needs, and everything for the averages, which are never divided.
+        ZeRO 1 and 2 update a second copy of this process's part of the weights; 2 partitions the gradients, 3 the weights too, but
+        gathers what a layer needs, and everything for the averages, which are never partitioned.
         """
         whole, part = self.weight_bytes, -(-self.weight_bytes // world)
         gathered = max(self.activation_bytes + min(whole, LIVE), whole) - self.activation_bytes if zero == 3 else 0
@@ -108,7 +111,7 @@ class StagePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of one training process: on its device by use, and in host memory. Not in it: temporaries, and what CUDA itself takes.
+    """Bytes of one training process: on its device by use, and in host memory. Excludes temporaries and CUDA's own use.
 
     optimizer: moments, and the copy of weights that it updates. buffers: DeepSpeed's for gradients, and gathered weights.
     """
@@ -123,29 +126,30 @@ class Memory:
 
     @property
     def device(self) -> int:
+        """Bytes on the device in total."""
         return self.weights + self.gradients + self.optimizer + self.ema + self.activations + self.buffers
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Peak FLOP/s of a GPU, dense bfloat16 with float32 sums (V100: float16), by NVIDIA's data sheets; half of what they print
+    """Peak FLOP/s of a GPU, dense bfloat16 with float32 sums (V100: float16), from NVIDIA's data sheets; half of the figures
     "with sparsity". None on a CPU and for a GPU that is not in the table: no MFU is better than a wrong one."""
     return named_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 def named_peak(name: str) -> float | None:
-    """The peak of a GPU by the name torch gives it: "NVIDIA A100-SXM4-80GB"."""
+    """Peak FLOP/s of a GPU by its name in torch, such as "NVIDIA A100-SXM4-80GB"; None if unknown."""
     if VARIANT.search(name):
         return None
     return next((peak for model, peak in PEAKS.items() if re.search(rf"\b{model}\b", name)), None)
 
 
 def mfu(img_per_s_per_device: float, train_flops: int, peak: float) -> float:
-    """Share of the peak (FLOP/s) that training uses: three forward passes an image, whether or not some are computed again."""
+    """Share of the peak (FLOP/s) that training uses: three forward passes an image, recomputation not counted."""
     return img_per_s_per_device * train_flops / peak
 
 
 def plan_stage(config: StageConfig) -> StagePlan:
-    """The costs of one stage by its config; a micro-batch is the whole batch where the config names none."""
+    """Compute the costs of one stage from its config; without a micro_batch, the whole batch is one."""
     with torch.device("meta"):
         stage = build_stage(config)
     stage.set_precision(config.train.precision)
@@ -174,7 +178,7 @@ def plan_stage(config: StageConfig) -> StagePlan:
 
 
 def network_rows(settings: SampleConfig) -> list[int]:
-    """Network evaluations of each of the sampler's calls: 2 where guidance acts, else 1. Found by running the sampler."""
+    """Network evaluations of each of the sampler's calls: 2 where guidance acts, else 1. Runs the sampler to count."""
     rows: list[int] = []
 
     def ask(x: Tensor, sigma: Tensor) -> Tensor:

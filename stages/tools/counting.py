@@ -1,7 +1,7 @@
-"""One forward pass on shapes alone: its FLOPs, and what autograd keeps of it, with and without activation checkpointing.
+"""One forward pass on shapes alone: its FLOPs, and what autograd keeps, with and without activation checkpointing.
 
-The real stage runs on torch's meta device, whose tensors have shapes and no numbers. 1 FLOP is half a multiply-add; convolutions
-and matrix products are counted (torch.utils.flop_counter), attention's among them, element-wise work is not.
+The real stage runs on torch's meta device, where tensors have shapes but no data. 1 FLOP is half a multiply-add; convolutions
+and matrix products are counted (torch.utils.flop_counter), including those of attention; element-wise work is not.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ Storages = dict[int, torch.UntypedStorage]
 
 @dataclass
 class Kept:
-    """Storages that autograd keeps: of each block, of what is outside of the blocks, and the blocks' inputs. They stay alive here,
-    for a freed address may be used again."""
+    """Storages that autograd keeps: inside each block, outside of the blocks, and the blocks' inputs. They stay alive here, because
+    a freed address may be reused."""
 
     blocks: list[Storages] = field(default_factory=list)
     outside: Storages = field(default_factory=dict)
@@ -34,6 +34,7 @@ class Kept:
 
     @property
     def bytes(self) -> int:
+        """Bytes of all storages, each counted once."""
         everything = self.outside.copy()
         for block in self.blocks:
             everything |= block
@@ -41,7 +42,7 @@ class Kept:
 
     @property
     def checkpointed_bytes(self) -> int:
-        """With each block computed again in the backward pass: its inputs are kept, and the inside of one block at a time."""
+        """Bytes with each block recomputed in the backward pass: all inputs are kept, and the inside of one block at a time."""
         always = self.outside | self.inputs
         largest = max(
             (size_of({k: v for k, v in block.items() if k not in always}) for block in self.blocks), default=0
@@ -50,11 +51,12 @@ class Kept:
 
 
 def size_of(storages: Storages) -> int:
+    """Bytes of all storages."""
     return sum(storage.nbytes() for storage in storages.values())
 
 
 def count_pass(stage: Stage, size: int, batch: int) -> tuple[int, Kept]:
-    """FLOPs of denoising `batch` images of size x size px, and what autograd keeps of them.
+    """FLOPs of denoising `batch` images of size x size px, and what autograd keeps.
 
     Each storage is counted once, parameters are not. bfloat16 copies of weights are kept too and do not grow with the batch.
     """
@@ -64,7 +66,7 @@ def count_pass(stage: Stage, size: int, batch: int) -> tuple[int, Kept]:
 
 
 def denoise(stage: Stage, size: int, batch: int) -> Tensor:
-    """The stage's denoiser on shapes alone."""
+    """Run the stage's denoiser on shapes alone."""
     config = stage.config
     with torch.device("meta"):
         x = torch.empty(batch, *config.shape((size, size)))
@@ -73,7 +75,7 @@ def denoise(stage: Stage, size: int, batch: int) -> Tensor:
 
 @contextmanager
 def keep_saved(stage: Stage) -> Iterator[Kept]:
-    """Collects the storages that autograd keeps inside the block."""
+    """Collect the storages that autograd keeps within the context."""
     own = {p.untyped_storage()._cdata for p in stage.parameters()}
     kept = Kept()
 
@@ -102,8 +104,10 @@ def keep_saved(stage: Stage) -> Iterator[Kept]:
 
 
 class FusedAttention(TorchFunctionMode):
-    """On the meta device torch would spell attention out and keep its n x n weights, as no GPU kernel does. This puts a fused
-    kernel in its place: as many FLOPs, and of its tensors only q, k, v, the output and one number a row are kept."""
+    """Replaces attention by a fused kernel: the same FLOPs, but autograd keeps only q, k, v, the output and one number a row.
+
+    On the meta device torch would write attention out and keep its n x n weights, unlike any GPU kernel.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
