@@ -1,0 +1,23 @@
+"""python -m cascade.demo with the packages that a newcomer has."""
+
+import os
+
+import pytest
+
+from tests.bare import bare_site
+from tests.commands.files import size_of
+from tests.commands.processes import ROOT, start
+
+
+@pytest.mark.matrix
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_first_minutes(tmp_path):
+    """`python -m cascade.demo` with hardly any training, and with the packages of `dependencies` alone: what `uv run` installs."""
+    (tmp_path / "site").mkdir()
+    packages = os.pathsep.join([str(ROOT), str(bare_site(tmp_path / "site"))])
+    arguments = ("-S", "-m", "cascade.demo", "--out", tmp_path / "demo", "--base-images", 64, "--sr-images", 32)
+    process = start(*arguments, PYTHONPATH=packages)
+    said = process.communicate(timeout=500)[1]
+    assert process.returncode == 0, said
+    assert size_of(tmp_path / "demo" / "demo.png") == (8 * 66 + 2, 4 * 66 + 2)
