@@ -4,12 +4,12 @@
     python -m cascade.serve.on_ray --replicas 8 --gpus 1 --address auto --cascade /shared/emoji --store /shared/served
     python -m cascade.serve.on_ray --stage base_64=1 --stage sr_256=2 --stage sr_1024=5 --gpus 1 --address auto
 
-This process has the socket, the keys and the limits of bodies and connections (`ray.front`). Each replica, wherever Ray
-puts it, is the rest of a server (`ray.replica`); networks of single stages can be replicas of their own, which the engines
-of all servers share (`ray.stage_replica`). Ray restarts what has died or is unhealthy. The running jobs of a server that
-has died are failed; its stored pictures remain if the store is on a disk that all machines see. A stage's network that has
-died fails no job: its calls are made again. The applications have names of their own and end with this process
-(`ray.lease`); others on the cluster go on.
+This process has the socket, the keys and the limits of bodies and connections (`ray.front`). Each replica, on whatever
+machine Ray starts it, is the rest of a server (`ray.replica`); networks of single stages can be replicas of their own,
+which the engines of all servers share (`ray.stage_replica`). Ray restarts a replica that has died or is unhealthy. The
+running jobs of a server that has died are failed; its stored pictures remain if the store is on a disk that all machines
+see. A stage's network that has died fails no job: its calls are made again. The applications have names of their own and
+end with this process (`ray.lease`); others on the cluster go on.
 """
 
 import logging
@@ -158,7 +158,7 @@ def connect(address: str, here: dict[str, Any]) -> None:
         raise
     except SystemExit:  # from Ray's own handler of SIGTERM, while it starts
         early.told(signal.SIGTERM)
-    except Exception as error:  # of many types; on a busy machine Ray's processes miss its 15 s to start
+    except Exception as error:  # Ray raises many types; on a busy machine its processes miss its 15 s to start
         raise RunError(f"Ray does not start: {error}") from None
     finally:
         signal.signal(signal.SIGTERM, handler)  # Ray's own raises SystemExit, wherever that surfaces

@@ -154,8 +154,8 @@ def limits_of(
     connections: int | None,
     address_connections: int,
 ) -> Limits:
-    """Limits from the options. Raises ValueError if two of them contradict each other or the system allows too few open
-    files, whose soft limit is raised."""
+    """Limits from the options; raises the soft limit of open files if needed. Raises ValueError if two options contradict
+    each other or too few files may be open."""
     if max_images > max_waiting:
         raise ValueError(f"--max-images {max_images}: such a job never fits --max-waiting {max_waiting}; choose fewer")
     return Limits(

@@ -1,4 +1,4 @@
-"""JSON for clients that poll: 304 if nothing has changed, gzip where the client accepts it."""
+"""JSON for clients that poll: 304 if nothing has changed, gzip if the client accepts it."""
 
 import gzip
 import hashlib
@@ -9,11 +9,11 @@ from starlette.responses import Response
 
 from ..jobs.job import Data
 
-SMALL = 1024  # bytes not worth compressing
+SMALL = 1024  # bytes; less is not compressed
 
 
 def answer(headers: Headers, data: Data) -> Response:
-    """The data as JSON, or 304. headers: of the request. For a worker thread, since compression takes time."""
+    """The data as JSON, or 304. headers: the request's. Compression takes time, so call it in a worker thread."""
     body = json.dumps(data, separators=(",", ":")).encode()
     told = {"etag": f"W/{tag_of(body)}", "vary": "accept-encoding"}
     if is_known(headers, told["etag"]):
@@ -24,7 +24,7 @@ def answer(headers: Headers, data: Data) -> Response:
 
 
 def tag_of(body: bytes) -> str:
-    """The ETag of this content, whatever the time of its file: installers and images may set all files to one."""
+    """ETag of a content, independent of its file's time: installers and images may set all files to one time."""
     return f'"{hashlib.sha256(body).hexdigest()[:16]}"'
 
 

@@ -111,7 +111,7 @@ def owner(request: Request) -> str:
 
 
 def is_openais(request: Request) -> bool:
-    """Whether this is OpenAI's route, where mistakes are 400 and name the field."""
+    """Whether this is OpenAI's route, on which mistakes are 400 and name the field."""
     return request.scope["path"].endswith(openai.PATH)
 
 
@@ -181,7 +181,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/jobs", status_code=202, summary="Start a job")
     async def create(request: Request, body: JobBody) -> Accepted:
-        """Start a job: `num` images for each of `prompts` or `labels` (neither: unconditional), or of `image`, which is
+        """Start a job: `num` images for each of `prompts` or `labels` (neither: unconditional), or for `image`, which is
         enlarged. Stage names and limits are in /v1/models. seed: random if left out. until: hold after this stage. size:
         [width, height] of the result in px. settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image:
         a PNG, JPEG or WebP in base64. fit: first shrink the image until its shorter side is what its first stage was
@@ -255,9 +255,9 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/jobs/{job}/refine", status_code=202, summary="Refine pictures of a job")
     def refine(request: Request, job: str, body: RefineBody) -> Accepted:
-        """Continue stored pictures of a stage as a new job. from: the stage, by default the last that has pictures and is
-        not the final one. pick: numbers of pictures, by default all. until: hold after this stage. settings: of the stages
-        that follow, over those of the job."""
+        """Continue stored pictures of a stage as a new job. from: the stage; by default the last one with pictures, other
+        than the final stage. pick: numbers of pictures, by default all. until: hold after this stage. settings: for the
+        stages that follow, over those of the job."""
         service.admit(owner(request))
         with mistakes():
             return accepted(service.refine(owner(request), job, body), root_of(request))

@@ -45,7 +45,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _few(cls, given: Any) -> Any:
-        """Refuse too many values: listing what is wrong with each of a million would take a minute."""
+        """Refuse too many values: reporting the errors of a million would take a minute."""
         if isinstance(given, dict):
             settings = given.get("settings")
             stages = settings if isinstance(settings, dict) else {}
@@ -58,7 +58,7 @@ class Body(BaseModel):
 
 
 class JobBody(Body):
-    """`num` images for each of `prompts` or `labels` (neither: unconditional), or of `image`. seed: random if left out.
+    """`num` images for each of `prompts` or `labels` (neither: unconditional), or for `image`. seed: random if left out.
     until: hold after this stage. size: [width, height]. fit: first shrink the image until its shorter side is what its
     first stage was trained to enlarge."""
 
@@ -85,7 +85,7 @@ class RefineBody(Body):
 
 @dataclass(frozen=True)
 class Digits:
-    """Annotation of an integer that may also come as text, as from some clients."""
+    """Annotation that also accepts an integer as text, which some clients send."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def number(given: Any) -> Any:
@@ -123,7 +123,7 @@ class ImagesBody(Body):
 
 
 def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
-    """The plan of a native request. Raises ValueError or Refused, which say what is wrong where, and what is allowed."""
+    """The plan of a native request. Raises ValueError or Refused, naming the mistake, the field and what is allowed."""
     first, low_res = "", None
     check_prompts(body.prompts, limits)
     check_count(max(len(body.prompts), len(body.labels), 1) * body.num, limits)
@@ -193,7 +193,7 @@ def settings_within(settings: Settings, cascade: Cascade, first: str, last: str)
 
 
 def check_numbers(settings: Settings) -> None:
-    """Raise ValueError for text in place of a number."""
+    """Raise ValueError for a text where a number belongs."""
     for name, each in settings.items():
         for key, value in each.items():
             if isinstance(value, str) and key != "sampler":

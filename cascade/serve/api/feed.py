@@ -1,6 +1,6 @@
 """Events of several jobs as one stream: a browser opens six connections to a server, however many jobs it watches.
 
-Frames are those of a job's own stream; `job` in their data names the job, and their id has the positions of all jobs:
+Frames are those of a job's own stream; `job` in their data names the job, and their id lists the positions of all jobs:
 `a:12,b:3`. A client resumes with that id, as Last-Event-ID or in `jobs`.
 """
 
@@ -54,8 +54,8 @@ async def feed(
     pace: Pace,
     root_path: str,
 ) -> AsyncGenerator[bytes, None]:
-    """Frames of all jobs. jobs: those that were found, and for others the refusal, which becomes one event `gone`. The
-    first job has previews as often as in a stream of its own."""
+    """Frames of all jobs. jobs: by id, each found one or its refusal, which is sent as one event `gone`. The first job has
+    previews as often as in a stream of its own."""
     at = {name: at[name] for name in jobs}
     with place:
         yield b"retry: 1000\n\n"

@@ -36,8 +36,8 @@ DRAINING = 20  # turns of the keeper between log lines
 
 
 class Service:
-    """Jobs on one engine and one store. name: the cascade's, which is also the model's name for OpenAI clients. prefix: of
-    job ids. check: a filter that sees every picture before anyone else does (`Writer`)."""
+    """Jobs on one engine and one store. name: the cascade's, which is also the model's name for OpenAI clients. prefix:
+    start of all job ids. check: a filter that sees every picture before anyone else does (`Writer`)."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class Service:
         return job or Job.replay(self.row(owner, row.id), self.store.events(number))
 
     def find_all(self, owner: str, numbers: Iterable[str]) -> dict[str, Job | Refused]:
-        """Jobs by id, with the refusal in place of those that cannot be found."""
+        """Jobs by id; for those that cannot be found, the refusal."""
         found: dict[str, Job | Refused] = {}
         for number in numbers:
             try:

@@ -52,7 +52,7 @@ async def follow(
 ) -> AsyncGenerator[Told, None]:
     """(name, number, data) of the events after number `after`, until the job ends.
 
-    pace: of previews; None: no previews, but the milestones `partial`. every_s: shortest time between previews.
+    pace: limits previews; None: no previews, but the milestones `partial`. every_s: shortest time between previews.
     """
     shown, wait_s, whose = 0.0, every_s, job.row.owner
     with job.watch() as bell, pace.following(whose) if pace else nullcontext():

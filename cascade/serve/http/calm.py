@@ -29,7 +29,7 @@ ERRORS = Budget(burst=20, per_s=1.0)  # tracebacks are long
 
 @dataclass(eq=False)
 class Kind:
-    """The state of one kind of line. left: lines that may be written now. out: lines left out since the last report."""
+    """State of one kind of line. left: lines that may be written now. out: lines left out since the last report."""
 
     budget: Budget
     left: float

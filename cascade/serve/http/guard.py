@@ -63,7 +63,7 @@ def error_headers(error: Refused) -> dict[str, str]:
 
 class Guard:
     """ASGI application around another. hosts: names allowed in the Host header, so that pages of other sites cannot reach a
-    server on loopback; None allows any. origins: of pages that may send state-changing requests, besides those of the
+    server on loopback; None allows any. origins: pages from these may send state-changing requests, besides those of the
     requested host. root_path: where a proxy mounts the server; requests may arrive with or without it."""
 
     def __init__(
@@ -248,7 +248,7 @@ class Guard:
         return self._bodies.total()
 
     def _is_too_much(self, owner: str) -> bool:
-        """Whether the bodies held now are too large together, or those of one key: it may always hold one, and beyond that
+        """Whether the bodies held now are too large together, or those of this key: it may hold one body, and beyond that
         no more than it leaves free for others."""
         free = self.limits.bodies_bytes - self._reading
         return free < 0 or (owner != NOBODY and self._bodies[owner] > max(free, self.limits.body_bytes))
@@ -271,7 +271,7 @@ async def redirect(path: str, send: Send) -> None:
 
 
 async def refuse(error: Refused, send: Send, *, closes: bool = False, is_last: bool = True) -> None:
-    """Send an error response; the caller counts it. closes: the connection. is_last: no more of the body follows."""
+    """Send an error response; the caller counts it. closes: end the connection. is_last: no more of the body follows."""
     body = json.dumps(error_body(error.code, str(error), error.status)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error_headers(error)}
     if closes:

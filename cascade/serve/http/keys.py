@@ -1,7 +1,7 @@
 """API keys: their owners, and what each owner may have.
 
-A file has lines `NAME: KEY LIMIT=NUMBER ...`, where NAME and limits are optional; # begins a comment. It is checked while
-the server runs, so that a change takes effect about a second later.
+A file has lines `NAME: KEY LIMIT=NUMBER ...`, NAME and limits being optional; # begins a comment. It is checked while the
+server runs, so that a change takes effect about a second later.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ LOOK_S = 1.0  # between checks of the file
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Limits of one key's owner; None: the server's. max_waiting: images that are not finished."""
+    """Limits for the owner of one key; None means the server's own. max_waiting: images that are not finished."""
 
     open_jobs: int | None = None
     jobs_per_min: int | None = None
@@ -35,7 +35,7 @@ LIMITS = {field.name.replace("_", "-"): field.name for field in fields(Share)}
 
 
 class Keys:
-    """Keys by the name of their owner, compared in constant time. file: where they come from."""
+    """Keys by the name of their owner, compared in constant time. file: the one that they were read from."""
 
     def __init__(self, keys: Mapping[str, str], shares: Mapping[str, Share] | None = None, *, file: Path | None = None):
         self._file, self._stamp, self._looked = file, _stamp(file), time.monotonic()

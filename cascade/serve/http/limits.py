@@ -18,8 +18,8 @@ NOBODY = ""  # owner of everything if no keys are used
 
 
 class Refused(Exception):  # noqa: N818 - a response, not a defect
-    """A refused request. status: of HTTP. code: for programs. retry_after: seconds after which a retry may help. param: the
-    field at fault, for OpenAI clients."""
+    """A refused request. status: HTTP status. code: for programs. retry_after: seconds after which a retry may help. param:
+    the field at fault, for OpenAI clients."""
 
     def __init__(
         self, status: int, code: str, message: str, *, retry_after: float | None = None, param: str | None = None
@@ -171,8 +171,8 @@ class Streams:
         return self._of.total()
 
     def reserve(self, owner: str, most: int | None = None) -> "Place":
-        """Reserve a slot for one more stream of an owner. most: how many this owner may have; where keys are used, it never
-        gets more than it leaves free for others. Raises Refused."""
+        """Reserve a slot for one more stream of an owner, which may have at most `most` and, if keys are used, no more than
+        it leaves free for others. Raises Refused."""
         with self._lock:
             own, free = self._of[owner], self.limit - self.num
             if free <= 0 or (most is not None and own >= most) or (owner != NOBODY and own >= free):

@@ -90,7 +90,7 @@ class _EngineStats(Collector):
 
 def merged(own: str, replicas: Mapping[int, str]) -> bytes:
     """Merge metrics in text form: samples of replica K get the label replica="K". Families without samples are left out,
-    such as those of requests in a process without a socket."""
+    for instance request metrics of a process without a socket."""
     families: dict[str, Metric] = {}
     labelled = [({}, own), *(({"replica": str(number)}, text) for number, text in sorted(replicas.items()))]
     for more, text in labelled:

@@ -24,7 +24,7 @@ NEXT: dict[State, tuple[State, ...]] = {
 
 
 class Failure(TypedDict):
-    """Why a job failed. stage: where, if known."""
+    """Why a job failed. stage: the one that failed, if known."""
 
     code: str
     message: str

@@ -156,7 +156,7 @@ class Store:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it or nothing."""
+        """A transaction: all changes or none."""
         with self._lock:
             self._db.execute("begin immediate")
             try:

@@ -75,7 +75,7 @@ class Writer:
             return is_beyond(self._unsaved, owner, 0, limit)
 
     def close(self) -> None:
-        """Write what is queued, then end the thread."""
+        """Write everything in the queue, then end the thread."""
         self._queue.close()
         self._thread.join()
 
@@ -205,7 +205,7 @@ class Writer:
             self.store.add_picture(job.id, stage, k, size, save)
 
     def make_room(self, owner: str | None = None) -> int:
-        """Expire what is too old or too much; returns the number of jobs. owner: who wrote last, and is expired first."""
+        """Expire what is too old or too much; returns the number of jobs. owner: the last writer, expired first."""
         try:
             return self.store.expire(owner)
         except (OSError, sqlite3.Error) as error:

@@ -1,8 +1,10 @@
-"""The application of the process with the socket, if the engines are elsewhere: chooses a replica and passes messages on.
+"""The application of the process with the socket when the engines are in other processes: chooses a replica and passes
+messages on.
 
-A job lives where it was created: its id begins with the number of its replica, which events, cancelling and refinements go
-to. A new job goes where the fewest images wait; what any replica can answer goes to one that answered last. Nobody waits
-long for a lost replica, whose calls Ray keeps until it has restarted it. Responses stream through as ASGI messages.
+A job lives where it was created: its id begins with the number of its replica, and its events, cancellation and refinements
+go there. A new job goes to the replica with the fewest waiting images; a request that any replica can answer goes to one
+that answered last. Nobody waits long for a lost replica, although Ray keeps its calls until it has restarted it. Responses
+stream through as ASGI messages.
 """
 
 import asyncio
@@ -178,7 +180,7 @@ class Front:
                         silence.reschedule(None)
                     if not await self._taken(message, send):
                         return  # unfinished, so the server closes the connection
-        except Exception as error:  # of many types
+        except Exception as error:  # Ray raises many types
             log.error("replica %d: %s", number, type(error).__name__)
             self._there.discard(number)
             lost = Refused(503, "replica_lost", "the replica of this job was lost; start the job again", retry_after=5)

@@ -50,7 +50,7 @@ class Lease:
                 log.warning("the process with the socket has died; deleting %s", ", ".join(self.applications))
                 with suppress(Exception):  # the controller may be starting; tried again soon
                     self.end(wait=False)
-            except Exception as error:  # of many types; Ray restarts the owner
+            except Exception as error:  # Ray raises many types, and restarts the owner
                 log.info("the owner does not answer: %s", type(error).__name__)
             time.sleep(ASK_EVERY_S)
 

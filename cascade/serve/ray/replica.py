@@ -16,8 +16,8 @@ STORE_S = 8.0  # for the replica that this one replaces to release the store; Ra
 
 
 class Replica:
-    """Number `number` of the replicas: engine, store and routes in a process of its own. stages: networks that are
-    elsewhere, by name: who answers and how many of them there are; rows: of their calls. lease: ends this replica with its
+    """Number `number` of the replicas: engine, store and routes in a process of its own. stages: by name, (handle, number
+    of replicas) for each network in other processes; rows: batch rows of their calls. lease: ends this replica with its
     owner."""
 
     def __init__(
