@@ -9,14 +9,13 @@ from pathlib import Path, PurePosixPath
 from data.tar import Span
 
 DAMAGED = "shard that cannot be read"  # left out by choice
-KINDS = ("metadata", "classes", "plain", "tars")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
     """What the user says about a source; None is found by itself.
 
-    source: one of KINDS. splits: whether folders, shards and a column may name the split of a picture.
+    source: a word of `data.pack.sources.SOURCES`. splits: whether folders, shards and a column may name the split of a picture.
     Of tars: dotted_keys, whether keys end at the last dot of a name; skip_damaged, whether shards that cannot be read are left
     out.
     """

@@ -4,8 +4,9 @@ from PIL import ImageColor
 
 from data.captions import TEXT_TOKENS
 from data.index import Strict
-from data.index.items import KINDS, Choices
+from data.index.items import Choices
 from data.pack.encode import FORMATS, RESIZES, Encoding
+from data.pack.sources import SOURCES
 
 
 class Settings(Strict):
@@ -38,7 +39,7 @@ class Settings(Strict):
         _one_of("--resize", self.resize, RESIZES)
         _one_of("--format", self.format, tuple(FORMATS))
         if self.source is not None:
-            _one_of("--source", self.source, KINDS)
+            _one_of("--source", self.source, tuple(SOURCES))
         for flag, value, low, high in (
             ("--size", self.size, 0, 8192),
             ("--text-tokens", self.text_tokens, 2, 512),

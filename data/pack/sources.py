@@ -6,7 +6,9 @@ Nothing is decoded here.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data.index import INDEX_NAME
@@ -21,7 +23,7 @@ NUMBERED = re.compile(r"\d{5,}")  # folders of img2dataset, 00000 and so on, hol
 
 
 def find_kind(tree: Tree, choices: Choices) -> str:
-    """Which of KINDS a folder is, by what lies in it; ValueError where it could be two."""
+    """Which of SOURCES a folder is, by what lies in it; ValueError where it could be two."""
     if choices.source:
         return choices.source
     tars, named, pictures = shards_of(tree), tables(tree), tree.pictures
@@ -45,13 +47,7 @@ def list_source(tree: Tree, kind: str, choices: Choices) -> Source:
     """Everything to pack from a folder; read_as and unread cover all of its files."""
     if choices.label_column and kind != "metadata":
         raise ValueError(f"--label-column names a column of metadata, source {tree.folder} is {kind}; leave it out")
-    if kind == "metadata":
-        source = list_metadata(tree, choices)
-    elif kind == "tars":
-        source = list_tars(tree, choices)
-        source = replace(source, unread=source.unread + _unread(tree, {*shards_of(tree), Path(INDEX_NAME)}))
-    else:
-        source = _pictures(tree, kind, choices)
+    source = SOURCES[kind](tree, choices)
     splits = {item.split for item in source.items}
     told = f"{source.read_as}, {len(splits)} splits" if len(splits) > 1 else source.read_as
     odd: list[Named] = [("no file", _name(path)) for path in tree.odd if path.suffix.lower() in PICTURES]
@@ -82,7 +78,7 @@ def _kind_of_folders(tree: Tree, parts: Parts) -> str:
     )
 
 
-def _pictures(tree: Tree, kind: str, choices: Choices) -> Source:
+def _pictures(tree: Tree, choices: Choices, kind: str) -> Source:
     """Pictures with what lies beside them; in class folders the first folder (below a split) is the label."""
     parts = find_parts(tree, choices)
     beside = find_beside(tree, choices.text_column)
@@ -142,3 +138,17 @@ def _unread(tree: Tree, read: set[Path]) -> list[Named]:
 
 def _name(path: Path) -> str:
     return printable(path.as_posix())
+
+
+def _list_tars(tree: Tree, choices: Choices) -> Source:
+    source = list_tars(tree, choices)
+    return replace(source, unread=source.unread + _unread(tree, {*shards_of(tree), Path(INDEX_NAME)}))
+
+
+SOURCES: dict[str, Callable[[Tree, Choices], Source]] = {
+    "metadata": list_metadata,
+    "classes": partial(_pictures, kind="classes"),
+    "plain": partial(_pictures, kind="plain"),
+    "tars": _list_tars,
+}
+"""The kinds of source by the word of `--source`: each lists everything to pack from a folder. A new one is a line here."""
