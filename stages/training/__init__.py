@@ -1,1 +1,1 @@
-"""How a stage trains: engine, loop, EMA, checkpoints. The only part that knows DeepSpeed, in engine.py."""
+"""How a stage trains: engines, loop, EMA, checkpoints. Only deepspeed_engine.py imports DeepSpeed."""

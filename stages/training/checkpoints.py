@@ -1,7 +1,7 @@
 """Checkpoints of a run: folders `checkpoints/nimg-XXXXXXXXXX` with the engine's state, the averages and a manifest of hashes.
 
-One is written under another name and renamed when whole, so the newest with a whole manifest is always a state that existed. All of
-it is safetensors and JSON: reading a checkpoint executes nothing.
+A checkpoint is written under a temporary name and renamed when complete, so the newest with a valid manifest is always a state that
+existed. All files are safetensors or JSON: reading a checkpoint executes nothing.
 """
 
 import json
@@ -27,20 +27,21 @@ NAME = re.compile(r"nimg-(\d{10})")
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints below a run directory."""
+    """The checkpoints in a run directory. A checkpoint is whole if its files match its manifest."""
 
     path: Path
 
     @cached_property
     def checkpoints(self) -> Path:
+        """The folder of all checkpoints."""
         return self.path / "checkpoints"
 
     def folders(self) -> list[Path]:
-        """All checkpoints, whole or not, the oldest first; without any, a run begins."""
+        """All checkpoints, whole or not, oldest first. Empty for a new run."""
         return sorted(path for path in self.checkpoints.glob("nimg-*") if NAME.fullmatch(path.name))
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint."""
+        """The newest whole checkpoint, or None for a new run. Raises ValueError if there are some but none is whole."""
         folders = self.folders()
         for folder in reversed(folders):
             problem = check_manifest(folder)
@@ -52,8 +53,8 @@ class Checkpoints:
         return None
 
     def chosen(self, resume: str = "auto") -> Path | None:
-        """The checkpoint to go on from: "auto" is the newest whole one, or None where a run begins; "latest", "best" or a name must
-        be there and whole. Raises ValueError."""
+        """The checkpoint to resume from: "auto" is the newest whole one, or None for a new run; "latest", "best" or a name must
+        exist and be whole. Raises ValueError."""
         if resume == "auto":
             return self.latest()
         there = [folder.name for folder in self.folders()]
@@ -69,7 +70,7 @@ class Checkpoints:
         return self.checkpoints / names[0]
 
     def best(self) -> Path | None:
-        """The whole checkpoint with the lowest validation loss."""
+        """The checkpoint with the lowest validation loss in its manifest, or None."""
         scored = [
             (manifest["val_loss"], folder)
             for folder in self.folders()
@@ -78,14 +79,14 @@ class Checkpoints:
         return min(scored)[1] if scored else None
 
     def draft(self, nimg: int) -> Path:
-        """An empty folder to write a checkpoint into."""
+        """Make an empty folder to write a checkpoint into."""
         folder = self.checkpoints / f"nimg-{nimg:010d}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
 
     def commit(self, draft: Path, nimg: int, keep: int, val_loss: float | None = None) -> None:
-        """Makes a draft the newest checkpoint and removes all but the last `keep` and the best."""
+        """Turn a draft into the newest checkpoint and remove all but the last `keep` and the best."""
         val_loss = val_loss if val_loss is not None and isfinite(val_loss) else None
         files = sorted(path for path in draft.rglob("*") if path.is_file())
         listed = {str(p.relative_to(draft)): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in files}
@@ -106,12 +107,12 @@ class Checkpoints:
 
 
 def save_state(state: State, folder: Path) -> None:
-    """An engine's state as one safetensors file."""
+    """Write an engine's state as one safetensors file."""
     save_file(state, folder / STATE)
 
 
 def load_state(checkpoint: Path) -> State:
-    """The engine's state of a checkpoint, of whatever engine, world size and ZeRO stage. Raises ValueError."""
+    """Read the engine state of a checkpoint, written by any engine, world size and ZeRO stage. Raises ValueError."""
     path = checkpoint / STATE
     if not path.is_file():
         raise ValueError(f"{checkpoint}: no {STATE}; it was written by an older version, choose another --out")
@@ -122,13 +123,14 @@ def load_state(checkpoint: Path) -> State:
 
 
 def nimg_of(checkpoint: Path) -> int:
+    """Images seen, from the name of a checkpoint."""
     match = NAME.fullmatch(checkpoint.name)
     assert match
     return int(match[1])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """manifest.json, or {} where it cannot be read."""
+    """Read manifest.json, or {} if it is unreadable."""
     try:
         content = json.loads((folder / "manifest.json").read_text())
     except (OSError, ValueError):
@@ -137,7 +139,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_manifest(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """What is wrong with a checkpoint, in words, or None if it is whole."""
     try:
         files: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["files"]
         wanted = [(name, facts["bytes"], facts["sha256"]) for name, facts in files.items()]
@@ -153,7 +155,7 @@ def check_manifest(folder: Path) -> str | None:
 
 
 def read_object(path: Path, fix: str) -> dict[str, Any]:
-    """The JSON object at `path`. Raises ValueError that names the file and says `fix`, or OSError."""
+    """Read the JSON object at `path`. Raises OSError, or ValueError that names the file and suggests `fix`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -164,4 +166,5 @@ def read_object(path: Path, fix: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Replace the file at `path` by a value as indented JSON."""
     replace_text(path, json.dumps(value, indent=2) + "\n")

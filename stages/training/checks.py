@@ -1,5 +1,4 @@
-"""What can be wrong before the first update: data that do not fit the network, batches that do not divide, what an objective
-needs."""
+"""Checks before the first update: data that fit the network, batches that divide, requirements of the objective."""
 
 import math
 from pathlib import Path
@@ -16,9 +15,9 @@ from .engine import check_optimizer
 def checked_reader(
     config: StageConfig, data: Source, *, rank: int, world: int, held: Source | None = None, elementwise: bool = False
 ) -> tuple[Reader, int]:
-    """What one rank of a training reads, and its micro-batch, when all was found right that can be wrong before it begins.
+    """Check everything that can be wrong before training begins; return this rank's reader and its micro-batch.
 
-    held: other data to validate on; elementwise: the optimizer meets flattened weights. Raises ValueError, OSError.
+    held: other data to validate on; elementwise: the optimizer will get flattened weights. Raises ValueError, OSError.
     """
     micro = micro_batch(config, world)
     check_data(config, facts(data))
@@ -31,6 +30,7 @@ def checked_reader(
 
 
 def make_reader(config: StageConfig, data: Source, *, rank: int, world: int) -> Reader:
+    """Make the reader of one rank."""
     return Reader(
         source=data,
         batch=config.train.batch,
@@ -46,7 +46,7 @@ def make_reader(config: StageConfig, data: Source, *, rank: int, world: int) -> 
 
 
 def check_data(config: StageConfig, index: Index) -> None:
-    """Is what the data set describes its pictures with what the network takes? Raises ValueError."""
+    """Check that the data describe their pictures with what the network takes (text, classes, channels). Raises ValueError."""
     text, packed = config.cond.text, index.text_encoder
     if text and packed:
         name = Path(packed.id.rpartition("-")[0]).name
@@ -72,13 +72,13 @@ def check_data(config: StageConfig, index: Index) -> None:
 
 
 def _packed_so(text: TextConfig, tokens: int) -> str:
-    """What to set for data packed at `tokens`."""
+    """The advice for data packed at `tokens`."""
     less = f" and tokens to {tokens} or less" if tokens < text.tokens else ""
     return f"set packed_tokens to {tokens}{less}"
 
 
 def check_held_out(config: StageConfig, index: Index, held: Index) -> None:
-    """Do held-out data describe their pictures as those of training do? Raises ValueError."""
+    """Check that held-out data describe their pictures like the training data. Raises ValueError."""
     check_data(config, held)
     if (ours := text_encoder_id(config, index)) != (other := text_encoder_id(config, held)):
         raise ValueError(f"--val-data: text features are {other}, --data has {ours}; pack both with one --text-encoder")
@@ -87,7 +87,7 @@ def check_held_out(config: StageConfig, index: Index, held: Index) -> None:
 
 
 def micro_batch(config: StageConfig, world: int) -> int:
-    """Images of one forward of one rank. Raises ValueError where it does not divide the rank's share."""
+    """Images of one forward pass of one rank. Raises ValueError if it does not divide the rank's share of the batch."""
     batch, micro = config.train.batch, config.train.micro_batch
     if batch % world:
         unit = math.lcm(world, config.train.streams)
@@ -107,4 +107,5 @@ def micro_batch(config: StageConfig, world: int) -> int:
 
 
 def text_encoder_id(config: StageConfig, index: Index) -> str | None:
+    """Identity of the text encoder in the data's index, or None if the stage uses no text."""
     return index.text_encoder.id if config.cond.text and index.text_encoder else None

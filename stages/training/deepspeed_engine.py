@@ -1,4 +1,4 @@
-"""DeepSpeed behind the engine seam. The only file that knows it."""
+"""DeepSpeed behind the engine interface; the only file that imports it."""
 
 import logging
 import math
@@ -41,7 +41,8 @@ from .engine import (
 
 
 class DeepSpeedEngine:
-    """DeepSpeed around the same stage and optimizer. Weights and optimizer state stay float32; the network casts by itself."""
+    """An `Engine` that runs the same stage and optimizer under DeepSpeed. Weights and optimizer state stay float32; the network
+    casts by itself."""
 
     def __init__(
         self, stage: Stage, config: TrainConfig, device: torch.device, *, micro_batch: int, settings: DeepSpeedSettings
@@ -69,6 +70,7 @@ class DeepSpeedEngine:
             raise ValueError(f"DeepSpeed file: DeepSpeed refuses it ({' '.join(str(error).split())})") from error
 
     def update(self, micro_batches: list[Batch], lr: float) -> Update:
+        """Carry out one update on this rank's micro-batches. A non-finite loss or gradient on any rank skips it on all."""
         set_lr(self.engine.optimizer, lr)
         seed_dropout(self.config.seed, micro_batches[0])
         if self.zero and self.scaler.dynamic:
@@ -81,16 +83,16 @@ class DeepSpeedEngine:
                 self.engine.step()  # counts micro-batches, moves nothing
         loss, norm = self._loss_and_norm(losses)
         if not self.zero and not (math.isfinite(loss) and math.isfinite(norm)):
-            self.stage.zero_grad(set_to_none=True)  # ZeRO 0 would apply it; a step without gradients moves nothing
+            self.stage.zero_grad(set_to_none=True)  # ZeRO 0 would apply them; a step without gradients moves nothing
         self.engine.step()
-        if self.zero:  # the norm is found in the step, which skips what is not finite
+        if self.zero:  # the step computes the norm, and skips itself if that is not finite
             norm = float(self.engine.get_global_grad_norm())
         applied = math.isfinite(loss) and math.isfinite(norm)
         self.scaler.update(applied)
         return Update(loss=loss, grad_norm=norm, losses=tuple(losses), applied=applied)
 
     def _loss_and_norm(self, losses: list[Losses]) -> tuple[float, float]:
-        """Global mean loss and, at ZeRO 0, the gradient's norm before clipping; NaN anywhere is NaN everywhere."""
+        """Global mean loss and, at ZeRO 0, the gradient's norm before clipping; NaN on any rank becomes NaN on all."""
         loss = mean_loss(losses).to(self.device)
         dist.all_reduce(loss)
         if self.zero:
@@ -99,6 +101,7 @@ class DeepSpeedEngine:
         return loss.item() / self.world, norm.item()
 
     def state(self) -> State:
+        """Collect the whole state on rank 0; other ranks get an empty one."""
         if self.zero == 0:
             whole = weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) if self.rank == 0 else {}
         else:
@@ -106,7 +109,7 @@ class DeepSpeedEngine:
         return whole | self.scaler.state() | learned(self.objective) if self.rank == 0 else {}
 
     def _gathered(self) -> State:
-        """Every parameter and what the optimizer remembers of it, brought together from the ranks one by one."""
+        """Every parameter with its optimizer state, gathered from the ranks one parameter at a time."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         keys, scalars = self._remembered()
@@ -122,7 +125,7 @@ class DeepSpeedEngine:
         return state if self.rank == 0 else {}
 
     def _remembered(self) -> tuple[list[str], dict[str, Any]]:
-        """Names of the flat tensors that the optimizer keeps beside its flat parameters, and the numbers, the same for all."""
+        """Names of the flat tensors in the optimizer's state, and its scalar entries, which all parameters share."""
         keys: list[str] = []
         scalars: dict[str, Any] = {}
         for flat in self._flat():
@@ -134,16 +137,17 @@ class DeepSpeedEngine:
         return keys, scalars
 
     def _buffers(self) -> dict[str, Tensor]:
-        """What of the state dict is no parameter; ZeRO leaves it whole."""
+        """Entries of the state dict that are no parameters; ZeRO does not partition them."""
         parameters = dict(self.stage.named_parameters())
         return {name: tensor for name, tensor in self.stage.state_dict().items() if name not in parameters}
 
     def _flat(self) -> list[Tensor]:
-        """The flat fp32 pieces that this rank's optimizer updates."""
+        """The flat fp32 partitions that this rank's optimizer updates."""
         zero = self.engine.optimizer
         return zero.fp32_partitioned_groups_flat if self.zero == 3 else zero.single_partition_of_fp32_groups
 
     def load(self, state: State) -> None:
+        """Load a whole state, on every rank."""
         if self.zero == 0:
             load_weights(self.stage, state)
             load_optimizer(self.optimizer, self.stage, state)
@@ -153,7 +157,7 @@ class DeepSpeedEngine:
         load_learned(self.objective, state)
 
     def _scatter(self, state: State) -> None:
-        """The reverse of `_gathered`: each rank takes its pieces."""
+        """Reverse `_gathered`: each rank takes its partitions."""
         remembered = by_parameter(state)
         some = next(iter(remembered.values()), {})
         keys = [key for key, value in some.items() if isinstance(value, Tensor) and value.ndim]
@@ -181,6 +185,7 @@ class DeepSpeedEngine:
                 safe_set_full_optimizer_state(parameter, remembered[name][key].to(self.device), key)
 
     def _scatter3(self, state: State, remembered: dict[str, dict[str, Any]], keys: list[str]) -> None:
+        """`_scatter` for ZeRO 3."""
         from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
 
         for name, buffer in self._buffers().items():
@@ -194,12 +199,13 @@ class DeepSpeedEngine:
                 safe_set_local_optimizer_state(parameter, self._piece(remembered[name][key], parameter), key)
 
     def _piece(self, whole: Tensor, parameter: Any) -> Tensor:
-        """This rank's part of a ZeRO-3 tensor: equal parts, the last filled up with zeros."""
+        """This rank's partition of a ZeRO-3 tensor: equal parts, the last padded with zeros."""
         length = parameter.ds_tensor.numel()
         padded = torch.nn.functional.pad(whole.flatten(), (0, length * self.world - whole.numel()))
         return padded.narrow(0, length * self.rank, length).to(self.device)
 
     def whole(self, change: bool = False) -> AbstractContextManager[object]:
+        """Context in which the stage's parameters are unpartitioned."""
         if self.zero != 3:
             return nullcontext()
         import deepspeed
@@ -207,26 +213,30 @@ class DeepSpeedEngine:
         return deepspeed.zero.GatheredParameters(list(self.stage.parameters()), modifier_rank=0 if change else None)
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether it is raised on some rank."""
         raised = torch.tensor(flags, dtype=torch.uint8, device=self.device)
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return tuple(bool(flag) for flag in raised.tolist())
 
     def total(self, numbers: Tensor) -> Tensor:
+        """Sum a tensor over all ranks."""
         summed = numbers.to(self.device, copy=True)
         dist.all_reduce(summed)
         return summed
 
     def barrier(self) -> None:
+        """Wait for all ranks."""
         dist.barrier()
 
     def close(self) -> None:
+        """Destroy DeepSpeed's engine and the process group."""
         self.engine.destroy()
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
 def import_deepspeed(device: torch.device):
-    """DeepSpeed without its shared-memory operator, which costs a compiler and a minute at the first start on a CPU."""
+    """Import DeepSpeed without its shared-memory operator, which costs a compiler and a minute at the first start on a CPU."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     import deepspeed
 
@@ -236,7 +246,7 @@ def import_deepspeed(device: torch.device):
 
 
 def init_distributed(deepspeed, device: torch.device, timeout_s: float) -> None:
-    """Joins the launcher's group, or makes one of this process alone where there is no launcher."""
+    """Join the launcher's process group, or make a group of one without a launcher."""
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", str(free_port()))
@@ -245,12 +255,12 @@ def init_distributed(deepspeed, device: torch.device, timeout_s: float) -> None:
     deepspeed.init_distributed(backend, verbose=False, timeout=timeout)
     made = (
         deepspeed.comm.comm.cdb
-    )  # makes the groups that ZeRO reduces in, and would give them torch's 10 or 30 minutes
+    )  # creates ZeRO's process groups, with torch's own time-out of 10 or 30 minutes unless patched
     made.new_group = partial(dist.new_group, timeout=timeout)
 
 
 def free_port() -> int:
-    """Of loopback, and none of those that the system gives to connections: one of these may be taken before it is used."""
+    """A free port on loopback, outside the system's ephemeral range: such a port could be taken before it is used."""
     import random
     import socket
 

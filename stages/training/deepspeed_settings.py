@@ -1,4 +1,4 @@
-"""The DeepSpeed JSON: derived from a stage's config, with the user's own laid over it where the two cannot disagree."""
+"""The DeepSpeed JSON: derived from a stage's config, overlaid with the user's own keys where these cannot conflict."""
 
 import json
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ THEIRS = (  # keys that a user's file may set
     "gradient_predivide_factor", "memory_breakdown", "prescale_gradients", "steps_per_print", "timers",
     "wall_clock_breakdown", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "zero_optimization",
 )  # fmt: skip
-KINDS: dict[str, tuple[type, str]] = {  # what their values must be, where DeepSpeed would fall over anything else
+KINDS: dict[str, tuple[type, str]] = {  # required types of values on which DeepSpeed would otherwise crash
     "aio": (dict, "an object"),
     "comms_logger": (dict, "an object"),
     "csv_monitor": (dict, "an object"),
@@ -47,8 +47,8 @@ KINDS: dict[str, tuple[type, str]] = {  # what their values must be, where DeepS
 
 @dataclass(frozen=True, kw_only=True)
 class DeepSpeedSettings:
-    """zero: ZeRO stage 0 to 3; offload: optimizer state in host memory; user: the content of a DeepSpeed JSON, laid over what is
-    derived; timeout_s: how long a rank waits for the others before it gives up."""
+    """Settings of DeepSpeed. zero: ZeRO stage 0 to 3; offload: optimizer state in host memory; user: content of a DeepSpeed JSON
+    that overrides derived keys; timeout_s: how long a rank waits for the others before it gives up."""
 
     zero: int = 0
     offload: bool = False
@@ -78,14 +78,16 @@ class DeepSpeedSettings:
             raise ValueError(f"DeepSpeed file: zero_optimization.stage is {stage}, --zero is {self.zero}; say the same")
 
     def derived(self, config: TrainConfig, micro_batch: int) -> dict[str, Any]:
-        """The DeepSpeed JSON of a stage's config, with the user's on top."""
+        """The DeepSpeed JSON of a stage's config, with the user's keys on top."""
         zero: dict[str, Any] = {"stage": self.zero}
         if self.offload:
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
         mine = {
             "train_micro_batch_size_per_gpu": micro_batch,
             "train_batch_size": config.batch,
-            "gradient_clipping": config.clip if self.zero else 0.0,  # at ZeRO 0 ours, see DeepSpeedEngine.update
+            "gradient_clipping": config.clip
+            if self.zero
+            else 0.0,  # at ZeRO 0 the engine clips, see DeepSpeedEngine.update
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,  # the same AdamW in both engines; theirs needs a compiler
@@ -95,7 +97,7 @@ class DeepSpeedSettings:
 
 
 def read_user_file(path: Path) -> dict[str, Any]:
-    """The DeepSpeed JSON at `path`. Raises ValueError, OSError."""
+    """Read the DeepSpeed JSON at `path`. Raises ValueError, OSError."""
     try:
         content = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -106,7 +108,7 @@ def read_user_file(path: Path) -> dict[str, Any]:
 
 
 def merged(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """`theirs` laid over `mine`, key by key."""
+    """`theirs` laid over `mine`, recursively."""
     both = mine | theirs
     for key in mine.keys() & theirs.keys():
         if isinstance(mine[key], dict) and isinstance(theirs[key], dict):

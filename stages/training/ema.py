@@ -1,7 +1,7 @@
 """Exponential moving averages of a stage's weights, several half-lives at once, counted in images.
 
-timm's ModelEmaV3 does the averaging; the decay of an update is ours: 0.5 ** (batch / half_life), with the half-life capped at a
-tenth of the images seen so that the average forgets the random start (as in EDM's ramp-up, Karras et al. 2022, appendix F.2).
+timm's ModelEmaV3 averages; the decay of an update is 0.5 ** (batch / half_life), with the half-life capped at a tenth of the images
+seen so that the average forgets the random start (as in EDM's ramp-up, Karras et al. 2022, appendix F.2).
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ Averages = dict[int, dict[str, Tensor]]
 
 
 def decay_of(half_life: int, nimg: int, batch: int) -> float:
-    """Weight of the old average when `batch` images, ending at nimg, have been seen."""
+    """Weight of the old average after an update of `batch` images that ended at nimg."""
     return 0.5 ** (batch / max(min(half_life, RAMP_UP * nimg), 1e-8))
 
 
@@ -34,23 +34,24 @@ class Ema:
         self.begun = dict.fromkeys(half_lives, 0)
 
     def update(self, module: Stage, *, nimg: int, batch: int) -> None:
-        """Takes in the weights after an update that ended at nimg."""
+        """Average in the weights after an update that ended at nimg."""
         for half_life, average in self.averages.items():
             average.decay = decay_of(half_life, nimg, batch)
             average.update(module)
 
     def module(self, half_life: int) -> Stage:
+        """The stage with the averaged weights."""
         return self.averages[half_life].module
 
     def copies(self) -> Averages:
-        """The averages as they are now, on the CPU; later updates do not change them."""
+        """Copies of the averages on the CPU, unaffected by later updates."""
         return {
             half_life: {name: tensor.detach().to("cpu", copy=True) for name, tensor in stage.state_dict().items()}
             for half_life, stage in ((each, self.module(each)) for each in self.averages)
         }
 
     def load(self, folder: Path, weights: dict[str, Tensor], nimg: int) -> list[int]:
-        """The averages of a checkpoint. One that it lacks starts from the weights at `nimg`; returns the half-lives of those."""
+        """Load a checkpoint's averages. A missing one starts from the weights at `nimg`; returns the half-lives of those."""
         for half_life, average in self.averages.items():
             path = ema_file(folder, half_life)
             average.module.load_state_dict(load_file(path) if path.exists() else weights)
@@ -59,7 +60,7 @@ class Ema:
 
 
 def begun_at(path: Path) -> int:
-    """The images seen when an average on disk was the weights themselves; 0 is the random start. Raises ValueError."""
+    """Images seen when an average on disk was started from the weights; 0 is the random start. Raises ValueError."""
     try:
         with safe_open(path, "pt") as file:
             return int((file.metadata() or {}).get("begun", 0))
@@ -68,11 +69,12 @@ def begun_at(path: Path) -> int:
 
 
 def ema_file(folder: Path, half_life: int) -> Path:
+    """File of the average with this half-life."""
     return folder / f"ema-{half_life}.safetensors"
 
 
 def save_averages(averages: Averages, folder: Path, begun: Mapping[int, int] = {}) -> None:
-    """One safetensors file for each half-life. begun: see `Ema.load`, of those that did not start at random."""
+    """Write one safetensors file a half-life. begun: images seen at their start, for those not started at random."""
     for half_life, weights in averages.items():
         said = {"begun": str(begun[half_life])} if begun.get(half_life) else None
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, ema_file(folder, half_life), said)

@@ -1,8 +1,8 @@
-"""The engine seam: how one update of a stage's weights is carried out.
+"""The engine interface: how one update of a stage's weights is carried out.
 
-`LocalEngine` is plain torch in one process; `DeepSpeedEngine` (deepspeed_engine.py) is the same update over many. A test holds
-their loss curves equal. Both take the micro-batches of this rank, whose gradients are averaged over the global batch, and both
-speak of their state in the same words, so that a checkpoint of one is a checkpoint of all, at every world size and ZeRO stage.
+`LocalEngine` is plain torch in one process; `DeepSpeedEngine` (deepspeed_engine.py) is the same update over many. A test checks
+that their loss curves are equal. Both take the micro-batches of this rank, whose gradients are averaged over the global batch, and
+share one format of state, so that each can load the other's checkpoint at any world size and ZeRO stage.
 """
 
 import math
@@ -23,17 +23,17 @@ from ..stage import Stage
 
 State = dict[str, Tensor]
 """The whole state of a training by name, unpartitioned, on the CPU: `weights/NAME`, `optimizer/NAME/KEY` (a 0-dimensional int64
-stands for a Python int), under fp16 `loss_scale`, and `objective/NAME` of what an objective learns. Writing it down is all that a
-checkpoint has to do."""
+stands for a Python int), under fp16 `loss_scale`, and `objective/NAME` of what an objective learns. A checkpoint
+stores it as it is."""
 
 WEIGHTS, OPTIMIZER, LOSS_SCALE, OBJECTIVE = "weights/", "optimizer/", "loss_scale", "objective/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What one update did. loss: mean over the global batch; grad_norm before clipping; losses: this rank's, for the log.
+    """Result of one update. loss: mean over the global batch; grad_norm: before clipping; losses: this rank's, for the log.
 
-    applied: False where loss or gradient was not finite on some rank: then no weight, moment or step count has moved on any.
+    applied: False if loss or gradient was not finite on some rank; then no weight, moment or step count has changed on any.
     """
 
     loss: float
@@ -43,7 +43,7 @@ class Update:
 
 
 class Engine(Protocol):
-    """One way to carry out updates. rank, world: this process among all; stage: the module whose weights move towards objective.
+    """A way to carry out updates. rank, world: this process among all; stage: the trained module; objective: its objective.
 
     state, load, any, total, barrier and the context `whole` are collective: every rank calls them, in the same order.
     """
@@ -54,24 +54,48 @@ class Engine(Protocol):
     stage: Stage
     objective: Objective[Any]
 
-    def update(self, micro_batches: list[Batch], lr: float) -> Update: ...
-    def state(self) -> State: ...  # on rank 0; the others get an empty one
-    def load(self, state: State) -> None: ...
-    def whole(self) -> AbstractContextManager[object]: ...  # inside, stage's parameters are unpartitioned
-    def any(self, *flags: bool) -> tuple[bool, ...]: ...  # raised on some rank
-    def total(self, numbers: Tensor) -> Tensor: ...  # summed over ranks
-    def barrier(self) -> None: ...
-    def close(self) -> None: ...
+    def update(self, micro_batches: list[Batch], lr: float) -> Update:
+        """Carry out one update on this rank's micro-batches."""
+        ...
+
+    def state(self) -> State:
+        """Collect the whole state on rank 0; other ranks get an empty one."""
+        ...
+
+    def load(self, state: State) -> None:
+        """Load a whole state, on every rank."""
+        ...
+
+    def whole(self) -> AbstractContextManager[object]:
+        """Context in which the stage's parameters are unpartitioned."""
+        ...
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether it is raised on some rank."""
+        ...
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """Sum a tensor over all ranks."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        ...
+
+    def close(self) -> None:
+        """Release the process group and other resources."""
+        ...
 
 
 class LossScale:
-    """Dynamic loss scaling for fp16 (Micikevicius et al. 2018): halved on overflow, doubled after `every` good updates."""
+    """Dynamic loss scaling for fp16 (Micikevicius et al. 2018): halved on overflow, doubled after `every` good updates in a row."""
 
     def __init__(self, precision: str, start: float = 2.0**16, every: int = 1000):
         self.dynamic, self.every = precision == "fp16", every
         self.scale, self.good = (start if self.dynamic else 1.0), 0
 
     def update(self, applied: bool) -> None:
+        """Adapt the scale to an update that was applied or skipped."""
         if not self.dynamic:
             return
         self.good = self.good + 1 if applied else 0
@@ -81,15 +105,17 @@ class LossScale:
             self.scale, self.good = self.scale * 2, 0
 
     def state(self) -> State:
+        """The scale and the count of good updates; {} without fp16."""
         return {LOSS_SCALE: torch.tensor([self.scale, self.good], dtype=torch.float64)} if self.dynamic else {}
 
     def load(self, state: State) -> None:
+        """Restore `state`, if there is one."""
         if self.dynamic and LOSS_SCALE in state:
             self.scale, self.good = state[LOSS_SCALE][0].item(), int(state[LOSS_SCALE][1])
 
 
 class LocalEngine:
-    """One process, no launcher."""
+    """An `Engine` of one process without a launcher."""
 
     rank, world = 0, 1
 
@@ -100,6 +126,7 @@ class LocalEngine:
         self.scaler = LossScale(config.precision)
 
     def update(self, micro_batches: list[Batch], lr: float) -> Update:
+        """Carry out one update; skipped if loss or gradient is not finite."""
         set_lr(self.optimizer, lr)
         seed_dropout(self.config.seed, micro_batches[0])
         losses = []
@@ -116,33 +143,41 @@ class LocalEngine:
         return Update(loss=loss, grad_norm=grad_norm, losses=tuple(losses), applied=applied)
 
     def state(self) -> State:
+        """The whole state, copied to the CPU."""
         own = self.scaler.state() | learned(self.objective)
         return weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) | own
 
     def load(self, state: State) -> None:
+        """Load a whole state."""
         load_weights(self.stage, state)
         load_optimizer(self.optimizer, self.stage, state)
         self.scaler.load(state)
         load_learned(self.objective, state)
 
     def whole(self) -> AbstractContextManager[object]:
+        """Does nothing: parameters are never partitioned."""
         return nullcontext()
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
+        """The flags themselves."""
         return flags
 
     def total(self, numbers: Tensor) -> Tensor:
+        """The tensor itself."""
         return numbers
 
     def barrier(self) -> None:
+        """Does nothing."""
         pass
 
     def close(self) -> None:
+        """Does nothing."""
         pass
 
 
 def make_optimizer(stage: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    from timm.optim import create_optimizer_v2  # timm takes four seconds, which no mistake of the user need wait
+    """Make the optimizer that the config names, one of timm's."""
+    from timm.optim import create_optimizer_v2  # importing timm takes four seconds; user errors are reported before
 
     return create_optimizer_v2(
         stage, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas
@@ -150,8 +185,8 @@ def make_optimizer(stage: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def check_optimizer(config: TrainConfig, *, elementwise: bool) -> None:
-    """Raises ValueError for a name or settings that timm does not know, and where `elementwise` is asked for (ZeRO 1 to 3 hand the
-    optimizer flattened pieces) for one that treats a matrix otherwise than its numbers one by one, as Muon and LAMB do."""
+    """Raise ValueError for a name or settings unknown to timm, and, if `elementwise` (ZeRO 1 to 3 pass the optimizer flattened
+    partitions), for an optimizer that works on whole matrices, such as Muon and LAMB."""
     try:
         make_optimizer(nn.Linear(1, 1), config)
     except (ValueError, TypeError, AssertionError, ImportError) as error:
@@ -166,7 +201,7 @@ def check_optimizer(config: TrainConfig, *, elementwise: bool) -> None:
 
 
 def is_elementwise(config: TrainConfig) -> bool:
-    """Whether an update of a matrix equals that of its flat halves, each with an optimizer of its own: tried on 8 x 8 numbers."""
+    """Whether updating a matrix equals updating its flat halves separately; tried on an 8 x 8 matrix."""
     numbers = torch.Generator().manual_seed(0)
     weight, gradients = torch.randn(8, 8, generator=numbers), torch.randn(3, 8, 8, generator=numbers)
 
@@ -183,12 +218,13 @@ def is_elementwise(config: TrainConfig) -> bool:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 def unscale_and_clip(stage: Stage, scale: float, clip: float) -> Tensor:
-    """Divides the gradients by the loss scale and clips them; their norm () before clipping."""
+    """Divide the gradients by the loss scale and clip them; return their norm () before clipping."""
     gradients = [p.grad for p in stage.parameters() if p.grad is not None]
     if scale != 1:
         torch._foreach_div_(gradients, scale)
@@ -196,32 +232,34 @@ def unscale_and_clip(stage: Stage, scale: float, clip: float) -> Tensor:
 
 
 def weights_of(stage: Stage) -> State:
+    """The stage's weights as part of a state."""
     return {WEIGHTS + name: to_cpu(tensor) for name, tensor in stage.state_dict().items()}
 
 
 def load_weights(stage: Stage, state: State) -> None:
+    """Load the weights of a state."""
     stage.load_state_dict(weights_in(state))
 
 
 def weights_in(state: State) -> dict[str, Tensor]:
-    """The weights of a state by their own names."""
+    """The weights of a state under their own names."""
     return {name.removeprefix(WEIGHTS): tensor for name, tensor in state.items() if name.startswith(WEIGHTS)}
 
 
 def learned(objective: Objective[Any]) -> State:
-    """What an objective has learned."""
+    """What an objective has learned, as part of a state."""
     return {OBJECTIVE + name: to_cpu(tensor) for name, tensor in objective.state().items()}
 
 
 def load_learned(objective: Objective[Any], state: State) -> None:
-    """The reverse of `learned`, where there is something: a run may have turned to this objective."""
+    """Reverse `learned`; does nothing for a state without it, as after a change of objective."""
     own = {name.removeprefix(OBJECTIVE): each for name, each in state.items() if name.startswith(OBJECTIVE)}
     if own:
         objective.load(own)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, stage: Stage) -> State:
-    """What an unpartitioned optimizer remembers of each parameter."""
+    """State of an unpartitioned optimizer by parameter name."""
     return {
         f"{OPTIMIZER}{name}/{key}": to_cpu(value) if isinstance(value, Tensor) else torch.tensor(value)
         for name, parameter in stage.named_parameters()
@@ -230,7 +268,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, stage: Stage) -> State:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, stage: Stage, state: State) -> None:
-    """The reverse of `optimizer_state`; torch brings each tensor to its parameter's device."""
+    """Reverse `optimizer_state`; torch moves each tensor to its parameter's device."""
     names = {parameter: name for name, parameter in stage.named_parameters()}
     ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     remembered = by_parameter(state)
@@ -239,7 +277,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, stage: Stage, state: State)
 
 
 def by_parameter(state: State) -> dict[str, dict[str, Any]]:
-    """{parameter: {key: value}} of the optimizer's part of a state, copied, for torch's optimizers take over what they load."""
+    """{parameter: {key: value}} of the optimizer's part of a state, copied, because torch's optimizers keep what they load."""
     found: dict[str, dict[str, Any]] = {}
     for full, tensor in state.items():
         if full.startswith(OPTIMIZER):
@@ -250,14 +288,15 @@ def by_parameter(state: State) -> dict[str, dict[str, Any]]:
 
 
 def to_cpu(tensor: Tensor) -> Tensor:
-    """A copy of its own on the CPU, which later updates do not change."""
+    """Copy to the CPU, unaffected by later updates."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def mean_loss(losses: list[Losses]) -> Tensor:
+    """Mean loss () of micro-batches, detached."""
     return torch.stack([part.loss.detach() for part in losses]).mean()
 
 
 def seed_dropout(seed: int, batch: Batch) -> None:
-    """Dropout is the only draw from torch's global generator; tied to the first image of this rank's part of the update."""
+    """Seed torch's global generator, which only dropout uses, by the first image of this rank's part of the update."""
     torch.manual_seed(generator(seed, int(batch.index[0]), "dropout").initial_seed())

@@ -1,4 +1,4 @@
-"""Sample grids: what the averaged weights make of a fixed set of held-out pictures, with fixed noise, every time."""
+"""Sample grids: what the averaged weights make of a fixed set of held-out pictures with fixed noise."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from ..stage import Stage
 
 
 def sample_grid(stage: Stage, batch: Batch, portions: Portions | None = None) -> Tensor | None:
-    """uint8 (c, h, w). Base stage: samples over truth; super-resolution: rows of low-res (enlarged) | sample | truth. None where
-    memory does not hold a single picture."""
+    """Paint a grid, uint8 (c, h, w). Base stage: samples above truth; super-resolution: rows of low-res (enlarged) | sample |
+    truth. None if memory does not suffice for a single picture."""
     from torchvision.utils import make_grid
 
     parts = (portions or Portions("grid")).each(len(batch), lambda own: columns_of(stage, batch[own]))
@@ -30,7 +30,7 @@ def sample_grid(stage: Stage, batch: Batch, portions: Portions | None = None) ->
 
 @torch.inference_mode()
 def columns_of(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
-    """What a grid shows of some pictures, uint8 (b, c, h, w) each; the noise of each is fixed by its `index`."""
+    """Columns of the grid for some pictures, uint8 (b, c, h, w) each; the noise of each is fixed by its `index`."""
     settings, space, device = stage.config.sample, stage.space, device_of(stage)
     batch = batch.to(device)
     truth = space.read(batch.image, stage.config.size)
@@ -44,7 +44,7 @@ def columns_of(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
 
 
 def save_picture(picture: Tensor, path: Path) -> None:
-    """uint8 (c, h, w) to a PNG file."""
+    """Write uint8 (c, h, w) as a PNG file."""
     from PIL import Image
 
     Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(path)

@@ -1,4 +1,4 @@
-"""What watches over an update: non-finite numbers, the loss by noise level."""
+"""Monitors of updates: non-finite numbers, the loss by noise level."""
 
 import math
 from collections.abc import Callable
@@ -17,13 +17,13 @@ Z = 0.6744897501960817  # the quartiles of a normal distribution are mean +- Z s
 
 
 class Guard:
-    """Lets up to `most` updates in a row be skipped because something was not finite; the next one ends the run, on every rank."""
+    """Tolerates up to `most` skipped (non-finite) updates in a row; one more ends the run, on every rank."""
 
     def __init__(self, stage: str, most: int):
         self.stage, self.most, self.in_a_row = stage, most, 0
 
     def check(self, update: Update, batch: Batch, nimg: int, latest: Callable[[], Path | None]) -> None:
-        """Count a skipped update; RunError after too many in a row. latest: the newest whole checkpoint, asked for only then."""
+        """Count a skipped update; RunError after too many in a row. latest: the newest whole checkpoint, called only then."""
         self.in_a_row = 0 if update.applied else self.in_a_row + 1
         if self.in_a_row <= self.most:
             return
@@ -36,7 +36,7 @@ class Guard:
 
 
 def suspects(update: Update, batch: Batch) -> str:
-    """Keys and sigmas of this rank's images with a loss that is not finite; of the first ones where there is none such."""
+    """Keys and sigmas of this rank's images with a non-finite loss, or of its first images if there are none."""
     losses = torch.cat([part.per_image for part in update.losses]).tolist()
     sigmas = torch.cat([part.sigma for part in update.losses]).tolist()
     rows = [k for k, loss in enumerate(losses) if not math.isfinite(loss)] or range(len(batch))
@@ -45,13 +45,15 @@ def suspects(update: Update, batch: Batch) -> str:
 
 
 class SigmaQuartiles:
-    """Mean loss by quartile of the training levels, lowest sigma first, over all ranks: where a network learns or diverges."""
+    """Mean loss by quartile of the training levels, lowest sigma first, over all ranks: shows where a network learns or
+    diverges."""
 
     def __init__(self, noise: NoiseConfig):
         self.edges = torch.tensor([math.exp(noise.mean + z * noise.std) for z in (-Z, 0.0, Z)])
         self.sums = torch.zeros(2, 4, dtype=torch.float64)
 
     def add(self, update: Update) -> None:
+        """Add this rank's losses of an update, if it was applied."""
         if not update.applied:
             return
         for part in update.losses:
@@ -67,6 +69,6 @@ class SigmaQuartiles:
 
 
 def lost_a_rank(told: str) -> bool:
-    """Is this what gloo and NCCL say when a rank died or hangs?"""
+    """Whether an error message is one of gloo's or NCCL's about a rank that died or hangs."""
     signs = ("imed out", "imeout", "onnection closed", "onnection reset", "onnection refused", "roken pipe", "NCCL")
     return any(sign in told for sign in signs)

@@ -1,5 +1,5 @@
-"""The launchers above a training process. When one of them has ended, however it did, nobody waits for the training any more, and
-DeepSpeed's does not even pass SIGTERM on: the training takes its end for that signal."""
+"""Ends the training when its launcher has ended. Nobody waits for the training then, and DeepSpeed's launcher does not even
+forward SIGTERM."""
 
 import os
 import signal
@@ -19,13 +19,13 @@ LAUNCHERS = {
 
 
 def stop_with_launcher() -> None:
-    """Sends SIGTERM to this process when a launcher among its ancestors has ended."""
+    """Watch the launchers among this process's ancestors; when one has ended, send SIGTERM to this process."""
     if launchers := [each for each in psutil.Process().parents() if is_launcher(each)]:
         threading.Thread(target=_watch, args=(launchers,), name="launcher", daemon=True).start()
 
 
 def is_launcher(process: psutil.Process) -> bool:
-    """By its command line: a program's name, or a module's after -m."""
+    """Whether a command line is a launcher's: a program's name, or a module's after -m."""
     try:
         return any(Path(word).name in LAUNCHERS for word in process.cmdline()[:6])
     except psutil.Error:
@@ -33,7 +33,7 @@ def is_launcher(process: psutil.Process) -> bool:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Also where its own parent has not taken note of it yet."""
+    """Whether a process has ended, including zombies that their parent has not reaped yet."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

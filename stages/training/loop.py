@@ -1,7 +1,7 @@
-"""Training of one stage, from its shards to its bundle. Progress is counted in images; to resume, run the same command again.
+"""Trains one stage, from its shards to its bundle. Progress is counted in images; to resume, run the same command again.
 
-The state of a run is (seed, nimg), the weights, the optimizer and the averages. All randomness is a function of (seed, image
-position), so nothing else has to be saved.
+The state of a run is (seed, nimg), the weights, the optimizer, the averages and what the objective has learned. All randomness is a
+function of (seed, image position), so nothing else needs saving.
 """
 
 import sys
@@ -46,7 +46,7 @@ OUT_OF_MEMORY = 3  # exit code
 def train(
     config: StageConfig, *, name: str, data: Source, out: Path, place: Place, options: Options | None = None
 ) -> Path:
-    """Trains the stage called `name` into the run directory `out`, resuming what is there; returns the bundle's folder.
+    """Train the stage called `name` in the run directory `out`, resuming any run there; return the bundle's folder.
 
     A signal to stop (signals.py) saves first and raises Stopped, or KeyboardInterrupt for SIGINT.
     """
@@ -75,7 +75,7 @@ def _train(
 
 
 class Run:
-    """One process's part of a training."""
+    """One rank of a run."""
 
     def __init__(
         self,
@@ -111,7 +111,8 @@ class Run:
         self.validation: Validation | None = None
 
     def train(self) -> Path:
-        self.engine.barrier()  # the run directory is checked before anybody reads it
+        """Resume or begin, train to the last image, return the bundle's folder."""
+        self.engine.barrier()  # rank 0 checks the run directory before others read it
         self._resume()
         if self.nimg >= self.settings.images:
             if self.leads:
@@ -142,7 +143,7 @@ class Run:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Tell in words that memory ran out, or that ranks stopped answering."""
+        """Explain errors of memory and of lost ranks as RunError."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:
@@ -164,7 +165,7 @@ class Run:
             raise
 
     def _ended(self) -> Path:
-        """The bundle, or why there is no more to it yet."""
+        """Return the bundle, or raise the reason why training ended early."""
         if self.leads and (self.stopped or self.fault):
             why = "told to stop" if self.stopped else "no more data"
             print(f"{self.run.path}: {why}, saved at {self.nimg:,} images; the same command goes on")
@@ -177,7 +178,7 @@ class Run:
         return self.run.bundle
 
     def _resume(self) -> None:
-        """Loads the checkpoint to go on from, if there is one, and says what is allowed and seldom meant."""
+        """Load the checkpoint to resume from, if there is one, and print notes about unusual settings."""
         checkpoint, before = self.run.chosen(self.options.resume), None
         if checkpoint is not None:
             state = load_state(checkpoint)
@@ -195,14 +196,14 @@ class Run:
                 self._say(note)
 
     def _check_loaded(self, checkpoint: Path, state: State) -> None:
-        """The proof, at whatever world size and ZeRO stage: what was loaded is what is there."""
+        """Read the state back from the engine and compare it bit for bit, at any world size and ZeRO stage."""
         found = self.engine.state()
         wrong = [
             name for name, tensor in found.items() if not torch.equal(tensor, state.get(name, tensor.new_empty(0)))
         ]
         wrong += sorted(state.keys() - found.keys()) if self.leads else []
         turned = {name for name in found.keys() ^ state.keys() if name.startswith(OBJECTIVE)} | {LOSS_SCALE}
-        wrong = [name for name in wrong if name not in turned]  # to another objective; to fp16, or from it
+        wrong = [name for name in wrong if name not in turned]  # after a change of objective; to or from fp16
         if self.engine.any(bool(wrong))[0]:
             raise RunError(f"stage {self.name}: {checkpoint} did not load as it was saved ({', '.join(wrong[:3])})")
 
@@ -210,7 +211,7 @@ class Run:
         print(f"{self.name}: note: {note}", file=sys.stderr)
 
     def _latest(self) -> Path | None:
-        """The newest checkpoint, after the one that is being written in the background is whole."""
+        """The newest checkpoint, once the one being written in the background is whole."""
         self.saver.wait()
         return self.run.latest()
 
@@ -253,7 +254,7 @@ class Run:
                     watch.log(self.nimg, lr=lr, device=self.place.device, facts=told)
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
-        """The next batch. None where a stop was asked for, though data are waited for, or where there are no more for a fault."""
+        """The next batch. None after a request to stop (which also ends waiting for data) or a fault of the data."""
         try:
             with self.signals.waiting():
                 return next(batches)
@@ -264,7 +265,7 @@ class Run:
             return None
 
     def _is_over(self) -> bool:
-        """Whether all ranks stop before the next update, because one of them was told to, has no data or cannot save."""
+        """Whether all ranks stop before the next update, because one of them must stop, has no data or cannot save."""
         self.stopped, self.interrupted, starved, failed = self.engine.any(
             self.signals.caught is not None, self.signals.interrupted, self.fault is not None, self.saver.failed > 1
         )
@@ -278,7 +279,7 @@ class Run:
         return self.stopped or starved
 
     def _stop(self, watch: Watch | None) -> None:
-        """Saves what is not saved yet, at once: no validation, no grid."""
+        """Save unsaved progress at once, without validation or grid."""
         told = self._save(checkpoint=True, snapshot=False, judged=False) if self.nimg > self.saved else {}
         if self.nimg > self.logged:
             told |= self._quartiles()
@@ -290,9 +291,9 @@ class Run:
         return self.quartiles.take(self.engine)
 
     def _save(self, *, checkpoint: bool, snapshot: bool, judged: bool = True) -> dict[str, float]:
-        """Copies the state and has it written in the background; how long training stood still, and the validation losses."""
+        """Copy the state and write it in the background; return the validation losses and how long training stood still."""
         started = time.monotonic()
-        self.engine.barrier()  # of a rank that hangs, this says so in time; the groups that gather a state have their own
+        self.engine.barrier()  # detects a hanging rank in time; the groups that gather a state have their own time-out
         self.saved = self.nimg if checkpoint else self.saved
         state = self.engine.state() if checkpoint else {}
         if not self.leads:
@@ -321,14 +322,14 @@ class Run:
         )
 
     def _pictures(self) -> Batch | None:
-        """What the sample grids are compared with: the first pictures of the val split, or of the train split."""
+        """Pictures for the sample grids: the first of the val split, or of the train split without one."""
         if not self.leads:
             return None
         split = "val" if self.reader.index.num_images.get("val") else "train"
         return next(held_out(self.config, self.reader.source, 16, split))
 
     def _draw(self, pictures: Batch, watch: Watch) -> dict[str, float]:
-        """Paints the grid; the magnitudes where they were asked for."""
+        """Paint the grid; also return weight and activation norms if `norms` is set."""
         stage = self.ema.module(self.settings.ema[0])
         picture = sample_grid(stage, pictures, self.portions)
         if picture is None:
@@ -342,10 +343,10 @@ class Run:
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
-    """A batch in micro-batches of `size`."""
+    """Split a batch into micro-batches of `size`."""
     return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
 def crossed(before: int, nimg: int) -> Callable[[int], bool]:
-    """Whether a multiple of `every` images was reached by this update; 0 is never."""
+    """A function that tells whether this update reached a multiple of `every` images; 0 is never."""
     return lambda every: every > 0 and before // every != nimg // every

@@ -1,4 +1,4 @@
-"""Magnitudes on demand: root-mean-square of each weight and of each block's output; the network is built to keep them near 1."""
+"""Norms on demand: root-mean-square of each weight and of each block's output; the network is built to keep them near 1."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def weight_norms(stage: Stage) -> dict[str, float]:
 def activation_norms(
     stage: Stage, batch: Batch, seed: int = 0, objective: Objective[Any] = DENOISING
 ) -> dict[str, float]:
-    """`activation_rms/NAME` of what network, blocks and attention give, in one forward pass at the levels of the objective."""
+    """`activation_rms/NAME` of the outputs of network, blocks and attention, in one forward pass at the objective's levels."""
     found: dict[str, float] = {}
 
     def watch(name: str):
@@ -46,4 +46,5 @@ def activation_norms(
 
 
 def rms(x: Tensor) -> float:
+    """Root-mean-square of a tensor."""
     return x.detach().float().square().mean().sqrt().item()

@@ -1,16 +1,16 @@
-"""What is allowed and seldom meant, each in a line before the first update."""
+"""Notes on settings that are allowed but rarely intended, printed before the first update."""
 
 from collections.abc import Iterator
 
 from ..config import TrainConfig
 from .schedule import lr_at
 
-JUMP = 1.5  # factor of the learning rate between two updates that is worth a word
-LOW = 0.05  # of the largest learning rate, below which an rsqrt schedule ends where its warm-up was short
+JUMP = 1.5  # factor between two learning rates that is worth a note
+LOW = 0.05  # share of the largest learning rate; an rsqrt schedule that ends below it had too short a warm-up
 
 
 def notes(settings: TrainConfig, before: TrainConfig | None, nimg: int) -> Iterator[str]:
-    """settings: what the run goes by from image `nimg` on; before: what it went by up to there, None where it begins."""
+    """Yield notes, one line each. settings: those from image `nimg` on; before: those up to there, None for a new run."""
     warmup, images = settings.warmup, settings.images
     if warmup >= images:
         yield (

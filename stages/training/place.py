@@ -1,4 +1,4 @@
-"""Where a run happens and what it is told besides its config."""
+"""How a run is executed, and its options besides the config."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from .signals import StopSignals
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a run happens: which engine, which of how many processes, on which device."""
+    """How a run is executed: engine (`local` or `deepspeed`), this process's rank among all, its device."""
 
     engine: str
     rank: int
@@ -31,11 +31,11 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a run may be told besides its config.
+    """Options of a run besides its config.
 
     resume, allow: see RunDir.open. lower: bundle of the stage below, for validation; val_data: held-out pictures, by default the
-    val split of the training data. wandb: project. norms: log magnitudes of weights and activations with every grid. checked:
-    called once on rank 0 when everything the user can have got wrong was found right. signals: handlers that are in place already.
+    val split of the training data. wandb: project. norms: log norms of weights and activations with every grid. checked:
+    called once on rank 0 when the first update has succeeded, hence all user input is valid. signals: handlers already installed.
     """
 
     resume: str = "auto"
@@ -49,13 +49,14 @@ class Options:
 
 
 def make_engine(stage: Stage, config: StageConfig, place: Place, micro: int) -> Engine:
+    """Make the engine of a run."""
     if place.engine == "deepspeed":
         return DeepSpeedEngine(stage, config.train, place.device, micro_batch=micro, settings=place.deepspeed)
     return LocalEngine(stage, config.train, place.device)
 
 
 def compiles(place: Place, wanted: bool | str) -> bool:
-    """torch.compile on a CPU needs a C++ compiler, and ZeRO 3 changes weights under it: there the same update runs eagerly."""
+    """Whether to compile: a CPU needs a C++ compiler, and ZeRO 3 replaces weights at run time, so it runs eagerly."""
     if wanted == "auto":
         wanted = place.device.type == "cuda"
     compiler = any(shutil.which(os.environ.get("CXX", name)) for name in ("c++", "g++", "clang++"))

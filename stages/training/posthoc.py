@@ -1,8 +1,8 @@
-"""Averages of any half-life after training, from those stored on the way (post-hoc EMA, Karras et al. 2024, section 3.2).
+"""Averages of any half-life after training, from stored averages (post-hoc EMA, Karras et al. 2024, section 3.2).
 
-An average is a weighted sum of the weights after each update; its *profile* lists these weights. The profile of the average that
-is wanted is approximated, in the least-squares sense, by those of the stored averages, and the same sum of the stored weights is
-taken. What differs from EDM2: profiles are exponential with a ramp (ema.py) instead of powers, and follow from their definition.
+An average is a weighted sum of the weights after each update; its *profile* lists the factors. The profile of the wanted average
+is approximated, in the least-squares sense, by those of the stored averages, and the stored weights are summed with the same
+coefficients. Difference to EDM2: profiles are exponential with a ramp (ema.py) instead of powers, computed from their definition.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from .checkpoints import NAME, check_manifest
 from .ema import RAMP_UP, begun_at
 from .rundir import RunDir
 
-POINTS = 100_000  # of a profile at most; longer runs are looked at in coarser steps
+POINTS = 100_000  # of a profile at most; longer runs are sampled in coarser steps
 WORST = 0.2  # relative error of a profile above which the average is refused
 
 
 @dataclass(frozen=True, order=True)
 class Stored:
-    """One average on disk: images seen, half-life in images, file; begun: images seen when it was the weights themselves."""
+    """One average on disk: images seen, half-life in images, file; begun: images seen when it was started from the weights."""
 
     nimg: int
     half_life: int
@@ -32,7 +32,7 @@ class Stored:
 
 
 def stored_averages(run: Path) -> list[Stored]:
-    """Everything in the snapshots and whole checkpoints of a run, by (nimg, half-life), once each."""
+    """All averages in the snapshots and whole checkpoints of a run, by (nimg, half-life), once each."""
     found: dict[tuple[int, int], Stored] = {}
     for folder in sorted([*RunDir(run).snapshots.glob("nimg-*"), *RunDir(run).checkpoints.glob("nimg-*")]):
         match = NAME.fullmatch(folder.name)
@@ -46,22 +46,22 @@ def stored_averages(run: Path) -> list[Stored]:
 
 
 def profile(half_life: float, nimg: int, *, end: int, step: int, begun: int = 0) -> Tensor:
-    """(end // step + 1,) float64: how much the weights after each step count in the average at `nimg`, the random start first.
+    """Profile (end // step + 1,) float64 of the average at `nimg`: factors of the random start and of the weights after each step.
 
-    Sums to 1. An update decays by 0.5 ** (step / min(half_life, RAMP_UP n)) at n images; at `begun` the average is the
-    weights themselves.
+    Sums to 1. An update decays by 0.5 ** (step / min(half_life, RAMP_UP n)) at n images; at `begun` the average equals the
+    weights.
     """
     seen = torch.arange(step, end + step, step, dtype=torch.float64)[: end // step]
     decay = 0.5 ** (step / torch.clamp(RAMP_UP * seen, max=float(half_life)))
     decay = torch.where(seen <= begun, 0.0, torch.where(seen <= nimg, decay, 1.0))
-    after = decay.flip(0).cumprod(0).flip(0)  # of an update's predecessors, what is left at the end
+    after = decay.flip(0).cumprod(0).flip(0)  # the share of an update's predecessors left at the end
     left = torch.cat([after[1:], after.new_ones(1)])
     own = torch.where(seen <= nimg, (1 - decay) * left, 0.0)
     return torch.cat([after[:1] if len(after) else after.new_ones(1), own])
 
 
 def coefficients(stored: list[Stored], half_life: float, nimg: int, batch: int) -> tuple[Tensor, float]:
-    """Factors (len(stored),) of the stored averages in the wanted one, and the relative error that remains in its profile."""
+    """Factors (len(stored),) of the stored averages in the wanted one, and the relative error of its profile."""
     step = batch * max(1, -(-nimg // (batch * POINTS)))
     known = torch.stack(
         [profile(each.half_life, each.nimg, end=nimg, step=step, begun=each.begun) for each in stored], dim=1
@@ -72,7 +72,7 @@ def coefficients(stored: list[Stored], half_life: float, nimg: int, batch: int) 
 
 
 def reconstruct(run: Path, half_life: float, nimg: int, batch: int) -> tuple[dict[str, Tensor], float]:
-    """The averaged weights of any half-life at `nimg`, and the error of `coefficients`. Raises ValueError where it is too large."""
+    """The averaged weights of any half-life at `nimg`, and their profile's error. Raises ValueError if that is too large."""
     stored = [each for each in stored_averages(run) if each.nimg <= nimg]
     if not stored:
         raise ValueError(f"{run}: no averages up to image {nimg:,}; train with train.snapshot_every above 0")
@@ -92,6 +92,7 @@ def reconstruct(run: Path, half_life: float, nimg: int, batch: int) -> tuple[dic
 
 
 def tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a safetensors file, one at a time."""
     with safe_open(path, "pt") as file:
         for name in file.keys():  # noqa: SIM118 - not a dict
             yield name, file.get_tensor(name)

@@ -34,31 +34,36 @@ FREE_TO_CHANGE = {
 
 
 class RunDir(Checkpoints):
-    """Paths and the rules of what may be written when. `sample.` keys and FREE_TO_CHANGE may differ on resume, others not."""
+    """Paths of a run directory, and what may change on resume: `sample.` keys and FREE_TO_CHANGE, others only if allowed."""
 
     @property
     def config(self) -> Path:
+        """The resolved config with the data's fingerprint."""
         return self.path / "config.json"
 
     @property
     def metrics(self) -> Path:
+        """The log, one JSON object a line."""
         return self.path / "metrics.jsonl"
 
     @property
     def samples(self) -> Path:
+        """Folder of sample grids."""
         return self.path / "samples"
 
     @property
     def bundle(self) -> Path:
+        """Folder of the bundle."""
         return self.path / "bundle"
 
     @property
     def snapshots(self) -> Path:
+        """Folder of snapshots."""
         return self.path / "snapshots"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One training process at a time in a folder. The kernel gives the lock back when its holder dies, however it dies."""
+        """Hold the folder for this training process, else raise ValueError. The kernel releases the lock when its holder dies."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "run.lock").open("a+") as file:
             try:
@@ -76,10 +81,10 @@ class RunDir(Checkpoints):
             yield
 
     def open(self, config: StageConfig, data: str, *, resume: str = "auto", allow: tuple[str, ...] = ()) -> None:
-        """Makes the folder, or checks that it belongs to this config and data. Raises ValueError with the differing keys.
+        """Make the folder, or check that it belongs to this config and data. Raises ValueError with the differing keys.
 
-        What a run has left there stays as it is until `begin`. resume: see `chosen`. allow: keys that may differ though they change
-        the result, but for those that change the shape of a weight.
+        The content of an existing run stays unchanged until `begin`. resume: see `chosen`. allow: keys that may differ though
+        they change the result, except those that change the shape of a weight.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK):
@@ -97,7 +102,7 @@ class RunDir(Checkpoints):
     def _check(self, config: StageConfig, data: str, allow: tuple[str, ...], nimg: int) -> None:
         old = self._recorded()
         was = read_config(old)
-        if was is None:  # as another version meant it, which nobody knows
+        if was is None:  # another version's config, compared as written
             new = written(config, data)
         else:
             old, new = old | record(was, old.get("data")), record(config, data)
@@ -120,11 +125,11 @@ class RunDir(Checkpoints):
             )
 
     def before(self) -> StageConfig | None:
-        """The config of the run as it was recorded; None where there is none, or of another version."""
+        """The config recorded in the run; None without one, or if another version wrote it."""
         return read_config(self._recorded()) if self.config.exists() else None
 
     def _recorded(self) -> dict[str, Any]:
-        """The content of config.json. Raises ValueError where it is damaged."""
+        """The content of config.json. Raises ValueError if it is damaged."""
         fix = "restore it, or remove it, and what this command says is taken for the run's config, unchecked"
         content = read_object(self.config, fix)
         if not isinstance(content.get("config"), dict):
@@ -132,7 +137,7 @@ class RunDir(Checkpoints):
         return content
 
     def begin(self, config: StageConfig, data: str, nimg: int) -> None:
-        """From here on the run is one of `config` that was at `nimg`: says so, and sets aside what lies beyond that image."""
+        """Make the run one of `config` at `nimg`: record that, and set aside files of later images as `.dropped`."""
         for folder in (self.checkpoints, self.snapshots, self.samples):
             for path in sorted(folder.glob("nimg-*")):
                 match = NAME.fullmatch(path.name.removesuffix(".png"))
@@ -148,14 +153,14 @@ class RunDir(Checkpoints):
         write_json(self.path / "environment.json", environment())
 
     def cut_metrics(self, nimg: int) -> None:
-        """Drops log lines beyond the loaded position, so that a resumed run's log reads as if never interrupted."""
+        """Drop log lines after nimg, so that a resumed run's log reads as if never interrupted."""
         if self.metrics.exists():
             lines = self.metrics.read_text().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and self._nimg_in(line) <= nimg]
             replace_text(self.metrics, "".join(kept))
 
     def _nimg_in(self, line: str) -> int:
-        """Where a log line was written. Raises ValueError for what is none."""
+        """The image at which a log line was written. Raises ValueError if it is no log line."""
         try:
             return int(json.loads(line)["nimg"])
         except (ValueError, KeyError, TypeError):
@@ -163,7 +168,7 @@ class RunDir(Checkpoints):
 
 
 def record(config: StageConfig, data: Any) -> dict[str, Any]:
-    """What a run is told apart by, every key of it. data: the fingerprint of the shards."""
+    """Everything that identifies a run, with all keys. data: fingerprint of the shards."""
     return {"config": config.model_dump(mode="json"), "data": data}
 
 
@@ -173,7 +178,7 @@ def written(config: StageConfig, data: str) -> dict[str, Any]:
 
 
 def read_config(content: Any) -> StageConfig | None:
-    """The config in a content of config.json, None if another version wrote it."""
+    """The config in the content of a config.json, or None if another version wrote it."""
     try:
         return TypeAdapter(StageConfig).validate_python(content["config"], strict=False)
     except (ValidationError, KeyError, TypeError):
@@ -181,7 +186,7 @@ def read_config(content: Any) -> StageConfig | None:
 
 
 def misfits(old: StageConfig | None, new: StageConfig) -> str:
-    """What of the state of the one does not fit the other: the first such weight, or the optimizer's moments; or ""."""
+    """Why a state of the old config does not fit the new: the first differing weight, or the optimizer; "" if it fits."""
     if old is None:
         return ""
     was, now = shapes(old), shapes(new)
@@ -194,7 +199,7 @@ def misfits(old: StageConfig | None, new: StageConfig) -> str:
 
 
 def unread(train: TrainConfig, nimg: int) -> str:
-    """What to set besides, where the streams of a batch cannot be read on from image `nimg`; or ""."""
+    """Additional advice if the streams cannot resume at image `nimg`; "" if they can."""
     fitting = largest_divisor(math.gcd(train.batch, nimg), train.streams)
     if nimg % train.streams == 0:
         return ""
@@ -204,13 +209,13 @@ def unread(train: TrainConfig, nimg: int) -> str:
 
 
 def shapes(config: StageConfig) -> dict[str, tuple[int, ...]]:
-    """Of all weights, by name."""
+    """Shapes of all weights, by name."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in build_stage(config).state_dict().items()}
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ, with both values."""
+    """Dotted keys with different values, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         found: dict[str, tuple[Any, Any]] = {}
         for name in sorted(old.keys() | new.keys()):
@@ -220,7 +225,7 @@ def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]
 
 
 def versions() -> dict[str, str]:
-    """Versions that explain a result."""
+    """Versions of Python and of the libraries that influence a result."""
     from importlib.metadata import version
 
     names = ("torch", "torchvision", "timm", "webdataset", "deepspeed", "safetensors")
@@ -228,6 +233,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
+    """The content of environment.json: versions, command, device, threads, world size."""
     return {
         "versions": versions(),
         "command": sys.argv,
@@ -240,14 +246,14 @@ def environment() -> dict[str, Any]:
 
 
 def check_allowed(config: StageConfig, keys: Iterable[str]) -> None:
-    """Raises ValueError for a key to be allowed that is not there."""
+    """Raise ValueError for a key of --allow-change that the config does not have."""
     for key in keys:
         if key != "data" and not has_key(config.model_dump(), key):
             raise ValueError(f"--allow-change {key}: the config has no such key; write one like train.lr, or data")
 
 
 def has_key(values: object, dotted: str) -> bool:
-    """Whether nested mappings have something at `a.b.c`."""
+    """Whether nested mappings contain `a.b.c`."""
     for part in dotted.split("."):
         if not isinstance(values, dict) or part not in values:
             return False

@@ -1,4 +1,4 @@
-"""Saves that do not stall training: the loop takes a copy of the state, a thread writes it down while training goes on."""
+"""Saves that do not stall training: the loop copies the state, a thread writes it while training goes on."""
 
 import shutil
 import sys
@@ -23,14 +23,14 @@ from .rundir import RunDir, versions
 
 
 class Saver:
-    """One save at a time. A save that fails is told and training goes on to the next one; `failed` counts those in a row."""
+    """Runs one save at a time in a thread. A failed save is reported and training goes on; `failed` counts failures in a row."""
 
     def __init__(self, folder: Path):
         self.folder, self.failed, self.problem = folder, 0, ""
         self._thread: Thread | None = None
 
     def submit(self, what: str, job: Callable[[], object]) -> None:
-        """Starts `job` in the background, after the one before has ended; nothing after two failures, which end the run."""
+        """Start `job` in the background after the previous one has ended; does nothing after two failures, which end the run."""
         self.wait()
         if self.failed > 1:
             return
@@ -38,7 +38,7 @@ class Saver:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until nothing is being written."""
+        """Wait until nothing is being written."""
         if self._thread:
             self._thread.join()
             self._thread = None
@@ -56,19 +56,19 @@ class Saver:
 
 
 class Record:
-    """What a run leaves in its folder, by its config: checkpoints, snapshots and the bundle. Only rank 0 writes."""
+    """Writes a run's checkpoints, snapshots and bundle. Only rank 0 writes."""
 
     def __init__(self, run: RunDir, config: StageConfig, index: Index):
         self.run, self.config, self.index, self.begun = run, config, index, False
 
     def begin(self, nimg: int, ema: Ema) -> None:
-        """When an update has shown that the run can go on from `nimg`: from now on the folder is this run's."""
+        """Take over the folder, once a first update has shown that the run can go on from `nimg`."""
         self.run.begin(self.config, self.index.fingerprint, nimg)
         self.renew_bundle(nimg, ema)
         self.begun = True
 
     def renew_bundle(self, nimg: int, ema: Ema) -> None:
-        """After going back, or a kill between a checkpoint and its bundle, the bundle is of other weights than the run."""
+        """Rewrite the bundle if it holds other weights, as after going back or a kill between checkpoint and bundle."""
         half_life, checkpoint = self.config.train.ema[0], self.run.latest() if nimg else None
         if checkpoint is None:
             return
@@ -88,7 +88,7 @@ class Record:
         val_loss: float | None,
         snapshot: bool,
     ) -> None:
-        """A checkpoint and the bundle if there is a state, a snapshot of the averages if one is asked for. begun: see Ema."""
+        """Write checkpoint and bundle if `state` is not empty, and a snapshot of the averages if `snapshot`. begun: see Ema."""
         if snapshot:
             write_snapshot(self.run, nimg, averages, begun)
         if state:
@@ -97,6 +97,7 @@ class Record:
             self.write_bundle(nimg, averages[self.config.train.ema[0]], val_loss)
 
     def write_bundle(self, nimg: int, weights: dict[str, Tensor], val_loss: float | None) -> None:
+        """Write the bundle with the averaged weights at nimg."""
         classes = self.index.classes if self.config.cond.num_classes else None
         save_bundle(
             self.run.bundle,
@@ -124,7 +125,7 @@ def write_checkpoint(
     val_loss: float | None = None,
     begun: Mapping[int, int] = {},
 ) -> None:
-    """Everything that resuming needs. begun: see `save_averages`."""
+    """Write everything needed to resume. begun: see `save_averages`."""
     with drafted(run.draft(nimg)) as draft:
         save_state(state, draft)
         save_averages(averages, draft, begun)
@@ -132,7 +133,7 @@ def write_checkpoint(
 
 
 def write_snapshot(run: RunDir, nimg: int, averages: Averages, begun: Mapping[int, int] = {}) -> None:
-    """The averages alone, kept for ever, for half-lives chosen afterwards (posthoc.py)."""
+    """Write the averages alone, kept for ever, for half-lives chosen afterwards (posthoc.py)."""
     folder = run.snapshots / f"nimg-{nimg:010d}"
     draft = folder.with_suffix(".tmp")
     draft.mkdir(parents=True, exist_ok=True)
@@ -144,7 +145,7 @@ def write_snapshot(run: RunDir, nimg: int, averages: Averages, begun: Mapping[in
 
 @contextmanager
 def drafted(draft: Path) -> Iterator[Path]:
-    """Nothing stays of a folder that cannot be written whole."""
+    """Remove the draft if it cannot be completed."""
     try:
         yield draft
     except Exception:

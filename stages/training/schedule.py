@@ -1,4 +1,4 @@
-"""Learning rate as a function of images seen: nothing to save, the same at every batch size and world size."""
+"""The learning rate as a function of images seen: it needs no saved state and is the same at every batch size and world size."""
 
 import math
 
@@ -6,7 +6,7 @@ from ..config import TrainConfig
 
 
 def lr_at(config: TrainConfig, nimg: int) -> float:
-    """Linear warm-up over `warmup` images, then constant, half a cosine down to 0 at `images`, or 1/sqrt past the warm-up.
+    """Linear warm-up over `warmup` images, then constant, half a cosine down to 0 at `images`, or 1/sqrt after the warm-up.
 
     rsqrt is EDM2's decay (Karras et al. 2024, eq. 67) with its reference at the end of the warm-up, which it therefore needs.
     """

@@ -1,4 +1,4 @@
-"""Being told to stop: by a scheduler (SIGTERM, SIGUSR1, SIGHUP: save, exit 0, for a requeue) or by a person (SIGINT: exit 130).
+"""Requests to stop: from a scheduler (SIGTERM, SIGUSR1, SIGHUP: save, exit 0, for a requeue) or a person (SIGINT: exit 130).
 
 A process group, `timeout` and launchers deliver one request several times, so a signal soon after the first is no second request.
 """
@@ -19,14 +19,15 @@ WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
 
 class Stopped(SystemExit):
-    """Ends the process with code 0, where it was told to stop and nothing is left to save."""
+    """Ends the process with code 0 after a request to stop, when nothing is left to save."""
 
 
 class StopSignals:
-    """Inside this context the first signal is remembered, or ends what may be ended; a second request ends the process at once.
+    """Context that handles signals to stop: the first is recorded, or raises if nothing is to be saved; a second request ends the
+    process at once.
 
-    at_once: until `hold`, a signal ends the process, since there is nothing to save: for one that no other process waits for.
-    second_ends: False leaves a second request to whoever reads `again`.
+    at_once: until `hold`, a signal ends the process, as there is nothing to save; only for a process that no other waits for.
+    second_ends: False leaves a second request to the reader of `again`.
     """
 
     def __init__(self, *, at_once: bool = False, second_ends: bool = True) -> None:
@@ -38,6 +39,7 @@ class StopSignals:
 
     @property
     def interrupted(self) -> bool:
+        """Whether the first signal was SIGINT."""
         return self.caught == signal.SIGINT
 
     def __enter__(self) -> Self:
@@ -58,12 +60,12 @@ class StopSignals:
                 signal.signal(number, handler)  # type: ignore[arg-type]
 
     def hold(self) -> None:
-        """From here on there is something to save: a signal is remembered and ends nothing but `waiting`."""
+        """From now on there is something to save: a signal is only recorded, and ends nothing but `waiting`."""
         self._at_once = False
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """A block that a signal ends with Stopped, also one that came before."""
+        """Context that a signal ends with Stopped, even one from before."""
         self._waiting = True
         try:
             if self.caught is not None:

@@ -1,7 +1,6 @@
-"""How many threads a training on CPU cores computes with.
+"""The number of threads of a training on CPU cores.
 
-The sums of other threads differ in their last bits, so a run keeps the number it began with; OMP_NUM_THREADS decides where it is
-set.
+Sums over another number of threads differ in their last bits, so a run keeps its initial number; OMP_NUM_THREADS takes precedence.
 """
 
 import os
@@ -16,12 +15,12 @@ from .checkpoints import read_object
 
 
 def settle_threads(run: Path, since: Use) -> None:
-    """Sets torch's threads for the run directory `run`, and says in a line what the user may want to know.
+    """Set torch's threads for the run directory `run`, and print a note if the number is worth one.
 
-    since: from when on it is measured how busy others keep the cores.
+    since: start of the measurement of how busy others keep the cores.
     """
     kept, ranks = recorded(run), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    others = since.others() if ranks == 1 else 0.0  # other ranks would count as others
+    others = since.others() if ranks == 1 else 0.0  # the other ranks' load would be counted, too
     suits = fitting(allowed() // ranks, others)
     said = "OMP_NUM_THREADS" in os.environ
     if not said:
@@ -43,11 +42,12 @@ def settle_threads(run: Path, since: Use) -> None:
 
 
 def tell(text: str) -> None:
+    """Print a note on stderr."""
     print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def recorded(run: Path) -> int | None:
-    """The threads of a run that has something to go on from, where it says. Raises ValueError where what it says is damaged."""
+    """The threads recorded in a run that can be resumed, or None. Raises ValueError if the record is damaged."""
     path = run / "environment.json"
     if not any((run / "checkpoints").glob("nimg-*")) or not path.is_file():
         return None
@@ -58,5 +58,5 @@ def recorded(run: Path) -> int | None:
 
 
 def share_of(run: Path, processes: int) -> int:
-    """Threads of one of so many processes that train on this machine at once."""
+    """Threads of one of `processes` that train on this machine at once."""
     return recorded(run) or max(1, allowed() // processes)

@@ -1,8 +1,8 @@
-"""Validation loss of the averaged weights: on held-out pictures, the same noise and levels every time, so that values compare.
+"""Validation loss of the averaged weights, on held-out pictures with the same noise and levels every time, so that values compare.
 
-A super-resolution stage is also judged on what it will meet in the cascade. With the bundle of the stage below, each held-out
-low_res is noised to TRUNCATED and denoised by that stage (SDEdit, Meng et al. 2021): a picture of the same thing with that
-stage's own mistakes in it, so that the truth is still known.
+A super-resolution stage is also validated on the kind of low_res that it meets in the cascade. With the bundle of the stage below,
+each held-out low_res is noised to TRUNCATED and denoised by that stage (SDEdit, Meng et al. 2021): the same content with that
+stage's own mistakes, so that the truth is still known.
 """
 
 from collections.abc import Iterator
@@ -33,8 +33,8 @@ TRUNCATED = 1.0  # noise level from which the stage below samples a held-out pic
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out batches, kept in memory, for each of them the low_res that the stage below makes, if there is one, and which
-    objective's loss is told."""
+    """Held-out batches, kept in memory; for each the low_res that the stage below makes, if there is one; the objective of the
+    validation loss."""
 
     batches: list[Batch]
     low_res: list[Tensor] | None
@@ -43,8 +43,8 @@ class Validation:
 
     @torch.no_grad()
     def losses(self, stage: Stage) -> dict[str, float]:
-        """val_loss and, with a stage below, val_loss_generated: means over the held-out images; without what memory does not hold.
-        `stage` is in evaluation mode."""
+        """val_loss and, with a stage below, val_loss_generated: means over the held-out images, omitted if memory does not suffice.
+        `stage` must be in evaluation mode."""
         found = {"val_loss": self._mean(stage, [None] * len(self.batches))}
         if self.low_res is not None:
             found["val_loss_generated"] = self._mean(stage, self.low_res)
@@ -66,7 +66,7 @@ class Validation:
 
 
 def check_lower(config: StageConfig, lower: Path, data: Source) -> None:
-    """Raises ValueError where `lower` is not the bundle of the stage below, or there is nothing to validate on."""
+    """Raise ValueError if `lower` is not the bundle of the stage below, or there is nothing to validate on."""
     if config.takes is None:
         raise ValueError(f"--lower {lower}: a base stage has none below; leave it out")
     below = read_sidecar(lower).contract.resolution
@@ -79,7 +79,7 @@ def check_lower(config: StageConfig, lower: Path, data: Source) -> None:
 
 
 def make_validation(config: StageConfig, data: Source, device: torch.device, lower: Path | None) -> Validation | None:
-    """None where the data have no val split, or val_images is 0."""
+    """Make the validation; None if the data have no val split or val_images is 0."""
     if lower is not None:
         check_lower(config, lower, data)
     if not config.train.val_images or not facts(data).num_images.get("val"):
@@ -92,7 +92,7 @@ def make_validation(config: StageConfig, data: Source, device: torch.device, low
 
 
 def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") -> Iterator[Batch]:
-    """The first `limit` pictures of a split, as `config` takes them."""
+    """Yield the first `limit` pictures of a split in batches, as `config` takes them."""
     return read_split(
         data,
         split,
@@ -105,7 +105,7 @@ def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") 
 
 
 def all_resampled(below: Stage, batches: list[Batch], space: Space) -> list[Tensor] | None:
-    """`resampled` of each batch, as x0 of `space`, on the CPU; None where memory does not hold a single picture."""
+    """`resampled` of each batch, as x0 of `space`, on the CPU; None if memory does not suffice for a single picture."""
     device, portions, found = device_of(below), Portions("validation with --lower"), []
     for batch in batches:
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, JSON lines, TensorBoard curves, Weights & Biases if asked. Only rank 0 watches."""
+"""What a person sees of a run: progress bar, JSON lines, TensorBoard curves, optionally Weights & Biases. Only on rank 0."""
 
 import json
 import math
@@ -24,15 +24,14 @@ if TYPE_CHECKING:
 WAIT_SHOWN = 0.03  # share of the time spent waiting for data above which the progress line says so
 
 Facts = dict[str, float | None]
-"""A log line: numbers by name, None for what is not known or not finite."""
+"""A log line: numbers by name, None if unknown or not finite."""
 
 
 class Watch:
     """Collects updates between log lines. Close it to finish the bar and flush the curves.
 
-    images: length of the run; world: number of processes, one a device; train_flops: FLOP of an image's training, for MFU (0:
-    none is shown); wandb: project to log to, with `settings` as the run's config. Raises ValueError where wandb is asked for and
-    cannot be had.
+    images: length of the run; world: number of processes, one a device; train_flops: FLOP to train on one image, for MFU (0: no
+    MFU); wandb: project to log to, with `settings` as the run's config. Raises ValueError if wandb is wanted but unavailable.
     """
 
     def __init__(
@@ -63,17 +62,17 @@ class Watch:
 
     @cached_property
     def curves(self) -> "SummaryWriter":
-        """Opened with the first line: until then a run that goes on has left what was there as it was."""
+        """The TensorBoard writer, opened with the first log line so that a failed resume leaves old curves untouched."""
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.run.path / "tensorboard"), purge_step=self.began)
 
     def waited(self, seconds: float) -> None:
-        """Time spent waiting for data."""
+        """Add time spent waiting for data."""
         self.waited_s += seconds
 
     def update(self, update: Update, *, batch: int) -> None:
-        """Takes in an update; one that was skipped is counted and leaves the means alone."""
+        """Add an update; a skipped one is counted and does not enter the means."""
         if update.applied:
             self.losses.append(update.loss)
             self.norms.append(update.grad_norm)
@@ -85,9 +84,9 @@ class Watch:
             self.bar.set_postfix({"loss": f"{mean(self.recent):.4f}"} | self.shown, refresh=False)
 
     def log(self, nimg: int, *, lr: float, device: torch.device, facts: Mapping[str, float] = {}) -> None:
-        """One line of metrics.jsonl, one point of each curve, and one plain line where there is no terminal.
+        """Write one line of metrics.jsonl, one point of each curve, and one plain line without a terminal.
 
-        facts: more numbers for all of them. Times are those since the last line.
+        facts: further numbers for all of them. Rates cover the time since the last line.
         """
         line = self._line(nimg, lr, device) | {key: finite(value) for key, value in facts.items()}
         with self.run.metrics.open("a") as lines:
@@ -123,12 +122,13 @@ class Watch:
         }
 
     def grid(self, picture: Tensor, nimg: int) -> None:
-        """A uint8 (c, h, w) picture for TensorBoard and Weights & Biases."""
+        """Log a uint8 (c, h, w) picture to TensorBoard and Weights & Biases."""
         self.curves.add_image("grid", picture, nimg)
         if self.wandb:
             self.wandb.grid(picture, nimg)
 
     def close(self) -> None:
+        """Finish the bar and flush the curves."""
         self.bar.close()
         if "curves" in vars(self):
             self.curves.close()
@@ -137,7 +137,7 @@ class Watch:
 
 
 def check_wandb() -> None:
-    """Raises ValueError where the package is missing."""
+    """Raise ValueError if the package is missing."""
     try:
         import wandb  # noqa: F401
     except ImportError:
@@ -147,7 +147,7 @@ def check_wandb() -> None:
 
 
 class Wandb:
-    """A run of Weights & Biases, the same one after a resume: its id stands in the run directory. Curves go over images seen."""
+    """A run of Weights & Biases, continued after a resume: its id is kept in the run directory. Curves are over images seen."""
 
     def __init__(self, run: RunDir, project: str, name: str, settings: Mapping[str, Any]):
         check_wandb()
@@ -173,17 +173,20 @@ class Wandb:
         self.run.define_metric("*", step_metric="nimg")
 
     def log(self, line: Facts) -> None:
+        """Log the known numbers of a line."""
         self.run.log({key: value for key, value in line.items() if value is not None})
 
     def grid(self, picture: Tensor, nimg: int) -> None:
+        """Log a uint8 (c, h, w) picture."""
         self.run.log({"nimg": nimg, "grid": self.wandb.Image(picture.permute(1, 2, 0).cpu().numpy())})
 
     def close(self) -> None:
+        """Finish the run."""
         self.run.finish()
 
 
 def speed(line: Facts) -> dict[str, str]:
-    """What the bar says besides loss, images a second and the time left: MFU where known, waiting where it is worth a word."""
+    """Extra fields of the bar: MFU if known, the share of time waiting for data if above WAIT_SHOWN."""
     shown = {}
     if line.get("mfu") is not None:
         shown["MFU"] = f"{100 * (line['mfu'] or 0):.1f} %"
@@ -193,7 +196,7 @@ def speed(line: Facts) -> dict[str, str]:
 
 
 def told(line: Facts, images: int) -> str:
-    """A log line in words."""
+    """Format a log line for people."""
     parts = [f"{line['nimg']:,} of {images:,} img"]
     parts += [
         f"{what} {line[key]:.4f}" for what, key in (("loss", "loss"), ("val", "val_loss")) if line.get(key) is not None
@@ -206,7 +209,7 @@ def told(line: Facts, images: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Two figures and a unit that a person would choose."""
+    """Format a duration with one decimal in the largest fitting unit."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
@@ -214,17 +217,18 @@ def duration(seconds: float) -> str:
 
 
 def mean(values: Any) -> float | None:
-    """Of what is finite; None where there is nothing such."""
+    """Mean of the finite values, or None if there are none."""
     kept = [value for value in values if math.isfinite(value)]
     return sum(kept) / len(kept) if kept else None
 
 
 def finite(value: float) -> float | None:
+    """The value, or None if it is not finite."""
     return value if math.isfinite(value) else None
 
 
 def memory_mb(device: torch.device) -> int:
-    """Peak memory: of the device, or of this process on a CPU."""
+    """Peak memory in MiB: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
     import resource
