@@ -1,17 +1,16 @@
-"""The Exif of an AVIF, found without decoding: its boxes say which items are Exif (`iinf`) and where their bytes lie (`iloc`).
+"""Find the Exif of an AVIF without decoding: `iinf` lists the items that are Exif, `iloc` where their bytes lie.
 
-Boxes as in ISO/IEC 14496-12, sections 4.2, 8.11.3 and 8.11.6. What is damaged is left to the decoder.
+Box layout: ISO/IEC 14496-12, sections 4.2, 8.11.3 and 8.11.6. Damaged boxes are left to the decoder.
 """
 
 from collections.abc import Iterator
 
-MAX_PIECES = 20_000  # of all items; boxes of a level, too
-WITHIN = (b"moov", b"trak")  # boxes in which a film of pictures has a `meta` of its own
+MAX_PIECES = 20_000  # over all items; also the most boxes at one level
+WITHIN = (b"moov", b"trak")  # boxes of an image sequence, which has a `meta` of its own in them
 
 
 def exif_of(content: bytes) -> list[list[bytes]]:
-    """Of each item the pieces that it is made of, with the four bytes before its TIFF. Raises ValueError where there are too many
-    pieces."""
+    """The pieces of each Exif item; joined they begin with 4 bytes before the TIFF. Raises ValueError above MAX_PIECES."""
     found: list[list[bytes]] = []
     for meta in _metas(content, 0, len(content)):
         inner = dict(_boxes(content, meta[0] + 4, meta[1]))
@@ -23,7 +22,7 @@ def exif_of(content: bytes) -> list[list[bytes]]:
 
 
 def _boxes(content: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """(kind, (begin, end)) of what is in them; of one kind the first counts, so they come from the last on."""
+    """Yield (kind, (begin, end)) of the boxes in [at, end), last first, so that a dict keeps the first of each kind."""
     found: list[tuple[bytes, tuple[int, int]]] = []
     while at + 8 <= end and len(found) < MAX_PIECES:
         size, kind, begin = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8], at + 8
@@ -46,7 +45,7 @@ def _metas(content: bytes, at: int, end: int, depth: int = len(WITHIN)) -> Itera
 
 
 def _exif_items(content: bytes, at: int, end: int) -> set[int]:
-    """Their numbers."""
+    """Item numbers of the Exif items that an `iinf` box lists."""
     is_long = content[at : at + 1] != b"\0"
     found = set()
     for kind, (begin, stop) in _boxes(content, at + (8 if is_long else 6), end):
@@ -57,7 +56,7 @@ def _exif_items(content: bytes, at: int, end: int) -> set[int]:
 
 
 def _pieces(content: bytes, at: int, end: int, items: set[int], data: tuple[int, int]) -> list[list[bytes]]:
-    """data: place of `idat`, in which pieces can lie instead of in the file."""
+    """Read an `iloc` box. data: extent of `idat`, in which pieces can lie instead of in the file."""
     read = _Reader(content[at:end])
     found, num = [], 0
     try:
@@ -91,7 +90,7 @@ def _pieces(content: bytes, at: int, end: int, items: set[int], data: tuple[int,
 
 
 class _Reader:
-    """Numbers, one after another; EOFError at the end."""
+    """Reads big-endian numbers one after another; EOFError at the end."""
 
     def __init__(self, content: bytes):
         self.content, self.at = content, 0

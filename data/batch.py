@@ -13,10 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One thing that pictures are conditioned on. value (b, ...).
+    """One conditioning input of b pictures. value (b, ...).
 
-    keep (b,) bool: False means "use the network's learned null for this row" (condition dropout in training, the unconditional
-    half of classifier-free guidance in sampling). mask (b, n) bool of token features (b, n, d), True for real tokens.
+    keep (b,) bool: False means "use the network's learned null for this row" (condition dropout in training, the
+    unconditional half of classifier-free guidance in sampling). mask (b, n) bool of token features (b, n, d), True for
+    real tokens.
     """
 
     value: Tensor
@@ -30,10 +31,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Cond:
-    """What `num` pictures are conditioned on, by name; every part is per picture, so rows of different requests can share a batch.
+    """Conditions of `num` pictures, by name. Every part is per picture, so rows of different requests can share a batch.
 
-    The names are those of the network's ports: label (b,) int64; text (b, n, d), token features of a frozen encoder; low_res
-    (b, c, h, w) and aug (b,), the augmented picture of the stage below and the level of its augmentation.
+    Names are those of the network's ports: label (b,) int64; text (b, n, d), token features of a frozen encoder;
+    low_res (b, c, h, w), the augmented picture of the previous stage, and aug (b,), its augmentation level.
     """
 
     num: int
@@ -41,14 +42,14 @@ class Cond:
 
     @classmethod
     def empty(cls, num: int) -> Self:
-        """The condition of `num` pictures about which nothing is known."""
+        """The condition of `num` pictures without any part."""
         return cls(num=num)
 
     @classmethod
     def of(
         cls, keep: Tensor, *, label: Tensor | None = None, text: Tensor | None = None, text_mask: Tensor | None = None
     ) -> Self:
-        """What describes pictures, all of it kept or dropped by one `keep` (b,)."""
+        """Label and text as parts, all kept or dropped by one `keep` (b,)."""
         parts = {}
         if label is not None:
             parts["label"] = Part(value=label, keep=keep)
@@ -58,7 +59,7 @@ class Cond:
 
     @classmethod
     def cat(cls, conds: Sequence[Self]) -> Self:
-        """The rows of several conditions of the same make, in order."""
+        """Concatenate the rows of conditions of the same `make`, in order."""
 
         def joined(name: str) -> Part:
             parts = [cond.parts[name] for cond in conds]
@@ -79,12 +80,12 @@ class Cond:
         return replace(self._each(lambda tensor: tensor[rows]), num=num)
 
     def value(self, name: str) -> Tensor | None:
-        """The tensor of a part, None where there is no such part."""
+        """The tensor of a part, or None if there is no such part."""
         part = self.parts.get(name)
         return None if part is None else part.value
 
     def given(self, **values: Tensor) -> Self:
-        """The same and these parts, kept in every row."""
+        """A copy with these parts added or replaced, kept in every row."""
         new = {
             name: Part(value=value, keep=torch.ones(self.num, dtype=torch.bool, device=value.device))
             for name, value in values.items()
@@ -92,7 +93,7 @@ class Cond:
         return replace(self, parts={**self.parts, **new})
 
     def dropped(self, names: Collection[str], keep: Tensor | None = None) -> Self:
-        """The same with these parts dropped where `keep` (b,) is False, by default in every row."""
+        """A copy with these parts dropped where `keep` (b,) is False, by default in every row."""
         changed = {
             name: replace(part, keep=torch.zeros_like(part.keep) if keep is None else part.keep & keep)
             for name, part in self.parts.items()
@@ -101,18 +102,20 @@ class Cond:
         return replace(self, parts={**self.parts, **changed})
 
     def without(self, *names: str) -> Self:
-        """The same but for these parts."""
+        """A copy without these parts."""
         return replace(self, parts={name: part for name, part in self.parts.items() if name not in names})
 
     @property
     def make(self) -> tuple:
-        """Conditions of the same make can share a batch."""
+        """Names and row shapes of the parts; conditions of the same make can share a batch."""
         return tuple((name, part.value.shape[1:]) for name, part in sorted(self.parts.items()))
 
     def to(self, device: torch.device | str) -> Self:
+        """A copy with every tensor on `device`."""
         return self._each(lambda tensor: sent(tensor, device))
 
     def pin(self) -> Self:
+        """A copy with every tensor in pinned memory."""
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -123,8 +126,8 @@ class Cond:
 class Batch:
     """One rank's part of a global batch.
 
-    image (b, c, h, w) uint8. index (b,) int64: the position of each picture in the run, counted in images over the
-    whole job; all randomness of training is a function of (seed, index), so it does not depend on ranks, workers or
+    image (b, c, h, w) uint8. index (b,) int64: position of each picture in the run, counted in images over all ranks.
+    All randomness of training is a function of (seed, index), so it does not depend on ranks, workers or gradient
     accumulation.
     """
 
@@ -140,20 +143,21 @@ class Batch:
         return replace(self, image=self.image[rows], cond=self.cond[rows], index=self.index[rows], keys=self.keys[rows])
 
     def to(self, device: torch.device | str) -> Self:
+        """A copy with image and condition on `device`; `index` is not moved."""
         return replace(self, image=sent(self.image, device), cond=self.cond.to(device))
 
     def pin_memory(self) -> Self:
-        """Called by torch's DataLoader when it pins."""
+        """A copy with image and condition in pinned memory; torch's DataLoader calls this when it pins."""
         return replace(self, image=self.image.pin_memory(), cond=self.cond.pin())
 
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """To a GPU without waiting; from one, what has not arrived must not be read."""
+    """Copy to a device, asynchronously only towards a GPU: a copy from one could be read before it has arrived."""
     return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 def to_float(image: Tensor) -> Tensor:
-    """uint8 [0, 255] to float32 [-1, 1]; 0 and 255 land exactly on the ends."""
+    """uint8 [0, 255] to float32 [-1, 1]; 0 and 255 map exactly to the ends."""
     return image.to(torch.float32) / 127.5 - 1
 
 

@@ -1,8 +1,8 @@
-"""How much a picture's file may hold, looked at before any decoder sees it.
+"""Bounds on the work that a picture's file may demand, checked before any decoder sees it.
 
-A few KB can ask for minutes of work: thousands of scans of a JPEG, chunks of a PNG, entries of Exif that all name the same
-bytes. Each file is walked here as its decoder goes through it, without decoding; what is beyond a bound is refused in one
-line. Pictures of cameras, of the web and of programs that keep their work in a picture's text stay far below.
+A few KB can demand minutes of work: thousands of scans in a JPEG, chunks in a PNG, Exif entries that all refer to the
+same bytes. Each file is walked here the way its decoder would, without decoding; a file beyond a bound is refused in
+one line. Pictures from cameras, from the web and from programs that keep their work in a picture's text stay far below.
 """
 
 import re
@@ -13,26 +13,26 @@ from mmap import mmap
 
 from data.avif import MAX_PIECES, exif_of
 
-MAX_SCANS = 100  # of a JPEG, as libtiff has it; cameras and the web write 1 to 20
-MAX_SCANNED_PIXELS = 1_000_000_000  # of all scans together: 20 of the largest picture
-FEW_SCANS = 20  # are allowed whatever the size, which has a bound of its own
-MAX_SEGMENTS = 2_000  # of a JPEG, up to 64 KB each
-MAX_TABLES_BYTES = 256 << 10  # quantization tables of a JPEG; it can use four of 129 bytes
-MAX_PADDING_BYTES = 256 << 10  # before its first scan, in no segment
-MAX_RESOURCES = 10_000  # of Photoshop
-MAX_CHUNKS = 20_000  # of a PNG or a WebP
-MAX_TEXT_CHUNK = 16 << 20  # bytes of one compressed text when unpacked
-MAX_TEXT_BYTES = 32 << 20  # of all of them, profiles included
+MAX_SCANS = 100  # in a JPEG, as in libtiff; cameras and the web write 1 to 20
+MAX_SCANNED_PIXELS = 1_000_000_000  # in all scans together: 20 scans of the largest picture
+FEW_SCANS = 20  # always allowed: the size has a bound of its own
+MAX_SEGMENTS = 2_000  # in a JPEG, up to 64 KB each
+MAX_TABLES_BYTES = 256 << 10  # quantization tables in a JPEG, which can use four of 129 bytes
+MAX_PADDING_BYTES = 256 << 10  # in a JPEG before its first scan, outside all segments
+MAX_RESOURCES = 10_000  # Photoshop resources in a JPEG
+MAX_CHUNKS = 20_000  # in a PNG or a WebP
+MAX_TEXT_CHUNK = 16 << 20  # bytes of one compressed text of a PNG, unpacked
+MAX_TEXT_BYTES = 32 << 20  # bytes of all of them, unpacked, colour profiles included
 MAX_EXIF_BYTES = 512 << 10
-MAX_TAGS = 10_000  # of Exif or of a TIFF
-MAX_NUMBERS = 400_000  # in them
-MAX_PROFILE_TAGS = 100  # that Little CMS reads
-MAX_BLOCKS = 4_096  # of a GIF before its first frame, 255 bytes each
-MAX_RUNS_PIXELS, MAX_RUNS_BYTES = 16_000_000, 16 << 20  # of a run-length encoded BMP, which Pillow reads byte by byte
+MAX_TAGS = 10_000  # in Exif or in a TIFF
+MAX_NUMBERS = 400_000  # in the values of these tags
+MAX_PROFILE_TAGS = 100  # as many as Little CMS reads
+MAX_BLOCKS = 4_096  # in a GIF before its first frame, up to 255 bytes each
+MAX_RUNS_PIXELS, MAX_RUNS_BYTES = 16_000_000, 16 << 20  # in a run-length encoded BMP, which Pillow reads byte by byte
 
-MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of a JPEG: 0 is data, 0xd0 to 0xd7 are within a scan
+MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in a JPEG: 0xff00 is data, 0xffd0 to 0xffd7 occur within a scan
 SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-SIZED = SOF | {0xC4, 0xCC, *range(0xDA, 0xF0), 0xFE}  # markers that a length follows
+SIZED = SOF | {0xC4, 0xCC, *range(0xDA, 0xF0), 0xFE}  # markers followed by a length
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 SOS, EOI, DQT, APP1, APP2 = 0xDA, 0xD9, 0xDB, 0xE1, 0xE2
 WIDTHS = {
@@ -50,19 +50,19 @@ WIDTHS = {
     12: 8,
     13: 4,
     16: 8,
-}  # bytes by a tag's type
-TEXTS = (1, 2, 7)  # types that are bytes, however many
-POINTERS = (34665, 34853, 40965)  # tags that are the place of more tags
+}  # bytes by tag type
+TEXTS = (1, 2, 7)  # types of plain bytes, which do not count as numbers
+POINTERS = (34665, 34853, 40965)  # tags whose value is the offset of more tags
 AGAIN = "save it again with another program"
 WITHOUT = "save it without"
 
 
 class TooMuchError(ValueError):
-    """What, got, allowed, fix."""
+    """A file beyond a bound; the message states what, the amount, the bound and a fix."""
 
 
 def check_bounds(content: bytes) -> None:
-    """Raises TooMuchError. What is no picture is left to the decoder."""
+    """Raise TooMuchError if a file is beyond a bound of its format; what is no picture is left to the decoder."""
     if content[:3] == b"\xff\xd8\xff":
         _check_jpeg(content)
     elif content[:8] == b"\x89PNG\r\n\x1a\n":
@@ -80,25 +80,28 @@ def check_bounds(content: bytes) -> None:
 
 
 def check_png_head(content: bytes | mmap) -> None:
-    """What lies before the pixels, which alone is looked at for a PNG's texts. Raises TooMuchError."""
+    """Check the chunks before a PNG's pixels, for callers that read its texts only from there. Raises TooMuchError."""
     if content[:8] == b"\x89PNG\r\n\x1a\n":
         _check_png(content, ends=(b"IDAT", b"IEND", b""))
 
 
 def check_exif(content: bytes) -> None:
-    """Of what a file or its decoder gives as Exif. Raises TooMuchError."""
+    """Check Exif bytes, as a file or its decoder gives them. Raises TooMuchError."""
     check_length(len(content))
     check_tags(re.sub(rb"^(Exif\0\0)+", b"", content))
 
 
 def check_length(num_bytes: int) -> None:
-    """Of Exif. Raises TooMuchError."""
+    """Check the length of Exif in bytes. Raises TooMuchError."""
     if num_bytes > MAX_EXIF_BYTES:
         raise _beyond("more Exif than is decoded", f"{num_bytes:,} bytes", MAX_EXIF_BYTES, WITHOUT)
 
 
 def check_tags(content: bytes) -> None:
-    """Of a TIFF, and of Exif, which has its form: that they are few, and do not name the same bytes again and again."""
+    """Check the tags of a TIFF, or of Exif, which has its form. Raises TooMuchError.
+
+    Tags and the numbers in them must be few, and must not refer to the same bytes again and again.
+    """
     order = "<" if content[:2] == b"II" else ">"
     is_big = content[2:3] == b"+"
     number, entry = (struct.Struct(order + form) for form in (("Q", "HHQQ") if is_big else ("H", "HHLL")))
@@ -135,7 +138,7 @@ def _beyond(what: str, got: str, most: int, fix: str) -> TooMuchError:
 
 
 def _check_jpeg(content: bytes) -> None:
-    """Markers from the first on; where there is one scan, nothing is decoded after it."""
+    """Walk the markers; stop after a first scan that holds all components, as its decoder does unless the JPEG is progressive."""
     at, scans, most, sides, components, progressive = 2, 0, MAX_SCANS, "", 0, False
     segments = padding = tables = 0
     exif: list[bytes] = []
@@ -196,7 +199,7 @@ def _check_png(content: bytes | mmap, *, ends: tuple[bytes, ...] = (b"IEND", b""
 
 
 def _unpacked_bytes(kind: bytes, chunk: bytes) -> int:
-    """Of what is compressed in it; what is damaged counts as the most that a decoder unpacks of it."""
+    """Size of a chunk's compressed text when unpacked; a damaged one counts as the most that a decoder unpacks."""
     _, _, rest = chunk.partition(b"\0")
     if kind == b"iTXt":
         rest = b"\0" + rest[2:].split(b"\0", 2)[-1] if rest[:1] not in (b"", b"\0") else b""
@@ -216,7 +219,7 @@ def _check_webp(content: bytes) -> None:
 
 
 def _check_gif(content: bytes) -> None:
-    """What lies before the first frame."""
+    """Count the blocks before the first frame."""
     flags = content[10] if len(content) > 10 else 0
     at, blocks = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0), 0
     while at < len(content) and content[at] not in b",;":
@@ -235,7 +238,7 @@ def _check_gif(content: bytes) -> None:
 
 
 def _check_avif(content: bytes) -> None:
-    """Its decoder joins the pieces of Exif, and Pillow parses it when the file is opened."""
+    """Check the Exif: its decoder joins the pieces, and Pillow parses it when the file is opened."""
     try:
         items = exif_of(content)
     except ValueError as error:
@@ -247,13 +250,16 @@ def _check_avif(content: bytes) -> None:
 
 
 def light_profile(icc: bytes) -> bytes:
-    """A colour profile without its tables of float stages, which are optional: there may be any number of them, each is applied
-    to tens of thousands of colours, and nothing but profiles made for tests has one."""
+    """A colour profile without its optional tables of float stages (tags D2B and B2D).
+
+    There may be any number of them, each is applied to tens of thousands of colours, and only profiles made for tests
+    have one.
+    """
     profile = bytearray(icc)
     num = min(int.from_bytes(icc[128:132]), MAX_PROFILE_TAGS)
     for at in range(132, min(132 + 12 * num, len(icc) - 3), 12):
         if profile[at : at + 3] in (b"D2B", b"B2D"):
-            profile[at] = ord("x")  # a name that means nothing
+            profile[at] = ord("x")  # an unknown tag
     return bytes(profile)
 
 

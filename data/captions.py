@@ -1,17 +1,17 @@
-"""Bytes that should be a caption -> text, the same for files beside pictures, members of tars and metadata.
+"""Decode captions, the same way for files beside pictures, members of tars and metadata.
 
-UTF-8 with or without its mark and UTF-16 by its mark are read. Anything else is a `ValueError`, whose part before the
-colon is the same for all captions with that fault: to guess a code page would train wrong words without a word.
+UTF-8 with or without a byte-order mark and UTF-16 with one are read. Anything else is a `ValueError` whose text before
+the colon is the same for all captions with that fault: guessing a code page would silently train wrong words.
 """
 
 import codecs
 
 MAX_BYTES = 2**18  # of a caption
-TEXT_TOKENS = 32  # to which captions are cut before they are encoded, unless --text-tokens says otherwise
+TEXT_TOKENS = 32  # to which captions are cut before they are encoded: the default of --text-tokens
 
 
 def decode_caption(content: bytes) -> str:
-    """The caption in the bytes of a file or member, without the white space around it."""
+    """The caption in the bytes of a file or member, without surrounding white space."""
     if len(content) > MAX_BYTES:
         raise ValueError(f"caption too long: {len(content):,} bytes, at most {MAX_BYTES:,}")
     try:
@@ -24,7 +24,7 @@ def decode_caption(content: bytes) -> str:
 
 
 def check_caption(text: str) -> str:
-    """A caption that is text already, without the white space around it; ValueError if no file could hold it."""
+    """A caption that is already text, without surrounding white space; ValueError for NUL, lone surrogates, over MAX_BYTES."""
     if "\0" in text:  # UTF-16 without its mark, UTF-32, or no text at all
         raise ValueError("caption holds NUL characters: save it as UTF-8")
     try:
@@ -37,5 +37,5 @@ def check_caption(text: str) -> str:
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding that the first bytes of a text announce: UTF-16 by its mark, else UTF-8, whose mark is dropped."""
+    """The encoding that a text's first bytes announce: UTF-16 by its mark, else UTF-8, whose mark is dropped."""
     return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"

@@ -1,7 +1,8 @@
-"""What all command lines share: one line for each mistake, exit codes for scripts, progress that logs can hold.
+"""Shared by all command lines: one-line errors, exit codes for scripts, progress for terminals and logs.
 
-Exit codes: 0 done, 1 it went wrong at run time (`RunError`), 2 the user can mend it (wrong option, `ValueError`, `OSError`),
-3 out of memory, 130 interrupted: by Ctrl-C, or by SIGTERM or SIGHUP where the command has no handlers of its own.
+Exit codes: 0 done, 1 failed at run time (`RunError`), 2 an error that the user can fix (wrong option, `ValueError`,
+`OSError`), 3 out of memory, 130 interrupted: by Ctrl-C, or by SIGTERM or SIGHUP where the command has no handlers of
+its own.
 """
 
 import sys
@@ -16,19 +17,19 @@ from data.cpus import wait_asleep
 from data.errors import RunError, one_line
 from data.stop import stop_as_interrupt
 
-LINE_EVERY_S = 10.0  # between two progress lines where there is no terminal
+LINE_EVERY_S = 10.0  # between two progress lines without a terminal
 
 T = TypeVar("T")
 
 
 def run(command: Callable[..., object]) -> NoReturn:
-    """Parse sys.argv with typer by the signature of `command`, call it, and leave with its exit code."""
+    """Parse sys.argv with typer by the signature of `command`, call it, and exit with its code."""
     import typer
 
     wait_asleep()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(plain_errors(command))
-    wrong_usage: type[Exception] = typer.BadParameter.__bases__[0]  # typer has its own, or click's
+    wrong_usage: type[Exception] = typer.BadParameter.__bases__[0]  # typer's own, or click's
     try:
         check_values(app)
         code = app(standalone_mode=False)  # commands return nothing, --help returns 0
@@ -40,7 +41,7 @@ def run(command: Callable[..., object]) -> NoReturn:
 
 
 def check_values(app: Any) -> None:
-    """Leaves where an option has an empty value, as a variable that is not set gives one: an empty path would mean this folder."""
+    """Exit if an option has an empty value, as an unset shell variable gives: an empty path would mean the current folder."""
     from typer.main import get_command
 
     options = {name for each in get_command(app).params if not getattr(each, "is_flag", False) for name in each.opts}
@@ -52,7 +53,7 @@ def check_values(app: Any) -> None:
 
 
 def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
-    """`command` with mendable mistakes told as one line on stderr instead of a traceback."""
+    """Wrap `command`: errors that a user can fix become one line on stderr and an exit code, not a traceback."""
 
     @wraps(command)
     def wrapped(*args, **kwargs):
@@ -65,22 +66,22 @@ def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
             leave(f"error: {one_line(error)}", error.code)
         except KeyboardInterrupt:
             leave("interrupted", 130)
-        except EOFError as error:  # click takes it for Ctrl-D, and would say "interrupted" of a file that is cut short
+        except EOFError as error:  # click would take it for Ctrl-D, and report "interrupted" for a truncated file
             raise RuntimeError("a file or a pipe ended too early") from error
 
     return wrapped
 
 
 def leave(message: str, code: int) -> NoReturn:
-    """Say one line on stderr and exit."""
+    """Print one line to stderr and exit."""
     print(message, file=sys.stderr)
-    # CPython under -m kills itself by SIGINT where the last code made of text, as a dataclass is, was interrupted: make some
+    # under -m, CPython kills itself by SIGINT if the last code compiled from text (a dataclass, say) was interrupted: compile some
     namedtuple("Made", "")
     raise SystemExit(code)
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str = "img") -> Iterator[T]:
-    """`items` with a bar and a rate on a terminal; elsewhere one line every few seconds and one at the end."""
+    """Yield `items` with a bar and a rate on a terminal, else with a line every LINE_EVERY_S and one at the end."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 

@@ -1,7 +1,8 @@
-"""How many threads suit this machine now: the cores that this process may use, less those that others keep busy.
+"""How many threads to use now: the cores that this process may use, less those that other processes keep busy.
 
-A thread too many is worse than one too few: where OpenMP's threads meet after each operation, all wait for the one that has no
-core. So they also wait asleep (`wait_asleep`), not spinning on a core that the missing one could have.
+One thread too many is worse than one too few: OpenMP's threads meet after each operation, so all wait for the one
+without a core. For the same reason they sleep while they wait (`wait_asleep`), instead of spinning on a core that this
+one could use.
 """
 
 import os
@@ -9,27 +10,27 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LEAST_S = 0.3  # over which use is measured
+LEAST_S = 0.3  # least time over which use is measured
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def wait_asleep() -> None:
-    """OpenMP's threads sleep where they wait for each other; to be said before torch is imported."""
+    """Let OpenMP's threads sleep while they wait for each other. Call it before torch is imported."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def cores() -> list[int]:
-    """Those that this process may run on."""
+    """Numbers of the cores that this process may run on."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def allowed(cgroup: Path = CGROUP) -> int:
-    """How many cores this process may keep busy: its affinity, and the quota of its container."""
+    """How many cores this process may keep busy: its affinity or its container's quota, whichever is less; at least 1."""
     return max(1, round(min(len(cores()), quota(cgroup))))
 
 
 def quota(cgroup: Path) -> float:
-    """Cores' worth of time that a control group (version 2, or 1) may use."""
+    """CPU time that a control group (version 2, else 1) may use, in cores; infinite without a limit."""
     try:
         limit, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -42,7 +43,7 @@ def quota(cgroup: Path) -> float:
 
 @dataclass(frozen=True)
 class Use:
-    """Seconds of our cores that were used until now: by all, and by this process and those it has waited for."""
+    """CPU seconds used so far on our cores: by all processes, and by this one with the children it has waited for."""
 
     all_s: float
     own_s: float
@@ -50,6 +51,7 @@ class Use:
 
     @classmethod
     def now(cls) -> "Use":
+        """Measure the use up to now."""
         import psutil
 
         times, own = psutil.cpu_times(percpu=True), os.times()
@@ -57,12 +59,12 @@ class Use:
         return cls(sum(used), own.user + own.system + own.children_user + own.children_system)
 
     def others(self) -> float:
-        """How many of our cores others have kept busy since."""
+        """How many of our cores other processes have kept busy since; sleeps until LEAST_S have passed."""
         time.sleep(max(0.0, self.at_s + LEAST_S - time.monotonic()))
         now = Use.now()
         return max(0.0, (now.all_s - self.all_s) - (now.own_s - self.own_s)) / (now.at_s - self.at_s)
 
 
 def fitting(cores: int, others: float) -> int:
-    """Threads for which there is a core each: of `cores` that we may use, those that others leave."""
+    """Number of threads that get a core each: `cores` less those that others keep busy, at least 1."""
     return max(1, round(cores - others))

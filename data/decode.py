@@ -1,7 +1,7 @@
-"""Bytes that nobody vouches for -> an RGB picture, tokens, a label. Nothing here can execute anything.
+"""Decode untrusted bytes to an RGB picture, token features or a label. Nothing here can execute anything.
 
-Every fault of the content is a `ValueError`. Pictures: only the formats named, at most MAX_PIXELS, first frame,
-turned upright by EXIF, colours brought from the embedded profile (or CMYK, grey, palette, 16 bit) to 8-bit sRGB,
+Every fault of the content is a `ValueError`. Pictures: only the formats named, at most MAX_PIXELS, first frame, turned
+upright by EXIF, colours converted from the embedded profile (or CMYK, grey, palette, 16 bit) to 8-bit sRGB,
 transparency laid on a background.
 """
 
@@ -23,9 +23,9 @@ MAX_PIXELS = 50_000_000  # 150 MB as RGB; a bomb of a few KB can claim more
 FORMATS = ("JPEG", "PNG", "WEBP")
 PACK_FORMATS = (*FORMATS, "GIF", "BMP", "TIFF", "AVIF")
 MAX_CLASSES = 100_000
-TURNED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # where a PNG says which side is up
-# Pillow's 1 MiB refuses pictures whose maker keeps its whole graph in a text. All texts of a PNG together are bound by Pillow's
-# MAX_TEXT_MEMORY, 64 MiB.
+TURNED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # where a PNG can state its orientation
+# Pillow's default, 1 MiB, refuses pictures whose program keeps its whole graph in a text. All texts of a PNG together are bounded
+# by Pillow's MAX_TEXT_MEMORY, 64 MiB.
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_TEXT_CHUNK
 
 Color = tuple[int, int, int]
@@ -37,8 +37,8 @@ def decode_image(
 ) -> Image.Image:
     """The picture in `content` as upright 8-bit sRGB without alpha.
 
-    shrink_to > 0 allows a JPEG to be decoded at a smaller scale whose sides are at least twice that long: it will be
-    shrunk anyway.
+    shrink_to > 0 allows a JPEG to be decoded at a smaller scale with sides at least twice `shrink_to`, for pictures
+    that will be shrunk anyway.
     """
     image = _opened(content, formats)
     _check_pixels(image)
@@ -55,7 +55,7 @@ def decode_image(
 
 
 def load_image(path: str | Path, background: Color = WHITE) -> Image.Image:
-    """A user's own picture from a file; errors name the file."""
+    """Decode a user's own picture from a file; errors name the file."""
     path = Path(path)
     content = read_file(path)
     try:
@@ -65,17 +65,17 @@ def load_image(path: str | Path, background: Color = WHITE) -> Image.Image:
 
 
 def read_file(path: Path, most: int = MEMBER_LIMITS["png"]) -> bytes:
-    """Of a file of a user's, bounded. Raises ValueError for what is no plain file and for one of more bytes, OSError."""
+    """Contents of a user's file. Raises ValueError if it is no regular file or has more than `most` bytes, and OSError."""
     check_file(path, most)
     with path.open("rb") as file:
-        content = file.read(most + 1)  # it may grow meanwhile
+        content = file.read(most + 1)  # it may have grown since
     if len(content) > most:
         raise ValueError(f"{path}: larger than {most >> 20} MiB; save it smaller")
     return content
 
 
 def check_file(path: Path, most: int = MEMBER_LIMITS["png"]) -> None:
-    """Raises ValueError for what is no plain file (a pipe or a device may never end) and for one of more bytes, OSError."""
+    """Raise ValueError unless a path is a regular file (a pipe or a device may never end) of at most `most` bytes."""
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise ValueError(f"{path}: not a plain file; name one")
@@ -84,14 +84,14 @@ def check_file(path: Path, most: int = MEMBER_LIMITS["png"]) -> None:
 
 
 def image_size(content: bytes, formats: tuple[str, ...] = PACK_FORMATS) -> tuple[int, int]:
-    """(height, width) when upright, from the header alone."""
+    """Upright (height, width) from the header; pixels are decoded only for a PNG whose orientation may follow them."""
     image = _opened(content, formats)
     _check_pixels(image)
     try:
         if image.format == "PNG" and "exif" not in image.info and any(kind in content for kind in TURNED):
-            image.load()  # it may lie behind the pixels
+            image.load()  # Exif may follow the pixels
         _check_exif(image)
-        exif = Image.Image.getexif(image)  # a PNG's own method decodes the picture
+        exif = Image.Image.getexif(image)  # the method of a PNG would decode the picture
         turned = exif.get(ExifTags.Base.Orientation)
     except TooMuchError:
         raise
@@ -104,7 +104,7 @@ def _opened(content: bytes, formats: tuple[str, ...]) -> ImageFile:
     check_bounds(content)
     try:
         return Image.open(io.BytesIO(content), formats=formats)
-    except Exception as error:  # whatever a decoder raises about foreign bytes is one kind of fault
+    except Exception as error:  # whatever a decoder raises about bad bytes is one kind of fault
         why = "" if isinstance(error, UnidentifiedImageError) else f": {_short(error)}"
         raise ValueError(f"no {', '.join(formats)} picture{why}") from error
 
@@ -115,7 +115,7 @@ def _check_pixels(image: Image.Image) -> None:
 
 
 def _check_exif(image: Image.Image) -> None:
-    """Before Pillow parses it."""
+    """Check Exif before Pillow parses it."""
     exif, text = image.info.get("exif"), image.info.get("Raw profile type exif")
     if exif is None and text:
         check_length(len(text) // 2)
@@ -124,12 +124,12 @@ def _check_exif(image: Image.Image) -> None:
 
 
 def to_array(image: Image.Image) -> np.ndarray:
-    """(3, h, w) uint8, contiguous."""
+    """Pixels as (3, h, w) uint8, contiguous."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def decode_label(content: bytes) -> int:
-    """The class number in a `.cls` member: digits."""
+    """The class number in a `.cls` member: decimal digits, below MAX_CLASSES."""
     text = content.strip()
     if not text.isdigit() or len(text) > 9 or int(text) >= MAX_CLASSES:
         raise ValueError(f".cls member is no class number below {MAX_CLASSES:,}: it holds {content[:20]!r}")
@@ -137,7 +137,7 @@ def decode_label(content: bytes) -> int:
 
 
 def decode_tokens(content: bytes, dim: int) -> np.ndarray:
-    """(tokens, dim) float16 from a `.npy` member; header and length must agree, object arrays are refused."""
+    """Token features (tokens, dim) float16 of a `.npy` member; header and length must agree, object arrays are refused."""
     length, shape = _npy_header(content[: min(len(content), 256)])
     if len(shape) != 2 or shape[1] != dim or shape[0] < 1 or len(content) - length != 2 * shape[0] * dim:
         raise ValueError(f"text features of shape {shape} in {len(content)} bytes; expected (tokens, {dim}) float16")
@@ -181,7 +181,7 @@ def _to_srgb(image: Image.Image, background: Color) -> Image.Image:
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey (Pillow's I and I;16 modes) rounded to 8 bit; `convert` would clip it to white, and what is deeper."""
+    """Round 16-bit grey (Pillow's modes I and I;16) to 8 bit: `convert` would clip it to white. Deeper modes are a ValueError."""
     if image.mode == "F":
         raise ValueError("numbers with a fraction are no colours; save it with 8 or 16 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):

@@ -1,4 +1,4 @@
-"""A disk that is full: said with the place, what is free there and what to do."""
+"""Errors of a full disk: with the folder, the free space and what to do."""
 
 import errno
 import shutil
@@ -11,7 +11,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def room_told(folder: Path) -> Iterator[None]:
-    """What a full disk raises in the block, which writes into `folder`, as an OSError that tells it."""
+    """Turn a full-disk error in the block, which writes into `folder`, into an OSError with the free space and a fix."""
     try:
         yield
     except OSError as error:
@@ -23,6 +23,6 @@ def room_told(folder: Path) -> Iterator[None]:
 
 
 def free_gb(folder: Path) -> float:
-    """Of the disk on which a folder lies, or will lie."""
+    """Free space in GB (10^9 bytes) on the disk of a folder, which need not exist yet."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free / 1e9

@@ -1,4 +1,4 @@
-"""What a user is told of a mistake, in one line: errors with an exit code, and what their texts share."""
+"""Errors for users in one line: `RunError` with an exit code, and wording that several messages share."""
 
 import difflib
 import shutil
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-MAX_NAME = 100  # characters for which a nearest name is looked for: of a megabyte that takes for ever
-TAGS: set[str] = set()  # words of registries, which fill it: they stand in pydantic's paths, not in the user's text
+MAX_NAME = 100  # characters for which a nearest name is searched: for a megabyte that takes for ever
+TAGS: set[str] = set()  # filled by registries with their names: these occur in pydantic's paths, not in the user's text
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on though nothing was asked wrongly: NaN, no memory left. One line, no traceback, exit code `code`."""
+    """A run that cannot go on although its options are right (NaN, out of memory): one line, no traceback, exit code `code`."""
 
     def __init__(self, message: str, code: int = 1):
         super().__init__(message)
@@ -23,14 +23,14 @@ class RunError(RuntimeError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an exception without line breaks."""
+    """The message of an exception without line breaks; for an OSError its file and reason."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """ "; did you mean ...?", or nothing."""
+    """A hint "; did you mean ...?" with the closest allowed name, or an empty string."""
     if len(name) > MAX_NAME:
         return ""
     close = difflib.get_close_matches(name, list(allowed), n=1)
@@ -38,10 +38,10 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def first_error(error: "ValidationError") -> str:
-    """The first complaint of pydantic in one line: dotted key, message, what was got."""
+    """The first error of pydantic in one line: dotted key, message, input."""
     complaints = sorted(
         error.errors(), key=lambda each: each["type"] != "extra_forbidden"
-    )  # a misspelt key, then what it left out
+    )  # a misspelt key before the key that is missing for it
     first: dict[str, Any] = dict(complaints[0])
     where = ".".join(str(part) for part in untagged(first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
@@ -50,16 +50,16 @@ def first_error(error: "ValidationError") -> str:
 
 
 def untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """A place in pydantic's path as the user's text has it."""
+    """A location in pydantic's path without the tags of registries, as in the user's text."""
     tags = {
         i for i, part in enumerate(loc) if part in TAGS and i and loc[i - 1] != "stages"
-    }  # a stage may be called like one
+    }  # a stage may have the name of a tag
     return tuple(part for i, part in enumerate(loc) if i not in tags)
 
 
 @contextmanager
 def disk_told(path: Path) -> Iterator[None]:
-    """What cannot be written within names `path`, why, how much is free, and what to do. Raises ValueError for OSError."""
+    """Turn an OSError in the block, which writes `path`, into a ValueError with path, reason, free space and a fix."""
     try:
         yield
     except OSError as error:

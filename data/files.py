@@ -1,4 +1,4 @@
-"""Files that are whole or not there, known by their contents, and used by one process at a time."""
+"""Files: written whole or not at all, hashed, and locked for one process at a time."""
 
 import fcntl
 import hashlib
@@ -22,7 +22,7 @@ def file_sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """fsync of a file or folder: a rename after it survives a power cut."""
+    """fsync a file or folder, so that a rename after it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -31,7 +31,7 @@ def sync(path: Path) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes beside and renames: a reader sees the old text or the new, never half; several processes may write at once."""
+    """Write beside and rename: a reader sees the old text or the new, never half; several processes may write at once."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text)
@@ -49,10 +49,10 @@ def umask() -> int:
 
 @contextmanager
 def held(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock that is the file `path`; it is gone afterwards.
+    """Hold the lock file `path` during the block; the file is removed afterwards.
 
-    The kernel gives it back when its holder dies, however it dies. Raises ValueError, beginning with `what`, where another process
-    has it.
+    The kernel releases the lock when its holder dies, however it dies. Raises ValueError, beginning with `what`, if
+    another process holds it or the file is not a lock of ours.
     """
     while True:
         file = path.open("a+", errors="replace")
@@ -67,7 +67,7 @@ def held(path: Path, what: str) -> Iterator[None]:
             ) from None
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
             break
-        file.close()  # its holder has just ended and removed it
+        file.close()  # its holder has just removed it and ended
     file.seek(0)
     if not '{"host": '.startswith(file.read(9)):
         file.close()

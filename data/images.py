@@ -1,11 +1,11 @@
-"""One picture of Pillow, cropped and resized exactly as tensors are."""
+"""Crop and resize one Pillow image, exactly as tensors are."""
 
 import numpy as np
 from PIL import Image
 
 
 def center_crop(image: Image.Image) -> Image.Image:
-    """The largest square in the middle."""
+    """The largest central square."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
@@ -13,7 +13,7 @@ def center_crop(image: Image.Image) -> Image.Image:
 
 
 def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """THE downsample (or THE upsample) of one 8-bit picture to (height, width)."""
+    """Resize one 8-bit picture to (height, width) by THE downsample, or by THE upsample if a side grows."""
     import torch
 
     from data.batch import to_float, to_uint8

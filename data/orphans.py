@@ -1,4 +1,4 @@
-"""Processes that end with their parent, whatever ended it: after kill -9 it closes no queue and takes back no request."""
+"""Child processes that end with their parent, whatever ended it: after kill -9 it closes no queue and cancels no request."""
 
 import multiprocessing
 import os
@@ -8,12 +8,15 @@ POLL_S = 0.5
 
 
 def end_with_parent() -> None:
-    """To be called in a process of `multiprocessing`: it ends soon after the one that started it."""
+    """Call in a child of `multiprocessing`: it ends within about POLL_S of the process that started it."""
     threading.Thread(target=_watch, args=(os.getppid(),), name="parent", daemon=True).start()
 
 
 def _watch(above: int) -> None:
-    """`above` is the parent after a fork; under a fork server the parent's sentinel tells, which its later forks may hold open."""
+    """Exit when the parent ends: after a fork `above` is its pid; under a fork server its sentinel closes.
+
+    Both are watched, because later forks of the parent may hold the sentinel open.
+    """
     if parent := multiprocessing.parent_process():
         while parent.is_alive() and os.getppid() == above:
             parent.join(POLL_S)

@@ -1,8 +1,8 @@
-"""THE downsample and THE upsample. Packing, training, sampling and judging all call these two and nothing else.
+"""THE downsample and THE upsample: packing, training, sampling and evaluation call these two and nothing else.
 
-A super-resolution stage learns to undo one exact kernel; a second implementation anywhere (Pillow in the packer,
-torch in training) is the stage mismatch that users see as blur or colour shift. The version string is part of every
-stage's contract.
+A super-resolution stage learns to undo one exact kernel; a second implementation anywhere (Pillow in the packer, torch
+in training) is the stage mismatch that users see as blur or colour shift. The version string is part of every stage's
+contract.
 """
 
 import torch.nn.functional as F
@@ -12,10 +12,10 @@ RESIZE_VERSION = "bicubic-antialias-1"
 
 
 def downsample(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(b, c, h, w) float in [-1, 1] to (b, c, *size), size <= (h, w): antialiased bicubic (a = -0.5).
+    """(b, c, h, w) float in [-1, 1] to (b, c, *size), size <= (h, w): antialiased bicubic (a = -0.5), half-pixel centres.
 
-    Half-pixel centres. Clipped to [-1, 1], for the kernel overshoots at edges and a stored picture cannot. The same
-    size is the identity.
+    Clipped to [-1, 1]: the kernel overshoots at edges, which a stored picture cannot represent. The same size is the
+    identity.
     """
     if size[0] > image.shape[-2] or size[1] > image.shape[-1]:
         raise ValueError(f"downsample: {tuple(image.shape[-2:])} px cannot shrink to {size} px; use a larger picture")

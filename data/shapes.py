@@ -1,7 +1,7 @@
-"""Pictures with a known answer: one coloured shape each, with a caption and a label, endless, at any size.
+"""Procedural pictures with a known answer: one coloured shape each, with caption and label, endless, at any size.
 
-Picture k is a function of (seed, k). What is in it can be computed from the pixels again, so that tests can ask whether
-a model drew what its caption said.
+Picture k is a function of (seed, k). Its content can be computed from the pixels again, so tests can check whether a
+model drew what its caption says.
 """
 
 import json
@@ -25,12 +25,12 @@ COLORS: dict[str, Color] = {
     "pink": (250, 130, 190),
     "black": (20, 20, 20),
 }
-FINER = 4  # drawn so many times larger, then averaged
+FINER = 4  # supersampling factor: drawn this much larger, then averaged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What a picture shows. Centre and radius are fractions of its side; the background is a light grey level."""
+    """The content of a picture. Centre and radius are fractions of its side; the background is a light grey level."""
 
     kind: str
     color: str
@@ -41,15 +41,17 @@ class Shape:
 
     @property
     def caption(self) -> str:
+        """Colour and kind in words: "a red circle", say."""
         return f"{'an' if self.color[0] in 'aeiou' else 'a'} {self.color} {self.kind}"
 
     @property
     def label(self) -> int:
+        """Class number: the position of the kind in SHAPES."""
         return SHAPES.index(self.kind)
 
 
 def shape(index: int, seed: int = 0) -> Shape:
-    """The shape of picture `index`; kinds and colours are equally likely and independent."""
+    """The content of picture `index`; kinds and colours are uniform and independent."""
     words = np.random.PCG64(np.random.SeedSequence((seed, index))).random_raw(6)
     u = [float(word) / 2.0**64 for word in words]
     return Shape(
@@ -63,7 +65,7 @@ def shape(index: int, seed: int = 0) -> Shape:
 
 
 def draw(what: Shape, size: int) -> Image.Image:
-    """The shape as a picture of size x size, with smooth edges."""
+    """Draw a shape as a picture of size x size px, with smooth edges."""
     side = size * FINER
     image = Image.new("RGB", (side, side), (what.background,) * 3)
     _paint(ImageDraw.Draw(image), what, side)
@@ -71,7 +73,7 @@ def draw(what: Shape, size: int) -> Image.Image:
 
 
 def write_folder(folder: str | Path, num: int, size: int, seed: int = 0) -> Path:
-    """Pictures 0 to num - 1 as an image folder with metadata.jsonl, ready for data.pack."""
+    """Write pictures 0 to num - 1 and their metadata.jsonl, a source for data.pack."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -1,5 +1,7 @@
-"""Being told to stop by a scheduler or a closed terminal, for commands that have nothing to save: as Ctrl-C. And not being told
-while processes are started."""
+"""Stop signals for commands that have nothing to save: SIGTERM (schedulers) and SIGHUP (closed terminals) act as Ctrl-C.
+
+`held_back` defers them while processes are started.
+"""
 
 import signal
 import threading
@@ -8,14 +10,14 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SAME_S = 5.0  # within which a signal is the first one again: a group, `timeout` and launchers deliver one request several times
+SAME_S = 5.0  # within this time a signal is the same request again: a group, `timeout` and launchers deliver one several times
 TOLD = (signal.SIGTERM, signal.SIGHUP)
-ASKED = (signal.SIGINT, *TOLD, signal.SIGUSR1)  # whatever may ask for a stop
+ASKED = (signal.SIGINT, *TOLD, signal.SIGUSR1)  # all signals that may ask for a stop
 
 
 @contextmanager
 def stop_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt in the block, where nobody has decided otherwise: a handler, or nohup."""
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt in the block, unless they have a handler or are ignored (nohup)."""
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers
         yield
         return
@@ -37,15 +39,15 @@ def stop_as_interrupt() -> Iterator[None]:
         for number in taken:
             signal.signal(
                 number, signal.SIG_IGN if first else signal.SIG_DFL
-            )  # told, it is about to end, with its own code
+            )  # after a request the command is about to end, with its own exit code
 
 
 @contextmanager
 def held_back(unseen: Collection[signal.Signals]) -> Iterator[None]:
-    """A signal that asks for a stop is told after the block: its handler may raise, and nobody could end what is half started.
+    """Defer signals that ask for a stop to the end of the block: a handler may raise, and nobody could end what is half started.
 
-    unseen: what processes that are started in the block never see. It is blocked in this thread, which holds nothing back: the
-    kernel then gives it to another thread, and Python calls the handler in this one all the same.
+    unseen: signals that processes started in the block never receive. They are blocked in this thread, which alone
+    defers nothing: the kernel delivers them to another thread, and Python calls the handler in this one all the same.
     """
     caught: list[int] = []
     holding = True
@@ -53,7 +55,7 @@ def held_back(unseen: Collection[signal.Signals]) -> Iterator[None]:
     def hold(number: int, frame: FrameType | None) -> None:
         if holding:
             caught.append(number)
-        else:  # another signal came while handlers were put back, and raised
+        else:  # the handler of another signal raised while handlers were being restored
             handlers[number](number, frame)
 
     is_main = threading.current_thread() is threading.main_thread()  # elsewhere Python calls no handlers

@@ -1,10 +1,10 @@
-"""Reading tars that others may have written: size-limited, and never silent about loss.
+"""Read untrusted tars: strict, size-limited, and never silent about loss.
 
-A *member* is one file in a tar, a *sample* all members of one key (`key.png`, `key.txt`, ...); the key ends at the first
-dot of the name, as for webdataset. `stream` reads a tar from start to end, where the members of a key must follow each
-other; `contents` finds them wherever they lie in a file. Tar readers stop without an exception at a broken header and
-at a cut on a boundary; here only a block of zeros ends a tar. That a whole tar is the one that was packed can only the
-index tell (`data.index`, `data.read.shards`).
+A *member* is one file in a tar, a *sample* all members of one key (`key.png`, `key.txt`, ...); the key ends at the
+first dot of the name, as for webdataset. `stream` reads a tar from start to end and needs the members of a key to be
+adjacent; `contents` finds them anywhere in a file. Other tar readers stop without an exception at a broken header and
+at a cut on a block boundary; here only a block of zeros ends a tar. Only the index can tell that a whole tar is the one
+that was packed (`data.index`, `data.read.shards`).
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from data.captions import MAX_BYTES
 
 MIB = 1 << 20
-# What is read at all, and the most bytes of one member. Nothing here is executable, compressed twice, or a pickle.
+# Extensions that are read at all, and the most bytes of one member. Nothing here is executable, compressed twice, or a pickle.
 MEMBER_LIMITS = {
     "jpg": 64 * MIB,
     "jpeg": 64 * MIB,
@@ -44,13 +44,14 @@ Sample = dict[str, bytes]  # extension to content
 
 @dataclass(frozen=True)
 class Span:
-    """Where the bytes of a member lie: `size` bytes of `path` from `offset`."""
+    """Where a member's bytes lie: `size` bytes of `path` from `offset`."""
 
     path: Path
     offset: int
     size: int
 
     def read(self) -> bytes:
+        """The bytes; ValueError if the file has become shorter."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             content = file.read(self.size)
@@ -60,14 +61,15 @@ class Span:
 
 
 class StrictInfo(tarfile.TarInfo):
-    """A tar header that may not be broken, missing or absurd: tarfile takes the first two for the end of the tar."""
+    """A tar header that must not be broken, missing or absurd: tarfile takes the first two for the end of the tar."""
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):
+        """Parse one header block; ReadError where tarfile would end the tar silently."""
         try:
             info = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
-            if type(error).__name__ == "EOFHeaderError":  # a block of zeros: the honest end
+            if type(error).__name__ == "EOFHeaderError":  # a block of zeros: the real end
                 raise
             raise tarfile.ReadError(f"{error} where a member or the end mark should be") from error
         is_data = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -77,7 +79,7 @@ class StrictInfo(tarfile.TarInfo):
 
 
 class Hashing:
-    """A file that counts and hashes what is read from it, so that checking a shard costs no second pass."""
+    """A file that counts and hashes what is read from it, so that checking a shard needs no second pass."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -86,7 +88,7 @@ class Hashing:
         self._ended = False
 
     def read(self, size: int = -1) -> bytes:
-        """As a file's; beyond the end twice is an error, for a header may promise terabytes to be stepped over."""
+        """Read as from a file; a second read beyond the end is an error, for a header may promise terabytes to be skipped."""
         content = self.file.read(size)
         if not content and self._ended:
             raise tarfile.ReadError("unexpected end of data")
@@ -96,18 +98,18 @@ class Hashing:
         return content
 
     def drain(self) -> None:
-        """Read what is left, so that count and hash are those of the whole file."""
+        """Read the rest, so that count and hash cover the whole file."""
         while self.read(MIB):
             pass
 
 
 def open_shard(path: Path) -> BinaryIO:
-    """The one place that opens a shard for streaming; an object store would be opened here."""
+    """Open a local shard for streaming."""
     return path.open("rb")
 
 
 class ShardError(ValueError):
-    """A tar that cannot be read as it is; `why` is what is wrong with it."""
+    """A tar that cannot be read; `why` states the fault."""
 
     def __init__(self, name: str, why: str):
         super().__init__(f"shard {name} {why}")
@@ -116,7 +118,7 @@ class ShardError(ValueError):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a tar holds under one key, by extension: members that are read; others, with the reason where there is one."""
+    """What a tar holds under one key, by extension: members that are read; others, with the reason if they are too large."""
 
     key: str
     members: dict[str, Span] = field(default_factory=dict)
@@ -124,6 +126,7 @@ class Contents:
 
     @property
     def extensions(self) -> str:
+        """All extensions of the key, as text for messages."""
         return ", ".join(f".{ext}" for ext in sorted(self.members | self.others))
 
 
@@ -133,12 +136,12 @@ def is_tar(name: str) -> bool:
 
 
 def is_compressed(name: str) -> bool:
-    """Whether a file is a shard that has to be decompressed before it can be read."""
+    """Whether a file is a compressed shard, by its name."""
     return name.lower().endswith(COMPRESSED)
 
 
 def check_shards(faults: list[ShardError], num: int, *, skip: str) -> None:
-    """ValueError about all shards of `num` that cannot be read, with the option that leaves them out."""
+    """Raise ValueError if any of `num` shards cannot be read: names all of them, and the option that leaves them out."""
     if not faults:
         return
     fix = f"restore {'it' if len(faults) == 1 else 'them'}, or add {skip} to leave out what cannot be read"
@@ -149,23 +152,23 @@ def check_shards(faults: list[ShardError], num: int, *, skip: str) -> None:
 
 
 def dotted_pictures(extensions: Iterable[str]) -> list[str]:
-    """Of the extensions of a key without a picture those that say there is a dot in it: "v2.jpg" of img.v2.jpg."""
+    """Of a key without a picture, the extensions that indicate a dot in the key: "v2.jpg" of img.v2.jpg."""
     return [ext for ext in extensions if ext.rpartition(".")[2] in PACK_MEMBERS and "." in ext]
 
 
 def without_picture(extensions: Collection[str]) -> str:
-    """Why the members of a key are no sample that readers can use."""
+    """Why the members of a key are no sample that readers can use: a dot in the key, or no picture."""
     dotted = dotted_pictures(extensions)
     return f"{DOT_IN_KEY}: only {', '.join(f'.{ext}' for ext in dotted)}" if dotted else NO_PICTURE
 
 
 def allowed(extension: str, size: int) -> bool:
-    """Whether a member is of a kind that is read, and not larger than such a member may be."""
+    """Whether a member is of a kind that is read, and within the size limit of its kind."""
     return size <= MEMBER_LIMITS.get(extension.rpartition(".")[2], -1)
 
 
 def why_not(extension: str, size: int) -> str:
-    """Why a member of a kind that is read is not read; "" of other kinds."""
+    """How a member exceeds its size limit; empty if it does not, or is of a kind that is not read."""
     limit = MEMBER_LIMITS.get(extension.rpartition(".")[2])
     return "" if limit is None or size <= limit else f"{size:,} bytes, at most {limit:,}"
 
@@ -176,10 +179,10 @@ def stream(
     want: Callable[[str], bool] | None = None,
     too_large: Callable[[str, str], None] | None = None,
 ) -> Iterator[tuple[str, Sample]]:
-    """(key, sample) for each key of a tar read from start to end; members not allowed or not wanted are stepped over.
+    """Yield (key, sample) for each key of a tar, read from start to end; members not allowed or not wanted are skipped.
 
-    A key is yielded even if none of its members was, so that the count does not depend on `want`. too_large is told the name
-    of each member that is stepped over for its size, and the size.
+    A key is yielded even if none of its members was read, so that the count does not depend on `want`. too_large is
+    called with the name and the size of each member that is skipped for its size.
     """
     from webdataset.tariterators import group_by_keys
 
@@ -190,7 +193,7 @@ def stream(
 
 
 def contents(path: Path, *, dotted: bool = False) -> list[Contents]:
-    """What lies under each key of a tar file, in the order of their first members; only headers are read.
+    """What lies under each key of a tar file, in the order of first members; only headers are read.
 
     dotted: keys end at the last dot of a name. ShardError if the tar is damaged or has a member twice.
     """
@@ -213,7 +216,7 @@ def contents(path: Path, *, dotted: bool = False) -> list[Contents]:
 
 
 def split_name(name: str, *, dotted: bool = False) -> tuple[str, str]:
-    """(key, extension) of a member; ("", "") of one that is no part of a sample."""
+    """(key, extension) of a member's name; ("", "") if it belongs to no sample."""
     from webdataset.tariterators import base_plus_ext
 
     key, extension = base_plus_ext(name)
@@ -247,7 +250,7 @@ def _regular(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 @contextmanager
 def _faults_named(name: str) -> Iterator[None]:
-    """What tarfile and webdataset raise about a tar, as one ShardError."""
+    """Turn what tarfile and webdataset raise about a tar into one ShardError."""
     try:
         yield
     except ShardError:

