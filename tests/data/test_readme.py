@@ -20,7 +20,7 @@ def test_commands_of_the_readme(tmp_path):
     shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("__pycache__"))
     text = (ROOT / "data" / "README.md").read_text()
     blocks = re.findall(r"(?<!-->\n)```bash\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euc", "\n".join(blocks)],
