@@ -12,7 +12,7 @@ from data.errors import RunError
 from stages.stage import Stage
 
 from .chains import tiny
-from .test_engine import REQUESTS, run, watched
+from .engines import REQUESTS, run, watched
 
 
 @pytest.fixture(scope="module")

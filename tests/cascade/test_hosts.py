@@ -28,8 +28,8 @@ from stages.kinds.super_res import SuperResStage
 from stages.sampling import noise_of
 
 from .chains import finished, levels_apart, random_weights, tiny, tiny_config, write_bundle, write_cascade
+from .engines import run
 from .test_alone import same
-from .test_engine import run
 
 GUIDE, SCALE = "guide", 2.5
 REQUEST = Request(num=3, seed=4, settings={"base_8": {"num_steps": 3, "guidance_scale": SCALE}})

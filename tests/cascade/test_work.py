@@ -22,8 +22,8 @@ from stages.diffusion.samplers import Query
 from stages.sampling import noise_of
 
 from .chains import finished, levels_apart, pictures, tiny
+from .engines import run, watched
 from .test_alone import same
-from .test_engine import run, watched
 
 SIGMA = 0.7
 
