@@ -1,7 +1,7 @@
-"""`index.json`: what lies in a folder of shards, to the byte. The only thing that notices silent loss.
+"""`index.json`: what a folder of shards holds, to the byte. It alone reveals silent loss.
 
-`python -m data.index FOLDER` makes it for tars that exist; `data.pack` writes it last, so a folder with an index is
-whole.
+`python -m data.index FOLDER` makes it for existing tars; `data.pack` writes it last, so a folder with an index is
+complete.
 """
 
 import hashlib
@@ -15,17 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 INDEX_VERSION = 1
 INDEX_NAME = "index.json"
-MAX_SMALL = 0.05  # of a data set may be smaller than what is asked for: readers pass them over
-NAMES_KEPT = 20  # of each kind of skipped picture
+MAX_SMALL = 0.05  # fraction of a data set that may be smaller than the requested resolution: readers replace these
+NAMES_KEPT = 20  # names kept for each reason
 
 Count = Annotated[int, Field(ge=0)]
 
 
 class Strict(BaseModel):
+    """A frozen pydantic model that accepts no extra fields and converts no types."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class ShardInfo(Strict):
+    """One shard: its name within the folder, split, number of samples, length and sha256."""
+
     name: str
     split: str
     num: Count
@@ -41,7 +45,7 @@ class ShardInfo(Strict):
 
 
 class TextInfo(Strict):
-    """Which frozen encoder made the `text.npy` members, of captions cut to `max_tokens`."""
+    """The frozen encoder of the `text.npy` members, whose captions were cut to `max_tokens`."""
 
     id: str
     dim: Annotated[int, Field(gt=0)]
@@ -49,12 +53,14 @@ class TextInfo(Strict):
 
 
 class Skipped(Strict):
+    """How many files or pictures share a reason, and the names of the first NAMES_KEPT."""
+
     num: Count
     names: list[str]
 
 
 class Index(Strict):
-    """See data/README.md for the fields."""
+    """What a folder of shards holds. The fields are listed in data/README.md."""
 
     version: int = INDEX_VERSION
     resize: str | None
@@ -85,22 +91,22 @@ class Index(Strict):
 
     @property
     def num(self) -> int:
-        """Places of pictures in all splits, with those that are no good."""
+        """Number of samples in all splits, including those without a usable picture."""
         return sum(self.num_images.values())
 
     @property
     def num_good(self) -> int:
-        """Pictures that can be read; of older indexes, which do not tell, all."""
+        """Number of usable pictures; for older indexes without `sides`, the number of samples."""
         return self.num if self.sides is None else sum(self.sides.values())
 
     def below(self, side: int) -> int:
-        """How many pictures have a side shorter than that; of older indexes, which tell only the least, all or none."""
+        """How many pictures have a side shorter than `side`; for older indexes, which hold only the minimum, all or none."""
         if self.sides is None:
             return self.num if self.min_side < side else 0
         return sum(num for shorter, num in self.sides.items() if int(shorter) < side)
 
     def split(self, name: str) -> list[ShardInfo]:
-        """The shards of a split, in order."""
+        """The shards of a split, in order; ValueError if there are none."""
         shards = [shard for shard in self.shards if shard.split == name and shard.num]
         if not shards:
             raise ValueError(
@@ -111,6 +117,7 @@ class Index(Strict):
 
 
 def count_images(shards: list[ShardInfo]) -> dict[str, int]:
+    """Number of samples of each split."""
     counts: Counter[str] = Counter()
     for shard in shards:
         counts[shard.split] += shard.num
@@ -118,18 +125,18 @@ def count_images(shards: list[ShardInfo]) -> dict[str, int]:
 
 
 def fingerprint(shards: list[ShardInfo]) -> str:
-    """sha256 over the sha256 of each shard, in order: two data sets with the same one are the same pictures."""
+    """sha256 over split, number and sha256 of each shard, in order: equal fingerprints mean the same shards."""
     return hashlib.sha256("".join(f"{s.split} {s.num} {s.sha256}\n" for s in shards).encode()).hexdigest()
 
 
 def folder_of(source: str | Path) -> Path:
-    """The folder of a data set, named by itself or by its index.json."""
+    """The folder of a data set, given as itself or as its index.json."""
     path = Path(source)
     return path.parent if path.name == INDEX_NAME else path
 
 
 def load(source: str | Path) -> Index:
-    """The index of a packed folder; ValueError with the way out if it is missing, edited or of another version."""
+    """The index of a packed folder; ValueError with a fix if it is missing, edited or of another version."""
     folder = folder_of(source)
     if not folder.is_dir():
         raise ValueError(f"data {folder} does not exist; make it with: python -m data.pack PICTURES {folder}")
@@ -144,7 +151,7 @@ def load(source: str | Path) -> Index:
 
 
 def parse_index(content: bytes, where: str, fix: str) -> Index:
-    """An index from the bytes of its file; ValueError that says where it is wrong and what to do."""
+    """Parse the bytes of an index.json; ValueError with the faulty field and a fix."""
     try:
         version = json.loads(content).get("version")
     except (ValueError, AttributeError, RecursionError) as error:
@@ -162,14 +169,14 @@ def parse_index(content: bytes, where: str, fix: str) -> Index:
 
 
 def check_files(folder: Path, shards: list[ShardInfo]) -> None:
-    """The cheap check when a data set is opened: every shard is there with its number of bytes."""
+    """The cheap check when a data set is opened: every shard exists with its number of bytes."""
     refuse_changed(
         folder, [f"shard {folder / shard.name} {why}" for shard in shards if (why := _differs(folder, shard))]
     )
 
 
 def refuse_changed(folder: Path, faults: list[str]) -> None:
-    """ValueError about all shards that are not what the index says, the first few of them by name."""
+    """Raise ValueError if any shard differs from the index, naming the first NAMES_KEPT."""
     if faults:
         more = f"; {len(faults) - NAMES_KEPT} more shards" if len(faults) > NAMES_KEPT else ""
         raise ValueError(
@@ -187,14 +194,14 @@ def _differs(folder: Path, shard: ShardInfo) -> str:
 
 
 def save(index: Index, folder: Path) -> None:
-    """Write index.json in one move."""
+    """Write index.json atomically."""
     part = folder / f"{INDEX_NAME}.part"
     part.write_text(index.model_dump_json(indent=1) + "\n", encoding="utf-8")
     os.replace(part, folder / INDEX_NAME)
 
 
 def report(index: Index, folder: Path) -> None:
-    """What lies in a folder of shards, in a few lines."""
+    """Print what a folder of shards holds, in a few lines."""
     size = f"{index.size[1]} x {index.size[0]} px" if index.size else _sizes(index)
     repeated = index.num - index.num_good
     for split, num in index.num_images.items():
@@ -219,7 +226,7 @@ def report(index: Index, folder: Path) -> None:
 
 
 def _sizes(index: Index) -> str:
-    """The shorter sides of pictures in words: the least, and what all but MAX_SMALL of them have."""
+    """The pictures' shorter sides in words: the minimum, and the side that all but MAX_SMALL of them reach."""
     usual = max((int(side) for side in index.sides or () if index.below(int(side)) <= MAX_SMALL * index.num), default=0)
     few = index.below(usual)
     return (

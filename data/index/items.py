@@ -1,4 +1,4 @@
-"""What a source becomes before anything is decoded: items with unique keys, and a word about everything else."""
+"""A source before anything is decoded: items with unique keys, and a reason for everything else."""
 
 import hashlib
 import re
@@ -8,16 +8,16 @@ from pathlib import Path, PurePosixPath
 
 from data.tar import Span
 
-DAMAGED = "shard that cannot be read"  # left out by choice
+DAMAGED = "shard that cannot be read"  # reason for shards left out with --skip-damaged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What the user says about a source; None is found by itself.
+    """The user's options about a source; None means detect.
 
-    source: a word of `data.pack.sources.SOURCES`. splits: whether folders, shards and a column may name the split of a picture.
-    Of tars: dotted_keys, whether keys end at the last dot of a name; skip_damaged, whether shards that cannot be read are left
-    out.
+    source: a name in `data.pack.sources.SOURCES`. splits: whether folders, shards and a column may define splits. For
+    tars: dotted_keys, whether keys end at the last dot of a name; skip_damaged, whether shards that cannot be read are
+    left out.
     """
 
     source: str | None = None
@@ -30,8 +30,11 @@ class Choices:
 
 @dataclass(frozen=True)
 class Item:
-    """A picture to pack. `name` is its path within the source; `old` are members that are carried over; `text_column` is where
-    in the old `.json` the caption is."""
+    """A picture to pack.
+
+    `name` is its path within the source; `old` are members carried over from a tar; `text_column` is the field of the
+    old `.json` that holds the caption.
+    """
 
     key: str
     name: str
@@ -49,7 +52,7 @@ Named = tuple[str, str]  # (reason, name)
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Pictures that can be used, those that cannot, files that were not read; read_as says what it was taken for."""
+    """A source as listed: usable pictures, unusable ones, files not read; read_as describes the kind that was detected."""
 
     items: list[Item]
     read_as: str
@@ -59,16 +62,17 @@ class Source:
 
 
 def printable(name: str) -> str:
-    """A file name as text that any encoding can hold: bytes that are no UTF-8 are spelled out."""
+    """A file name as text that any encoding can hold: bytes that are no UTF-8 are escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def whole(path: Path) -> Span:
+    """The span of a whole file."""
     return Span(path, 0, path.stat().st_size)
 
 
 def finished(items: Iterable[Item]) -> list[Item]:
-    """The items with keys made from their names, and a caption, empty if need be, for all of them or for none."""
+    """The items with keys made from their names, and with a caption, empty if need be, either for all of them or for none."""
     keyed = _with_keys(items)
     if not any(map(_has_text, keyed)):
         return keyed
@@ -80,7 +84,7 @@ def _has_text(item: Item) -> bool:
 
 
 def _with_keys(items: Iterable[Item]) -> list[Item]:
-    """Keys that are plain, without dots, unique, short."""
+    """Make keys plain, without dots, unique and short."""
     used: set[str] = set()
     out = []
     for item in items:

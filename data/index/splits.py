@@ -1,4 +1,4 @@
-"""Splits by the words that people use for them: in the names of shards and folders, in a column of metadata."""
+"""Splits by their usual names: in the names of shards and folders, and in a column of metadata."""
 
 import re
 
@@ -11,7 +11,7 @@ _SPLITS = {word: split for split, words in WORDS.items() for word in words}
 
 
 def split_of(path: str) -> str:
-    """The split of a shard by its path: the nearest part of it with such a word, standing alone; else train."""
+    """The split of a shard by its path: that of the nearest part which contains such a word on its own, else train."""
     for part in reversed(path.split("/")):
         found = {_SPLITS[word] for word in _words(part) if word in _SPLITS}
         if len(found) > 1:
@@ -22,7 +22,7 @@ def split_of(path: str) -> str:
 
 
 def split_named(name: str) -> str | None:
-    """The split that a folder or a value is called after, as a whole: val2017 is, "test drive" is not."""
+    """The split that a folder or a value is named after as a whole: "val2017" is, "test drive" is not; else None."""
     words = [word for word in _words(name) if word]
     return _SPLITS.get(words[0]) if len(words) == 1 else None
 

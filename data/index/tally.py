@@ -1,4 +1,4 @@
-"""Looking at samples as they pass, and at whole folders of tars: what an index says is what was seen here."""
+"""Count samples as they pass, and index whole folders of tars: an index states only what was counted here."""
 
 import hashlib
 from collections import Counter
@@ -47,42 +47,44 @@ APART = "with members that lie apart, not read together (data.pack does)"
 
 @dataclass
 class Counted:
-    """Numbers of names by what is said about them; of the names only the first few."""
+    """Numbers of names by reason, with the first NAMES_KEPT names of each."""
 
     num: Counter = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, what: str, name: str) -> None:
+        """Count one name under a reason."""
         self.num[what] += 1
         names = self.names.setdefault(what, [])
         if len(names) < NAMES_KEPT:
             names.append(name)
 
     def join(self, other: "Counted") -> None:
-        """Add what was counted elsewhere."""
+        """Add the counts of another part of the data."""
         self.num += other.num
         for what, names in other.names.items():
             own = self.names.setdefault(what, [])
             own += names[: NAMES_KEPT - len(own)]
 
     def fields(self) -> dict[str, Skipped]:
+        """The counts in the form that the index stores."""
         return {what: Skipped(num=num, names=self.names[what]) for what, num in sorted(self.num.items())}
 
 
 @dataclass
 class Tally:
-    """What is learned from samples as they pass: sizes, labels, which members all of them have, which have no class."""
+    """Statistics of samples as they pass: sizes, labels, members that all of them have, samples without a class."""
 
     sizes: set[tuple[int, int]] = field(default_factory=set)
-    sides: Counter = field(default_factory=Counter)  # shorter ones
+    sides: Counter = field(default_factory=Counter)  # pictures by shorter side
     labels: Counter = field(default_factory=Counter)
     common: set[str] | None = None
     skipped: Counted = field(default_factory=Counted)
-    notes: Counted = field(default_factory=Counted)  # about samples that are packed
+    notes: Counted = field(default_factory=Counted)  # about samples that are kept
     unlabelled: Counted = field(default_factory=Counted)
 
     def join(self, other: "Tally") -> None:
-        """Add what was learned from other samples."""
+        """Add the statistics of other samples."""
         self.sizes |= other.sizes
         self.sides += other.sides
         self.labels += other.labels
@@ -96,14 +98,15 @@ class Tally:
             own.join(more)
 
     def skip(self, reason: str, name: str) -> None:
+        """Count a picture that is left out."""
         self.skipped.add(reason, name)
 
     def add(self, sample: Sample, name: str = "") -> None:
-        """Count a good sample; ValueError for one that is not."""
+        """Count a good sample; ValueError for a bad one."""
         image = next((sample[ext] for ext in IMAGE_MEMBERS if ext in sample), None)
         if image is None:
             raise ValueError(without_picture(sample))
-        size = image_size(image, FORMATS)  # what readers decode
+        size = image_size(image, FORMATS)  # the formats that readers decode
         if "cls" in sample:
             self.labels[decode_label(sample["cls"])] += 1
         else:
@@ -114,14 +117,15 @@ class Tally:
 
     @property
     def size(self) -> tuple[int, int] | None:
+        """(height, width) if all pictures share it."""
         return next(iter(self.sizes)) if len(self.sizes) == 1 else None
 
     def index(self, shards: list[ShardInfo], *, classes: list[str] | None = None, **fields: Any) -> Index:
-        """The index of `shards`, whose samples all passed through here."""
+        """The index of `shards`, all of whose samples have been counted here."""
         if not self.labels:
             classes = None
         else:
-            self.skipped.join(self.unlabelled)  # where some have a class, those without are of no use
+            self.skipped.join(self.unlabelled)  # if some have a class, those without cannot be used
             classes = classes or [str(label) for label in range(max(self.labels) + 1)]
         return Index(
             size=self.size,
@@ -140,9 +144,9 @@ class Tally:
 
 
 def index_folder(folder: Path, old: Index | None = None, *, skip_damaged: bool = False, **fields: Any) -> Index:
-    """The index of tars that exist, made by reading all of them; what they cannot tell is taken from `old`.
+    """Index existing tars by reading all of them; what they cannot tell is taken from `old`.
 
-    skip_damaged: whether shards that cannot be read are left out; else they are refused, all of them in one line.
+    skip_damaged: whether shards that cannot be read are left out; otherwise they are refused, all in one line.
     """
     paths = find_shards(folder)
     if not paths:
@@ -176,7 +180,7 @@ def index_folder(folder: Path, old: Index | None = None, *, skip_damaged: bool =
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """All tars below a folder, in order, without hidden ones and those that are being written; also compressed ones."""
+    """All tars below a folder, also compressed ones, in order; hidden ones and those being written are left out."""
     return [folder / path for path in look(folder).files if is_tar(path.name) or is_compressed(path.name)]
 
 
@@ -203,7 +207,7 @@ def _scan(folder: Path, path: Path) -> tuple[ShardInfo, Tally]:
 
 
 def _add(tally: Tally, name: str, sample: Sample) -> None:
-    """A sample that is no good stays in the count, for positions: readers replace it."""
+    """Count a sample; a bad one stays in the shard's count, which fixes positions: readers replace it."""
     try:
         tally.add(sample, name)
     except ValueError as error:
@@ -216,7 +220,7 @@ def _still_enough(classes: list[str] | None, tally: Tally) -> list[str] | None:
 
 
 def verify(folder: Path, index: Index) -> None:
-    """Read every shard and compare it with the index to the byte."""
+    """Read every shard and compare it with the index, to the byte."""
     check_files(folder, index.shards)
     faults = []
     for shard in progress(index.shards, len(index.shards), "verifying", "shards"):

@@ -1,4 +1,4 @@
-"""The files below a folder as a user sees them, without hidden ones and folders that other tools leave behind."""
+"""The files below a folder as a user sees them: without hidden ones and folders left behind by other tools."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pathlib import Path
 PICTURES = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif",
 )  # fmt: skip
-# Thumbnails, waste and snapshots of NAS systems, macOS and Windows, as they lie among the pictures.
+# Thumbnails, trash and snapshots of NAS systems, macOS and Windows, found among pictures.
 LEFT_BEHIND = (
     "@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information",
     "__MACOSX", "__pycache__", "lost+found",
@@ -18,7 +18,7 @@ LEFT_BEHIND = (
 
 @dataclass(frozen=True)
 class Tree:
-    """Paths below `folder`, relative to it and in order. `odd` are links to nothing and what else is no file."""
+    """Paths below `folder`, relative to it and in order. `odd` are broken links and other things that are no files."""
 
     folder: Path
     files: list[Path] = field(default_factory=list)
@@ -27,11 +27,12 @@ class Tree:
 
     @cached_property
     def pictures(self) -> list[Path]:
+        """The files with a suffix of PICTURES."""
         return [path for path in self.files if path.suffix.lower() in PICTURES]
 
 
 def look(folder: Path) -> Tree:
-    """All that lies below `folder`; linked folders are entered unless they lead back."""
+    """List everything below `folder`; linked folders are entered unless they lead back."""
     tree = Tree(folder)
     for path, entry in _entries(folder, Path(), ()):
         if entry.is_dir():
@@ -44,12 +45,12 @@ def look(folder: Path) -> Tree:
 
 
 def is_hidden(folder: str) -> bool:
-    """Whether a folder of this name is none of the user's: hidden, another tool's, or a data set in the making."""
+    """Whether a folder, by its name, is not the user's: hidden, another tool's, or a data set being made."""
     return folder.startswith(".") or folder.endswith(".part") or folder in LEFT_BEHIND
 
 
 def suffix_of(path: Path) -> str:
-    """By what files that are not read are counted."""
+    """The suffix under which a file that is not read is counted."""
     suffixes = path.suffixes[-2:] if path.suffixes[-2:-1] == [".tar"] else path.suffixes[-1:]
     return "".join(suffixes).lower() or "without suffix"
 

@@ -1,5 +1,4 @@
-"""Files beside pictures: cat.txt, cat.caption or cat.jpg.txt holds the caption of cat.jpg, cat.json what img2dataset
-knows of it."""
+"""Files beside pictures: cat.txt, cat.caption or cat.jpg.txt holds the caption of cat.jpg, cat.json the facts of img2dataset."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ CAPTIONS = (".txt", ".caption")
 class Beside:
     """What lies beside the pictures: path of a picture without suffix -> suffix -> path.
 
-    suffixes are those of captions; column is the field of the .json that holds them, if no file of their own does.
+    suffixes are those of caption files; column is the field of the .json that holds captions, if no files of their own
+    do.
     """
 
     folder: Path
@@ -27,15 +27,17 @@ class Beside:
 
     @property
     def has_captions(self) -> bool:
+        """Whether captions lie beside the pictures, in files or in a field of the .json."""
         return bool(self.suffixes or self.column)
 
     @property
     def read(self) -> set[Path]:
+        """The paths that are read as captions."""
         wanted = (".json",) if self.column else self.suffixes
         return {path for found in self.files.values() for suffix, path in found.items() if suffix in wanted}
 
     def caption(self, picture: Path) -> str:
-        """The caption of a picture, empty if there is none; ValueError for one that cannot be read."""
+        """The caption of a picture, empty if it has none; ValueError if it cannot be read."""
         found = self.files.get(picture.with_suffix(""), {})
         if self.column:
             return _field(self.folder / found[".json"], self.column) if ".json" in found else ""
@@ -46,14 +48,14 @@ class Beside:
             return decode_caption(file.read(MAX_BYTES + 1))
 
     def facts(self, picture: Path) -> Span | None:
-        """Where its .json lies, unless it is larger than one may be."""
+        """Where the picture's .json lies; None without one, or if it exceeds the size limit."""
         path = self.files.get(picture.with_suffix(""), {}).get(".json")
         span = whole(self.folder / path) if path else None
         return span if span and span.size <= MEMBER_LIMITS["json"] else None
 
 
 def find_beside(tree: Tree, text_column: str | None) -> Beside:
-    """The captions beside the pictures; text_column is the suffix of their files, or their field in the .json."""
+    """Find the captions beside the pictures. text_column: suffix of their files, or else their field in the .json."""
     files: dict[Path, dict[str, Path]] = {path.with_suffix(""): {} for path in tree.pictures}
     pictures = set(tree.pictures)
     for path in tree.files:

@@ -1,4 +1,4 @@
-"""One picture from its source to the members of a sample. Runs in the packer's worker processes."""
+"""Encode one picture of a source as the members of a sample. Runs in the packer's worker processes."""
 
 import io
 import json
@@ -18,7 +18,7 @@ FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How pictures are stored. size 0 keeps each picture's own."""
+    """How pictures are stored. size 0 keeps the size of each picture."""
 
     size: int
     resize: str
@@ -27,7 +27,7 @@ class Encoding:
     format: str
     quality: int
     min_side: int = 0
-    captions: bool = False  # a source without any is of no use
+    captions: bool = False  # whether each picture needs one, possibly empty
     skip_uncaptioned: bool = False
 
 
@@ -36,11 +36,11 @@ BY_CHOICE = (TOO_SMALL, BELOW, UNCAPTIONED, DAMAGED)
 
 
 class LeftOutError(ValueError):
-    """A picture that is left out by choice (one of BY_CHOICE), not a fault."""
+    """A picture left out by choice (one of BY_CHOICE), not because of a fault."""
 
 
 def encode(item: Item, how: Encoding) -> Sample:
-    """The members of one sample, without text features; ValueError names what is wrong with the picture."""
+    """The members of one sample, without token features; ValueError states the fault of the picture."""
     content = item.image.read()
     image = decode_image(content, background=how.background, shrink_to=how.size, formats=PACK_FORMATS)
     height, width = image_size(content)
@@ -69,7 +69,7 @@ def encode(item: Item, how: Encoding) -> Sample:
 
 
 def outcome(item: Item, how: Encoding) -> Sample | tuple[str, str]:
-    """The sample, or (reason, detail) why there is none; what worker processes send back."""
+    """The sample, or (reason, detail) why there is none: what worker processes send back."""
     try:
         return encode(item, how)
     except LeftOutError as error:
@@ -80,7 +80,7 @@ def outcome(item: Item, how: Encoding) -> Sample | tuple[str, str]:
 
 
 def resized(image: Image.Image, how: Encoding) -> Image.Image:
-    """The picture in the form in which it is stored."""
+    """The picture resized as it will be stored; LeftOutError if it is too small."""
     if how.resize == "none" or not how.size:
         return image
     if how.resize == "center_crop":

@@ -1,4 +1,4 @@
-"""Folders whose pictures are named by a table: metadata.jsonl or metadata.csv, beside them or above them."""
+"""Sources whose pictures are named by a table: metadata.jsonl or metadata.csv, beside or above them."""
 
 import csv
 import json
@@ -15,13 +15,13 @@ from data.pack.parts import Parts, find_parts
 
 TABLES = ("metadata.jsonl", "metadata.csv")
 PARQUET = "metadata.parquet"
-LONGEST_CELL = 16 << 20  # a caption that is too long is counted, a quote that is never closed is not read to the end
-TEXT_COLUMNS = ("text", "caption")  # the first that is there, if none is asked for
+LONGEST_CELL = 16 << 20  # bounds a quote that is never closed; a caption that is too long is only counted as bad
+TEXT_COLUMNS = ("text", "caption")  # the first that exists, if none is named
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns of the tables mean what; None where there is none."""
+    """Names of the columns with captions, labels and splits; None without one."""
 
     text: str | None
     label: str | None
@@ -29,7 +29,7 @@ class Columns:
 
 
 def tables(tree: Tree) -> list[Path]:
-    """The tables that count: the one at the top, or all of those further down."""
+    """The tables in use: the one at the top, else all those further down."""
     found = [path for path in tree.files if path.name in TABLES]
     folders = [path.parent for path in found]
     if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
@@ -47,7 +47,7 @@ def _convert(path: Path) -> str:
 
 
 def list_metadata(tree: Tree, choices: Choices) -> Source:
-    """The pictures that the tables name; others are counted as not read."""
+    """List the pictures that the tables name; others are counted as not read."""
     if not (used := tables(tree)):
         raise ValueError(f"source {tree.folder} has no {' and no '.join(TABLES)}; leave out --source metadata")
     rows = [row for table in used for row in _rows(tree.folder, table)]
@@ -112,7 +112,7 @@ def _rows(folder: Path, table: Path) -> Iterator[dict]:
 
 
 def _joined(folder: Path, name: str) -> str:
-    """A name within the source, without "./"; one that leads out keeps what shows it."""
+    """A name within the source, without "./"; a name that leads out keeps the parts that show it."""
     path = PurePosixPath(name)
     return str(path) if path.is_absolute() else str(PurePosixPath(folder.as_posix()) / path)
 
@@ -131,7 +131,7 @@ def _json_rows(path: Path, lines) -> Iterator[dict]:
 
 
 def _csv_rows(path: Path, lines) -> Iterator[dict]:
-    """Rows as those of JSON lines; an empty cell is no value."""
+    """Rows in the form of those of JSON lines; an empty cell is no value."""
     csv.field_size_limit(LONGEST_CELL)
     table = csv.DictReader(lines, strict=True)
     try:
@@ -199,7 +199,7 @@ def _lacks(columns: Columns, label: object, text: object, split: str | None) -> 
 
 
 def _numbers_of_text(rows: list[dict], column: str) -> None:
-    """A table of text cannot say that its labels are whole numbers: they are, if all of them look so."""
+    """Turn labels of a text table into whole numbers, if all of them look like one."""
     values = [row[column] for row in rows if row.get(column) is not None]
     if all(value.isascii() and value.isdecimal() and str(int(value)) == value for value in values):
         for row in rows:
@@ -207,7 +207,7 @@ def _numbers_of_text(rows: list[dict], column: str) -> None:
 
 
 def _number_labels(values: list) -> tuple[dict, list[str] | None]:
-    """Integers from 0 stay what they are; anything else is numbered in sorted order."""
+    """Number the labels: integers from 0 stay as they are, anything else is numbered in sorted order. Also their names."""
     if odd := next((value for value in values if not isinstance(value, str | int | None)), None):
         raise ValueError(f"a label in metadata is {odd!r}; labels are text or whole numbers")
     known = {value for value in values if value is not None}

@@ -1,7 +1,7 @@
-"""Pictures in, webdataset shards and their index out.
+"""Pack pictures into webdataset shards with an index.
 
 Pictures are decoded and resized once, by THE downsample; captions become token features once, by the frozen encoder
-that sampling will use. The same source and settings give the same bytes, on any number of worker processes.
+that sampling will use. The same source and settings give the same bytes, with any number of worker processes.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from data.pack.write import Shard, check_target, is_free, parallel, workspace
 from data.tar import TEXT_MEMBER, Sample
 
 GROUP = 256  # samples whose captions are encoded together
-FEW_BYTES = 64 << 20  # of pictures: below, worker processes cost more time to start than they save
+FEW_BYTES = 64 << 20  # of pictures; for less, worker processes take longer to start than they save
 
 
 def pack(
@@ -43,9 +43,9 @@ def pack(
     device: str = "cpu",
     overwrite: bool = False,
 ) -> Index:
-    """Pack `src` into `dst`; the index of what lies there afterwards.
+    """Pack `src` into `dst`; returns the index of the result.
 
-    What can be refused is refused before anything is written; an interrupted run leaves nothing.
+    Whatever can be refused is refused before anything is written; an interrupted run leaves nothing.
     """
     settings.check()
     if not src.is_dir():
@@ -112,7 +112,7 @@ def _write(folder: Path, name: str, split: str, results: Iterable, tally: Tally,
 
 
 def _linked(src: Path, folder: Path, settings: Settings, about: dict) -> Index:
-    """The tars of `src` as they are (hard links where the file system can), with an index."""
+    """Link the tars of `src` (or copy them, across file systems) and index them."""
     for path in find_shards(src):
         target = folder / path.relative_to(src)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -124,12 +124,12 @@ def _linked(src: Path, folder: Path, settings: Settings, about: dict) -> Index:
     read = {shard.name for shard in index.shards}
     for path in find_shards(folder):
         if path.relative_to(folder).as_posix() not in read:
-            path.unlink()  # cannot be read, and was to be left out
+            path.unlink()  # cannot be read, and is to be left out
     return index
 
 
 def _check_splits(src: Path, source: Source, settings: Settings) -> None:
-    """Held-out pictures of a source are never mixed with others by accident."""
+    """Raise ValueError if --val would mix held-out pictures of the source with others."""
     num = sum(item.split == "val" for item in source.items)
     if settings.val and num:
         raise ValueError(
@@ -150,7 +150,7 @@ def _kept(results: Iterable, tally: Tally) -> Iterator[tuple[str, Sample]]:
 
 
 class _Texts:
-    """Adds the token features of its caption to each sample, if an encoder was asked for."""
+    """Adds to each sample the token features of its caption, if there is an encoder."""
 
     def __init__(self, settings: Settings, device: str):
         from data.text import TextEncoder
@@ -181,7 +181,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 @contextmanager
 def _half_the_cores() -> Iterator[None]:
-    """The worker processes need the others, and small matrices gain little from many threads."""
+    """Limit torch to half the cores: worker processes need the others, and small matrices gain little from many threads."""
     import torch
 
     before = torch.get_num_threads()
@@ -219,7 +219,7 @@ def _drop_empty(folder: Path, shards: list[ShardInfo]) -> list[ShardInfo]:
 
 
 def _listing(source: Source, settings: Settings) -> Iterator[list]:
-    """What would be packed: settings, versions, and the source's names, sizes, captions, labels; not its pixels."""
+    """What determines the result: settings, versions, and the source's names, sizes, captions and labels, but not its pixels."""
     from data.resize import RESIZE_VERSION
 
     yield [INDEX_VERSION, RESIZE_VERSION, settings.model_dump(), source.bad, source.classes]

@@ -1,4 +1,4 @@
-"""The folders at the top of a source as its splits: train, val (valid, validation, dev), test, whatever is in them."""
+"""The folders at the top of a source as its splits: train, val (valid, validation, dev), test, whatever they contain."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,20 +10,21 @@ from data.index.tree import Tree
 
 @dataclass(frozen=True)
 class Parts:
-    """Which folder at the top is which split; without any, all pictures are trained on."""
+    """Which folder at the top is which split; without any, all pictures are in train."""
 
     folders: dict[str, str] = field(default_factory=dict)
 
     def split(self, path: Path) -> str:
+        """The split of a picture, by its path within the source."""
         return self.folders.get(path.parts[0], "train")
 
     def inner(self, path: Path) -> Path:
-        """A path as it is below its split."""
+        """A path relative to the folder of its split."""
         return Path(*path.parts[1:]) if path.parts[0] in self.folders else path
 
 
 def find_parts(tree: Tree, choices: Choices) -> Parts:
-    """The splits of the pictures; ValueError where only some folders are called so, or those further down."""
+    """Find the folders that are splits; ValueError if only some folders are named so, or only folders further down."""
     pictures = tree.pictures if choices.splits else []
     tops = {path.parts[0] if len(path.parts) > 1 else "": path for path in pictures}
     named = {top: split for top in tops if (split := split_named(top))}

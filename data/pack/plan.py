@@ -1,18 +1,18 @@
-"""Which picture goes into which shard: a function of keys and settings, whatever the machine."""
+"""Which picture goes into which shard: a function of keys and settings, the same on every machine."""
 
 import hashlib
 
 from data.index.items import Item
 from data.pack.settings import Settings
 
-SHARD_IMAGES = 1000  # at most, by default
-SHARDS = 16  # a multiple of it by default, for readers split shards into 8 or 16 streams
+SHARD_IMAGES = 1000  # at most in a shard, by default
+SHARDS = 16  # train shards are a multiple of it by default, as readers divide them into 8 or 16 streams
 
 
 def plan_shards(items: list[Item], settings: Settings) -> list[tuple[str, str, list[Item]]]:
-    """(name, split, items) of each shard: the order is a mixture fixed by the seed, the split that of the source.
+    """(name, split, items) of each shard. The seed fixes the order, the source the splits.
 
-    What the source trains on is divided further, by hash of the key alone.
+    Items in train are divided further into train and val, by the hash of the key alone.
     """
     mixed = sorted(items, key=lambda item: _hash(f"{settings.seed}/{item.key}"))[: settings.limit or None]
     splits: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
@@ -30,7 +30,7 @@ def plan_shards(items: list[Item], settings: Settings) -> list[tuple[str, str, l
 
 
 def held_out(key: str, fraction: float) -> bool:
-    """Whether a key belongs to val: the same answer at every size, seed and selection of pictures."""
+    """Whether `--val` moves a key to val: the same answer at every size, seed and selection of pictures."""
     return int(_hash(f"val/{key}")[:12], 16) < fraction * 16**12
 
 

@@ -1,4 +1,4 @@
-"""Everything that decides what packed shards hold; stored in the index. The options of `python -m data.pack`."""
+"""Everything that determines what packed shards hold: the options of `python -m data.pack`, stored in the index."""
 
 from PIL import ImageColor
 
@@ -10,7 +10,7 @@ from data.pack.sources import SOURCES
 
 
 class Settings(Strict):
-    """See `python -m data.pack --help`; names are the options, 0 and None the defaults that depend on the source."""
+    """The options of `python -m data.pack`, by name (see its --help); 0 and None are defaults that depend on the source."""
 
     size: int = 64
     resize: str = "center_crop"
@@ -35,7 +35,7 @@ class Settings(Strict):
     skip_damaged: bool = False
 
     def check(self) -> None:
-        """ValueError about the first option that is out of range."""
+        """Raise ValueError for the first option that is out of range."""
         _one_of("--resize", self.resize, RESIZES)
         _one_of("--format", self.format, tuple(FORMATS))
         if self.source is not None:
@@ -56,7 +56,7 @@ class Settings(Strict):
         self.encoding()
 
     def check_keep(self) -> None:
-        """ValueError if tars are to be kept as they are and yet changed."""
+        """Raise ValueError if tars are to be kept as they are while another option changes them."""
         default = Settings()
         for flag, value, usual in (
             ("--text-encoder", self.text_encoder, default.text_encoder),
@@ -73,7 +73,7 @@ class Settings(Strict):
                 raise ValueError(f"{given} changes shards, --size 0 (--keep) leaves tars as they are; give a --size")
 
     def encoding(self) -> Encoding:
-        """The part that worker processes need."""
+        """The options that worker processes need."""
         try:
             background = ImageColor.getrgb(self.background)[:3]
         except ValueError as error:
@@ -91,7 +91,7 @@ class Settings(Strict):
         )
 
     def choices(self) -> Choices:
-        """The part that says how to read the source."""
+        """The options that say how to read the source."""
         return Choices(
             source=self.source,
             text_column=self.text_column,

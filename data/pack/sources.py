@@ -1,8 +1,8 @@
-"""Where pictures come from: a folder with metadata, a folder a class, a plain folder, or webdataset tars.
+"""Sources: a folder with metadata, one folder for each class, a plain folder, or webdataset tars.
 
-What a folder is, is found by what lies in it; where that could mean two things it is refused with the ways out. Each
-source becomes a list of `Item`s, of the files that were named but cannot be used, and of those that were not read.
-Nothing is decoded here.
+The kind is detected from the content; where it could be two it is refused, with the options that decide. A source is
+listed as its `Item`s, the files that are named but cannot be used, and those that are not read. Nothing is decoded
+here.
 """
 
 import re
@@ -19,11 +19,11 @@ from data.pack.metadata import TABLES, list_metadata, tables
 from data.pack.parts import Parts, find_parts
 from data.pack.tars import list_tars, shards_of
 
-NUMBERED = re.compile(r"\d{5,}")  # folders of img2dataset, 00000 and so on, hold whatever came next
+NUMBERED = re.compile(r"\d{5,}")  # folders of img2dataset (00000, ...), which are no classes
 
 
 def find_kind(tree: Tree, choices: Choices) -> str:
-    """Which of SOURCES a folder is, by what lies in it; ValueError where it could be two."""
+    """Detect which of SOURCES a folder is, from its content; ValueError where it could be two."""
     if choices.source:
         return choices.source
     tars, named, pictures = shards_of(tree), tables(tree), tree.pictures
@@ -44,7 +44,7 @@ def find_kind(tree: Tree, choices: Choices) -> str:
 
 
 def list_source(tree: Tree, kind: str, choices: Choices) -> Source:
-    """Everything to pack from a folder; read_as and unread cover all of its files."""
+    """List everything to pack from a folder; read_as and unread cover all of its files."""
     if choices.label_column and kind != "metadata":
         raise ValueError(f"--label-column names a column of metadata, source {tree.folder} is {kind}; leave it out")
     source = SOURCES[kind](tree, choices)
@@ -79,7 +79,7 @@ def _kind_of_folders(tree: Tree, parts: Parts) -> str:
 
 
 def _pictures(tree: Tree, choices: Choices, kind: str) -> Source:
-    """Pictures with what lies beside them; in class folders the first folder (below a split) is the label."""
+    """List pictures with what lies beside them; for `classes` the first folder (below a split) is the label."""
     parts = find_parts(tree, choices)
     beside = find_beside(tree, choices.text_column)
     pictures = tree.pictures
@@ -151,4 +151,4 @@ SOURCES: dict[str, Callable[[Tree, Choices], Source]] = {
     "plain": partial(_pictures, kind="plain"),
     "tars": _list_tars,
 }
-"""The kinds of source by the word of `--source`: each lists everything to pack from a folder. A new one is a line here."""
+"""Kinds of source by their value of `--source`; each lists everything to pack from a folder. Add a kind as a line here."""

@@ -1,7 +1,7 @@
-"""The source that is tars, webdataset or img2dataset shards: packed anew, in whatever order their members lie.
+"""Sources that are tars, webdataset or img2dataset shards, with members in any order.
 
-A sample is one picture with its caption (`.txt`, or a column of `.json`), its class (`.cls`) and facts (`.json`). What
-else lies in a tar is counted by its extension.
+A sample is one picture with its caption (`.txt`, or a column of `.json`), its class (`.cls`) and facts (`.json`). Other
+members are counted by their extension.
 """
 
 import json
@@ -27,16 +27,16 @@ from data.tar import (
 
 
 def shards_of(tree: Tree) -> list[Path]:
-    """Tars below a folder, with those that would have to be unpacked first."""
+    """The tars below a folder, including compressed ones, which cannot be read."""
     return [path for path in tree.files if is_tar(path.name) or is_compressed(path.name)]
 
 
 def list_tars(tree: Tree, choices: Choices) -> Source:
-    """Everything to pack from a folder of tars; ValueError names all that cannot be read, unless they may be left out."""
+    """List everything to pack from a folder of tars; ValueError names all that cannot be read, unless these may be left out."""
     try:
         index = load(tree.folder)
     except ValueError:
-        index = None  # foreign tars: classes are called by their numbers, splits by the names of shards
+        index = None  # foreign tars: classes are named by their numbers, splits follow from the names of shards
     known = {shard.name: shard.split for shard in index.shards} if index else {}
     shards, faults = shards_of(tree), []
     listing = _Listing(choices)
@@ -69,7 +69,7 @@ def list_tars(tree: Tree, choices: Choices) -> Source:
 
 @dataclass
 class _Listing:
-    """What was found in tars so far."""
+    """Items, bad samples and unread members collected so far."""
 
     choices: Choices
     items: list[Item] = field(default_factory=list)
@@ -77,7 +77,7 @@ class _Listing:
     unread: list[Named] = field(default_factory=list)
 
     def add(self, sample: Contents, shard: str, split: str) -> None:
-        """A sample among the items, or among the bad ones with what is wrong."""
+        """Add a sample to the items, or to the bad ones with the fault."""
         key, column = printable(sample.key), self.choices.text_column
         name = f"{shard}/{key}"
         image = next((ext for ext in PACK_MEMBERS if ext in sample.members), None)
@@ -99,21 +99,21 @@ class _Listing:
             self.unread += [(f".{ext} in tars", f"{name}.{ext}") for ext in left]
 
     def drop_unlabelled(self) -> None:
-        """Where some have a class, all need one."""
+        """If some items have a class, move those without to the bad ones."""
         if any("cls" in item.old for item in self.items):
             self.bad += [("no label", item.name) for item in self.items if "cls" not in item.old]
             self.items = [item for item in self.items if "cls" in item.old]
 
 
 def _check_column(folder: Path, column: str, items: list[Item]) -> None:
-    """ValueError if no `.json` member has a column; as a rule the first one has."""
+    """Raise ValueError if no `.json` member has the column; usually the first has."""
     columns: set[str] = set()
     for item in items:
         if "json" in item.old:
             try:
                 facts = json.loads(item.old["json"].read())
             except (ValueError, RecursionError):
-                continue  # counted when it is packed
+                continue  # counted as bad when it is packed
             columns |= facts.keys() if isinstance(facts, dict) else set()
             if column in columns:
                 return

@@ -1,4 +1,4 @@
-"""Samples out to shards: processes that decode, tars with the same bytes every time, nothing half-written in sight."""
+"""Write samples to shards: worker processes that decode, tars with reproducible bytes, a data set moved into place at the end."""
 
 import multiprocessing
 import multiprocessing.context
@@ -21,7 +21,7 @@ from data.orphans import end_with_parent
 from data.stop import held_back
 from data.tar import Sample
 
-PART = "packing.part"  # the folder in which a data set is built before it is moved into place
+PART = "packing.part"  # folder in which a data set is built before it is moved into place
 OURS = re.compile(r"(train|val|test)-\d{5}\.tar")
 CHUNK = 16  # items given to a worker process at once
 
@@ -30,7 +30,7 @@ B = TypeVar("B")
 
 
 class Shard:
-    """A tar that is written sample by sample. The same samples give the same bytes."""
+    """A tar written sample by sample. The same samples give the same bytes."""
 
     def __init__(self, folder: Path, name: str, split: str):
         from webdataset.writer import TarWriter
@@ -40,10 +40,12 @@ class Shard:
         self._tar = TarWriter(self._file, encoder=False, mtime=0, user="", group="")
 
     def add(self, key: str, sample: Sample) -> None:
+        """Append one sample."""
         self._tar.write({"__key__": key, **sample})
         self.num += 1
 
     def close(self) -> ShardInfo:
+        """Finish the tar; returns its entry for the index."""
         self._tar.close()
         self._file.file.close()
         digest = self._file.sha256.hexdigest()
@@ -53,9 +55,9 @@ class Shard:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with suppress(OSError, ValueError):  # what the tar still buffers; `close` was called unless something failed
+        with suppress(OSError, ValueError):  # of what the tar still buffers: `close` was called unless something failed
             self._tar.close()
-        with suppress(OSError):  # or the disk that took no more is told once again, in place of what was said about it
+        with suppress(OSError):  # a full disk would raise again, and replace the first error
             self._file.file.close()
 
 
@@ -73,7 +75,7 @@ class _HashingWriter:
 
 @contextmanager
 def workspace(dst: Path) -> Iterator[Path]:
-    """A folder inside `dst` to build in: if all goes well its files move up, index.json last, else nothing stays."""
+    """A folder inside `dst` to build in: on success its files move up, index.json last; otherwise nothing stays."""
     created = not dst.exists()
     part = dst / PART
     shutil.rmtree(part, ignore_errors=True)
@@ -90,7 +92,7 @@ def workspace(dst: Path) -> Iterator[Path]:
 
 
 def check_target(src: Path, dst: Path) -> None:
-    """Refuse a target that is no folder, or lies within the source or around it."""
+    """Refuse a target that is no folder, or lies inside the source or around it."""
     if dst.exists() and not dst.is_dir():
         raise ValueError(f"target {dst} is a file; name a folder")
     source, target = src.resolve(), dst.resolve()
@@ -99,7 +101,7 @@ def check_target(src: Path, dst: Path) -> None:
 
 
 def is_free(dst: Path) -> bool:
-    """Whether a data set may be built in `dst` without asking: it is missing, empty, or left by an interrupted run."""
+    """Whether `dst` can take a data set without --overwrite: it is missing, empty, or left by an interrupted run."""
     names = {path.name for path in dst.iterdir()} if dst.exists() else set()
     interrupted = PART in names and INDEX_NAME not in names
     return all(name == PART or (interrupted and OURS.fullmatch(name)) for name in names)
@@ -117,7 +119,7 @@ def _commit(part: Path, dst: Path) -> None:
 
 
 def _old_files(dst: Path) -> list[Path]:
-    """The index of the data set that is replaced, first, then its shards; files of others are left alone."""
+    """The files of the data set that is replaced, its index first, then its shards; other files stay."""
     try:
         names = [shard.name for shard in load(dst).shards]
     except ValueError:
@@ -127,14 +129,14 @@ def _old_files(dst: Path) -> list[Path]:
 
 
 def parallel(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
-    """function(item) for each item, in order, in worker processes (0: in this one). Few results wait at any time."""
+    """Yield function(item) for each item, in order, from worker processes (0: from this one), with few results waiting."""
     if workers == 0:
         yield from map(function, items)
         return
     rest, waiting = iter(items), deque[Any]()
     try:
         with ExitStack() as ended:
-            # all processes are started, or die of being abandoned with a traceback; what stops them, SIGTERM, they hear
+            # no signal may abandon half-started processes, which die with a traceback; they do receive SIGTERM, which stops them
             with held_back((signal.SIGINT, signal.SIGHUP)):
                 pool = ProcessPoolExecutor(workers, mp_context=_fresh_processes(), initializer=_start_worker)
                 ended.callback(pool.shutdown, cancel_futures=True)
@@ -150,7 +152,7 @@ def parallel(function: Callable[[A], B], items: Iterable[A], workers: int) -> It
 
 
 def _fresh_processes() -> multiprocessing.context.BaseContext:
-    """Processes without the threads and locks that a fork of this one would copy; torch is imported once for all."""
+    """Start processes without the threads and locks that a fork would copy; torch is imported once for all of them."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
