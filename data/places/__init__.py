@@ -1,1 +1,1 @@
-"""Where data sets lie: folders, addresses, commands; what is remote is fetched into a cache and checked."""
+"""Where data sets lie: folders, addresses, commands. Remote shards are fetched into a cache and checked."""

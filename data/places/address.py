@@ -1,7 +1,8 @@
-"""From what the user writes to a data set: a folder, some shards of one, an address, a command.
+"""Open a place, as a user writes it: a folder, some shards of one, an address, a command.
 
-`shards/emoji`, `shards/emoji/train-0000{0..3}.tar`, `shards/emoji/train-*.tar`, `https://HOST/emoji`, `s3://BUCKET/emoji/train-*.tar`,
-`pipe:ssh HOST cat /data/emoji/{}`. Names are taken as they are: no variable, no ~ and no command in them is expanded.
+`shards/emoji`, `shards/emoji/train-0000{0..3}.tar`, `shards/emoji/train-*.tar`, `https://HOST/emoji`,
+`s3://BUCKET/emoji/train-*.tar`, `pipe:ssh HOST cat /data/emoji/{}`. Names are used as written: no variable, no ~ and no
+command in them is expanded.
 """
 
 import glob
@@ -18,15 +19,15 @@ from data.places.kinds import FsSpec, Http, Pipe
 from data.places.remote import RemoteStore, Source
 from data.places.store import DataSet, LocalStore, Store
 
-MAX_NAMES = 1_000_000  # in a brace list
+MAX_NAMES = 1_000_000  # that a brace list may expand to
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How places that are not a folder here may be reached.
+    """How places other than local folders may be reached.
 
-    allow_pipe: whether `pipe:` may run a shell command. cache_dir None: `data.places.cache.default_folder()`. timeout_s: without a
-    byte, for each try; retries after the first try, each after a longer pause.
+    allow_pipe: whether `pipe:` may run a shell command. cache_dir None: `data.places.cache.default_folder()`.
+    timeout_s: longest time without a byte, for each try. retries: after the first try, each after a longer pause.
     """
 
     allow_pipe: bool = False
@@ -47,7 +48,7 @@ ACCESS = Access()
 
 
 def open_place(place: str | Path, access: Access = ACCESS) -> DataSet:
-    """The data set at `place`; its index is restricted to the shards that a pattern names."""
+    """Open the data set at `place`; a pattern restricts its index to the shards that match."""
     text = str(place)
     if not text:
         raise ValueError("data '': an empty place; name a folder of shards, or an address")
@@ -65,7 +66,7 @@ def open_place(place: str | Path, access: Access = ACCESS) -> DataSet:
 
 
 def restricted(index: Index, pattern: str, name: str) -> Index:
-    """`index` with only the shards whose names a glob or brace list matches, and the fingerprint of these."""
+    """`index` with only the shards whose names match a glob or brace list, and with their fingerprint."""
     patterns = list(_expanded(pattern, name))
     found = {p: [s for s in index.shards if fnmatchcase(s.name, p)] for p in patterns}
     if lost := [p for p in patterns if not found[p]]:
@@ -76,7 +77,7 @@ def restricted(index: Index, pattern: str, name: str) -> Index:
 
 
 def with_shards(index: Index, shards: list[ShardInfo]) -> Index:
-    """`index` of other shards; what was counted over all of the old ones is left out."""
+    """`index` with other shards, without the class counts of the old ones."""
     if len(shards) == len(index.shards):
         return index
     changes = {"shards": shards, "num_images": count_images(shards), "fingerprint": fingerprint(shards)}
@@ -97,7 +98,7 @@ def _is_pattern(name: str) -> bool:
 
 
 def _local_path(text: str) -> str:
-    """The path in a file:// address."""
+    """The path of a file:// address; other texts unchanged."""
     if not text.startswith("file://"):
         return text
     parts = urlsplit(text)
@@ -107,7 +108,7 @@ def _local_path(text: str) -> str:
 
 
 def _split_path(text: str) -> tuple[str, str]:
-    """(folder, pattern or ""); a name that exists is never taken for a pattern."""
+    """(folder, pattern or ""); a name that exists is never a pattern."""
     path = Path(text)
     if path.exists() or not (_is_pattern(path.name) or path.suffix == ".tar"):
         single = path.is_file() and path.suffix == ".tar"
@@ -117,7 +118,7 @@ def _split_path(text: str) -> tuple[str, str]:
 
 
 def _split_address(text: str) -> tuple[str, str, str]:
-    """(address of the folder, pattern or "", query); only web addresses have a query."""
+    """(address of the folder, pattern or "", query); only http(s) addresses have a query."""
     folder, _, query = text.partition("?") if text.startswith(("http://", "https://")) else (text, "", "")
     folder, _, last = folder.rpartition("/") if not folder.endswith("/") else (folder.rstrip("/"), "", "")
     pattern = last if _is_pattern(last) or last.endswith(".tar") else ""

@@ -1,8 +1,8 @@
 """A bounded folder of fetched shards, shared by processes and runs.
 
-A shard is kept under its sha256, never under its name, so two data sets cannot mix. It is written as `SHA.part`, checked, and
-renamed; a lock on the .part makes one process fetch and the others wait. The least recently opened shards go first; parts
-count in full from the moment they are begun, so the bound holds while several processes fetch.
+A shard is kept under its sha256, never under its name, so two data sets cannot mix. It is written as `SHA.part`,
+checked, and renamed; a lock on the .part lets one process fetch while the others wait. The least recently opened shards
+are removed first. A .part counts with its final size from the start, so the bound holds while several processes fetch.
 """
 
 import fcntl
@@ -35,24 +35,24 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardCache:
-    """At most max_bytes of shards in `folder`. wait_s: the longest that another process is waited for without its progress."""
+    """At most max_bytes of shards in `folder`. wait_s: longest wait for another process that makes no progress."""
 
     folder: Path
     max_bytes: int
     wait_s: float = 120.0
 
     def prepare(self) -> None:
-        """Makes the folder; OSError in one line if it cannot be written to."""
+        """Create the folder; OSError in one line if it cannot be written to."""
         with self._told():
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder / ".lock"):
                 pass
 
     def open(self, shard: ShardInfo, fetch: Callable[[], Iterable[bytes]]) -> BinaryIO:
-        """The shard's bytes from the cache, which `fetch` fills if need be; ValueError if it brings another shard."""
+        """Open the shard from the cache, which `fetch` fills if needed; ChangedError if that yields other bytes."""
         path = self.folder / shard.sha256
         while True:
-            with suppress(FileNotFoundError):  # not fetched yet; or another process evicted it between two lines
+            with suppress(FileNotFoundError):  # not fetched yet, or another process has evicted it since
                 file = path.open("rb")
                 if os.fstat(file.fileno()).st_size == shard.bytes:
                     os.utime(path)
@@ -62,14 +62,15 @@ class ShardCache:
             self.add(shard, fetch)
 
     def holds(self, shard: ShardInfo) -> bool:
+        """Whether the shard has been fetched."""
         return (self.folder / shard.sha256).is_file()
 
     def drop(self, shard: ShardInfo) -> None:
-        """Forget a copy that went bad on the disk."""
+        """Remove the copy of a shard that has gone bad on the disk."""
         (self.folder / shard.sha256).unlink(missing_ok=True)
 
     def add(self, shard: ShardInfo, fetch: Callable[[], Iterable[bytes]]) -> None:
-        """Fetches a shard that is not there, or waits until another process has."""
+        """Fetch a shard that is not there, or wait until another process has."""
         path, part = self.folder / shard.sha256, self.folder / f"{shard.sha256}.part"
         with self._told():
             file = self._own(part, path)
@@ -87,7 +88,7 @@ class ShardCache:
                 raise
 
     def _own(self, part: Path, path: Path) -> BinaryIO | None:
-        """The .part, locked by us; None once the shard is there."""
+        """The .part, locked by this process; None once the shard is there."""
         deadline, seen = time.monotonic() + self.wait_s, -1
         while not path.is_file():
             file = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
@@ -105,7 +106,7 @@ class ShardCache:
         return None
 
     def _reserve(self, file: BinaryIO, shard: ShardInfo) -> None:
-        """Makes room, and takes it: from here on the .part counts with the size it will have."""
+        """Make room and claim it: from here on the .part counts with its final size."""
         with _locked(self.folder / ".lock"):
             os.ftruncate(file.fileno(), 0)
             entries = sorted(self._entries(), key=lambda entry: entry[0])
@@ -122,7 +123,7 @@ class ShardCache:
             os.ftruncate(file.fileno(), shard.bytes)
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        """(last use, bytes, path) of everything of ours in the folder."""
+        """(last use, bytes, path) of each shard and .part in the folder."""
         for path in self.folder.iterdir():
             if len(path.stem) == 64 and path.suffix in ("", ".part"):
                 with suppress(FileNotFoundError):
@@ -149,7 +150,7 @@ class ShardCache:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """What the file system says, in one line that names the cache."""
+        """Turn an OSError of the block into one line that names the cache."""
         try:
             yield
         except TimeoutError:
@@ -159,7 +160,7 @@ class ShardCache:
 
 
 class ChangedError(ValueError):
-    """What was fetched is not the shard of the index."""
+    """The bytes fetched are not those of the shard in the index."""
 
 
 def _try_lock(file: BinaryIO) -> bool:
@@ -178,7 +179,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _abandoned(part: Path) -> bool:
-    """Whether the process that wrote a .part is gone: nobody holds its lock."""
+    """Whether the process that wrote a .part has ended: nobody holds its lock."""
     try:
         with part.open("rb") as file:
             return _try_lock(file)

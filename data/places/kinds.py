@@ -1,6 +1,6 @@
-"""The kinds of remote places, each a way to read a file of a folder: HTTP, fsspec, the output of a command.
+"""Kinds of remote places, each a way to read a file of a folder: HTTP, fsspec, the output of a command.
 
-Missing files are FileNotFoundError, refusals PermissionError, all other trouble (worth another try) some other OSError.
+A missing file is a FileNotFoundError, a refusal a PermissionError, any other fault (worth a retry) another OSError.
 """
 
 import http.client
@@ -27,20 +27,22 @@ NO_HEAD = (405, 501)
 
 @dataclass(frozen=True)
 class Http:
-    """A folder of a web server; query (a token, say) is added to each address and never shown."""
+    """A folder of a web server; `query` (a token, say) is added to each request and never shown."""
 
     name: str
     query: str
     timeout_s: float
 
     def chunks(self, file: str) -> Iterator[bytes]:
+        """Yield the bytes of a file; ConnectionError if the connection ends early."""
         with self._faults(), self._ask("GET", file) as answer:
             while chunk := answer.read1(CHUNK):
                 yield chunk
-            if answer.length:  # what the header promised and did not come
+            if answer.length:  # bytes that the header announced and that did not arrive
                 raise ConnectionError(f"the connection ended {answer.length:,} bytes too early")
 
     def size(self, file: str) -> int | None:
+        """Bytes of a file by a HEAD request; None if the server does not tell."""
         try:
             with self._faults(), self._ask("HEAD", file) as answer:
                 length = answer.headers.get("Content-Length", "")
@@ -55,7 +57,7 @@ class Http:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        """HTTP's ways to fail as OSErrors that say what happened, without the address."""
+        """Turn HTTP's errors into OSErrors that state the fault without the address."""
         try:
             yield
         except urllib.error.HTTPError as error:
@@ -74,7 +76,7 @@ class Http:
 
 
 class _NoHeadError(OSError):
-    """The server does not tell sizes."""
+    """The server does not answer HEAD requests, so sizes are unknown."""
 
 
 def _of_status(code: int, told: str) -> OSError:
@@ -87,11 +89,12 @@ def _of_status(code: int, told: str) -> OSError:
 
 @dataclass(frozen=True)
 class FsSpec:
-    """A folder that fsspec can reach; its time limits are those of its packages."""
+    """A folder that fsspec can reach; its packages have their own time limits."""
 
     name: str
 
     def chunks(self, file: str) -> Iterator[bytes]:
+        """Yield the bytes of a file."""
         with self._faults():
             system, path = self._at(file)
             with system.open(path, "rb") as opened:
@@ -99,18 +102,19 @@ class FsSpec:
                     yield chunk
 
     def size(self, file: str) -> int | None:
+        """Bytes of a file; None if the file system does not tell."""
         with self._faults():
             system, path = self._at(file)
             return system.size(path)
 
     def _at(self, file: str):
-        """(file system, path); fsspec keeps one file system a process, so that a fork gets its own."""
+        """(file system, path); fsspec caches one file system per process, so a forked process gets its own."""
         import fsspec
 
         return fsspec.url_to_fs(f"{self.name}/{file}")
 
     def check(self) -> None:
-        """ValueError if no package for this kind of address is here."""
+        """Raise ValueError if no installed package can open this address."""
         try:
             self._at("")
         except ImportError as error:
@@ -121,7 +125,7 @@ class FsSpec:
             raise ValueError(
                 f"data {self.name}: {error}; give a folder, or an address like https://, s3://, gs://"
             ) from error
-        except Exception as error:  # credentials, options: each package has its own
+        except Exception as error:  # about credentials or options: each package raises its own errors
             raise ValueError(f"data {self.name} cannot be opened ({type(error).__name__}: {_short(error)})") from error
 
     @contextmanager
@@ -130,22 +134,24 @@ class FsSpec:
             yield
         except (FileNotFoundError, PermissionError, GeneratorExit):
             raise
-        except Exception as error:  # packages for stores raise what they like
+        except Exception as error:  # each package raises its own errors
             raise ConnectionError(f"{type(error).__name__}: {_short(error)}") from error
 
 
 @dataclass(frozen=True)
 class Pipe:
-    """What a shell command writes, with {} for the name of the file; only ever made with the user's permission."""
+    """The output of a shell command, with {} for the name of the file; only made with the user's permission."""
 
     command: str
     timeout_s: float
 
     @property
     def name(self) -> str:
+        """The place as the user writes it."""
         return f"pipe:{self.command}"
 
     def chunks(self, file: str) -> Iterator[bytes]:
+        """Yield what the command writes; the command and its children are killed at the end."""
         if not re.match(r"[\w.]", file):
             raise PermissionError(f"a command might take {file!r} for an option")
         line = self.command.replace("{}", shlex.quote(file))
@@ -174,6 +180,7 @@ class Pipe:
         return os.read(output.fileno(), CHUNK)
 
     def size(self, file: str) -> int | None:
+        """None: a command does not tell sizes."""
         return None
 
 

@@ -1,7 +1,7 @@
-"""Shards that are not on this machine: fetched whole into the cache, checked, then read like local ones.
+"""Remote shards: fetched whole into the cache, checked, then read like local ones.
 
-`http(s)` by the standard library; other addresses by fsspec, whose packages for a store (s3fs, gcsfs, ...) are the user's to
-install; `pipe:` by a shell command, only if the user allows it. Nothing here expands an environment variable.
+`http(s)` uses the standard library; other addresses use fsspec, whose packages for a file system (s3fs, gcsfs, ...) the
+user installs; `pipe:` runs a shell command, only if the user allows it. Nothing here expands an environment variable.
 """
 
 import queue
@@ -18,43 +18,47 @@ from data.places.cache import ChangedError, ShardCache
 
 MIB = 1 << 20
 MAX_INDEX_BYTES = 512 * MIB
-MIN_RATE = 50_000  # bytes/s over a whole shard; a server that is slower has stopped answering
-CHECKED = 256  # shards that are looked for when a data set is opened; the others are when they are fetched
-FIRST_WAIT_S = 0.5  # before the second try; twice as long before each further one
+MIN_RATE = 50_000  # bytes/s over a whole shard; a slower server counts as not answering
+CHECKED = 256  # most shards whose size is checked when a data set is opened; the others are checked when fetched
+FIRST_WAIT_S = 0.5  # before the second try; doubles before each further one
 
 
 class Source(Protocol):
-    """A kind of place: how a file of a folder gets here. Missing files are FileNotFoundError, other trouble OSError."""
+    """A kind of remote place: how to read a file of a folder. A missing file is FileNotFoundError, other faults OSError."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The folder's address, for messages."""
+        ...
 
-    def chunks(self, file: str) -> Iterator[bytes]: ...
+    def chunks(self, file: str) -> Iterator[bytes]:
+        """Yield the bytes of a file."""
+        ...
 
     def size(self, file: str) -> int | None:
-        """Bytes of a file, None if this place does not tell."""
+        """Bytes of a file, or None if this kind of place does not tell."""
 
 
 class _Ahead:
-    """One background thread that fetches in the order asked; at most `waiting` are remembered."""
+    """One background thread that fetches in order of submission; at most `waiting` jobs are queued."""
 
     def __init__(self, waiting: int = 64):
         self.jobs: queue.Queue[Callable[[], None]] = queue.Queue(waiting)
         threading.Thread(target=self._run, daemon=True, name="shards-ahead").start()
 
     def submit(self, job: Callable[[], None]) -> None:
-        with suppress(queue.Full):  # it is fetched when it is read, then
+        with suppress(queue.Full):  # then it is fetched when it is read
             self.jobs.put_nowait(job)
 
     def _run(self) -> None:
         while True:
-            with suppress(OSError, ValueError):  # told by the reader, who will meet the same
+            with suppress(OSError, ValueError):  # the reader will meet and report the same
                 self.jobs.get()()
 
 
 @dataclass
 class RemoteStore:
-    """A folder elsewhere."""
+    """A remote folder of shards: a `Store` that reads through the cache."""
 
     source: Source
     cache: ShardCache
@@ -64,12 +68,14 @@ class RemoteStore:
 
     @property
     def name(self) -> str:
+        """The folder's address or command, for messages."""
         return self.source.name
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_ahead": None}  # threads stay where they were started
+        return self.__dict__ | {"_ahead": None}  # a copy for another process starts its own thread
 
     def index(self) -> Index:
+        """Fetch and parse the index; ValueError if it is missing, broken or larger than MAX_INDEX_BYTES."""
         content = bytearray()
 
         def read() -> None:
@@ -90,6 +96,7 @@ class RemoteStore:
         )
 
     def check(self, shards: list[ShardInfo]) -> None:
+        """Raise ValueError if the largest shard exceeds the cache, or if one of up to CHECKED shards has another length."""
         self.cache.prepare()
         largest = max(shards, key=lambda shard: shard.bytes)
         if largest.bytes > self.cache.max_bytes:
@@ -113,33 +120,38 @@ class RemoteStore:
         return found[-1]
 
     def where(self, shard: ShardInfo) -> str:
+        """Address of a shard, for messages."""
         return f"{self.name}/{shard.name}"
 
     def open(self, shard: ShardInfo) -> BinaryIO:
+        """Open a shard, after fetching it if needed."""
         self.cache.prepare()
         opened: list[BinaryIO] = []
         self._tried(lambda: opened.append(self.cache.open(shard, lambda: self._of(shard))), shard.name)
         return opened[-1]
 
     def expect(self, shards: Iterable[ShardInfo]) -> None:
+        """Fetch these shards in the background."""
         for shard in shards:
             if not self.cache.holds(shard):
                 self._ahead = self._ahead or _Ahead()
                 self._ahead.submit(lambda shard=shard: self.cache.add(shard, lambda: self._of(shard)))  # type: ignore[misc]
 
     def distrust(self, shard: ShardInfo) -> str:
+        """Drop the cached copy of a shard; returns what the user can do."""
         self.cache.drop(shard)
         return f"{self.fix}; the copy in {self.cache.folder} is dropped"
 
     @property
     def fix(self) -> str:
+        """What the user can do about a shard that is not that of the index."""
         return "put the right shards there, or an index made anew with: python -m data.index FOLDER --update"
 
     def _of(self, shard: ShardInfo) -> Iterator[bytes]:
         return self._limited(shard.name, shard.bytes)
 
     def _limited(self, file: str, num_bytes: int) -> Iterator[bytes]:
-        """A file's bytes; TimeoutError where they only trickle."""
+        """Yield a file's bytes; TimeoutError if they arrive slower than MIN_RATE."""
         deadline = time.monotonic() + self.timeout_s + num_bytes / MIN_RATE
         for chunk in self.source.chunks(file):
             yield chunk
@@ -147,7 +159,7 @@ class RemoteStore:
                 raise TimeoutError(f"slower than {MIN_RATE / 1000:.0f} kB/s")
 
     def _tried(self, do: Callable[[], object], file: str) -> None:
-        """`do`, again after a pause where the network may be to blame; errors that name the file."""
+        """Call `do`, again after a pause if the network may be to blame; errors name the file."""
         where = f"{self.name}/{file}"
         for number in range(self.retries + 1):
             try:

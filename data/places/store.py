@@ -1,6 +1,6 @@
-"""Where a data set lies, whatever the kind of place: its index, and its shards as open files.
+"""Where a data set lies, for any kind of place: its index, and its shards as open files.
 
-`data.places.address` finds the store that a source names; `data.places.remote` holds the kinds that are not a folder here.
+`data.places.address` opens the store of a place; `data.places.remote` has the stores that are not local folders.
 """
 
 from collections.abc import Iterable
@@ -13,28 +13,30 @@ from data.tar import open_shard
 
 
 class Store(Protocol):
-    """name is for messages; stores are small values that worker processes get a copy of."""
+    """An opened place. `name` is for messages; stores are small values that are copied to worker processes."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The place, for messages."""
+        ...
 
     def index(self) -> Index:
         """The index of the whole folder."""
 
     def check(self, shards: list[ShardInfo]) -> None:
-        """ValueError that names a shard which is not there; cheap."""
+        """Raise ValueError naming a shard that is not there; cheap."""
 
     def where(self, shard: ShardInfo) -> str:
-        """A shard's place, for messages."""
+        """Path or address of a shard, for messages."""
 
     def open(self, shard: ShardInfo) -> BinaryIO:
-        """The shard from its start; the caller closes it."""
+        """Open a shard at its start; the caller closes it."""
 
     def expect(self, shards: Iterable[ShardInfo]) -> None:
-        """These will be opened soon: may be fetched in the background."""
+        """Announce shards that will be opened soon and may be fetched in the background."""
 
     def distrust(self, shard: ShardInfo) -> str:
-        """The shard read was not the one of the index: forget any copy; what the user can do about it."""
+        """Drop any copy of a shard that was not the one of the index; returns what the user can do."""
 
 
 @dataclass(frozen=True)
@@ -45,36 +47,43 @@ class LocalStore:
 
     @property
     def name(self) -> str:
+        """The path of the folder."""
         return str(self.folder)
 
     def index(self) -> Index:
+        """Load the index of the folder."""
         return load(self.folder)
 
     def check(self, shards: list[ShardInfo]) -> None:
+        """Raise ValueError unless every shard is there with its length."""
         check_files(self.folder, shards)
 
     def where(self, shard: ShardInfo) -> str:
+        """Path of a shard."""
         return str(self.folder / shard.name)
 
     def open(self, shard: ShardInfo) -> BinaryIO:
+        """Open a shard at its start."""
         return open_shard(self.folder / shard.name)
 
     def expect(self, shards: Iterable[ShardInfo]) -> None:
-        """Nothing to do: the system reads ahead."""
+        """Nothing to do: the operating system reads ahead."""
 
     def distrust(self, shard: ShardInfo) -> str:
+        """What the user can do about a shard that is not the one of the index."""
         return f"restore it, or if it was changed on purpose run: python -m data.index {self.folder} --update"
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A store and what is used of it: `index` may hold fewer shards than the folder does."""
+    """A store and the part of it that is used: `index` may list fewer shards than the folder has."""
 
     store: Store
     index: Index
 
     @property
     def name(self) -> str:
+        """The place, for messages."""
         return self.store.name
 
     def split(self, name: str) -> list[ShardInfo]:

@@ -1,1 +1,1 @@
-"""Packed shards to batches, at a position that is a function of the seed and the images seen alone."""
+"""Packed shards to batches, at a position that depends on the seed and the images seen alone."""

@@ -1,4 +1,4 @@
-"""Blocks of a stream: read by and by, shuffled, given out as samples that are decoded when they are called for."""
+"""Blocks of a stream: read gradually, shuffled, handed out as samples that are decoded when called."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ Slot = Callable[[], Row]
 
 @dataclass(kw_only=True)
 class Block:
-    """Consecutive samples of an epoch of a stream, on their way into memory, still encoded."""
+    """Consecutive samples of one epoch of a stream, still encoded, on their way into memory."""
 
     epoch: int
     number: int
@@ -22,11 +22,11 @@ class Block:
     arrived: list[Keyed] = field(default_factory=list)
 
     def read(self, num: int | None = None) -> list[Keyed]:
-        """Those that are there when the first `num` are read, by default all."""
+        """Read up to the first `num` samples, by default all; returns those in memory."""
         self.arrived += islice(self.samples, max(0, (self.num if num is None else num) - len(self.arrived)))
         return self.arrived
 
 
 def first_good(reader: ShardReader, samples: list[Keyed], order: np.ndarray, place: int) -> Row:
-    """The sample at `place` of a block's order, or the next one that decodes."""
+    """Decode the sample at `place` of a block's order, or the next one that is good."""
     return reader.first_good(samples[order[(place + k) % len(order)]] for k in range(len(order)))

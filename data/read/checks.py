@@ -1,4 +1,4 @@
-"""Is what is asked of data sets in them? Told in one line before anything starts."""
+"""Checks, before anything starts, that data sets hold what is requested; errors take one line."""
 
 import logging
 from functools import cache
@@ -11,7 +11,7 @@ log = logging.getLogger("data")
 
 
 def check_content(opened: Opened, split: str, *, resolution: int, label: bool, text_tokens: int) -> None:
-    """Does each data set hold what is asked for, and do they fit each other? ValueError, OSError if not."""
+    """Raise ValueError or OSError unless each data set holds what is requested, and all of them fit together."""
     for data in opened.sets:
         _check_set(data, split, resolution, label, text_tokens)
     opened.agree(label=label, text=text_tokens > 0)
@@ -36,7 +36,7 @@ def _check_set(data: DataSet, split: str, resolution: int, label: bool, text_tok
 
 
 def _check_small(index: Index, small: int, resolution: int, what: str) -> None:
-    """A few pictures that are too small are passed over by readers, and told; more are refused."""
+    """Refuse too many pictures below the resolution; a few are reported, and readers replace them."""
     num = index.num
     if index.sides is None or small == num:
         raise ValueError(

@@ -1,6 +1,6 @@
-"""Several data sets as one: weights, how streams are shared out by them, what the sources have in common.
+"""Several data sets as one: weights, how streams are divided by them, what the data sets have in common.
 
-On a command line: `--data A --data B=0.25`, the weight after the last `=`, 1 if there is none.
+On a command line: `--data A --data B=0.25`, with the weight after the last `=`, 1 without one.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ Weighted = tuple[str | Path, float]
 
 @dataclass(frozen=True)
 class Sources:
-    """Places with weights, and how those that are not a folder here may be reached."""
+    """Places with weights, and how those that are not local folders may be reached."""
 
     parts: tuple[Weighted, ...]
     access: Access = ACCESS
@@ -43,7 +43,7 @@ Source = str | Path | Weighted | Sequence[Weighted] | Sources
 
 
 def parse(texts: Iterable[str], access: Access = ACCESS) -> Sources:
-    """["A", "B=0.25"] of a command line; what follows the last = is a weight if it is a number, and no folder is called so."""
+    """Parse ["A", "B=0.25"] of a command line; text after the last = is a weight if it is a number and no such path exists."""
     return Sources(tuple(_parsed(text) for text in texts), access)
 
 
@@ -62,7 +62,7 @@ def _parsed(text: str) -> Weighted:
 
 
 def as_sources(source: Source) -> Sources:
-    """Whatever a `Reader` takes, in one form."""
+    """Convert whatever a `Reader` takes to one form."""
     if isinstance(source, Sources):
         return source
     if isinstance(source, str | Path):
@@ -73,34 +73,37 @@ def as_sources(source: Source) -> Sources:
 
 
 def facts(source: Source) -> Index:
-    """What is in the data, as one index: of a mixture what its data sets share, the sum of their counts, and one fingerprint."""
+    """The index of the data; for a mixture what its data sets share, their added counts, and one fingerprint."""
     return Opened.of(source).index
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Data sets with their indexes read."""
+    """Data sets whose indexes have been read, with their weights."""
 
     sets: tuple[DataSet, ...]
     weights: tuple[float, ...]
 
     @classmethod
     def of(cls, source: Source) -> "Opened":
+        """Open every place of a source."""
         sources = as_sources(source)
         sets = tuple(open_place(place, sources.access) for place, _ in sources.parts)
         return cls(sets, tuple(weight for _, weight in sources.parts))
 
     @property
     def name(self) -> str:
+        """The places, for messages."""
         return " + ".join(data.name for data in self.sets)
 
     @property
     def index(self) -> Index:
+        """One index for all data sets (see `merged`)."""
         return merged([data.index for data in self.sets], self.weights)
 
     @property
     def stored_size(self) -> tuple[int, int] | None:
-        """(height, width) if all pictures of all sets share it."""
+        """(height, width) if all pictures of all data sets share it."""
         sizes = {data.index.size for data in self.sets}
         return sizes.pop() if len(sizes) == 1 else None
 
@@ -112,7 +115,7 @@ class Opened:
         return Opened(tuple(self.sets[k] for k in kept), tuple(self.weights[k] for k in kept))
 
     def agree(self, *, label: bool, text: bool) -> None:
-        """ValueError that names two data sets which cannot be mixed for what is asked of them."""
+        """Raise ValueError naming two data sets that cannot be mixed if labels or text are used."""
         first = self.sets[0]
         for other in self.sets[1:]:
             if label and first.index.classes != other.index.classes:
@@ -131,7 +134,7 @@ class Opened:
                 )
 
     def shares(self, streams: int, wanted: Shape | None = None) -> list[int]:
-        """How many of `streams` each data set gets: largest remainder; ValueError where that is far from the weights."""
+        """Divide `streams` by the weights (largest remainder); ValueError if the result is far from the weights."""
         counts = largest_remainder(self.weights, streams)
         if fits(self.weights, counts):
             return counts
@@ -146,7 +149,7 @@ class Opened:
 
 
 def merged(indexes: Sequence[Index], weights: Sequence[float]) -> Index:
-    """One index of several: counts added; what differs is None; its fingerprint covers the weights, too."""
+    """Merge indexes: counts are added, fields that differ become None, and the fingerprint covers the relative weights."""
     first = indexes[0]
     if len(indexes) == 1:
         return first

@@ -1,8 +1,7 @@
-"""Which picture comes when: permutations that are the same on every machine, and finding a position among them.
+"""Which picture comes when: permutations that are the same on every machine, and the search for a position in them.
 
-Made from raw PCG64 words, whose sequence numpy promises to keep (that of its `permutation` it does not). The shard
-orders of all epochs are one long sequence of words, so a position can be found without making the generator anew for
-each epoch.
+Based on raw PCG64 words, whose sequence numpy guarantees (unlike that of its `permutation`). The shard orders of all
+epochs are one long sequence of words, so a position is found without a new generator for each epoch.
 """
 
 from collections.abc import Sequence
@@ -13,20 +12,20 @@ WORDS_AT_ONCE = 1 << 16
 
 
 def permutation(num: int, *where: int) -> np.ndarray:
-    """A permutation of range(num), fixed by `where`."""
+    """A permutation of range(num), determined by the seed words `where`."""
     words = np.random.PCG64(np.random.SeedSequence(where)).random_raw(num)
     return np.argsort(words, kind="stable")
 
 
 def shard_orders(num: int, seed: int, first: int, epochs: int) -> np.ndarray:
-    """(epochs, num): the order of `num` shards in each epoch from `first` on."""
+    """(epochs, num): the order of `num` shards in each of `epochs` epochs, starting at epoch `first`."""
     words = np.random.PCG64(np.random.SeedSequence((seed,)))
     words.advance(first * num)
     return np.argsort(words.random_raw(epochs * num).reshape(epochs, num), axis=1, kind="stable")
 
 
 def find(position: int, counts: Sequence[int], seed: int, stream: int, streams: int) -> tuple[int, int]:
-    """(epoch, position in it) of sample number `position` of a stream; counts are the samples of each shard."""
+    """(epoch, position in it) of sample number `position` of a stream. counts: number of samples of each shard."""
     num, sizes, first = len(counts), np.asarray(counts, np.int64), 0
     epochs = max(1, WORDS_AT_ONCE // num)
     while True:

@@ -1,4 +1,4 @@
-"""Samples of packed shards: streamed, checked against the index, decoded. What `data.read.shards` puts in order."""
+"""Samples of packed shards: streamed, checked against the index, decoded; `data.read.shards` orders them."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from data.index import Index, ShardInfo
 from data.places.store import DataSet, Store
 from data.tar import IMAGE_MEMBERS, TEXT_MEMBER, Hashing, Sample, stream
 
-KEEP_BYTES = 256 << 20  # a split smaller than this is read once and then kept, still encoded, in each loader process
+KEEP_BYTES = 256 << 20  # a split up to this size is read once and kept, still encoded, in each loader process
 log = logging.getLogger("data")
 
 Keyed = tuple[str, Sample]
@@ -31,35 +31,35 @@ class Row:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of a global batch and their positions in the run, in images."""
+    """Rows of a global batch, with their positions in the run, in images."""
 
     rows: list[Row]
     places: list[int]
 
 
 class Arriving:
-    """The `num` samples of a shard that is kept, read by and by; given out when the whole shard was found right."""
+    """The `num` samples of a shard that is kept: read gradually, handed out once the whole shard has been checked."""
 
     def __init__(self, num: int, samples: Iterator[Keyed]):
         self.num, self._samples, self._arrived = num, samples, list[Keyed]()
 
     def read(self, num: int) -> None:
-        """Brings in what is missing of the first `num`."""
+        """Read up to the first `num` samples."""
         self._arrived += islice(self._samples, max(0, num - len(self._arrived)))
 
     def whole(self) -> list[Keyed]:
-        """All of them; ValueError where the shard is not what the index says."""
+        """All samples; ValueError if the shard is not that of the index."""
         self._arrived += self._samples
         return self._arrived
 
 
 @dataclass(kw_only=True)
 class ShardReader:
-    """Reads shards of one data set; remembers small splits and names each bad sample once."""
+    """Reads the shards of one data set; keeps small splits in memory and names each bad sample once."""
 
     data: DataSet
     split: str
-    side: int | None  # None: as stored; else center-cropped and downsampled to side x side
+    side: int | None  # None: as stored; else center-cropped and resized to side x side px
     label: bool
     text: bool
     max_bad: int
@@ -72,17 +72,19 @@ class ShardReader:
 
     @property
     def store(self) -> Store:
+        """The store of the data set."""
         return self.data.store
 
     @property
     def index(self) -> Index:
+        """The index of the data set."""
         return self.data.index
 
     def samples(self, shards: list[ShardInfo], skip: int = 0, then: ShardInfo | None = None) -> Iterator[Keyed]:
-        """The samples of `shards` one after the other, without the first `skip`; shards before these are not opened.
+        """The samples of `shards` in order, without the first `skip`; shards that are skipped whole are not opened.
 
-        `then` comes after all of them. While one is given out, the store is told the next; what will be kept is read in the
-        second half of that time, a little for each sample.
+        `then` is the shard that follows all of them. While one shard is handed out, the next is announced to the store;
+        one that will be kept is read during the second half of that time, a little for each sample.
         """
         following = [*shards[1:], *([then] if then else [None])]
         for shard, after in zip(shards, following, strict=True):
@@ -98,7 +100,7 @@ class ShardReader:
             skip = 0
 
     def _coming(self, shard: ShardInfo) -> "Arriving | None":
-        """A shard that will be read soon: told to the store; if it will be kept, what may be read of it now."""
+        """Announce the next shard to the store; returns it if it is kept, to be read gradually."""
         if self._kept is None:
             self.store.expect([shard])
             return None
@@ -115,7 +117,7 @@ class ShardReader:
         return iter(self._kept[shard.name].whole())
 
     def _stream(self, shard: ShardInfo) -> Iterator[Keyed]:
-        """The samples of a shard; ValueError at its end unless it was, to the byte, what the index says."""
+        """The samples of a shard; ValueError at its end unless it was that of the index, to the byte."""
         try:
             yield from self._checked(shard)
         except ValueError as error:
@@ -144,14 +146,14 @@ class ShardReader:
         )
 
     def first_good(self, candidates: Iterator[Keyed]) -> Row:
-        """The first of `candidates` that decodes; those before it are counted and named."""
+        """Decode the first good one of `candidates`; bad ones before it are counted and named."""
         tried = 0
         for key, sample in candidates:
             try:
                 return self._decoded(key, sample)
             except ValueError as error:
                 tried += 1
-                if not (isinstance(error, TooSmallError) and self.index.sides):  # the index told of it
+                if not (isinstance(error, TooSmallError) and self.index.sides):  # expected: the index counts them
                     self._count_bad(key, error)
         raise ValueError(f"data {self.data.name}: {tried} samples in a row are bad; pack the pictures again")
 
@@ -198,8 +200,8 @@ class ShardReader:
 
 
 class TooSmallError(ValueError):
-    """A picture smaller than what is asked for."""
+    """A picture smaller than the requested resolution."""
 
 
 class BadDataError(ValueError):
-    """Too much of a data set is bad to go on."""
+    """More bad samples than `max_bad`."""

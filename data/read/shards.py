@@ -1,12 +1,12 @@
-"""The reader: packed shards in, batches out, at a position that is a function of (seed, images seen) alone.
+"""The reader: packed shards to batches, at a position that is a function of (seed, images seen) alone.
 
-V virtual *streams* carry the shards. In epoch e the shard list is permuted by (seed, e) and stream v takes every V-th
-shard from v on; blocks of its samples are permuted by (seed, e, v, block). A global batch takes B/V consecutive
-samples of each stream, in the order of streams. So the sequence of global batches does not know ranks or workers, who
-merely share it out (`data.read.order.own_samples`), by whole streams where they divide and else by parts of them. While a block
-is given out the next one is read, a little for each sample. A sample that does not decode is replaced by the next good one
-of its block. Of several data sets each has its own run of streams, in proportion to its weight, and these walk its shards
-as if they were all.
+V virtual *streams* read the shards. In epoch e the list of shards is permuted by (seed, e), and stream v reads every
+V-th shard from v on; blocks of its samples are permuted by (seed, e, v, block). A global batch takes B/V consecutive
+samples of each stream, in the order of streams. The sequence of global batches is therefore independent of ranks and
+workers, which only divide it (`data.read.streams.own_samples`): by whole streams where their number divides that of the
+streams, else by parts of them. While one block is handed out the next is read, a little for each sample. A sample that
+does not decode is replaced by the next good one of its block. In a mixture each data set has consecutive streams, in
+proportion to its weight, and these read its shards as if they were all the streams.
 """
 
 import math
@@ -31,11 +31,11 @@ from data.text import pad_text
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """An endless sequence of batches of packed data; building it checks everything that can be checked cheaply.
+    """An endless sequence of batches of packed data; construction makes all checks that are cheap.
 
-    source: a folder or another place (`data.places`), one with a weight, or several (`data.read.mixture`). batch is global, in
-    images. resolution is the smallest side that is needed: pictures of one stored size come as stored (the device resizes
-    them), others are cropped and downsampled to it. workers counts per rank; 0 decodes in this process.
+    source: a place (`data.places`), one with a weight, or several (`data.read.mixture`). batch: images of the global
+    batch. resolution: the smallest side that is needed: pictures of one stored size come as stored (the device resizes
+    them), others are cropped and downsampled to it. workers: loader processes per rank; 0 decodes in this process.
     """
 
     source: Source
@@ -60,11 +60,12 @@ class Reader:
 
     @cached_property
     def opened(self) -> Opened:
+        """The data sets of `source`."""
         return Opened.of(self.source)
 
     @cached_property
     def index(self) -> Index:
-        """What is in the data; of several data sets, what they have in common."""
+        """The index of the data; for several data sets, what they have in common."""
         return self.opened.index
 
     @cached_property
@@ -75,7 +76,7 @@ class Reader:
 
     @property
     def shape(self) -> Shape:
-        """What the streams have to fit."""
+        """The numbers that the streams have to fit."""
         shards = tuple(len(self.shards(number)) for number in range(len(self.opened.sets)))
         return Shape(streams=self.streams, batch=self.batch, world=self.world, shards=shards)
 
@@ -84,7 +85,7 @@ class Reader:
         return self.opened.sets[number].split(self.split)
 
     def batches(self, nimg: int = 0) -> Iterator[Batch]:
-        """This rank's part of each global batch from image `nimg` on, ordered by `Batch.index`."""
+        """Yield this rank's part of each global batch from image `nimg` on, ordered by `Batch.index`."""
         if nimg < 0 or nimg % self.streams:
             raise ValueError(
                 f"position {nimg} is not a multiple of streams={self.streams}; resume with the streams that saved it"
@@ -99,7 +100,7 @@ class Reader:
             yield to_batch(part, self.text_tokens)
 
     def own(self, worker: int = 0) -> dict[int, range]:
-        """What of each stream's samples a worker process of this rank makes."""
+        """The part of each stream's samples that one worker process of this rank reads."""
         return own_samples(
             batch=self.batch,
             streams=self.streams,
@@ -110,7 +111,7 @@ class Reader:
         )
 
     def worker_parts(self, nimg: int, worker: int) -> Iterator[Part]:
-        """What one worker process of this rank contributes to each global batch."""
+        """Yield what one worker process of this rank contributes to each global batch."""
         return self._parts(nimg, self.own(worker))
 
     def _parts(self, nimg: int, own: dict[int, range]) -> Iterator[Part]:
@@ -129,7 +130,7 @@ class Reader:
         return next(number for number, own in enumerate(self.owned) if stream in own)
 
     def _slots(self, reader: ShardReader, stream: int, position: int) -> Iterator[Slot]:
-        """The samples of one stream from `position` on, for ever; each is decoded when it is called."""
+        """The samples of one stream from `position` on, endlessly; each is decoded when it is called."""
         number = self._set_of(stream)
         own, counts = self.owned[number], [shard.num for shard in self.shards(number)]
         epoch, position = find(position, counts, self.seed, stream - own.start, len(own))
@@ -144,7 +145,7 @@ class Reader:
             block, skip = following, 0
 
     def _blocks(self, reader: ShardReader, stream: int, epoch: int, number: int) -> Iterator[Block]:
-        """The blocks of one stream from one on, for ever."""
+        """The blocks of one stream from block `number` of `epoch` on, endlessly."""
         while True:
             shards, after = self.epoch(stream, epoch), self.epoch(stream, epoch + 1)
             samples = reader.samples(shards, number * self.block, then=after[0])
@@ -163,7 +164,7 @@ class Reader:
 
 @dataclass(frozen=True, kw_only=True)
 class Finite:
-    """What `read_split` was asked for."""
+    """Options of a `read_split`, apart from limit and rank."""
 
     split: str
     batch: int
@@ -186,11 +187,11 @@ def read_split(
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[Batch]:
-    """Each picture of a split once, in the order of the shards; the last batch of a data set may be smaller. limit 0: all.
+    """Each picture of a split once, in the order of the shards; the last batch of a data set may be smaller.
 
-    Of several data sets those that have the split come one after the other, and a limit is shared out by their weights.
-    With several ranks each gets every world-th picture of a (global) batch. A bad sample is replaced by the next good
-    one, so the number of pictures is that of the index.
+    limit: number of pictures in all, 0 for all of them; it is divided by the weights. Data sets that have the split
+    come one after the other. With several ranks each gets every world-th picture of a (global) batch. A bad sample is
+    replaced by the next good one, so the number of pictures is that of the index.
     """
     if batch < 1 or resolution < 1:
         raise ValueError(f"batch={batch}, resolution={resolution}; both must be at least 1")
@@ -218,7 +219,7 @@ def _in_order(opened: Opened, asked: Finite, limit: int, rank: int, world: int) 
 
 
 def shard_readers(opened: Opened, asked: Reader | Finite) -> list[ShardReader]:
-    """What reads and decodes each data set, in this process."""
+    """A `ShardReader` for each data set, for this process."""
     side = None if opened.stored_size else asked.resolution
     return [
         ShardReader(
@@ -234,7 +235,7 @@ def shard_readers(opened: Opened, asked: Reader | Finite) -> list[ShardReader]:
 
 
 def to_batch(part: Part, text_tokens: int) -> Batch:
-    """Decoded samples, stacked."""
+    """Stack decoded samples as a `Batch`."""
     rows = part.rows
     label = [row.label for row in rows if row.label is not None]
     tokens = [row.tokens for row in rows if row.tokens is not None]
@@ -254,7 +255,7 @@ def to_batch(part: Part, text_tokens: int) -> Batch:
 
 
 def check_shape(reader: Reader) -> None:
-    """Can the batch be shared out evenly, by streams and by ranks?"""
+    """Raise ValueError unless streams and ranks divide the batch, and each data set has a shard for each of its streams."""
     streams, weights = reader.streams, reader.opened.weights
     for name in ("batch", "streams", "world", "block", "resolution"):
         if getattr(reader, name) < 1:

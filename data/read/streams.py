@@ -1,31 +1,31 @@
-"""How a global batch is shared out: over streams, over data sets by weight, over ranks and their loader processes."""
+"""How a global batch is divided: over streams, over data sets by weight, over ranks and their loader processes."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-TOLERANCE = 0.1  # how far, relatively, rounding to streams may take a weight
-MAX_STREAMS = 4096  # that an error message proposes
+TOLERANCE = 0.1  # largest relative error of a weight from rounding to streams
+MAX_STREAMS = 4096  # most that an error message proposes
 
 
 def default_streams(batch: int) -> int:
-    """Those of a batch that says nothing else."""
+    """Default number of streams: the largest divisor of the batch up to 8."""
     return largest_divisor(batch, 8)
 
 
 def largest_divisor(number: int, limit: int) -> int:
-    """Of a number above 0, the largest divisor up to a limit."""
+    """The largest divisor of `number` (above 0) up to `limit`."""
     return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
 
 
 def own_samples(
     *, batch: int, streams: int, rank: int, world: int, worker: int = 0, workers: int = 1
 ) -> dict[int, range]:
-    """The streams that one loader process of a rank reads; of the batch / streams samples that each gives to a batch, its own.
+    """The part that one loader process of a rank reads: stream -> range within its batch / streams samples.
 
-    Where ranks x workers divides the streams, each stream has one owner. Else the batch, in the order of streams, is cut
-    into equal pieces by rank and those by worker; those who have parts of the same stream all read its shards.
+    Where ranks x workers divides the streams, each stream has one owner. Otherwise the batch, in the order of streams,
+    is cut into equal pieces by rank, and these by worker; processes with parts of the same stream all read its shards.
     """
     share, owners = batch // streams, world * workers
     if streams % owners == 0:
@@ -38,7 +38,7 @@ def own_samples(
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What streams have to fit: shards: of each data set, if they are known."""
+    """The numbers that streams have to fit. shards: number of shards of each data set, if known."""
 
     streams: int
     batch: int = 0
@@ -46,7 +46,7 @@ class Shape:
     shards: tuple[int, ...] = ()
 
     def fix(self, weights: Sequence[float]) -> str:
-        """Streams, and where it must be another batch, too, that fit the data sets' weights and shards; "" if none do."""
+        """Propose streams, and if necessary another batch, that fit the weights and shards of the data sets; "" if none do."""
         fitting = [num for num in self._nearest() if self._fits(num, weights)]
         whole = [num for num in fitting if self.batch % math.lcm(num, self.world) == 0]
         if whole:
@@ -57,7 +57,7 @@ class Shape:
         return f"set streams={fitting[0]} and batch={max(1, round(self.batch / unit)) * unit}"
 
     def _nearest(self) -> Iterator[int]:
-        """First what is below, as fewer shards suffice."""
+        """Other numbers of streams: smaller ones first, as fewer shards suffice for them."""
         yield from range(self.streams, 0, -1)
         yield from range(self.streams + 1, MAX_STREAMS)
 
@@ -68,7 +68,7 @@ class Shape:
 
 
 def largest_remainder(weights: Sequence[float], num: int) -> list[int]:
-    """Whole numbers with sum `num`, in proportion to the weights; exact, so that every machine finds the same."""
+    """Whole numbers with sum `num`, in proportion to the weights; exact, hence the same on every machine."""
     exact = [Fraction(weight) for weight in weights]
     quotas = [weight * num / sum(exact) for weight in exact]
     counts = [int(quota) for quota in quotas]

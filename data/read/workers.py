@@ -1,7 +1,7 @@
-"""Loader processes for a `Reader`: each decodes its streams, the parent puts their parts together in order.
+"""Loader processes of a `Reader`: each decodes its part of the streams, the parent joins the parts in order.
 
-Rows travel as numpy arrays through a pipe: for pictures of up to 128 px that is about twice as
-fast as torch's shared memory.
+Rows travel as numpy arrays through a pipe: for pictures of up to 128 px that is about twice as fast as torch's shared
+memory.
 """
 
 import signal
@@ -22,16 +22,20 @@ from data.stop import ASKED, held_back
 
 
 class Divided(Protocol):
-    """What worker processes share: a `Reader`, which tells what each of them contributes."""
+    """What loader processes need: a `Reader`, which divides batches among them."""
 
     @property
-    def workers(self) -> int: ...
+    def workers(self) -> int:
+        """Number of loader processes of this rank."""
+        ...
 
-    def worker_parts(self, nimg: int, worker: int) -> Iterator[Part]: ...
+    def worker_parts(self, nimg: int, worker: int) -> Iterator[Part]:
+        """Yield what one loader process contributes to each global batch."""
+        ...
 
 
 class _Fault:
-    """A ValueError on its way from a worker; raised there it would arrive as a page of traceback."""
+    """The message of an error on its way from a worker; raised there it would arrive as a page of traceback."""
 
     def __init__(self, message: str):
         self.message = message
@@ -51,7 +55,7 @@ class _Parts(IterableDataset):
 
 
 def merged(reader: Divided, nimg: int) -> Iterator[Part]:
-    """The parts of `reader`'s rank from its worker processes, which end when this generator is closed or this process ends."""
+    """Yield this rank's part of each batch from its loader processes; they end with this generator or this process."""
     loader = DataLoader(
         _Parts(reader, nimg),
         batch_size=None,
@@ -77,10 +81,10 @@ def merged(reader: Divided, nimg: int) -> Iterator[Part]:
 
 @contextmanager
 def _started(loader: DataLoader) -> Iterator[Any]:
-    """The iterator of a loader, whose processes end with the block, or at this process's exit, which would wait for them for ever.
+    """The iterator of a loader; its processes end with the block, or at this process's exit, which would otherwise hang on them.
 
-    They never see a signal that asks for a stop: a process group gets it as a whole, and the parent, which has something to save,
-    ends them.
+    The processes never receive a signal that asks for a stop: a process group gets it as a whole, and the parent, which
+    may have something to save, ends them.
     """
     with ExitStack() as ended:
         with held_back(ASKED):
@@ -90,12 +94,15 @@ def _started(loader: DataLoader) -> Iterator[Any]:
 
 
 def _end(parts: Any) -> None:
-    """Ends the processes of a loader's iterator, which only read. torch would wait for each, send the SIGTERM that they ignore, and
-    take a lock that one which was killed may hold for ever: it is told that this has been done."""
+    """Kill the processes of a loader's iterator, which only read.
+
+    torch would wait for each, send the SIGTERM that they ignore, and take a lock that a killed process may hold for
+    ever; marking the iterator as shut down prevents that.
+    """
     if parts._shutdown:
         return
     parts._shutdown = True
-    _remove_worker_pids(id(parts))  # else their end is told as a fault
+    _remove_worker_pids(id(parts))  # otherwise their end is reported as a fault
     for process in parts._workers:
         process.kill()
     for process, queue in zip(parts._workers, parts._index_queues, strict=True):
@@ -105,10 +112,11 @@ def _end(parts: Any) -> None:
 
 
 class _Deaths:
-    """When the end of a loader process is told.
+    """Controls when the death of a loader process is raised.
 
-    torch raises it from a signal handler, wherever the main thread is just then: in the midst of an update, say. Here it is
-    raised while a batch is waited for; there it must be, for half a part in the pipe would be waited for without end.
+    torch raises it from a signal handler, wherever the main thread is, which may be in the middle of an update. Here it
+    is raised only while a batch is awaited; there it must be, because half a part in the pipe would be awaited for
+    ever.
     """
 
     def __init__(self):
@@ -116,7 +124,7 @@ class _Deaths:
         self.waiting = self.pending = False
 
     def install(self) -> None:
-        """Takes the place of torch's handler, which is set once, with the first loader of the main thread."""
+        """Replace torch's handler, which is set once, with the first loader of the main thread."""
         if threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGCHLD)
             if callable(handler) and handler != self._child_ended:
@@ -131,7 +139,7 @@ class _Deaths:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """RuntimeError if a loader process ended since, or ends in the block."""
+        """Raise RuntimeError if a loader process has died since the last block, or dies in this one."""
         if self.handler is None or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -149,7 +157,7 @@ _deaths = _Deaths()
 
 
 def _in_order(parts: list[Part | _Fault]) -> Part:
-    """The parts of one batch as one, by position."""
+    """Join the parts of one batch, ordered by position."""
     placed: list[tuple[int, Row]] = []
     for part in parts:
         if isinstance(part, _Fault):
