@@ -1,1 +1,1 @@
-"""Network calls for many requests at once: what is asked next, on which host, in calls of which size."""
+"""The engine: batches the network calls of many requests; decides which asks go next, to which host, in how many rows."""

@@ -1,4 +1,4 @@
-"""Work with nobody beside it: the calls and events of an engine that has it alone, in the thread of the caller."""
+"""Runs a single work without an engine, in the caller's thread: the network calls and events of an engine that runs it alone."""
 
 import logging
 from collections import defaultdict, deque
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 
 def events_of(work: Work, batch: int) -> Iterator[Event]:
-    """Nothing is computed before the next event is asked for; who stops asking stops the work. batch: images that are computed
-    together; calls have up to twice as many rows, for guidance.
+    """The events of a work, computed lazily: nothing runs before the next event is requested. batch: images computed together;
+    calls have up to twice as many rows, for guidance.
 
-    A call that memory does not suffice for is made again with half the rows. Raises RunError where that does not help, where a
-    network gives no numbers, and for a defect, whose traceback is logged.
+    A call that runs out of memory is repeated with half the rows. Raises RunError if a single row does not fit, if a network gives
+    NaN or infinity, and for a defect, whose traceback is logged.
     """
     stats: Mapping[str, HostStats] = defaultdict(lambda: HostStats(batch=2 * batch))
     for number in range(work.num_chunks):
@@ -41,13 +41,15 @@ def events_of(work: Work, batch: int) -> Iterator[Event]:
 
 
 def drained(events: deque[Event]) -> Iterator[Event]:
+    """Take events from the queue until it is empty."""
     while events:
         yield events.popleft()
 
 
 @torch.inference_mode()
 def advance(steps: Chunk, answers: list[Answer] | None, stage: str) -> Asks | None:
-    """Advance a chunk to its next asks; None at its end. answers=None starts it. stage: where it stands."""
+    """Advance a chunk to its next asks; None at its end. answers=None starts it. stage: where it is, for messages. Raises
+    RunError."""
     try:
         return next(steps) if answers is None else steps.send(answers)
     except StopIteration:
@@ -60,7 +62,7 @@ def advance(steps: Chunk, answers: list[Answer] | None, stage: str) -> Asks | No
 
 
 def answered(asked: Asks, stats: Mapping[str, HostStats]) -> list[Answer]:
-    """The answers to what a chunk asks, those of one host in calls that they share."""
+    """The answers to the asks of a chunk, in order; asks to the same host share calls."""
     answers: dict[int, Answer] = {}
     for name in dict.fromkeys(host.name for host, _ in asked):
         numbers = [number for number, (host, _) in enumerate(asked) if host.name == name]
@@ -71,7 +73,7 @@ def answered(asked: Asks, stats: Mapping[str, HostStats]) -> list[Answer]:
 
 @torch.inference_mode()
 def called(host: Host, asks: list[Ask], stats: HostStats) -> list[Answer]:
-    """The answers of one host, in as many rows a call as memory holds."""
+    """The answers of one host, with as many rows per call as memory allows. Raises RunError."""
     size = asks[0].size
     while True:
         try:
@@ -84,4 +86,4 @@ def called(host: Host, asks: list[Ask], stats: HostStats) -> list[Answer]:
                 log.error("stage %s: %s", host.name, why, exc_info=error)
                 raise RunError(f"stage {host.name}: {why}") from error
         if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
+            torch.cuda.empty_cache()  # only now: the exception kept tensors alive

@@ -1,7 +1,7 @@
-"""How many rows a network call should have: measured on the device at the start, for the networks as they will run.
+"""The number of rows of a network call: measured at the start, on the device, with the networks as they will run.
 
-Small stages are bound by the start of each operation and want large batches; large ones are bound by arithmetic or by the cache,
-and from some size on a larger batch only makes everybody wait.
+Small stages are bound by launch overhead and need large batches; large ones are bound by arithmetic or cache, and beyond some size
+a larger batch only adds latency.
 """
 
 import threading
@@ -19,25 +19,25 @@ from stages.sampling import answer
 from .host import Host
 
 SIZES = (1, 2, 4, 8, 16, 32)
-GAIN = 1.05  # a batch twice as large must be so much faster an image
+GAIN = 1.05  # a larger batch must have at least this many times the throughput of the best smaller one
 TRIES = 5
-GRAPHS = 4096  # Dynamo counts those of all stages together, for their networks are one piece of code
-_ALONE = threading.RLock()  # one device after the other: whether something compiles is said for all threads at once
+GRAPHS = 4096  # limit of recompilations: Dynamo counts all stages together, since their networks share one code
+_ALONE = threading.RLock()  # one device after the other: Dynamo's compile stance holds for all threads
 
 
 def measured(hosts: Sequence[Host]) -> dict[str, int]:
-    """Rows of a call by stage: the size that is fastest an image, where larger ones are not faster by GAIN; where memory ends, the
-    size before."""
+    """Best rows per call by host: the smallest of SIZES that larger ones do not exceed by GAIN in images a second, as far as
+    memory allows."""
     with _ALONE:
         return {host.name: best_batch(host) for host in hosts}
 
 
 def compiled(hosts: Sequence[Host]) -> dict[str, int]:
-    """Compiles the networks in place, meets the sizes that may be best, and says the same as `measured`. Shapes that come later
-    (pictures of another size) run as they are: compiling them would hold everybody up.
+    """Compile the networks in place for the SIZES that it measures; returns the same as `measured`. Shapes that come later
+    (pictures of another size) run uncompiled, since compiling them would block all other requests.
 
-    On a GPU each size becomes a CUDA graph, in memory of the thread that calls this: it must be the one that will sample, and its
-    calls must come in powers of two (`Engine`'s buckets).
+    On a GPU each size becomes a CUDA graph that belongs to the calling thread: the same thread must do the sampling, with calls
+    padded to powers of two (`Engine(buckets=True)`).
     """
     with _ALONE:
         limits = torch._dynamo.config  # of this thread
@@ -52,26 +52,28 @@ def compiled(hosts: Sequence[Host]) -> dict[str, int]:
 
 
 def preparing(compile_: bool | None, *, on_gpu: bool) -> tuple[Callable[[Sequence[Host]], dict[str, int]], bool]:
-    """What makes networks ready and measures them, and whether calls must then come in powers of two. compile_: None is on GPUs."""
+    """The function that prepares and measures networks, and whether calls must be padded to powers of two. compile_: whether to
+    compile; None: only on GPUs."""
     compiles = on_gpu if compile_ is None else compile_
     return (compiled if compiles else measured), compiles and on_gpu
 
 
 def best_batch(host: Host) -> int:
+    """The best number of rows for one host; stops after two sizes in a row without a gain."""
     best, best_rate, worse = 1, 0.0, 0
     for rows, seconds in timed(host):
         if rows / seconds > best_rate * GAIN:
             best, best_rate, worse = rows, rows / seconds, 0
         else:
             worse += 1
-        if worse == 2:  # larger ones would only take memory: each size of a compiled network keeps its own
+        if worse == 2:  # trying larger ones costs memory: a compiled network keeps some for each size
             break
     return best
 
 
 @torch.inference_mode()
 def timed(host: Host) -> Iterator[tuple[int, float]]:
-    """(rows, seconds of a call) for each size; seconds are the least of a few, after one that warms up. Ends where memory does."""
+    """(rows, seconds of a call) for each of SIZES until memory runs out; the minimum of TRIES calls after a warm-up."""
     for rows in SIZES:
         try:
             seconds = [call_s(host, rows) for _ in range(TRIES + 1)]
@@ -82,10 +84,11 @@ def timed(host: Host) -> Iterator[tuple[int, float]]:
         yield rows, min(seconds[1:])
     else:
         return
-    torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
+    torch.cuda.empty_cache()  # only now: the exception kept tensors alive
 
 
 def call_s(host: Host, rows: int) -> float:
+    """Seconds of one network call with so many rows."""
     one = random_ask(host, rows)
     began = time.perf_counter()
     answer(host.stage, [one], device=host.device)[0].x0_hat.sum().item()
@@ -93,7 +96,7 @@ def call_s(host: Host, rows: int) -> float:
 
 
 def random_ask(host: Host, rows: int) -> Ask:
-    """A query with the conditions that the stage's users give: text or a class where it takes one."""
+    """An ask of random noise at sigma 1, with a condition like that of users: text or class if the stage takes one."""
     config = host.stage.config
     x = torch.randn(rows, *config.shape(config.gives), device=host.device)
     return Ask(query=Query(x, torch.ones(rows, device=host.device)), cond=likely_cond(config, x))

@@ -1,7 +1,7 @@
-"""What a network really paints where a picture's sides are not its own: a little more on all sides, which is cut off.
+"""The canvas: a network computes pictures of other sizes than its own with a margin on all sides, which is cut off.
 
-A picture of another size than a super-resolution stage's own is continued by its last pixels: the sides suit the network, and it
-does not take a photograph's edge for the edge that its training pictures have, which it would paint as a frame.
+For such a picture, the low_res of a super-resolution stage is padded by repeating its border pixels. So its sides suit the network,
+and the network does not paint, along the borders of a photograph, the frame that its training pictures have.
 """
 
 import math
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from stages.config import StageBase
 
-EDGE = 4  # px of the stage's low_res by which a picture is continued
+EDGE = 4  # margin on each side, in px of the stage's low_res
 
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """size: (height, width) in px of what is painted; inner: of the picture in it, which begins `edge` px from the upper left.
-    Height and width are the last two axes of whatever is stored."""
+    """size: (height, width) in px of the whole canvas. inner: of the picture in it, whose upper left corner is at (edge, edge).
+    factor: by which the stage enlarges. scale: px per cell of x0. Height and width are the last two axes of stored pictures."""
 
     size: tuple[int, int]
     inner: tuple[int, int]
@@ -29,7 +29,8 @@ class Canvas:
 
     @classmethod
     def of(cls, config: StageBase, size: tuple[int, int], *, continued: bool) -> Self:
-        """For a stage's picture of `size`; continued: on all sides, not only to suit the network."""
+        """The canvas for a stage's picture of `size`. continued: with a margin on all sides, else only padded to sides that the
+        network accepts."""
         factor = config.factor
         multiple = math.lcm(config.multiple, factor * config.space.scale)
         edge = EDGE * factor * continued
@@ -37,7 +38,7 @@ class Canvas:
         return cls(size=(height, width), inner=size, edge=edge, factor=factor, scale=config.space.scale)
 
     def continued(self, below: Tensor) -> Tensor:
-        """What the stage below stored, by its last pixels, so that this stage makes `size` of it."""
+        """Pad the stored picture of the stage before, repeating its border pixels, so that this stage enlarges it to `size`."""
         rows, cols = (
             torch.arange(side // self.factor).sub(self.edge // self.factor).clamp(0, old - 1)
             for side, old in zip(self.size, below.shape[-2:], strict=True)
@@ -45,11 +46,11 @@ class Canvas:
         return below[..., rows, :][..., cols]
 
     def cut(self, stored: Tensor) -> Tensor:
-        """The picture in what was painted."""
+        """Cut the picture out of a stored canvas."""
         (height, width), edge = self.inner, self.edge
         return stored[..., edge : edge + height, edge : edge + width].contiguous()
 
     def cells(self, x0: Tensor) -> Tensor:
-        """All cells of x0 that hold something of the picture."""
+        """The cells of x0 that cover the picture, at least in part."""
         rows, cols = (slice(self.edge // self.scale, -(-(self.edge + side) // self.scale)) for side in self.inner)
         return x0[..., rows, cols]

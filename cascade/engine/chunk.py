@@ -1,6 +1,6 @@
-"""Some images of one request on their way through the chain, as a coroutine: it yields asks and is sent their answers.
+"""A chunk: some images of one request, going through the chain as a coroutine that yields asks and is sent their answers.
 
-Like a sampler it never calls a network, so an engine can hold many and answer several at once.
+Like a sampler it never calls a network itself, so an engine can hold many chunks and answer several in one call.
 """
 
 from collections.abc import Callable, Generator
@@ -27,40 +27,47 @@ from .work import Chunk
 
 @dataclass(frozen=True, kw_only=True)
 class Painting:
-    """The work of a plan: its images through all of its stages. conds: its conditions, a row for each of `plan.wanted`."""
+    """The work of a plan: it takes its images through all of its stages. conds: a condition for each of `plan.wanted`."""
 
     plan: Plan
     conds: Cond
 
     @property
     def first(self) -> str:
+        """The host of the first step: the network of the first stage."""
         return self.plan.links[0].name
 
     @property
     def total(self) -> int:
+        """Number of images of the request."""
         return len(self.plan.request.index)
 
     @property
     def weight(self) -> int:
+        """Memory of an image, in images of the cascade's own size."""
         return self.plan.weight
 
     @property
     def num_chunks(self) -> int:
+        """Number of chunks."""
         return self.plan.num_chunks
 
     def chunk(self, number: int) -> tuple[int, ...]:
+        """The numbers of the images of one chunk."""
         return self.plan.chunk(number)
 
     def steps(self, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
+        """The coroutine of a chunk; see `paint`."""
         return paint(self, index, emit)
 
     def finished(self) -> Event:
+        """The event after the last chunk."""
         return Finished(num=self.total, nfe=self.plan.nfe)
 
 
 def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None]) -> Chunk:
-    """The images `index` through all stages of a plan. Pictures go from stage to stage as uint8: what is shown, stored and picked
-    from is what the next stage gets."""
+    """Sample the images `index` through all stages of a plan. Pictures pass from stage to stage as uint8, so the next stage gets
+    exactly what is shown, stored and picked from. Raises RunError for NaN or infinity in x0_hat."""
     plan = work.plan
     conds = work.conds[torch.tensor([plan.cond_row(image) for image in index])]
     pictures = plan.request.given(index)
@@ -107,7 +114,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
 
 
 def asked(link: Link, steps: Generator[NamedAsks, list[Answer], Cond]) -> Generator[Asks, list[Answer], Cond]:
-    """The asks of a stage's condition, which its hosts answer."""
+    """Address the asks that a stage needs for its condition to the link's hosts, and return the condition."""
     try:
         asks = next(steps)
         while True:

@@ -1,15 +1,16 @@
-"""Where networks compute: what users say (`auto`, `cpu`, `cuda`, `cuda:1`) against what is here."""
+"""Devices that users name (`auto`, `cpu`, `cuda`, `cuda:1`), checked against those of this machine."""
 
 import torch
 
 
 def choose_device(said: str) -> str:
-    """One device; auto is the first GPU, else the CPU. Raises ValueError for one that is not here."""
+    """One device; auto is the first GPU, else the CPU. Raises ValueError for one that does not exist."""
     return choose_devices(said)[0] if said != "cuda" else known("cuda")
 
 
 def choose_devices(said: str) -> list[str]:
-    """Devices by commas, in order and each once; auto and cuda are all GPUs, auto the CPU where there are none."""
+    """Devices separated by commas, in order, without repeats; auto and cuda mean all GPUs, auto the CPU if there are none. Raises
+    ValueError."""
     num = torch.cuda.device_count()
     if said == "auto":
         return [f"cuda:{k}" for k in range(num)] or ["cpu"]
@@ -20,7 +21,7 @@ def choose_devices(said: str) -> list[str]:
 
 
 def known(device: str, option: str = "--device ") -> str:
-    """cpu, or cuda:NUMBER."""
+    """The device as cpu or cuda:NUMBER. option: begins messages. Raises ValueError for one that does not exist."""
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda") or not (device == kind or (kind == "cuda" and number.isdecimal())):
         raise ValueError(f"{option}{device}: allowed are auto, cpu, cuda and cuda:NUMBER")
@@ -33,7 +34,7 @@ def known(device: str, option: str = "--device ") -> str:
 
 
 def parse_place(said: list[str]) -> dict[str, str]:
-    """["sr_256=cuda:1"] to {"sr_256": "cuda:1"}; which stages there are, `Cascade.load` knows."""
+    """Parse ["sr_256=cuda:1"] to {"sr_256": "cuda:1"}; `Cascade.load` checks the names. Raises ValueError."""
     place = {}
     for text in said:
         stage, _, device = text.partition("=")
