@@ -1,8 +1,8 @@
-"""Requests in, events out, many at once: continuous batching at the granularity of one network call.
+"""The engine runs many requests at once: continuous batching at the granularity of one network call.
 
-Each tick takes one host, gathers what waits there - other requests, other noise levels, other guidance - into one call, and sends
-everyone its x0_hat. A new request joins at the next tick, a cancelled one is gone at the next tick, every answer is a preview.
-Whose turn it is, `schedule` says. A call that does not fit the memory halves the host's batch for its size and is tried again.
+Each tick selects one host, gathers the asks that wait for it - of any request, noise level or guidance scale - into one call, and
+sends each chunk its x0_hat. A new request joins at the next tick, a cancelled one is removed at the next tick, every answer is a
+preview. `schedule` decides whose turn it is. A call that runs out of memory halves the host's batch for its size and is repeated.
 """
 
 import logging
@@ -27,19 +27,19 @@ from .stats import HostStats
 from .work import Work
 
 log = logging.getLogger(__name__)
-BATCH = 16  # rows of a network call where nothing was measured
+BATCH = 16  # rows of a network call if none were measured
 IDLE_S = 0.5
-LOSSES = 3  # of a network elsewhere, in the midst of the same call, before its requests fail
+LOSSES = 3  # times that a network in another process may be lost during the same call before its requests fail
 
 
 class Engine:
-    """Holds the running requests of one cascade, and other work for its hosts. `tick` does one call; `start` ticks in a thread
-    until `stop`.
+    """Runs requests of one cascade, and other work for its hosts. `tick` makes one network call; `start` ticks in background
+    threads until `stop`.
 
     batch: rows of a call by host. replicas: the same cascade on other devices; each device has a thread of its own.
-    elsewhere: networks in other processes, by host; each has a thread of its own here, too.
-    prepare: called in a device's thread with its hosts before the first tick; gives the batch of each (`cascade.engine.batching`).
-    buckets: fill calls up to powers of two, for compiled networks.
+    elsewhere: networks in other processes, by host; each has a thread here, too. prepare: called in a device's thread with its
+    hosts before the first tick; returns the batch of each (`cascade.engine.batching`). max_waiting: most images that are accepted
+    and not finished. max_running: most that hold their noise and x. buckets: pad calls to powers of two, for compiled networks.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Images that were accepted and are not finished."""
+        """Number of images that are accepted and not finished."""
         return self._schedule.waiting
 
     @property
     def is_alive(self) -> bool:
-        """Whether every thread that was started still ticks."""
+        """Whether the engine was started and all its threads still run."""
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def fitted(self, plan: Plan) -> Plan:
-        """The same in chunks that are one call of each stage: who comes or leaves waits for one call, not for several."""
+        """The plan with chunks small enough for one call of each stage, so that others wait for one call, not for several."""
         rooms = (
             self.stats[link.hosts[name].name].most(link.hosts[name], size) // rows
             for link, size in zip(plan.links, plan.sizes, strict=True)
@@ -90,7 +90,7 @@ class Engine:
         return plan.batched(max(1, min(plan.request.batch, *rooms)))
 
     def check_room(self, num: int, owner: str = "", most: int | None = None) -> None:
-        """Raises QueueFullError where `submit` would, for a request of num images."""
+        """Raise QueueFullError if `submit` would for a request of `num` images."""
         with self._changed:
             self._check_open()
             self._schedule.check(num, owner, most)
@@ -98,13 +98,15 @@ class Engine:
     def submit(
         self, asked: Request | Plan, listen: Callable[[Event], None], *, owner: str = "", most: int | None = None
     ) -> Ticket:
-        """Accepts a request, resolved or not; `listen` is called in the engine's thread and must return at once. owner: who
-        shares the engine with other owners equally; most: images that wait for him, where there is a limit. Raises ValueError
-        for what the user can mend, QueueFullError where there is no room, and that before anything is encoded."""
+        """Accept a request or plan. `listen` gets its events in an engine thread and must return at once.
+
+        owner: owners share the engine equally. most: limit of this owner's waiting images. Raises QueueFullError if there is no
+        room, before prompts are encoded; ValueError for mistakes in the request.
+        """
         return self._accepted(len(asked.index), lambda: self.cascade.painting(asked), listen, owner, most)
 
     def run(self, work: Work, listen: Callable[[Event], None], *, owner: str = "", most: int | None = None) -> Ticket:
-        """Accepts work of any kind for the hosts of this cascade, which shares calls and turns with all other; else as `submit`."""
+        """Accept work of any kind for the hosts of this cascade; it shares calls and turns with all other work. See `submit`."""
         if work.first not in self.stats:
             raise ValueError(f"work: no host {work.first!r}, there are {', '.join(self.stats)}")
         return self._accepted(work.total, lambda: work, listen, owner, most)
@@ -112,7 +114,7 @@ class Engine:
     def _accepted(
         self, num: int, make: Callable[[], Work], listen: Callable[[Event], None], owner: str, most: int | None
     ) -> Ticket:
-        """make: called when there is room for num images."""
+        """Reserve room for `num` images, then make the work and queue it; gives the room back if that fails."""
         with self._changed:
             self._check_open()
             self._schedule.reserve(num, owner, most)
@@ -134,7 +136,7 @@ class Engine:
 
     @torch.inference_mode()
     def tick(self, worker: int = 0) -> bool:
-        """One network call of one host, on the device of `worker`. False where nothing waits."""
+        """Make at most one network call, on the device of `worker`. Returns False if there was nothing to do."""
         hosts = self.workers[worker]
         with self._changed:
             begun = self._schedule.begin(hosts, self._tell)
@@ -155,7 +157,7 @@ class Engine:
                 self._not_answered(chosen, stats, error)
         if not answers:
             if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()  # not before the error, and what it holds, is gone
+                torch.cuda.empty_cache()  # only now: the exception kept tensors alive
             return True
         spent = time.perf_counter() - began
         with self._changed:
@@ -165,10 +167,10 @@ class Engine:
         return True
 
     def _step(self, one: Running) -> None:
-        """Advance a chunk to its next asks, or to its first where it has no answers. The caller owns it while it `is_stepping`."""
+        """Advance a chunk to its next asks; without answers, start it. The caller owns it: `is_stepping` keeps others away."""
         asked: Asks | Exception | None = None
         answers = [answer for answer in one.answers if answer is not None]
-        one.answers = []  # not kept beyond the step that reads them
+        one.answers = []  # frees them before the next step
         try:
             if not one.ticket.done:
                 asked = one.steps.send(answers) if answers else next(one.steps)
@@ -185,8 +187,8 @@ class Engine:
             self._schedule.tell(ticket, event)
 
     def _not_answered(self, chosen: list[Wish], stats: HostStats, error: Exception) -> None:
-        """Memory did not suffice: half the batch, and again; where one row does not fit, its request fails. A network elsewhere was
-        lost: again, by another one. Else it is a defect."""
+        """Handle a failed call. Out of memory: halve the batch and retry; if one row does not fit, its request fails. Network in
+        another process lost: retry, up to LOSSES times. Anything else is a defect, and the requests of the call fail."""
         name, why = chosen[0].host.name, network_failure(error)
         for one in chosen:
             one.busy = False
@@ -212,7 +214,7 @@ class Engine:
             self._changed.notify_all()
 
     def start(self) -> Self:
-        """Ticks in background threads, one a device; comes back when all are prepared. Raises what one of them raised."""
+        """Start ticking in background threads, one per device; returns when all are prepared. Raises if preparing raised."""
         for worker in range(len(self.workers)):
             thread = threading.Thread(target=self._run, args=(worker,), daemon=True, name=f"engine-{worker}")
             self._threads.append(thread)
@@ -238,7 +240,7 @@ class Engine:
                     with self._changed:
                         if not (self._stopping or self._schedule.has_work(self.workers[worker])):
                             self._changed.wait(IDLE_S)
-        except BaseException:  # a defect of ours: nobody shall wait for what never comes
+        except BaseException:  # a defect in the engine: end all requests, so that nobody waits forever
             with self._changed:
                 self._closed = True
                 for ticket in list(self._schedule.tickets):
@@ -246,7 +248,7 @@ class Engine:
             raise
 
     def _is_prepared(self, found: Mapping[str, int] | Exception) -> None:
-        """Where several devices have a network, the smallest batch counts."""
+        """Record what a device's `prepare` returned or raised; of several devices with one network the smallest batch counts."""
         with self._changed:
             self._prepared.append(found)
             batches = [each for each in self._prepared if not isinstance(each, Exception)]
@@ -255,7 +257,7 @@ class Engine:
             self._changed.notify_all()
 
     def stop(self, *, drain_s: float = 0.0) -> None:
-        """Accepts nothing more, waits up to drain_s for what runs, cancels the rest, ends the threads."""
+        """Accept nothing more, wait up to drain_s for running requests, cancel the rest, end the threads."""
         deadline = time.monotonic() + drain_s
         with self._changed:
             self._closed = True

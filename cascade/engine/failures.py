@@ -1,4 +1,4 @@
-"""What an exception while sampling means: the code of `Failed`, so that nobody reads its message, and what the user is told."""
+"""Maps exceptions during sampling to the code of `Failed`, for programs, and to its message, for users."""
 
 from data.errors import RunError
 from stages.memory import is_memory_error
@@ -7,7 +7,7 @@ from ..events import Code
 
 
 def code_of(error: BaseException) -> Code:
-    """A chunk raises RunError where its network gave no numbers, a network elsewhere ConnectionError where it was lost."""
+    """The code of an exception. RunError: a network gave NaN or infinity; ConnectionError: its process was lost."""
     if is_memory_error(error):
         return "out_of_memory"
     if isinstance(error, ConnectionError):
@@ -16,7 +16,7 @@ def code_of(error: BaseException) -> Code:
 
 
 def network_failure(error: Exception) -> str:
-    """What the user is told of a call that failed, and cannot be made smaller."""
+    """Message for a network call that failed and cannot be made smaller."""
     return (
         "out of memory for a single image; ask for a smaller one"
         if is_memory_error(error)
@@ -25,5 +25,5 @@ def network_failure(error: Exception) -> str:
 
 
 def sampler_failure(error: Exception) -> str:
-    """What the user is told of a step between two calls that failed."""
+    """Message for a sampler step, between two network calls, that failed."""
     return "out of memory; ask for fewer or smaller images" if is_memory_error(error) else "an error while sampling"

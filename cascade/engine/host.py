@@ -1,7 +1,7 @@
-"""Who answers asks: a network on a device here, or in another process.
+"""A host answers asks: a network on a device of this process, or in another process.
 
-A stage of a chain has its own network (OWN) and may have others by name: a guide, a decoder. Statistics, devices and turns belong
-to hosts.
+A stage of a chain has its own network (OWN) and may have others by name, for instance a guide or a decoder. Statistics, devices and
+turns belong to hosts.
 """
 
 import math
@@ -16,13 +16,13 @@ from stages.sampling import answer
 from stages.stage import Stage
 
 Remote = Callable[[list[Ask], int], list[Answer]]
-"""Answers asks in calls of at most so many rows, in another process. Raises ConnectionError where that process was lost."""
+"""Answers asks in another process, in calls of at most so many rows. Raises ConnectionError if that process was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """name: of all hosts with these weights, one on each device. remote: who has the weights, where it is not this process; then
-    `stage` is on the device meta. sha256: of the weights in its bundle, where it has one."""
+    """A network that answers asks. name: shared by hosts with the same weights on other devices. remote: reaches the process that
+    has the weights, if it is not this one; `stage` is then on the device meta. sha256: of its bundle's weights, if known."""
 
     name: str
     stage: Stage
@@ -32,11 +32,11 @@ class Host:
 
     @property
     def area(self) -> int:
-        """Of its own x0: the product of its sides."""
+        """Area of its own x0: the product of its sides, in cells."""
         return math.prod(self.stage.config.size)
 
     def answer(self, asks: list[Ask], *, batch: int, buckets: bool = False) -> list[Answer]:
-        """The answer to each ask, all of one make. They are there when it comes back: its time and its failures are the call's."""
+        """Answer asks of one make. Waits for the device, so the elapsed time and any failure belong to this call."""
         if self.remote:
             return self.remote(asks, batch)
         answers = answer(self.stage, asks, batch=batch, buckets=buckets, device=self.device)
@@ -46,19 +46,19 @@ class Host:
 
 
 Asks = list[tuple[Host, Ask]]
-"""What is asked at once; a chunk goes on when all of it is answered."""
+"""The asks of one step of a chunk with their hosts; the chunk continues when all are answered."""
 
 
 def addressed(asks: NamedAsks, hosts: Mapping[str, Host]) -> Asks:
-    """To the hosts that the names stand for."""
+    """Replace the names of hosts by the hosts."""
     return [(hosts[name], ask) for name, ask in asks]
 
 
 def host_name(stage: str, name: str) -> str:
-    """Of all hosts with the weights that a stage calls `name`: its own network is called as it is."""
+    """Name of the host that a stage calls `name`: the stage's own name for its own network, else STAGE.NAME."""
     return stage if name == OWN else f"{stage}.{name}"
 
 
 def own_host(stage_name: str, stage: Stage, device: torch.device | str = "cpu") -> dict[str, Host]:
-    """The hosts of a stage with nothing beside its network."""
+    """The hosts of a stage that has only its own network."""
     return {OWN: Host(name=host_name(stage_name, OWN), stage=stage, device=device)}

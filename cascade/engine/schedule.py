@@ -1,15 +1,16 @@
-"""Who is answered next, and what an answer leads to; no threads and no networks in here. An `Engine` holds the lock around each
-method, and none while a chunk steps: noise is drawn and previews are made on all devices at once.
+"""Scheduling: which asks are answered next, and what follows from an answer. No threads and no networks here: an `Engine` holds its
+lock around each method, and releases it while a chunk steps, so that all devices draw noise and make previews at the same time.
 
-Which owner: the one that has had the least of the clock, as Linux shares a processor, so that the calls of several are as long in
-sum whatever they ask for. Who had nothing to do is owed OWED_S of it: a small request waits for one call of another owner's large
-one. Which host that he asks: again the one that has had the least; so previews of newcomers and the last stage of others both go
-on. Who of it: newcomers without an answer, then by arrival, where the k-th chunk of a request counts as one that came k requests
-later; so nobody starves and a large request delays a small one by one chunk. Others who wait for that host fill the call.
+Owner: the one with the least time used, a fair share as in Linux's CPU scheduler, so that owners get equal time whatever they
+request. An owner that was idle is owed at most OWED_S, so a small request waits for one call of another owner's large one. Host, of
+those that this owner waits for: the one with the least time used, so that previews of newcomers and the last stage of others both
+progress. Chunk: newcomers without an answer first, then by arrival, where the k-th chunk of a request counts as one that came k
+requests later: nobody starves, and a large request delays a small one by one chunk. Other chunks waiting for that host fill the
+call.
 
-Memory: at most `max_waiting` images are accepted, and of these at most `max_running`, plus one chunk a newcomer, hold their noise
-and x, about 6 float32 pictures an image; images larger than the cascade's own count as several. Owners who came later have a share
-of both beyond that (`is_beyond`).
+Memory: at most `max_waiting` images are accepted. Of these at most `max_running`, plus one chunk per newcomer, hold their noise and
+x, about 6 float32 pictures per image; images larger than the cascade's own count as several. Owners who come later get a share of
+both beyond these limits (`is_beyond`).
 """
 
 import logging
@@ -35,17 +36,17 @@ OWED_S = 2.0
 
 @dataclass(eq=False)
 class Ticket:
-    """Accepted work. `listen` is told every event, in the engine's thread. owner: whose turns it takes. was_answered: so that its
-    owner has seen something of it, if it shows anything."""
+    """Accepted work. listen: gets every event, in an engine thread. owner: whose share of time it uses. was_answered: it has had
+    an answer, so its owner has seen a first preview if it shows any."""
 
     work: Work
     listen: Callable[[Event], None]
     owner: str
-    number: int  # of arrival
-    todo: range  # chunks that were not begun
-    left: int  # images that are not finished
+    number: int  # order of arrival
+    todo: range  # chunks not begun
+    left: int  # images not finished
     wake: Callable[[], None] = field(repr=False)
-    context: Context = field(default_factory=copy_context, repr=False)  # of who asked, for the log
+    context: Context = field(default_factory=copy_context, repr=False)  # the submitter's context variables, for the log
     num_running: int = 0
     was_answered: bool = False
     done: bool = False
@@ -53,19 +54,19 @@ class Ticket:
 
     @property
     def is_new(self) -> bool:
-        """Nothing of it was begun or answered yet."""
+        """Whether no chunk was begun or answered yet."""
         return not (self.was_answered or self.num_running)
 
     def cancel(self) -> None:
-        """From any thread, any number of times; the place is free at the next tick."""
+        """Cancel, from any thread, any number of times; takes effect at the next tick."""
         self.is_cancelled = True
         self.wake()
 
 
 @dataclass(eq=False)
 class Running:
-    """A chunk that waits for answers, or steps. wishes: what it waits for. wanted: how many answers are missing. stage: the host
-    where it stands. hosts: those that it has asked there, one of them at every step. left: those that it asked before."""
+    """A chunk that waits for answers or steps. wishes: the asks it waits for. wanted: number of missing answers. stage: the host
+    where it is. hosts: those it has asked at this stage, at least one of them at every step. left: those of earlier stages."""
 
     ticket: Ticket
     number: int
@@ -81,18 +82,19 @@ class Running:
 
     @property
     def turn(self) -> tuple[bool, int]:
+        """Sort key among the chunks of an owner: newcomers first, then arrival plus the chunk's number."""
         return self.ticket.was_answered, self.ticket.number + self.number
 
     @property
     def images(self) -> int:
-        """Of the cascade's own size that take the memory of these."""
+        """Its memory, in images of the cascade's own size."""
         return len(self.index) * self.ticket.work.weight
 
 
 @dataclass(eq=False)
 class Wish:
-    """What a chunk asks of one host at once; these asks share a call. numbers: their places among all asks of the chunk's step.
-    busy: in a call. losses: of the host, in this call."""
+    """The asks of a chunk's step to one host; they share a call. numbers: their positions among all asks of the step. busy: in a
+    call. losses: how often the host's process was lost during this call."""
 
     chunk: Running
     host: Host
@@ -103,19 +105,22 @@ class Wish:
 
     @property
     def ticket(self) -> Ticket:
+        """The work that it belongs to."""
         return self.chunk.ticket
 
     @property
     def rows(self) -> int:
+        """Batch rows of its asks."""
         return sum(ask.rows for ask in self.asks)
 
     @property
     def make(self) -> tuple:
+        """Wishes of the same make can share a call."""
         return self.asks[0].make
 
 
 class QueueFullError(Exception):
-    """No more images are accepted now. retry_after: seconds until there will be room, by what was served so far."""
+    """No more images are accepted now. retry_after: estimated seconds until there is room, from the pace so far."""
 
     def __init__(self, message: str, retry_after: float):
         super().__init__(message)
@@ -123,8 +128,11 @@ class QueueFullError(Exception):
 
 
 def is_beyond(held: Counter[str], owner: str, num: int, limit: int) -> bool:
-    """Whether num more are too many for one owner, where all together should have at most `limit`. held: what each has now. Who has
-    less than an equal part of it may go on though others have filled it, who has nothing may begin: nobody can keep others out."""
+    """Whether `num` more are too many for one owner, if all owners together should hold at most `limit`. held: what each has now.
+
+    Nobody can lock others out: if others have filled the limit, an owner with nothing may still begin, and one with less than an
+    equal part may go up to that part.
+    """
     if held.total() + num <= limit:
         return False
     own, others = held[owner], sum(1 for each, has in held.items() if has and each != owner)
@@ -132,50 +140,51 @@ def is_beyond(held: Counter[str], owner: str, num: int, limit: int) -> bool:
 
 
 class Schedule:
-    """The requests that were accepted and are not done."""
+    """The accepted work that is not done, and whose turn it is."""
 
     def __init__(self, stats: dict[str, HostStats], *, max_waiting: int, max_running: int):
         self.stats, self.max_waiting, self.max_running = stats, max_waiting, max_running
         self.tickets: list[Ticket] = []
         self.running: list[Running] = []
         self.accepted = 0
-        self.held: Counter[str] = Counter()  # images that are not finished, by owner
-        self.spent_s: dict[str, float] = {}  # of the clock by owner, as reckoned
-        self._floor_s = 0.0  # the least of those who wait
+        self.held: Counter[str] = Counter()  # images not finished, by owner
+        self.spent_s: dict[str, float] = {}  # virtual time used, by owner
+        self._floor_s = 0.0  # the least of `spent_s` among waiting owners
 
     @property
     def waiting(self) -> int:
-        """Images that are not finished."""
+        """Number of images not finished."""
         return self.held.total()
 
     @property
     def wishes(self) -> list[Wish]:
-        """What waits or is in a call, in the order in which the chunks began."""
+        """All wishes, waiting or in a call, in the order in which their chunks began."""
         return [wish for one in self.running for wish in one.wishes]
 
     def check(self, num: int, owner: str, most: int | None = None) -> None:
-        """Raises QueueFullError where there is no room for num more images of an owner, who may have at most so many."""
+        """Raise QueueFullError if there is no room for `num` more images of an owner. most: the owner's own limit."""
         text = ""
         if most is not None and self.held[owner] + num > most:
             text = f"{self.held[owner]} images of this key wait, {num} more are too many for its {most}"
         elif is_beyond(self.held, owner, num, self.max_waiting):
             text = f"{self.waiting} images wait, {num} more are too many for a queue of {self.max_waiting}"
         if text:
-            spent_s = sum(host.busy_s / max(host.images, 1) for host in self.stats.values())  # of an image
+            spent_s = sum(host.busy_s / max(host.images, 1) for host in self.stats.values())  # per image
             raise QueueFullError(text, min(max(num * spent_s, 1.0), 60.0))
 
     def reserve(self, num: int, owner: str, most: int | None = None) -> None:
-        """A place for num images, to be taken by `accept` or given back by `release`. Raises QueueFullError."""
+        """Reserve room for `num` images, to be used by `accept` or given back by `release`. Raises QueueFullError."""
         self.check(num, owner, most)
         self.held[owner] += num
 
     def release(self, num: int, owner: str) -> None:
+        """Give back the room of `num` images."""
         self.held[owner] -= num
         if not self.held[owner]:
             del self.held[owner]
 
     def accept(self, work: Work, listen: Callable[[Event], None], wake: Callable[[], None], owner: str = "") -> Ticket:
-        """A request whose images have their places."""
+        """Queue work whose images have reserved room."""
         self.accepted += 1
         ticket = Ticket(work, listen, owner, self.accepted, range(work.num_chunks), work.total, wake)
         self.tickets.append(ticket)
@@ -183,7 +192,7 @@ class Schedule:
         return ticket
 
     def has_work(self, names: Collection[str]) -> bool:
-        """Whether `begin` or `choose` would find or end something."""
+        """Whether `begin` or `choose` would have something to do for these hosts."""
         images = self._images()
         return (
             any(each.is_cancelled or self._may_begin(each, names, images) for each in self.tickets)
@@ -191,7 +200,7 @@ class Schedule:
         )  # fmt: skip
 
     def _images(self) -> Counter[str]:
-        """That hold their noise and x, by owner; larger ones count as several. An owner who waits has an entry, too."""
+        """Images that hold their noise and x, by owner; larger ones count as several. Waiting owners have an entry, too."""
         images = Counter(dict.fromkeys((ticket.owner for ticket in self.tickets), 0))
         for one in self.running:
             images[one.ticket.owner] += one.images
@@ -204,8 +213,8 @@ class Schedule:
         return ticket.is_new or is_below or images.total() < self.max_running
 
     def begin(self, names: Collection[str], tell: Callable[[Ticket, Event], None]) -> list[Running]:
-        """Ends what was cancelled; gives chunks, busy, whose first step is to be made: of newcomers to the named stages at once, of
-        others where there is room, which goes to the owner who has least of it."""
+        """End cancelled work, and begin chunks at the named hosts; the caller makes their first step. Newcomers begin at once,
+        others if there is room, which goes to the owner with the fewest running images."""
         for ticket in [each for each in self.tickets if each.is_cancelled]:
             self.end(ticket, Cancelled())
         begun: list[Running] = []
@@ -231,7 +240,7 @@ class Schedule:
         return begun
 
     def choose(self, names: Collection[str]) -> list[Wish]:
-        """What is answered next, now busy: wishes at one of the named hosts and of one make, up to its batch."""
+        """Select the wishes of the next call and mark them busy: for one of the named hosts, of one make, up to its batch."""
         free = [wish for wish in self.wishes if not wish.busy and wish.host.name in names]
         if not free:
             return []
@@ -260,7 +269,8 @@ class Schedule:
         return chosen
 
     def answered(self, chosen: list[Wish], answers: list[Answer], seconds: float) -> list[Running]:
-        """A call took so long; each owner is charged for his rows of it. Gives the chunks that have all their answers, stepping."""
+        """Distribute the answers of a call and charge each owner for its rows of `seconds`. Returns the chunks that now have all
+        answers, marked as stepping."""
         rows = sum(wish.rows for wish in chosen)
         self.stats[chosen[0].host.name].count(rows, seconds)
         found, ready = iter(answers), []
@@ -277,7 +287,7 @@ class Schedule:
         return ready
 
     def moved(self, one: Running, asked: Asks | Exception | None) -> None:
-        """A chunk has made its step: to questions, to a defect, or (None) to the end of its images."""
+        """Record the result of a chunk's step: new asks, an exception, or None at its end."""
         one.is_stepping = False
         ticket = one.ticket
         ticket.was_answered = ticket.was_answered or bool(one.hosts)
@@ -299,7 +309,7 @@ class Schedule:
             self._wish(one, asked)
 
     def _wish(self, one: Running, asked: Asks) -> None:
-        """A chunk asks; what it asks of one host is one wish."""
+        """Turn the asks of a step into wishes, one per host."""
         one.answers, one.wanted = [None] * len(asked), len(asked)
         wishes: dict[str, Wish] = {}
         for number, (host, ask) in enumerate(asked):
@@ -313,14 +323,14 @@ class Schedule:
         one.hosts.update(wishes)
 
     def _leave(self, one: Running) -> None:
-        """A chunk goes on to other hosts, or ends: its images count once for each that it has asked."""
+        """A chunk moves on to other hosts, or ends: count its images once for each host that it has asked."""
         for name in one.hosts - one.left:
             self.stats[name].images += len(one.index)
         one.left |= one.hosts
         one.hosts = set()
 
     def fail(self, ticket: Ticket, stage: str, error: Exception) -> None:
-        """A request whose sampler cannot go on; others do."""
+        """End a request whose step raised; others are not affected. A defect is logged with its traceback."""
         message = str(error)
         if not isinstance(error, RunError):
             ticket.context.run(partial(log.error, "stage %s: a sampler failed", stage, exc_info=error))
@@ -328,7 +338,7 @@ class Schedule:
         self.end(ticket, Failed(stage=stage, message=message, code=code_of(error)))
 
     def end(self, ticket: Ticket, event: Event) -> None:
-        """The last event of a request; what it held is free."""
+        """End a request with its last event, and free its room."""
         if ticket.done:
             return
         ticket.done = True
@@ -341,7 +351,7 @@ class Schedule:
         self._tell(ticket, event)
 
     def tell(self, ticket: Ticket, event: Event) -> None:
-        """What a step has to say, unless its request has ended meanwhile."""
+        """Pass an event of a step to the listener, unless the request has ended meanwhile."""
         if not ticket.done:
             self._tell(ticket, event)
 
@@ -354,7 +364,8 @@ class Schedule:
 
 
 def _raise(clocks: dict[str, float], waiting: Collection[str], owed_s: float = 0.0) -> float:
-    """The least clock of those who wait. Others are raised to it, but for owed_s: more is not owed for the time without them."""
+    """Return the least clock of those who wait. Raises all other clocks to at least that minus owed_s, which bounds what an idle
+    one is owed."""
     floor = min(clocks[each] for each in waiting)
     for each in clocks:
         if each not in waiting:

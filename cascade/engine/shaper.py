@@ -1,4 +1,4 @@
-"""The seam of a shaper: what stands between an answer and the sampler, and at the end of a stage."""
+"""The interface of shapers: hooks between a network's answer and the sampler, and at the end of a stage."""
 
 from typing import Protocol
 
@@ -8,8 +8,12 @@ from stages.diffusion.samplers import Answer, Query
 
 
 class Shaper(Protocol):
-    """each: rewrites an answer before it is shown and sampled on; finish: the stage's x0, all that its canvas has,
-    before it is stored."""
+    """Rewrites answers and results of a stage."""
 
-    def each(self, query: Query, answer: Answer) -> Answer: ...
-    def finish(self, x0: Tensor) -> Tensor: ...
+    def each(self, query: Query, answer: Answer) -> Answer:
+        """Rewrite an answer before it is shown and given to the sampler."""
+        ...
+
+    def finish(self, x0: Tensor) -> Tensor:
+        """Rewrite the stage's x0, on the whole canvas, before it is stored."""
+        ...

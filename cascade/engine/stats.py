@@ -1,4 +1,4 @@
-"""What is known of a host: how long it took, how many rows its calls may have."""
+"""Statistics of a host: time used, and how many rows its calls may have."""
 
 import logging
 import math
@@ -11,9 +11,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class HostStats:
-    """Of all hosts of one name since the start. batch: most rows of a call at the stage's own size. fits: fewer, by size, where
-    memory did not suffice. images: that it has answered for and that went on. busy_s: in the network. clock: its share of time, as
-    reckoned."""
+    """Statistics of all hosts of one name since the start. batch: most rows of a call at the stage's own size. fits: lower limits,
+    by size, after running out of memory. images: those that were answered and have moved on. busy_s: seconds in the network. clock:
+    virtual time used, which decides whose turn it is."""
 
     batch: int
     fits: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -24,12 +24,12 @@ class HostStats:
     clock: float = 0.0
 
     def most(self, host: Host, size: tuple[int, ...]) -> int:
-        """Rows of a call for x0 of a size: time and memory go with the product of its sides."""
+        """Most rows of a call for x0 of this size; time and memory are taken as proportional to its area."""
         rows = max(1, min(self.batch, self.batch * host.area // math.prod(size)))
         return min(rows, self.fits.get(size, rows))
 
     def halve(self, host: Host, size: tuple[int, ...]) -> None:
-        """Of this size alone, and say so: one request for a large picture costs others nothing."""
+        """Halve the rows of calls of this size only, so that a request for a large picture costs others nothing; log it."""
         rows = self.most(host, size) // 2
         if size == host.stage.config.size:
             self.batch = rows
@@ -40,6 +40,7 @@ class HostStats:
         log.warning(text, host.name, width, height, self.most(host, size))
 
     def count(self, rows: int, seconds: float) -> None:
+        """Count a call."""
         self.calls += 1
         self.rows += rows
         self.busy_s += seconds

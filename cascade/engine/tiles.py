@@ -1,8 +1,8 @@
-"""A picture that is too large for one network call, in windows that overlap; the answers are those of one call, up to rounding.
+"""Tiling: answers for a picture too large for one network call, from overlapping windows; equal to one call up to rounding.
 
-A network without self-attention sees no further than its reach. So the middle of a window, everything that is further than that
-from the window's inner edges, does not know that there was a window. The sampler holds the whole picture and its one field of
-noise; only the network's calls are divided. Each window is a question of its own: an engine answers others in between.
+The receptive field of a network without self-attention has a finite radius, its reach. So in the middle of a window, further than the
+reach from the window's inner edges, its output does not depend on the window. The sampler holds the whole picture and one field of
+noise; only the network calls are divided. Each window is an ask of its own, and an engine may answer others in between.
 """
 
 import math
@@ -18,23 +18,23 @@ from stages.guidance import Guidance
 from ..link import Link
 from .host import Asks, addressed
 
-WINDOW = 1024  # px a side; a picture of more px than WINDOW squared is divided, if the stage's own is not as large
-TOKENS = 8192  # pixels that self-attention compares with each other: 0.3 GB a head on a CPU
+WINDOW = 1024  # cells a side; an x0 of more than WINDOW squared is divided, unless the stage's own is as large
+TOKENS = 8192  # most positions in self-attention: 0.3 GB a head on a CPU
 
 Span = tuple[slice, slice, slice]
-"""Along one side: the window, what is taken of it, where in the picture that goes."""
+"""Along one axis: the window in the picture, the part of the window's answer that is kept, and its position in the picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """Rows and columns."""
+    """A window of a picture: its spans along rows and columns."""
 
     rows: Span
     cols: Span
 
 
 def answered(link: Link, rule: Guidance, query: Query, window: int = WINDOW) -> Generator[Asks, list[Answer], Answer]:
-    """The answer to a query: its asks are asked whole, or window by window."""
+    """The answer to a query, asked as a whole or, if large, window by window."""
     asks = addressed(rule.asks(query), link.hosts)
     tiles = tiles_of(link, (query.x.shape[-2], query.x.shape[-1]), window)
     if len(tiles) == 1:
@@ -47,7 +47,7 @@ def answered(link: Link, rule: Guidance, query: Query, window: int = WINDOW) -> 
 
 
 def cut(ask: Ask, tile: "Tile") -> Ask:
-    """An ask for the window of a tile: of x, and of what has x's size beside it."""
+    """The ask restricted to the window of a tile: x, and low_res, which has the same size."""
     part = (..., tile.rows[0], tile.cols[0])
     low_res = ask.cond.value("low_res")
     cond = ask.cond if low_res is None else ask.cond.given(low_res=low_res[part])
@@ -55,7 +55,7 @@ def cut(ask: Ask, tile: "Tile") -> Ask:
 
 
 def pasted(answer: Answer, part: Answer, tile: Tile) -> Answer:
-    """The answer with what is taken of a tile's written into it."""
+    """Write the kept part of a tile's answer into the whole answer, x0_hat in place. Returns the whole answer."""
     to, taken = (..., tile.rows[2], tile.cols[2]), (..., tile.rows[1], tile.cols[1])
     answer.x0_hat[to] = part.x0_hat[taken]
     if part.var is not None:
@@ -66,8 +66,8 @@ def pasted(answer: Answer, part: Answer, tile: Tile) -> Answer:
 
 
 def tiles_of(link: Link, size: tuple[int, int], window: int = WINDOW) -> list[Tile]:
-    """All of one shape, so that they share calls; a single one where x0 is small or self-attention sees all of it. size: of the
-    last two axes of x0, in whose cells all of this counts."""
+    """The tiles of a picture, all of one shape, so that they can share calls; a single one if x0 is small, or if self-attention
+    sees all of it. size: the last two axes of x0; everything here is measured in its cells."""
     config = link.sidecar.config
     halo = config.net.reach
     if halo is None or size[0] * size[1] <= max(window, *config.size[-2:]) ** 2:
@@ -78,11 +78,12 @@ def tiles_of(link: Link, size: tuple[int, int], window: int = WINDOW) -> list[Ti
 
 
 def whole(length: int) -> Span:
+    """The span of a window that covers everything."""
     return slice(0, length), slice(0, length), slice(0, length)
 
 
 def spans(length: int, side: int, halo: int) -> Iterator[Span]:
-    """Windows of `side` px that cover `length` px; what is taken is `halo` px away from edges that are not the picture's."""
+    """Windows of `side` cells that cover `length`; the kept part is `halo` cells away from edges that are not the picture's."""
     if length <= side:
         yield whole(length)
         return
@@ -95,7 +96,7 @@ def spans(length: int, side: int, halo: int) -> Iterator[Span]:
 
 
 def most_pixels(link: Link) -> int:
-    """Of a stage's picture, by its self-attention; 0 where nothing but memory and time limit it."""
+    """Most px that self-attention allows a stage's picture; 0 without self-attention, where only memory and time limit it."""
     config = link.sidecar.config
     attended = config.net.attended
     return TOKENS * attended**2 * math.prod(config.gives) // math.prod(config.size) if attended else 0
