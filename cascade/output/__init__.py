@@ -1,1 +1,1 @@
-"""Pictures from files and to files: grids, single files, shards, each with what made it in its metadata."""
+"""Pictures from and to files: grids, single files and shards, with metadata that say how each picture was made."""

@@ -1,7 +1,7 @@
-"""A picture made again from its own metadata: the same bytes, by the same bundles on the same kind of machine.
+"""Makes a picture again from its metadata: the same bytes, given the same bundles and the same kind of machine.
 
-Sums of another number of rows round otherwise. So a picture is made in the place that it had among as many rows as there were; what
-the others were does not matter, so all are copies of it.
+Rounding depends on the number of rows of a network call. So the picture is computed at its old position in a batch with as many rows
+as before; the content of the other rows does not matter, so they are copies of it.
 """
 
 import hashlib
@@ -32,17 +32,21 @@ Number = Annotated[int, Field(strict=True, ge=0)]
 
 
 class SaidStage(BaseModel):
+    """A stage in the metadata: sha256 of its bundle and of other hosts, sampling settings."""
+
     bundle: str
     hosts: dict[str, str] = {}
     settings: dict[str, Any]
 
 
 class SaidPicture(BaseModel):
+    """A given picture in the metadata."""
+
     sha256: str
 
 
 class Said(BaseModel):
-    """Types and ranges of what stands in a picture; whether it suits the cascade, the request says."""
+    """The metadata of a picture: types and ranges. `plan_of` checks whether they fit the cascade."""
 
     stages: Annotated[dict[str, SaidStage], Field(min_length=1)]
     precision: Literal["fp32", "bf16"]
@@ -68,7 +72,7 @@ class Said(BaseModel):
 
 
 def said_of(path: Path) -> dict[str, Any]:
-    """What made a picture: of a PNG, or the .json beside it in a shard. Raises ValueError, OSError."""
+    """Read the metadata of a PNG, or a .json from a shard, and check their types. Raises ValueError, OSError."""
     is_json = path.suffix.lower() == ".json"
     said = parse_metadata(read_file(path, MEMBER_LIMITS["json"]), path) if is_json else read_metadata(path)
     try:
@@ -82,13 +86,12 @@ def said_of(path: Path) -> dict[str, Any]:
 
 
 def ends_of(said: Mapping[str, Any]) -> tuple[str, str]:
-    """The first and the last stage of a picture."""
+    """The first and the last stage that made a picture."""
     return next(iter(said["stages"])), list(said["stages"])[-1]
 
 
 def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Plan:
-    """The request that made a picture, of all images of it, resolved. Raises ValueError where the bundles or the given picture are
-    others."""
+    """The plan of the whole request that made a picture. Raises ValueError if the bundles or the given picture differ."""
     for link in model.links:
         if (wanted := said["stages"].get(link.name, {}).get("bundle")) != link.sidecar.sha256:
             raise ValueError(
@@ -118,7 +121,7 @@ def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile
 
 
 def low_res_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Tensor | None:
-    """The picture that was given, as it was given; None where the chain begins with a base stage."""
+    """The pixels that were given to the first stage, shrunk if they were then; None if that is a base stage. Raises ValueError."""
     low_res = model.links[0].contract.low_res
     if low_res is None:
         if file is not None:
@@ -139,26 +142,29 @@ def low_res_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenF
 
 
 def digest(pixels: Tensor) -> str:
+    """sha256 of the pixels' bytes."""
     return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copies(Painting):
-    """One image of a plan in each of `rows` places of a single chunk."""
+    """The work of a single chunk that holds `rows` copies of one image."""
 
     image: int
     rows: int
 
     @property
     def num_chunks(self) -> int:
+        """One."""
         return 1
 
     def chunk(self, number: int) -> tuple[int, ...]:
+        """The number of the image, once for each row."""
         return (self.image,) * self.rows
 
 
 def repainted(model: Cascade, plan: Plan, said: Mapping[str, Any]) -> Tensor:
-    """uint8 (c, h, w): one image, in the place among as many rows as when it was made."""
+    """Compute one image again, uint8 (c, h, w), at the position and with the number of rows of the first time."""
     image, (place, rows) = said["image"], said.get("row", (0, 1))
     alone = model.painting(plan.picked((image,)))
     copies = Copies(plan=alone.plan, conds=alone.conds, image=image, rows=rows)

@@ -1,9 +1,9 @@
-"""Many pictures as webdataset shards, by as many processes as there are; the same command again goes on.
+"""Writes many pictures as webdataset shards, in any number of processes; the same command again continues.
 
-The unit of work is a shard: `shard_size` images, a function of the request alone. Process r of w makes shards r, r + w, ...; each
-is written under another name and renamed when whole, one that is there is passed over; a process locks its place. So the bytes do
-not depend on how many processes there are or how often they were killed, on the same kind of device. `request.json` says what was
-asked: another request into the same folder is refused.
+The unit of work is a shard: `shard_size` images, determined by the request alone. Process r of w makes shards r, r + w, ...; each is
+written under a temporary name and renamed when complete, and existing ones are skipped; each process holds a lock for its rank. So on
+one kind of device the bytes depend neither on the number of processes nor on kills. `request.json` records the request: another
+request into the same folder is refused.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ from ..request import Request
 from .metadata import as_meant, describe
 
 ASKED = "request.json"
-RECORD = 10_240  # bytes; a tar is made of these
+RECORD = 10_240  # bytes of a tar record
 
 
 def place() -> tuple[int, int]:
-    """(rank, world) as torchrun says; (0, 1) alone. Raises ValueError where the environment says what cannot be."""
+    """(rank, world) from the environment of torchrun; (0, 1) without it. Raises ValueError for values that are impossible."""
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ValueError(
@@ -42,7 +42,7 @@ def place() -> tuple[int, int]:
 
 
 def local_device(device: str) -> str:
-    """The GPU of this process under torchrun; `device` as it is where the CPU, or one GPU by number, was asked for."""
+    """The GPU of this process under torchrun, if `device` is auto or cuda; else `device` unchanged."""
     import torch
 
     if device not in ("auto", "cuda") or not torch.cuda.is_available() or "LOCAL_RANK" not in os.environ:
@@ -51,9 +51,9 @@ def local_device(device: str) -> str:
 
 
 def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int) -> Iterator[Path]:
-    """This process's shards of the request, each yielded when whole: train-00000.tar, ...; members png, json and txt or cls.
+    """Make this process's shards of a request and yield each when complete: train-00000.tar, ...; members png, json, txt or cls.
 
-    Raises ValueError where the folder holds another request's shards, and for a picture to sharpen.
+    Raises ValueError if the folder holds shards of another request, and for a request with given pictures.
     """
     if request.low_res is not None:
         raise ValueError("--shard-size: makes pictures from prompts or labels; leave --image out")
@@ -79,8 +79,8 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
 
 
 def remove_stale(folder: Path, rank: int, world: int) -> None:
-    """What was left by runs that were killed: of this process's place; by the first, of places that only other numbers have. A run
-    of another number that lives has a first process, too, and with it the lock that is held here."""
+    """Remove partial files that killed processes left: those of this rank and world; rank 0 also removes those of other numbers of
+    processes, and their locks. That is safe: rank 0 of another living run would hold the lock that is held here."""
     for part in folder.glob(".*-of-*.part"):
         of = int(part.name.split(".")[1].partition("-of-")[2])
         if part.name.startswith(f".{rank}-of-{world}.") or (rank == 0 and of != world):
@@ -92,7 +92,7 @@ def remove_stale(folder: Path, rank: int, world: int) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """A tar ends in zeros and at a whole record; a power cut may have kept less than was renamed."""
+    """Whether a tar is complete: it ends in zeros and at a record boundary. A power cut can truncate a file after its renaming."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -103,7 +103,7 @@ def is_whole(path: Path) -> bool:
 
 
 def write(model: Cascade, plan: Plan, folder: Path, path: Path, part: str) -> None:
-    """One shard; nothing stays of it where something fails."""
+    """Write one shard; nothing is left of it if that fails."""
     try:
         with disk_told(path):
             shard = Shard(folder, part, "train")
@@ -122,14 +122,14 @@ def write(model: Cascade, plan: Plan, folder: Path, path: Path, part: str) -> No
 
 
 def put(part: Path, path: Path) -> None:
-    """Under its name, where a power cut leaves it whole or not at all."""
+    """Rename a complete file to its final name, synced to disk before and after."""
     sync(part)
     part.replace(path)
     sync(path.parent)
 
 
 def members(image: Tensor, said: dict[str, Any]) -> dict[str, bytes]:
-    """uint8 (c, h, w) and what made it, as the members of a sample."""
+    """The members of a sample: the picture uint8 (c, h, w) as png, its metadata as json, its prompt as txt or label as cls."""
     out = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(out, format="PNG")
     sample = {"png": out.getvalue(), "json": json.dumps(said).encode()}
@@ -141,7 +141,7 @@ def members(image: Tensor, said: dict[str, Any]) -> dict[str, bytes]:
 
 
 def asked(plan: Plan, shard_size: int) -> dict[str, Any]:
-    """What the bytes of all shards depend on; prompts and labels as a hash, there may be millions."""
+    """Everything that the bytes of the shards depend on; prompts and labels as a hash, since there may be millions."""
     said = describe(plan) | {"shard_size": shard_size, "batch": plan.request.batch}
     for name in ("prompts", "labels"):
         if name in said:
@@ -150,7 +150,8 @@ def asked(plan: Plan, shard_size: int) -> dict[str, Any]:
 
 
 def check_asked(path: Path, said: dict[str, Any], part: str) -> None:
-    """Writes it, or compares it with what is there. part: a name for it until it is whole. Raises ValueError."""
+    """Write the record of the request, or compare it with the one that is there. part: its temporary name. Raises ValueError if
+    they differ."""
     if not path.exists():
         if any(path.parent.glob("train-*.tar")):
             raise ValueError(f"--out {path.parent}: shards without their {path.name} are there; choose another folder")

@@ -1,4 +1,4 @@
-"""What made a picture, as it stands in the text of its PNG or beside it in a shard."""
+"""The metadata of a picture, in the text of its PNG or beside it in a shard: how it was made."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from ..plan import Plan
 def describe(
     plan: Plan, image: int | None = None, row: tuple[int, int] | None = None, stage: str = ""
 ) -> dict[str, Any]:
-    """What made a picture, for its metadata: enough to make it again with the same bundles (`cascade.output.again`).
+    """The metadata of a picture: enough to make it again with the same bundles (`cascade.output.again`).
 
-    Single picture `image` of one prompt is also picture `image` of a request for that prompt alone. row: its place among the images
-    that were computed together, and how many these were; sums of another number of rows round otherwise. stage: the picture is this
-    one's, not the last's.
+    image: its number; None: of the whole request. With one prompt, it is also picture `image` of a request for that prompt alone.
+    row: its position among the images that were computed together, and their number, on which rounding depends. stage: the stage
+    whose picture it is, if not the last.
     """
     request = plan.request
     num = request.num if image is None else max(request.num, image + 1)
@@ -52,7 +52,7 @@ def describe(
 
 
 def describe_all(plan: Plan, index: Sequence[int], stage: str = "") -> dict[str, Any]:
-    """Of a grid; a grid of one is that picture."""
+    """The metadata of a grid of the images `index`; a grid of one image is that picture."""
     if len(index) == 1:
         return describe(plan, index[0], stage=stage)
     said = describe(plan, stage=stage) | {"batch": plan.request.batch}
@@ -60,7 +60,8 @@ def describe_all(plan: Plan, index: Sequence[int], stage: str = "") -> dict[str,
 
 
 def as_meant(said: dict[str, Any]) -> dict[str, Any]:
-    """The same with every setting, to be compared: what its version did not know yet has the value that means what it did."""
+    """The metadata with all settings, for comparison: those that its version did not have yet get their defaults, which keep the
+    old behaviour."""
     stages = said.get("stages")
     if not isinstance(stages, dict):
         return said
@@ -68,7 +69,7 @@ def as_meant(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_meant(stage: Any) -> Any:
-    """As it stands where it is none of ours."""
+    """One stage, with all settings; unchanged if it does not validate."""
     try:
         return stage | {"settings": SampleConfig.model_validate(stage["settings"]).model_dump(mode="json")}
     except (ValidationError, LookupError, TypeError):

@@ -1,6 +1,6 @@
-"""Pictures to files, one by one or as a grid, PNG with the settings that made them; and a user's picture to a tensor.
+"""Pictures to PNG files with metadata, one by one or as a grid; and a user's picture to a tensor.
 
-Files are written under another name and renamed, so an interrupt leaves none half-written.
+Files are written under a temporary name and renamed, so an interrupt leaves none half-written.
 """
 
 import json
@@ -22,16 +22,16 @@ from data.decode import check_file, load_image, to_array
 from data.resize import downsample
 
 METADATA_KEY = "cascade"
-MAX_PNG = 4 << 30  # bytes of a picture of ours; only its head is read for the metadata
+MAX_PNG = 4 << 30  # bytes; reading the metadata decodes no pixels
 
 
 def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
-    """uint8 (c, h, w) to path; metadata as JSON in the PNG's text chunk "cascade"."""
+    """Write a picture uint8 (c, h, w); metadata as JSON in the PNG's text chunk "cascade"."""
     info = PngInfo()
     info.add_text(METADATA_KEY, json.dumps(metadata))
     part = path.with_name(
         f".{os.getpid()}.{threading.get_ident()}.part"
-    )  # short: a name may be as long as names can be
+    )  # a short name, since that of `path` may be as long as the file system allows
     try:
         Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(part, format="PNG", pnginfo=info)
         part.replace(path)
@@ -40,7 +40,7 @@ def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What `save_png` wrote. Raises ValueError where there is none, or a damaged one, OSError."""
+    """Read the metadata that `save_png` wrote. Raises ValueError if they are missing or damaged, OSError."""
     check_file(path, MAX_PNG)
     if not path.stat().st_size:
         raise _foreign(path, "it is empty")
@@ -52,8 +52,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             text = image.info.get(METADATA_KEY)
-    except Exception as error:  # whatever a decoder raises about foreign bytes is one kind of fault
-        if isinstance(error, OSError) and error.errno:  # of the disk
+    except Exception as error:  # decoders raise many types for invalid bytes
+        if isinstance(error, OSError) and error.errno:  # an error of the disk, not of the decoder
             raise
         raise _foreign(path, "it is of another kind, or damaged") from None
     if text is None:
@@ -68,7 +68,7 @@ def _foreign(path: Path, why: str) -> ValueError:
 
 
 def parse_metadata(text: str | bytes, path: Path) -> dict[str, Any]:
-    """Raises ValueError for what is no JSON object; `path` is for the message."""
+    """Parse metadata. Raises ValueError if the text is not a JSON object; `path` is for the message."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
@@ -79,44 +79,43 @@ def parse_metadata(text: str | bytes, path: Path) -> dict[str, Any]:
 
 
 def read_png(path: Path) -> Tensor:
-    """uint8 (c, h, w) that `save_png` wrote."""
+    """Read a picture that `save_png` wrote, as uint8 (c, h, w)."""
     with Image.open(path) as image:
         pixels = torch.tensor(np.atleast_3d(np.asarray(image)))
     return pixels.permute(2, 0, 1)
 
 
 def levels_apart(a: Tensor, b: Tensor) -> int:
-    """The largest difference of two uint8 pictures; 255 where their sizes differ."""
+    """The largest difference between two uint8 pictures; 255 if their shapes differ."""
     return int((a.int() - b.int()).abs().max()) if a.shape == b.shape else 255
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """uint8 (b, c, h, w) to one uint8 picture, white lines between."""
-    from torchvision.utils import make_grid  # takes two seconds, which a single picture need not wait
+    """Arrange uint8 (b, c, h, w) in one uint8 picture, with white lines between them."""
+    from torchvision.utils import make_grid  # imported here: it takes two seconds, and a single picture does not need it
 
     return make_grid(images, nrow=columns, padding=2, pad_value=255)
 
 
 def columns_for(num: int, places: int) -> int:
-    """Columns of a grid: one row a prompt where there are several, else as square as it gets."""
+    """Columns of a grid of `num` pictures: one row per prompt if there are several, else nearly square. places: number of prompts."""
     if places > 1:
         return num // places
     return max(1, round(num**0.5 + 0.4999))
 
 
 def user_picture(path: Path, low_res: int, multiple: int) -> Tensor:
-    """A user's picture (1, 3, h, w) uint8 made as small as a super-resolution stage was trained to take it: the shorter side is
-    `low_res` px, both sides multiples of `multiple`. Larger pictures go through THE downsample, cut at the centre by less than
-    `multiple`.
+    """Load a picture and shrink it to what a super-resolution stage was trained to enlarge, uint8 (1, 3, h, w): the shorter side is
+    `low_res` px, both sides multiples of `multiple`, with THE downsample, after cropping at the centre to that aspect ratio.
 
-    Raises ValueError for what is no picture and for one that is too small.
+    Raises ValueError if it is not a picture, or too small.
     """
     pixels = torch.tensor(to_array(load_image(path)))[None]
     return fitted(pixels, user_size(path, (pixels.shape[-2], pixels.shape[-1]), low_res, multiple))
 
 
 def user_size(path: Path, size: tuple[int, int], low_res: int, multiple: int) -> tuple[int, int]:
-    """The size (h, w) that `user_picture` makes of one of this size. Raises ValueError for one that is too small."""
+    """The size (h, w) to which `user_picture` shrinks one of this size. Raises ValueError if it is too small."""
     h, w = size
     if min(h, w) < low_res:
         raise ValueError(f"--image {path}: {w}x{h} px is too small, the stage takes {low_res} px; use a larger picture")
@@ -124,21 +123,21 @@ def user_size(path: Path, size: tuple[int, int], low_res: int, multiple: int) ->
 
 
 def fitted_size(size: tuple[int, int], low_res: int, multiple: int) -> tuple[int, int]:
-    """(h, w) of `size` made so small that the shorter side is `low_res` px, both multiples of `multiple`."""
+    """(h, w) of `size`, shrunk so that the shorter side is `low_res` px, rounded down to multiples of `multiple`."""
     h, w = (side * low_res // (min(size) * multiple) * multiple for side in size)
     return h, w
 
 
 def fitted(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (b, c, ...) made as small as `size`: the largest window of its aspect through THE downsample, channel by channel, since
-    each is 100 MB of a large picture."""
+    """Shrink uint8 (b, c, h, w) to `size` with THE downsample, after cropping to its aspect ratio; channel by channel, since each
+    takes 100 MB for a large picture."""
     window = cut_to_aspect(pixels, size[0] / size[1])
     parts = [to_uint8(downsample(to_float(window[:, [c]]), size)) for c in range(window.shape[1])]
     return torch.cat(parts, 1)
 
 
 def cut_to_aspect(pixels: Tensor, aspect: float) -> Tensor:
-    """The largest centred window with height / width = aspect."""
+    """Crop to the largest centred window with height / width = aspect."""
     h, w = pixels.shape[-2:]
     new_h, new_w = min(h, round(w * aspect)), min(w, round(h / aspect))
     top, left = (h - new_h) // 2, (w - new_w) // 2
