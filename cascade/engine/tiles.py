@@ -1,8 +1,9 @@
 """Tiling: answers for a picture too large for one network call, from overlapping windows; equal to one call up to rounding.
 
-The receptive field of a network without self-attention has a finite radius, its reach. So its output in the middle of a window, further
-than the reach from the window's inner edges, does not depend on the window. The sampler holds the whole picture and one field of
-noise; only the network calls are divided. Each window is an ask of its own, and an engine may answer others in between.
+The receptive field of a network without self-attention has a finite radius, its reach. So its output in the middle of a window,
+further than the reach from the window's inner edges, does not depend on the window. The sampler holds the whole picture and one
+field of noise; only the network calls are divided. Each window is an ask of its own, and an engine may answer others in
+between.
 """
 
 import math

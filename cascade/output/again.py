@@ -1,7 +1,7 @@
 """Makes a picture again from its metadata: the same bytes, given the same bundles and the same kind of machine.
 
-Rounding depends on the number of rows of a network call. So the picture is computed at its old position in a batch with as many rows
-as before; the content of the other rows does not matter, so they are copies of it.
+Rounding depends on the number of rows of a network call. So the picture is computed at its old position in a batch with as many
+rows as before; the content of the other rows does not matter, so they are copies of it.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """Writes many pictures as webdataset shards, in any number of processes; the same command again continues.
 
-The unit of work is a shard: `shard_size` images, determined by the request alone. Process r of w makes shards r, r + w, ...; each is
-written under a temporary name and renamed when complete, and existing ones are skipped; each process holds a lock for its rank. So on
-one kind of device the bytes depend neither on the number of processes nor on kills. `request.json` records the request: another
-request into the same folder is refused.
+The unit of work is a shard: `shard_size` images, determined by the request alone. Process r of w makes shards r, r + w, ...;
+each is written under a temporary name and renamed when complete, and existing ones are skipped; each process holds a lock for
+its rank. So on one kind of device the bytes depend neither on the number of processes nor on kills. `request.json` records the
+request: another request into the same folder is refused.
 """
 
 import hashlib

@@ -1,9 +1,10 @@
-"""Where the pictures of a request go: one grid, or single files as each chunk is done; each with what made it in its metadata.
+"""The output files of a request: one grid, or single files, written as each chunk is done; with metadata in each.
 
-A file is of a request if its metadata are what would be written now; so the same command goes on where it was, and another request
-never replaces or joins what is there. A grid is put together of single files, which lie beside it in NAME.parts until it is whole.
+A file belongs to a request if its metadata equal those that would be written now. So the same command continues where it
+stopped, and another request never replaces or joins what is there. A grid is assembled from single files, which lie in
+NAME.parts until it is complete.
 
-What is replaced or removed has been written by sample.py, as its metadata say; a file of others never is, whatever is asked for.
+Only files whose metadata say that sample.py wrote them are replaced or removed; files of others never are, whatever the options.
 """
 
 import json
@@ -26,16 +27,16 @@ from ..plan import Plan
 from .metadata import as_meant, describe, describe_all
 from .pictures import columns_for, grid, read_metadata, read_png, save_png
 
-PART = re.compile(r"\.[0-9]+\.[0-9]+\.part")  # what `save_png` had not renamed when it was killed
-FREE = ("row", "batch")  # may differ between two pictures that are the same but for rounding
+PART = re.compile(r"\.[0-9]+\.[0-9]+\.part")  # temporary file of a `save_png` that was killed
+FREE = ("row", "batch")  # keys that may differ between two pictures that are equal up to rounding
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """is_grid: `path` is one .png; else a folder of single files. stages: the pictures of every stage, not only the last.
+    """Where a request's pictures are written. is_grid: `path` is one .png; else a folder of single files.
 
-    overwrite: what another request of ours left is replaced.
-    stem: single files are called so, numbered where there are several; else by their numbers.
+    stages: write the pictures of every stage, not only the last. overwrite: replace files of other requests of sample.py.
+    stem: name of single files, with numbers if there are several; "" names them by number alone.
     """
 
     path: Path
@@ -46,24 +47,25 @@ class Output:
 
     @property
     def folder(self) -> Path:
-        """Of single files."""
+        """The folder of single files."""
         return self.path.with_suffix(".parts") if self.is_grid else self.path
 
     def grids(self, plan: Plan) -> dict[str, Path]:
-        """The files of a grid by stage; "" is the last."""
+        """The files of a grid by stage; the key "" is the last stage."""
         return {"": self.path} | {stage: self.path.with_suffix(f".{stage}.png") for stage in self._below(plan)}
 
     def _below(self, plan: Plan) -> list[str]:
-        """The stages before the last whose pictures are wanted, too."""
+        """The stages before the last whose pictures are written, too."""
         return plan.names[:-1] if self.stages else []
 
     def single(self, plan: Plan, image: int, stage: str = "") -> Path:
+        """The path of a single file; stage "" is the last."""
         number = "" if self.stem and plan.request.total == 1 else f"{image:06d}"
         return self.folder / ".".join(filter(None, (self.stem, number, stage, "png")))
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """The folder is there and no other process writes into it. Raises ValueError."""
+        """Create the folder and lock it against other processes. Raises ValueError."""
         is_new = not self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -78,9 +80,9 @@ class Output:
                     self.folder.rmdir()
 
     def claim(self, plan: Plan, pick: Sequence[int] = ()) -> Sequence[int] | None:
-        """Which of the images `pick`, or of all, are still to be made; none where a grid is only to be put together, None where
-        all is there. Raises ValueError where there is anything of another request and `overwrite` is not set, and for files of
-        others. Changes nothing."""
+        """The images of `pick`, or of all, that are still to be computed; empty if only the grid must be assembled, None if
+        everything is there. Raises ValueError for files that sample.py did not write and, without `overwrite`, for files of another
+        request. Changes nothing."""
         index = pick or plan.index
         self.check_names(plan)
         if self.is_grid:
@@ -97,20 +99,20 @@ class Output:
         return left if left or self.is_grid else None
 
     def _check_parts(self, plan: Plan) -> None:
-        """Raises ValueError where the folder of a grid's single files holds anything else."""
+        """Raise ValueError if the folder of a grid's single files holds anything else."""
         ours = {path for path, _, _ in self._singles(plan)}
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             if path.name != ".lock" and not PART.fullmatch(path.name) and not (path in ours and is_ours(path)):
                 raise foreign(path)
 
     def _done(self, plan: Plan, pick: Collection[int] = ()) -> set[int]:
-        """The images whose files are all there, and of this request."""
+        """The images whose files all exist and belong to this request. Raises ValueError as `claim` does."""
         wanted = {"", *self._below(plan)}
         found: dict[int, set[str]] = {}
         for path, image, stage in self._singles(plan):
             is_more = image >= plan.request.total
             if (is_more or stage not in wanted or (pick and image not in pick)) and not is_ours(path):
-                continue  # of others, and not in the way
+                continue  # not written by sample.py, and no name that we need
             if is_more and plan.request.places > 1 and not self.overwrite:
                 raise taken(path, "is of a request for more pictures")
             if self._is_of(path, describe(plan, image, stage=stage), (*FREE, "num")) and not is_more:
@@ -118,7 +120,7 @@ class Output:
         return {image for image, stages in found.items() if wanted <= stages}
 
     def old(self, plan: Plan, pick: Sequence[int] = ()) -> list[Path]:
-        """Files of ours, of other requests, that `overwrite` replaces or removes."""
+        """Files that sample.py wrote for other requests, which `overwrite` replaces or removes."""
         index = pick or plan.index
         grids = self.grids(plan) if self.is_grid else {}
         there = [(path, describe_all(plan, index, stage)) for stage, path in grids.items()]
@@ -131,21 +133,21 @@ class Output:
         ]
 
     def remove(self, old: Iterable[Path], plan: Plan, pick: Sequence[int] = ()) -> int:
-        """Removes those of `old` that were not replaced meanwhile; says how many."""
+        """Remove those of `old` that were not replaced meanwhile. Returns their number."""
         still = set(self.old(plan, pick)) & set(old)
         for path in still:
             path.unlink()
         return len(still)
 
     def check_names(self, plan: Plan) -> None:
-        """Raises ValueError where a file would have a longer name than there can be."""
+        """Raise ValueError if the name of a file would be too long for the file system."""
         grids = self.grids(plan).values() if self.is_grid else ()
         last = plan.request.total - 1
         for path in (*grids, *(self.single(plan, last, stage) for stage in ("", *self._below(plan)))):
             check_name(path, str(self.path))
 
     def check_given(self, plan: Plan, given: Iterable[Path]) -> None:
-        """Raises ValueError where one of the files that were given would be written."""
+        """Raise ValueError if the output would overwrite one of the given files."""
         grids = self.grids(plan).values() if self.is_grid else ()
         written = {place_of(path) for path in grids}
         for path in given:
@@ -157,20 +159,20 @@ class Output:
                     )
 
     def _name(self, plan: Plan) -> re.Pattern[str]:
-        """Of single files, with groups `image`, where they are numbered, and `stage`."""
+        """Pattern of the names of single files, with groups `image`, if they are numbered, and `stage`."""
         number = "" if self.stem and plan.request.total == 1 else r"(?P<image>[0-9]{6,})"
         stage = "|".join(re.escape(link.name) for link in plan.chain)
         return re.compile(r"\.".join(filter(None, (re.escape(self.stem), number))) + rf"(?:\.(?P<stage>{stage}))?\.png")
 
     def _singles(self, plan: Plan) -> Iterator[tuple[Path, int, str]]:
-        """Files that are called like ours, with image and stage."""
+        """Files with the name of a single file of this output, as (path, image, stage); whatever their content."""
         name = self._name(plan)
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             if match := name.fullmatch(path.name):
                 yield path, int(match["image"]) if "image" in name.groupindex else 0, match["stage"] or ""
 
     def _is_of(self, path: Path, said: dict[str, Any], free: Sequence[str] = FREE) -> bool:
-        """Whether a file is what we would write. Raises ValueError where it is not, and may not be replaced."""
+        """Whether a file's metadata are what we would write. Raises ValueError if they are not, and it may not be replaced."""
         if not is_ours(path):
             raise foreign(path)
         key = other_key(path, said, free)
@@ -179,14 +181,14 @@ class Output:
         return not key
 
     def count(self, plan: Plan) -> int:
-        """How many images of this request are there as single files."""
+        """Number of images of this request that exist as single files."""
         return sum(
             not stage and is_ours(path) and not other_key(path, describe(plan, image), (*FREE, "num"))
             for path, image, stage in self._singles(plan)
         )
 
     def write(self, events: Iterable[Event], plan: Plan, pick: Sequence[int] = ()) -> Iterator[Path]:
-        """Consumes the events of what was left; yields each file of the output when it is whole."""
+        """Consume the events of the remaining images, write them, and yield each file of the output when it is complete."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for event in events:
             if isinstance(event, StageFinished) and (event.last or self.stages):
@@ -217,12 +219,13 @@ class Output:
         for path in self.folder.iterdir():
             if PART.fullmatch(path.name):
                 path.unlink(missing_ok=True)
-        with suppress(OSError):  # the lock is in it, or pictures that were not asked for now
+        with suppress(OSError):  # not empty: the lock is in it, or pictures of other images
             self.folder.rmdir()
 
 
 def without(index: Sequence[int], done: set[int], at_once: int) -> Sequence[int]:
-    """The images of all chunks that are not done, whole chunks, so that each is computed in the company that it would have had."""
+    """The images of all chunks that are not complete. Always whole chunks, so that each image is computed in the same batch as
+    in an undisturbed run. at_once: images per chunk."""
     if not done:
         return index
     if isinstance(index, range):
@@ -231,12 +234,13 @@ def without(index: Sequence[int], done: set[int], at_once: int) -> Sequence[int]
         number_of = Counter(place // at_once for place, image in enumerate(index) if image in done)
     whole = {n for n, num in number_of.items() if num == min(at_once, len(index) - n * at_once)}
     if whole == set(range(len(whole))):
-        return index[len(whole) * at_once :]  # without a list of what may be a billion
+        return index[len(whole) * at_once :]  # a slice: a list may have a billion entries
     return tuple(image for place, image in enumerate(index) if place // at_once not in whole)
 
 
 def output_for(out: str, *, stages: bool, overwrite: bool = False) -> Output:
-    """A .png for a grid, or a folder for single files. Raises ValueError if it cannot be written; makes nothing yet."""
+    """The output for --out: a .png is a grid, a folder holds single files. Raises ValueError if it cannot be written; creates
+    nothing."""
     path = Path(out)
     check_name(path, out)
     is_folder = out.endswith("/") or path.is_dir()
@@ -254,7 +258,7 @@ def output_for(out: str, *, stages: bool, overwrite: bool = False) -> Output:
 
 
 def check_name(path: Path, given: str) -> None:
-    """Raises ValueError for a name that the file system does not take; `given` is what the user called it."""
+    """Raise ValueError if a name or path is too long for the file system; `given` is what the user wrote, for the message."""
     most, longest = limits_of(path)
     part = max(path.parts, key=lambda part: len(os.fsencode(part)), default="")
     if len(os.fsencode(part)) > most:
@@ -267,7 +271,7 @@ def check_name(path: Path, given: str) -> None:
 
 
 def limits_of(path: Path) -> tuple[int, int]:
-    """Bytes of a name and of a path, where `path` would be."""
+    """Most bytes of a name and of a path, on the file system of `path`."""
     for place in path.absolute().parents:
         with suppress(OSError):
             return os.pathconf(place, "PC_NAME_MAX"), os.pathconf(place, "PC_PATH_MAX") - 1
@@ -275,15 +279,17 @@ def limits_of(path: Path) -> tuple[int, int]:
 
 
 def shortened(name: str) -> str:
+    """A name for messages: of more than 80 characters the middle is left out."""
     return name if len(name) <= 80 else f"{name[:38]}...{name[-38:]}"
 
 
 def unwritable(path: Path, why: str) -> ValueError:
+    """The error for an --out that cannot be written."""
     return ValueError(f"--out {path}: {why}; choose another place")
 
 
 def is_ours(path: Path) -> bool:
-    """Whether the metadata of a file say that sample.py wrote it."""
+    """Whether sample.py wrote a file, by its metadata."""
     try:
         return isinstance(read_metadata(path).get("stages"), dict)
     except (OSError, ValueError):
@@ -291,7 +297,7 @@ def is_ours(path: Path) -> bool:
 
 
 def other_key(path: Path, said: dict[str, Any], free: Sequence[str] = FREE) -> str:
-    """Of the metadata of a picture of ours the first that differs from `said`; "" where it is the same picture."""
+    """The first key in which the metadata of a file differ from `said`, `free` ones aside; "" if it is the same picture."""
     there, now = as_meant(read_metadata(path)), as_meant(json.loads(json.dumps(said)))
     return next(
         (key for key in sorted(now.keys() | there.keys()) if key not in free and now.get(key) != there.get(key)), ""
@@ -299,13 +305,15 @@ def other_key(path: Path, said: dict[str, Any], free: Sequence[str] = FREE) -> s
 
 
 def place_of(path: Path) -> Path:
-    """Where a name stands, though it may be a link to elsewhere."""
+    """The path with its folder resolved but, if it is a symbolic link, not the link itself."""
     return path.parent.resolve() / path.name
 
 
 def foreign(path: Path) -> ValueError:
+    """The error for a file that sample.py did not write."""
     return ValueError(f"--out: {path} is there and sample.py did not write it; move it away, or choose another place")
 
 
 def taken(path: Path, why: str) -> ValueError:
+    """The error for a file of another request."""
     return ValueError(f"--out: {path} is there and {why}; choose another place, or --overwrite")

@@ -1,4 +1,4 @@
-"""Pictures that a user gives to be made larger: which files they are, how large, what their results are called."""
+"""Pictures that a user gives with --image: their files, sizes, and the names of their results."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from data.errors import one_line
 
 @dataclass(frozen=True, kw_only=True)
 class GivenFile:
-    """size: (height, width) in px, upright. stem: what its results are called. fault: why nothing can be made of it, else ""."""
+    """A given picture. size: (height, width) in px, upright. stem: name of its results. fault: why it cannot be used, or ""."""
 
     path: Path
     size: tuple[int, int]
@@ -24,13 +24,13 @@ class GivenFile:
 
     @property
     def pixels(self) -> Tensor:
-        """(1, 3, h, w) uint8, as it is. Raises ValueError, OSError."""
+        """The pixels, uint8 (1, 3, h, w), read at each access. Raises ValueError, OSError."""
         return torch.tensor(to_array(load_image(self.path)))[None]
 
 
 def given_files(paths: Sequence[Path], note: Callable[[str], None] | None = None) -> list[GivenFile]:
-    """Files, and all pictures of folders in the order of their names, those with a fault among them; `note` is told what was left
-    out. Raises ValueError where all have a fault, and for two that would be one."""
+    """The given files, and all pictures of given folders in the order of their names, including those with a fault. note: gets a
+    line about what was left out. Raises ValueError if all have a fault, or if the results of two would have the same name."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -48,7 +48,7 @@ def given_files(paths: Sequence[Path], note: Callable[[str], None] | None = None
     stems = Counter(path.stem for path in found)
     files = []
     for path in found:
-        stem = path.stem if stems[path.stem] == 1 else path.name  # a.jpg and a.png, or two folders
+        stem = path.stem if stems[path.stem] == 1 else path.name  # for a.jpg beside a.png
         try:
             files.append(GivenFile(path=path, size=size_of(path), stem=stem))
         except (ValueError, OSError) as error:
@@ -61,13 +61,13 @@ def given_files(paths: Sequence[Path], note: Callable[[str], None] | None = None
 
 
 def refuse_if_none(files: Sequence[GivenFile]) -> None:
-    """Raises ValueError where each has a fault."""
+    """Raise ValueError if every file has a fault."""
     if files and all(file.fault for file in files):
         raise ValueError("; ".join(file.fault for file in files))
 
 
 def pictures_in(folder: Path) -> tuple[list[Path], str]:
-    """The pictures, and how many of what else is there. Raises ValueError where there is no picture."""
+    """The pictures of a folder, and the counts of other entries as text. Raises ValueError if it has no picture."""
     found, others = [], Counter[str]()
     deeper = 0
     for path in sorted(folder.iterdir()):
@@ -94,10 +94,12 @@ def pictures_in(folder: Path) -> tuple[list[Path], str]:
 
 
 def is_picture(path: Path) -> bool:
+    """Whether the suffix is that of a picture format that we read."""
     return Image.registered_extensions().get(path.suffix.lower()) in PACK_FORMATS
 
 
 def size_of(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture in px, upright. Raises ValueError, OSError."""
     content = read_file(path)
     try:
         return image_size(content, PACK_FORMATS)

@@ -92,13 +92,13 @@ def levels_apart(a: Tensor, b: Tensor) -> int:
 
 def grid(images: Tensor, columns: int) -> Tensor:
     """Arrange uint8 (b, c, h, w) in one uint8 picture, with white lines between them."""
-    from torchvision.utils import make_grid  # imported here: it takes two seconds, and a single picture does not need it
+    from torchvision.utils import make_grid  # two seconds, which a single picture does not need
 
     return make_grid(images, nrow=columns, padding=2, pad_value=255)
 
 
 def columns_for(num: int, places: int) -> int:
-    """Columns of a grid of `num` pictures: one row per prompt if there are several, else nearly square. places: number of prompts."""
+    """Columns of a grid of `num` pictures: one row per prompt if there are several, else nearly square."""
     if places > 1:
         return num // places
     return max(1, round(num**0.5 + 0.4999))

@@ -1,4 +1,4 @@
-"""sample.py's work: requests to files. What is finished stays, whatever ends the work, and the same command goes on from there."""
+"""Samples requests into files, for sample.py. Finished images stay whatever ends it, and the same command continues from them."""
 
 import os
 import sys
@@ -18,9 +18,10 @@ from .upscale import Job
 
 
 def save_all(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -> None:
-    """Samples what is left of each job and says the files. Pictures that cannot be read are told at the end, the others are made.
+    """Sample what is left of each output and print its files. Of several given pictures, those that cannot be read are reported at
+    the end, with a ValueError, after the others were made.
 
-    Whatever ends it, finished images are there, and how many is said.
+    Whatever ends it, finished images stay, and their number is printed.
     """
     unread: list[str] = []
     with jobs[0][0].held():
@@ -41,7 +42,7 @@ def save_all(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -
 
 
 def save_one(model: Cascade, output: Output, plan: Plan, pick: Sequence[int], what: str = "") -> None:
-    """what: begins each line about it."""
+    """Sample the remaining images of one output and print its files. what: prefix of each line."""
     total = len(pick or plan.index)
     left = output.claim(plan, pick)
     if left is None:
@@ -68,7 +69,8 @@ def save_one(model: Cascade, output: Output, plan: Plan, pick: Sequence[int], wh
 def save_again(
     path: Path, output: Output, folder: Path, files: Sequence[GivenFile], *, device: str, download: bool
 ) -> None:
-    """A picture of ours once more, by what its metadata say. Raises RunError where it became another one."""
+    """Make a picture again from its metadata. Raises RunError if the result differs from a PNG that was given, ValueError if the
+    cascade, the given pictures or --out do not fit."""
     said = said_of(path)
     first, last = ends_of(said)
     model = Cascade.load(folder, first=first, last=last, device=device, precision=said["precision"], download=download)

@@ -1,4 +1,4 @@
-"""Pictures of a user for the super-resolution stages: each as it is, or shrunk first to what its stage was trained to enlarge."""
+"""A user's pictures as input of super-resolution stages: as they are, or shrunk to what their stage was trained to enlarge."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,13 @@ from .given import GivenFile, refuse_if_none
 from .pictures import user_picture, user_size
 
 Job = tuple[Output, Callable[[], Plan]]
-"""Where the images of a request go, and the request, resolved, which may read its picture only now."""
+"""An output, and a function that makes its plan, which may read the given picture only when called."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upscaling:
-    """first: the stage from which the cascade is needed. starts: the stage that each file enters."""
+    """Given pictures with their stages. first: the earliest stage needed of the cascade. starts: the stage that each file enters.
+    fit: shrink the pictures first."""
 
     files: Sequence[GivenFile]
     first: str
@@ -34,7 +35,8 @@ class Upscaling:
 
     @classmethod
     def of(cls, files: Sequence[GivenFile], folder: Path, *, first: str, fit: bool) -> Self:
-        """first: the user's word for all files, or "". Raises ValueError where a picture has no stage to enter."""
+        """Choose the stage that each file enters. first: the user's choice for all files, or "". Raises ValueError if no file has a
+        stage to enter."""
         if first:
             return cls(files=files, first=first, starts=[first] * len(files), fit=fit)
         takes = takes_of(folder)
@@ -52,13 +54,13 @@ class Upscaling:
         return cls(files=checked, first=earliest, starts=[start or earliest for start in starts], fit=fit)
 
     def num(self, request: Request) -> int:
-        """Images in all."""
+        """Number of images in all."""
         described = max(len(request.prompts), len(request.labels), 1)
         return request.num * (described if len(self.files) == 1 else len(self.files))
 
     def jobs(self, model: Cascade, request: Request, target: Output, pick: Sequence[int] = ()) -> list[Job]:
-        """One for each file; its prompt or label is the only one, or the one at its place. That of a file with a fault raises it.
-        Raises ValueError for what cannot be, of any file."""
+        """One job per file, with the only prompt or label, or the one of its number. The job of a file with a fault raises it when
+        its plan is made. Raises ValueError for mistakes that concern all files, and if every file has a fault."""
         if len(self.files) > 1 and target.is_grid:
             raise ValueError(f"--out {target.path}: {len(self.files)} pictures are given; write them into a folder/")
         described = len(request.prompts) + len(request.labels)
@@ -96,19 +98,21 @@ class Upscaling:
             files.append(file)
             jobs.append((output, partial(self._given, model, file, start, plan)))
         if len({file.fault.removeprefix(f"--image {file.path}: ") for file in files}) == 1:
-            files = files[:1]  # the fault is of what was asked for
+            files = files[:1]  # all have the same fault, which is the request's: report it once
         refuse_if_none(files)
         return jobs
 
     def _like(self, model: Cascade, file: GivenFile, start: str) -> Tensor:
-        """A picture of the size that will be given, before it is read. Raises ValueError where there is none."""
+        """A placeholder of the size that will be given, so that a plan can be made before the picture is read. Raises ValueError
+        if the picture is too small to fit."""
         size = file.size
         if self.fit:
             size = user_size(file.path, size, side_of(model, start), model.low_res_multiple(start))
         return torch.zeros(1, dtype=torch.uint8).expand(1, 3, *size)
 
     def _given(self, model: Cascade, file: GivenFile, start: str, plan: Plan | None) -> Plan:
-        """The plan with the picture itself. plan: None for a file with a fault, which is raised."""
+        """The plan with the picture itself, read now. plan: None for a file with a fault, which is raised. Raises ValueError,
+        OSError."""
         if plan is None:
             raise ValueError(file.fault)
         pixels = (
@@ -130,7 +134,7 @@ def side_of(model: Cascade, stage: str) -> int:
 
 
 def takes_of(folder: Path) -> dict[int, str]:
-    """The trained super-resolution stages of a cascade by the side in px that they were trained to enlarge. Raises ValueError."""
+    """Map the side in px that a trained super-resolution stage enlarges to its name. Raises ValueError if there is none."""
     takes = {}
     for name, entry in read_manifest(folder).stages.items():
         bundle = find_bundle(folder / entry.bundle)
@@ -142,8 +146,8 @@ def takes_of(folder: Path) -> dict[int, str]:
 
 
 def choose_start(takes: Mapping[int, str], size: tuple[int, int], *, fit: bool, what: str) -> str:
-    """The stage that a picture enters: the one of the largest side that is not above its shorter one, else of the smallest. With
-    `fit` a picture is made small, never large, so there ValueError is raised instead."""
+    """The stage that a picture enters: the one with the largest side not above the picture's shorter side, else the one with the
+    smallest. With `fit`, which only shrinks, a picture below all sides raises ValueError. what: begins the message."""
     side = min(size)
     fitting = [low_res for low_res in takes if low_res <= side]
     if fit and not fitting:
