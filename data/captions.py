@@ -6,7 +6,7 @@ the colon is the same for all captions with that fault: guessing a code page wou
 
 import codecs
 
-MAX_BYTES = 2**18  # of a caption
+MAX_BYTES = 2**18  # of one caption
 TEXT_TOKENS = 32  # to which captions are cut before they are encoded: the default of --text-tokens
 
 

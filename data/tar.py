@@ -259,5 +259,5 @@ def _faults_named(name: str) -> Iterator[None]:
         raise ShardError(name, f"cannot be read ({error.strerror or error})") from error
     except (tarfile.TarError, EOFError) as error:
         raise ShardError(name, f"is damaged ({error})") from error
-    except ValueError as error:  # of group_by_keys, with odd extra arguments
+    except ValueError as error:  # raised by group_by_keys, with odd extra arguments
         raise ShardError(name, f"has a key twice ({error.args[0]})") from error

@@ -136,7 +136,7 @@ def _from_hub(name: str, download: bool) -> Path:
     files = [*WEIGHTS, "*.json", "*.txt", "*.model"]
     try:
         return Path(snapshot_download(name, allow_patterns=files, local_files_only=not download))
-    except Exception as error:  # of the network, of the hub: no common base
+    except Exception as error:  # errors of the network and of the hub have no common base
         if not download:
             raise ValueError(
                 f"text encoder {name!r} is not on this machine; allow its download with --download, "

@@ -86,7 +86,7 @@ class Opened:
 
     @classmethod
     def of(cls, source: Source) -> "Opened":
-        """Open every place of a source."""
+        """Open every place of `source`."""
         sources = as_sources(source)
         sets = tuple(open_place(place, sources.access) for place, _ in sources.parts)
         return cls(sets, tuple(weight for _, weight in sources.parts))

@@ -62,7 +62,7 @@ def merged(reader: Divided, nimg: int) -> Iterator[Part]:
         num_workers=reader.workers,
         prefetch_factor=4,
         worker_init_fn=lambda _: end_with_parent(),
-        multiprocessing_context="fork",  # Python 3.14's own choice has no signals held back, and no parent to end with
+        multiprocessing_context="fork",  # the default of Python 3.14 inherits no signal mask, and has another parent to end with
     )
     try:
         with _started(loader) as parts:
