@@ -85,7 +85,7 @@ def main(
         raise ValueError("several processes need --shard-size N: each writes shards of its own; or start one process")
     target = output_for(
         out if not shard_size else f"{out}/", stages=stages_out, overwrite=overwrite
-    )  # first of all: nothing is computed for a folder we cannot write
+    )  # checked first, so that nothing is computed for a folder that cannot be written
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
     device = choose_device(local_device(device))

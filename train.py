@@ -3,9 +3,9 @@
     python train.py emoji base_16 --data shards/emoji_64 --out runs/emoji
     deepspeed --num_gpus 8 train.py ...      torchrun --nproc-per-node 8 train.py ...
 
-The same command resumes, with any number of processes and any ZeRO stage. SIGTERM, SIGUSR1, SIGHUP and the end of the launcher
-save and exit 0, for a requeue.
-Overrides follow as dotted keys: stages.base_16.train.lr=3e-3
+The same command resumes, with any number of processes and any ZeRO stage. On SIGTERM, SIGUSR1, SIGHUP and when its launcher ends it
+saves and exits with 0, for a requeue.
+Overrides are dotted keys: stages.base_16.train.lr=3e-3
 """
 
 import os
@@ -16,7 +16,7 @@ from stages.training.signals import StopSignals
 
 SIGNALS = StopSignals(at_once=os.environ.get("WORLD_SIZE", "1") == "1")
 if __name__ == "__main__":
-    SIGNALS.__enter__()  # before the imports that take seconds
+    SIGNALS.__enter__()  # before the slow imports
 
 import typer  # noqa: E402
 
@@ -86,7 +86,7 @@ def main(
     access = Access(allow_pipe=allow_pipe, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
     user = read_user_file(deepspeed_file) if deepspeed_file else None
     settings = DeepSpeedSettings(zero=zero, offload=offload, user=user, timeout_s=timeout_s)
-    if dry_run:  # what is planned for need not be here
+    if dry_run:  # the devices of the plan need not exist here
         if world > 1 and engine == "local":
             raise ValueError(f"--engine local is one process, --world is {world}; use --engine deepspeed")
         place = find_place(engine, "auto" if device == "cuda" and not measure else device)
@@ -123,7 +123,7 @@ def main(
 
 
 def show_plan(config, stage: str, world: int, measure: bool, device, data, held, zero: int) -> None:
-    """What a training would cost, and, where its data are named, whether it would begin in `world` processes."""
+    """Print what a training would cost; with data, check first that it would start in `world` processes. Raises ValueError."""
     from cascade.config import stage_of
     from cascade.train.costs import print_costs, print_sharing
     from stages.training.checks import checked_reader
@@ -136,7 +136,7 @@ def show_plan(config, stage: str, world: int, measure: bool, device, data, held,
 
 
 def find_place(engine: str, device: str, settings=None):
-    """Which process this is, by the launcher's environment, and where it computes."""
+    """This process's rank and device, from the launcher's environment and the options. Raises ValueError."""
     import torch
 
     from stages.training.deepspeed_settings import DeepSpeedSettings
@@ -162,7 +162,7 @@ def find_place(engine: str, device: str, settings=None):
             raise ValueError("--device cuda: no GPU is visible to torch; use --device cpu")
         torch.cuda.set_device(where)
     else:
-        torch.set_flush_denormal(True)  # a zero-initialised gain makes denormals, 30 times slower on a CPU
+        torch.set_flush_denormal(True)  # a zero-initialised gain gives denormals, which are 30 times slower on a CPU
     return Place(engine=engine, rank=int(os.environ.get("RANK", "0")), world=world, device=where, deepspeed=settings)
 
 

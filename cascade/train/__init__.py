@@ -1,1 +1,1 @@
-"""Trainings as jobs: train.py in one process or several, under SLURM, and what a stage will cost."""
+"""Trainings as processes: train.py in one or several, batch scripts for SLURM, and the costs of a stage."""

@@ -1,4 +1,4 @@
-"""The costs of a stage (stages/tools/cost.py), printed before a GPU is booked, and images a second where measured."""
+"""Prints the costs of a stage (stages/tools/cost.py) for `train.py --dry-run`, and images a second if measured."""
 
 import time
 from statistics import median
@@ -16,17 +16,18 @@ from stages.training.engine import LocalEngine
 
 from ..config import CascadeConfig, stage_of
 
-UPDATES = 3  # timed, after one that is not
-MEASURE_S = 20.0  # no further update is started after so long
+UPDATES = 3  # timed updates, after a warm-up
+MEASURE_S = 20.0  # after this time no further update is started
 DAY_S = 86400
 
 
 def print_costs(
     config: CascadeConfig, stage: str, *, world: int = 1, measure: bool = False, device: torch.device | None = None
 ) -> None:
-    """A table of one stage's costs on `world` devices, and a line for the cascade; measure: also images a second on `device`.
+    """Print a table of one stage's costs on `world` devices, and a line about the cascade. measure: also images a second on
+    `device`.
 
-    Raises ValueError for a stage or a number of processes that does not fit, RunError where `device` has not the memory to measure.
+    Raises ValueError for an unknown stage or a number of processes that does not fit, RunError if measuring runs out of memory.
     """
     trained = stage_of(config, stage)
     if world < 1:
@@ -62,7 +63,7 @@ def print_costs(
 
 
 def print_sharing(reader: Reader, micro: int) -> None:
-    """How many of a batch each process gets, in what pieces, and from how many shards and streams."""
+    """Print how a batch is divided among processes and micro-batches, and the numbers of shards and streams."""
     share, shards = reader.batch // reader.world, sum(reader.shape.shards)
     pictures = reader.index.num_images[reader.split]
     print(f"data {reader.opened.name}: {pictures:,} pictures in {shards} shards, {reader.streams} streams")
@@ -72,7 +73,7 @@ def print_sharing(reader: Reader, micro: int) -> None:
 
 
 def print_zero(plan: StagePlan, world: int) -> None:
-    """Memory of each of `world` devices by ZeRO stage."""
+    """Print the memory of each of `world` devices by ZeRO stage, with and without offload."""
     print(f"memory of each of {world} devices, in GB; on top come temporaries, and a CUDA context of about 0.5")
     names = ("weights", "gradients", "optimizer", "ema", "activations", "buffers", "device", "host")
     print(f"  {'':14}" + "".join(f"{name:>12}" for name in names))
@@ -83,7 +84,7 @@ def print_zero(plan: StagePlan, world: int) -> None:
 
 
 def print_measured(config: StageConfig, plan: StagePlan, world: int, device: torch.device) -> None:
-    """Images a second of some updates, and what the run would take at that rate."""
+    """Measure and print images a second, MFU if the device's peak is known, and how long the whole run would take."""
     rate, count = measure_rate(config, plan.micro_batch, device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print_line(
@@ -100,7 +101,8 @@ def print_measured(config: StageConfig, plan: StagePlan, world: int, device: tor
 
 
 def measure_rate(config: StageConfig, micro_batch: int, device: torch.device) -> tuple[float, int]:
-    """Images a second of real updates of one micro-batch, one process, and how many updates were timed. Raises RunError."""
+    """Images a second of real updates of one micro-batch in one process, and the number of timed updates. Raises RunError if
+    memory does not suffice."""
     stage = build_stage(config)
     stage.set_precision(config.train.precision)
     stage.net.checkpointed = config.train.checkpoint_activations
@@ -126,7 +128,7 @@ def measure_rate(config: StageConfig, micro_batch: int, device: torch.device) ->
 
 
 def random_batch(config: StageConfig, num: int) -> Batch:
-    """Pictures of noise with conditions of the right shapes."""
+    """A batch of noise pictures, with conditions of the right shapes."""
     text, generator = config.cond.text, torch.Generator().manual_seed(0)
     size = (num, *config.space.stored(config.channels, config.gives))
     classes = config.cond.num_classes
@@ -144,47 +146,54 @@ def random_batch(config: StageConfig, num: int) -> Batch:
 
 
 def shared(config: StageConfig, world: int) -> StageConfig:
-    """The stage with its micro-batch as one of `world` processes has it."""
+    """The config with its micro-batch set to that of one of `world` processes: at most its share of the batch."""
     train = config.train
     micro = train.micro_batch or max(1, train.batch // world)
     return config.model_copy(update={"train": train.model_copy(update={"micro_batch": micro})})
 
 
 def activation_note(plan: StagePlan, precision: str) -> str:
+    """The note beside the memory of activations: what the estimate assumes."""
     how = "blocks computed again" if plan.checkpointed else f"{bytes_text(plan.checkpointed_bytes)} if checkpointed"
     return f"estimate; micro-batch {plan.micro_batch}, {precision}, {how}, fused attention, no temporaries"
 
 
 def sampling_note(plan: StagePlan, settings: SampleConfig) -> str:
+    """The note beside the cost of sampling: size, sampler, calls, and how many of them are guided."""
     guided = plan.rows - plan.nfe
     twice = f", {guided} of them guided, which costs two" if guided else ""
     return f"at {plan.resolution} px; {settings.sampler}, {plan.nfe} calls{twice}"
 
 
 def print_line(what: str, amount: str, note: str) -> None:
+    """Print a row of the table."""
     print(f"  {what:20} {amount:>12}  {note}".rstrip())
 
 
 def days_text(days: float) -> str:
+    """A duration in days, hours or minutes."""
     return f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} hours" if days >= 1 / 24 else f"{days * 1440:.1f} min"
 
 
 def number_text(number: float) -> str:
+    """A number in billions (B), millions (M) or thousands (k)."""
     return scaled(number, (("B", 1e9), ("M", 1e6), ("k", 1e3), ("", 1)))
 
 
 def flop_text(number: float) -> str:
+    """FLOPs with a decimal prefix."""
     return scaled(
         number, (("ZFLOP", 1e21), ("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
     )
 
 
 def bytes_text(number: float) -> str:
+    """Bytes in kB, MB or GB, powers of 1000."""
     return scaled(number, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)))
 
 
 def scaled(number: float, units: tuple[tuple[str, float], ...]) -> str:
-    """Three digits and the largest unit that is not above the number."""
+    """A number with three digits, in the largest unit that is not above it."""
     unit, factor = next((u for u in units if number >= u[1]), units[-1])
     digits = number / factor
     return f"{digits:.{2 if digits < 10 else 1 if digits < 100 else 0}f} {unit}".rstrip()

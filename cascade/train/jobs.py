@@ -1,4 +1,4 @@
-"""A training as a job of its own: train.py in one process, or in several under torch's launcher, with its own log and devices."""
+"""Starts train.py in the background, in one process or in several under torch's launcher, with its own log and devices."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_R
 
 
 class Job:
-    """One `train.py`. It has a session of its own, so a Ctrl-C at the terminal reaches it only through `tell`."""
+    """One `train.py` in the background. It has its own session, so a Ctrl-C at the terminal reaches it only through `tell`."""
 
     def __init__(
         self,
@@ -25,14 +25,14 @@ class Job:
         devices: tuple[str, ...] = (),
         threads: int = 0,
     ):
-        """threads: of each process, unless OMP_NUM_THREADS says otherwise; 0 leaves them to it."""
+        """threads: number for each process, unless OMP_NUM_THREADS is set; 0 lets train.py choose."""
         self.threads = threads
         self.stage, self.arguments, self.log, self.processes, self.devices = stage, arguments, log, processes, devices
         self._process: subprocess.Popen[bytes] | None = None
         self._told: set[int] = set()
 
     def start(self) -> None:
-        """Runs in the background; output goes to the end of the log."""
+        """Start in the background; output is appended to the log."""
         launcher = []
         if self.processes > 1:
             port = ("--master-addr", "127.0.0.1", "--master-port", str(free_port()))
@@ -51,21 +51,22 @@ class Job:
 
     @property
     def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def code(self) -> int | None:
-        """The exit code, None while it runs."""
+        """The exit code; None before the start and while it runs."""
         return self._process.poll() if self._process else None
 
     @property
     def ended_well(self) -> bool:
-        """Done, or stopped because it was told to: with a save, or before there was anything to save."""
+        """Whether it finished, or stopped at a signal of `tell`: after a save, or before there was anything to save."""
         return self.code == 0 or bool(self._told and self.code == -signal.SIGTERM)
 
     def tell(self, number: int) -> None:
-        """Sends a signal once to each training process, for a second one would end it without a save. Torch's launcher is passed
-        over: it would give its processes half a minute and call the end a failure."""
+        """Send a signal once to each training process, since a second one would end it without a save. Torch's launcher gets none:
+        it would give its processes half a minute and report a failure."""
         if self._process is None or not self.is_running:
             return
         targets = children(self._process.pid) if self.processes > 1 else [self._process.pid]
@@ -78,7 +79,7 @@ class Job:
                     continue
 
     def kill(self) -> None:
-        """Ends it and all its processes at once."""
+        """Kill all its processes and wait for the end."""
         if self._process and self.is_running:
             for pid in [*children(self._process.pid), self._process.pid]:
                 try:
@@ -88,7 +89,7 @@ class Job:
             self._process.wait()
 
     def last_line(self) -> str:
-        """The error that train.py told, or else the last line of the log."""
+        """The last `error: ` line of the log, else its last line."""
         with self.log.open("rb") as log:
             log.seek(max(self.log.stat().st_size - 20_000, 0))
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
@@ -97,7 +98,7 @@ class Job:
 
 
 def children(pid: int) -> list[int]:
-    """Direct children of a process, by /proc or, where there is none, by ps."""
+    """Process ids of the direct children of a process, from /proc or, where that is missing, from ps."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:

@@ -1,4 +1,4 @@
-"""A batch script for SLURM: one element of a job array for each stage, one task a GPU, queued again until the stage is done."""
+"""A batch script for SLURM: a job array with an element per stage, one task per GPU, requeued until the stage is done."""
 
 import shlex
 from collections.abc import Sequence
@@ -44,7 +44,8 @@ exit "$code"
 
 
 def batch_script(name: str, stages: Sequence[tuple[str, Sequence[str]]], *, out: Path, nodes: int, tasks: int) -> str:
-    """The script for sbatch. stages: name and arguments of train.py; tasks: processes of a node, a GPU each."""
+    """The script for sbatch. stages: names, with arguments of train.py. tasks: processes per node, with a GPU each. Raises
+    ValueError for arguments with white space."""
     for _, arguments in stages:
         for word in arguments:
             if not word or any(letter.isspace() for letter in word):
