@@ -66,7 +66,7 @@ def test_memory_that_ends_is_no_error(monkeypatch):
 EVERY = """
 import torch
 from torch._dynamo.utils import counters
-from cascade import batching
+from cascade.engine import batching
 from cascade.engine.engine import Engine
 from cascade.pipeline import Cascade
 from tests.cascade.chains import tiny

@@ -47,8 +47,9 @@ OTHER = """
 import logging, os, sys
 import ray
 from ray import serve
-from cascade.serve import lease, on_ray
+from cascade.serve import on_ray
 from cascade.serve.http.limits import Limits
+from cascade.serve.ray import lease
 from cascade.serve.ray.replica import Replica
 from tests.serve.serving import SHIPPED
 
