@@ -1,5 +1,6 @@
 """One server for all tests that change nothing, others on request; each on its own port and store."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import pytest
 import torch
 
 from cascade.pipeline import Cascade
+from cascade.serve.http.keys import Keys
+from cascade.serve.http.limits import Limits
 from tests.programs import BROWSER, NGINX
+from tests.serve import keyed, streams
 from tests.serve.nginx import Nginx
-from tests.serve.serving import Child, Client, Serving, load
+from tests.serve.serving import Child, Client, Serving, load, slowed
 
 WAIT_MS = 150_000
 
@@ -50,6 +54,25 @@ def serve(cascade: Cascade, tmp_path: Path) -> Iterator[Callable[..., Serving]]:
     yield start
     for each in started:
         each.close()
+
+
+@pytest.fixture
+def slow(serve) -> Serving:
+    """Every call takes `streams.CALL_S` longer."""
+    return serve(cascade=slowed(load(), streams.CALL_S), limits=Limits(abandon_s=0.3), max_waiting=8)
+
+
+@pytest.fixture
+def two(serve):
+    """serving, alice, bob; calls are slow."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**options):
+            serving = serve(**({"cascade": slowed(load(), keyed.CALL_S), "keys": Keys(keyed.BOTH)} | options))
+            clients = (stack.enter_context(keyed.of(serving, key)) for key in (keyed.ALICE, keyed.BOB))
+            return serving, *clients
+
+        yield start
 
 
 @pytest.fixture
