@@ -22,7 +22,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class StageStarted(Event):
-    """A stage begins for a chunk. nfe: number of network calls that it will make for these images."""
+    """A stage begins for a chunk. nfe: number of answers that it needs for these images: network calls, if none is tiled."""
 
     stage: str
     index: tuple[int, ...]

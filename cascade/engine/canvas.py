@@ -1,7 +1,7 @@
-"""The canvas: a network computes pictures of other sizes than its own with a margin on all sides, which is cut off.
+"""The canvas: a super-resolution stage computes pictures of other sizes than its own with a margin on all sides, which is cut off.
 
-For such a picture, the low_res of a super-resolution stage is padded by repeating its border pixels. So its sides suit the network,
-and the network does not paint, along the borders of a photograph, the frame that its training pictures have.
+Its low_res is padded by repeating the border pixels. So the sides suit the network, and it does not mistake the border of a
+photograph for the border of its training pictures, which it would paint as a frame.
 """
 
 import math

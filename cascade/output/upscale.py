@@ -60,7 +60,7 @@ class Upscaling:
 
     def jobs(self, model: Cascade, request: Request, target: Output, pick: Sequence[int] = ()) -> list[Job]:
         """One job per file, with the only prompt or label, or the one of its number. The job of a file with a fault raises it when
-        its plan is made. Raises ValueError for mistakes that concern all files, and if every file has a fault."""
+        its plan is made. Raises ValueError for mistakes that concern all files or --out, and if every file has a fault."""
         if len(self.files) > 1 and target.is_grid:
             raise ValueError(f"--out {target.path}: {len(self.files)} pictures are given; write them into a folder/")
         described = len(request.prompts) + len(request.labels)

@@ -146,7 +146,7 @@ def random_batch(config: StageConfig, num: int) -> Batch:
 
 
 def shared(config: StageConfig, world: int) -> StageConfig:
-    """The config with its micro-batch set to that of one of `world` processes: at most its share of the batch."""
+    """The config with its micro-batch filled in: if it has none, the share of one of `world` processes."""
     train = config.train
     micro = train.micro_batch or max(1, train.batch // world)
     return config.model_copy(update={"train": train.model_copy(update={"micro_batch": micro})})
