@@ -68,7 +68,7 @@ def main(
 
     from cascade.cli import check_options, class_numbers, lines_of, numbers_of, parse_size, say, settings_of
     from cascade.engine.devices import choose_device
-    from cascade.output.bulk import generate, local_device, place
+    from cascade.output.bulk import generate, local_device, rank_and_world
     from cascade.output.destinations import output_for
     from cascade.output.given import given_files
     from cascade.output.saving import save_again, save_all
@@ -80,7 +80,7 @@ def main(
         raise ValueError("--out: is empty; name a .png for one grid, or a folder/ for single files")
     if again is not None:
         check_options(ctx, "--again", WITH_AGAIN)
-    world = place()[1]
+    world = rank_and_world()[1]
     if world > 1 and not shard_size:
         raise ValueError("several processes need --shard-size N: each writes shards of its own; or start one process")
     target = output_for(

@@ -75,8 +75,8 @@ def main(
     from data.read.mixture import parse
     from stages.training.deepspeed_settings import DeepSpeedSettings, read_user_file
     from stages.training.loop import train
-    from stages.training.place import Options
     from stages.training.rundir import check_allowed
+    from stages.training.runtime import Options
     from stages.training.threads import settle_threads
     from stages.training.validate import check_lower
     from stages.training.watch import check_wandb
@@ -89,9 +89,9 @@ def main(
     if dry_run:  # the devices of the plan need not exist here
         if world > 1 and engine == "local":
             raise ValueError(f"--engine local is one process, --world is {world}; use --engine deepspeed")
-        place = find_place(engine, "auto" if device == "cuda" and not measure else device)
+        runtime = find_runtime(engine, "auto" if device == "cuda" and not measure else device)
     else:
-        place = find_place(engine, device, settings)
+        runtime = find_runtime(engine, device, settings)
     wanted = stage_of(config, stage)
     shards, held = parse(data, access) if data else None, parse(val_data, access) if val_data else None
     check_allowed(wanted, allow_change or ())
@@ -102,10 +102,10 @@ def main(
     if out:
         check_folder(config, out)
     if dry_run:
-        return show_plan(config, stage, world, measure, place.device, shards, held, zero)
+        return show_plan(config, stage, world, measure, runtime.device, shards, held, zero)
     assert shards is not None
     assert out is not None
-    if place.device.type == "cpu":
+    if runtime.device.type == "cpu":
         settle_threads(out / stage, since)
     options = Options(
         resume=resume,
@@ -117,8 +117,8 @@ def main(
         checked=lambda: write_manifest(config, out),
         signals=SIGNALS,
     )
-    bundle = train(wanted, name=stage, data=shards, out=out / stage, place=place, options=options)
-    if place.rank == 0:
+    bundle = train(wanted, name=stage, data=shards, out=out / stage, runtime=runtime, options=options)
+    if runtime.rank == 0:
         print(f"bundle: {bundle}")
 
 
@@ -135,12 +135,12 @@ def show_plan(config, stage: str, world: int, measure: bool, device, data, held,
         print_sharing(*checked)
 
 
-def find_place(engine: str, device: str, settings=None):
+def find_runtime(engine: str, device: str, settings=None):
     """This process's rank and device, from the launcher's environment and the options. Raises ValueError."""
     import torch
 
     from stages.training.deepspeed_settings import DeepSpeedSettings
-    from stages.training.place import Place
+    from stages.training.runtime import Runtime
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if engine == "auto":
@@ -163,7 +163,7 @@ def find_place(engine: str, device: str, settings=None):
         torch.cuda.set_device(where)
     else:
         torch.set_flush_denormal(True)  # a zero-initialised gain gives denormals, which are 30 times slower on a CPU
-    return Place(engine=engine, rank=int(os.environ.get("RANK", "0")), world=world, device=where, deepspeed=settings)
+    return Runtime(engine=engine, rank=int(os.environ.get("RANK", "0")), world=world, device=where, deepspeed=settings)
 
 
 if __name__ == "__main__":

@@ -37,17 +37,17 @@ def main(
 
     import torch
 
-    from data.pack.packer import Settings, pack
+    from data.pack.packer import PackSettings, pack
     from stages.training.threads import share_of
 
     from .cli import show
     from .config import load_config
-    from .launch import run_jobs
+    from .launch import run_all
     from .manifest import write_manifest
     from .output.destinations import output_for
     from .pipeline import Cascade
     from .request import Request
-    from .train.jobs import Job
+    from .train.process import TrainingProcess
 
     started = time.monotonic()
     torch.set_flush_denormal(True)
@@ -55,7 +55,7 @@ def main(
     shards = out / "shards"
     if not (shards / "index.json").exists():
         print(f"1/3 packing into {shards}")
-        pack(chosen(EMOJI, out / "emoji"), shards, Settings(size=64, text_encoder="minilm", val=0.05))
+        pack(chosen(EMOJI, out / "emoji"), shards, PackSettings(size=64, text_encoder="minilm", val=0.05))
     seen = {"base_16": base_images, "sr_64": sr_images}
     changes = {
         name: [f"stages.{name}.train.{each}" for each in (f"images={num}", *SHORT)] for name, num in seen.items()
@@ -65,8 +65,8 @@ def main(
 
     print(f"2/3 training {' and '.join(f'{name} with {num:,} images' for name, num in seen.items())}, both at once")
     place = ("--data", str(shards), "--out", str(out))
-    jobs = [
-        Job(
+    trainings = [
+        TrainingProcess(
             name,
             ("emoji_tiny", name, *place, *changes[name]),
             out / f"{name}.log",
@@ -74,13 +74,13 @@ def main(
         )
         for name in seen
     ]
-    if not run_jobs(config, jobs, out):
+    if not run_all(config, trainings, out):
         return
 
     print(f"3/3 sampling {', '.join(PROMPTS)}")
     model = Cascade.load(out, device="cuda" if torch.cuda.is_available() else "cpu")
-    plan = model.resolve(Request(prompts=PROMPTS, num=8, batch=32))
-    for path in target.write(show(model.sample(plan), len(plan.index)), plan):
+    command = model.resolve(Request(prompts=PROMPTS, num=8, batch=32))
+    for path in target.write(show(model.sample(command), len(command.index)), command):
         print(f"{path}: a row each of {', '.join(PROMPTS)}; {time.monotonic() - started:.0f} s in all")
 
 

@@ -27,7 +27,7 @@ from stages.training.threads import share_of
 
 from .config import CascadeConfig, load_config, stage_of
 from .manifest import write_manifest
-from .train.jobs import OF_LAUNCHERS, TRAIN, Job
+from .train.process import OF_LAUNCHERS, TRAIN, TrainingProcess
 from .train.slurm import batch_script
 
 POLL_S = 0.2
@@ -35,7 +35,7 @@ NAME = re.compile(r"\w[\w-]*")  # of a stage; does not match an address of shard
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StageCommand:
     """How one stage is trained: number of processes, GPUs as CUDA_VISIBLE_DEVICES names them (none: as in the environment),
     arguments of train.py."""
 
@@ -70,20 +70,24 @@ def main(
     if nproc < 1 or nodes < 1:
         raise ValueError(f"--nproc {nproc}, --nodes {nodes}: both are at least 1")
     config = load_config(cascade, [word for word in more or [] if not word.startswith("-")])
-    plans = make_plans(config, cascade, data=data, out=out, stages=stage or [], nproc=nproc, more=more or [])
+    commands = stage_commands(config, cascade, data=data, out=out, stages=stage or [], nproc=nproc, more=more or [])
     if slurm:
-        check_jobs(plans, world=nodes * nproc, data=not data_on_nodes)
+        check_commands(commands, world=nodes * nproc, data=not data_on_nodes)
         print(
             batch_script(
-                config.name, [(plan.stage, plan.arguments) for plan in plans], out=out, nodes=nodes, tasks=nproc
+                config.name,
+                [(command.stage, command.arguments) for command in commands],
+                out=out,
+                nodes=nodes,
+                tasks=nproc,
             )
         )
         return
-    plans = spread(plans, visible_gpus())
+    commands = spread(commands, visible_gpus())
     write_manifest(config, out)
-    processes = sum(each.processes for each in plans)
-    jobs = [
-        Job(
+    processes = sum(each.processes for each in commands)
+    trainings = [
+        TrainingProcess(
             each.stage,
             each.arguments,
             out / f"{each.stage}.log",
@@ -91,27 +95,29 @@ def main(
             devices=each.devices,
             threads=0 if each.devices or processes == 1 else share_of(out / each.stage, processes),
         )
-        for each in plans
+        for each in commands
     ]
-    run_jobs(config, jobs, out)
+    run_all(config, trainings, out)
 
 
-def run_jobs(config: CascadeConfig, jobs: list[Job], out: Path) -> bool:
+def run_all(config: CascadeConfig, trainings: list[TrainingProcess], out: Path) -> bool:
     """Run all to their end; False if a signal stopped them early. Raises RunError if one failed, and after a Ctrl-C
     KeyboardInterrupt, once all have saved."""
-    caught = watch(config, jobs, out)
-    failed = [job for job in jobs if not job.ended_well]
+    caught = watch(config, trainings, out)
+    failed = [training for training in trainings if not training.ended_well]
     if failed:
-        told = "; ".join(f"stage {job.stage} failed ({job.log}): {job.last_line()}" for job in failed)
-        raise RunError(told, 2 if all(job.code == 2 for job in failed) else 1)
+        told = "; ".join(
+            f"stage {training.stage} failed ({training.log}): {training.last_line()}" for training in failed
+        )
+        raise RunError(told, 2 if all(training.code == 2 for training in failed) else 1)
     if caught == signal.SIGINT:
         raise KeyboardInterrupt
     return caught is None
 
 
-def make_plans(
+def stage_commands(
     config: CascadeConfig, cascade: str, *, data: list[str], out: Path, stages: list[str], nproc: int, more: list[str]
-) -> list[Plan]:
+) -> list[StageCommand]:
     """The trainings to start, in the order of the chain. Raises ValueError for unknown stages, missing shards, GPUs given twice."""
     chosen = {name: tuple(filter(None, gpus.split(","))) for name, _, gpus in (each.partition("=") for each in stages)}
     chosen = chosen or dict.fromkeys(config.stages, ())
@@ -125,11 +131,13 @@ def make_plans(
             if gpu in used:
                 raise ValueError(f"GPU {gpu} is given to stage {used[gpu]} and to stage {name}; each needs its own")
             used[gpu] = name
-    plans = []
+    commands = []
     for name in (each for each in config.stages if each in chosen):
         arguments = (cascade, name, "--data", shards[name], "--out", str(out), *more)
-        plans.append(Plan(stage=name, processes=len(chosen[name]) or nproc, devices=chosen[name], arguments=arguments))
-    return plans
+        commands.append(
+            StageCommand(stage=name, processes=len(chosen[name]) or nproc, devices=chosen[name], arguments=arguments)
+        )
+    return commands
 
 
 def shards_of(config: CascadeConfig, data: list[str]) -> dict[str, str]:
@@ -148,12 +156,12 @@ def shards_of(config: CascadeConfig, data: list[str]) -> dict[str, str]:
     return dict.fromkeys(config.stages, general[0]) | named if general else named
 
 
-def check_jobs(plans: list[Plan], *, world: int, data: bool) -> None:
+def check_commands(commands: list[StageCommand], *, world: int, data: bool) -> None:
     """Check the arguments of each stage, for `world` processes, with `train.py --dry-run`. data: with its shards. Raises
     ValueError with all errors."""
     environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
     asked = []
-    for each in plans:
+    for each in commands:
         words = [*each.arguments[:2], *each.arguments[2 if data else 4 :], "--dry-run", f"--world={world}"]
         command = [sys.executable, str(TRAIN), *words]
         asked.append(
@@ -161,27 +169,30 @@ def check_jobs(plans: list[Plan], *, world: int, data: bool) -> None:
         )
     told = [process.communicate()[1].strip().splitlines() for process in asked]
     wrong = [
-        f"stage {plan.stage}: {(lines or ['it fails'])[-1].removeprefix('error: ')}"
-        for plan, process, lines in zip(plans, asked, told, strict=True)
+        f"stage {command.stage}: {(lines or ['it fails'])[-1].removeprefix('error: ')}"
+        for command, process, lines in zip(commands, asked, told, strict=True)
         if process.returncode
     ]
     if wrong:
         raise ValueError("; ".join(wrong))
 
 
-def spread(plans: list[Plan], gpus: list[str]) -> list[Plan]:
+def spread(commands: list[StageCommand], gpus: list[str]) -> list[StageCommand]:
     """Divide the free GPUs equally among the stages that have none. Raises ValueError if there are too few."""
-    free = [gpu for gpu in gpus if not any(gpu in plan.devices for plan in plans)]
-    waiting = [plan for plan in plans if not plan.devices]
+    free = [gpu for gpu in gpus if not any(gpu in command.devices for command in commands)]
+    waiting = [command for command in commands if not command.devices]
     if not gpus or not waiting:
-        return plans
+        return commands
     each = len(free) // len(waiting)
     if not each:
         raise ValueError(
             f"{len(waiting)} stages wait for GPUs and {len(free)} of {len(gpus)} are free; train fewer at once with --stage"
         )
-    given = {plan.stage: tuple(free[k * each : (k + 1) * each]) for k, plan in enumerate(waiting)}
-    return [replace(plan, devices=given[plan.stage], processes=each) if plan.stage in given else plan for plan in plans]
+    given = {command.stage: tuple(free[k * each : (k + 1) * each]) for k, command in enumerate(waiting)}
+    return [
+        replace(command, devices=given[command.stage], processes=each) if command.stage in given else command
+        for command in commands
+    ]
 
 
 def visible_gpus() -> list[str]:
@@ -193,24 +204,24 @@ def visible_gpus() -> list[str]:
     return listed.split(",")[: len(there)] if listed else there
 
 
-def watch(config: CascadeConfig, jobs: list[Job], out: Path) -> int | None:
+def watch(config: CascadeConfig, trainings: list[TrainingProcess], out: Path) -> int | None:
     """Start all and wait for their end, printing their progress. A signal is passed on, a second one kills them. Returns the
     signal, or None."""
-    board = Board(config, jobs, out)
+    board = Board(config, trainings, out)
     with StopSignals(second_ends=False) as signals:
         try:
-            for job in jobs:
-                job.start()
+            for training in trainings:
+                training.start()
             while board.show():
                 time.sleep(POLL_S)
-                for job in jobs:
+                for training in trainings:
                     if signals.again:
-                        job.kill()
+                        training.kill()
                     elif signals.caught is not None:
-                        job.tell(signal.SIGTERM)
+                        training.tell(signal.SIGTERM)
         finally:
-            for job in jobs:
-                job.kill()
+            for training in trainings:
+                training.kill()
     return signals.caught
 
 
@@ -218,17 +229,17 @@ class Board:
     """Progress of the trainings: a line per stage when one starts or ends and every LINE_EVERY_S, and up to which stage the
     cascade can be sampled."""
 
-    def __init__(self, config: CascadeConfig, jobs: list[Job], out: Path):
-        self.config, self.jobs, self.out = config, jobs, out
+    def __init__(self, config: CascadeConfig, trainings: list[TrainingProcess], out: Path):
+        self.config, self.trainings, self.out = config, trainings, out
         self.running: list[bool] = []
         self.lines: set[str] = set()
         self.reach, self.shown_at = "", 0.0
 
     def show(self) -> bool:
         """Print what has changed. Returns whether any training still runs."""
-        running = [job.is_running for job in self.jobs]
+        running = [training.is_running for training in self.trainings]
         if running != self.running or time.monotonic() - self.shown_at > LINE_EVERY_S:
-            lines = [status(job, self.out) for job in self.jobs]
+            lines = [status(training, self.out) for training in self.trainings]
             for line in lines:
                 if line not in self.lines:
                     print(line, flush=True)
@@ -240,14 +251,14 @@ class Board:
         return any(running)
 
 
-def status(job: Job, out: Path) -> str:
+def status(training: TrainingProcess, out: Path) -> str:
     """One line about a stage: its state, images seen and, if known, its loss."""
-    state = "running" if job.is_running else "ended" if job.ended_well else f"failed, see {job.log}"
+    state = "running" if training.is_running else "ended" if training.ended_well else f"failed, see {training.log}"
     try:
-        found = summary(out / job.stage, job.stage, read_lines(out / job.stage))
+        found = summary(out / training.stage, training.stage, read_lines(out / training.stage))
     except (OSError, ValueError, KeyError, TypeError):
-        return f"{job.stage}: {state}, no image yet"
-    told = f"{job.stage}: {state}, {found.nimg:,} of {found.images:,} img"
+        return f"{training.stage}: {state}, no image yet"
+    told = f"{training.stage}: {state}, {found.nimg:,} of {found.images:,} img"
     return told + (f", loss {found.loss:.4f}" if found.loss is not None else "")
 
 

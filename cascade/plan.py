@@ -55,11 +55,11 @@ class Plan:
         said, total = self.request.described, self.request.total
         if said == 1 or len(self.index) == total:
             return range(said)
-        return tuple(sorted({self.request.place(image) % said for image in self.index}))
+        return tuple(sorted({self.request.description(image) % said for image in self.index}))
 
     def cond_row(self, image: int) -> int:
         """Position in `wanted` of an image's prompt or label."""
-        return self.wanted.index(self.request.place(image) % self.request.described)
+        return self.wanted.index(self.request.description(image) % self.request.described)
 
     @property
     def names(self) -> list[str]:

@@ -109,9 +109,9 @@ class Request:
             return None
         if self.refines:
             return self.low_res[[self.pick.index(image) for image in images]]
-        return self.low_res[[self.place(image) % len(self.low_res) for image in images]]
+        return self.low_res[[self.description(image) % len(self.low_res) for image in images]]
 
-    def place(self, image: int) -> int:
+    def description(self, image: int) -> int:
         """Number of the prompt, label or picture of an image."""
         return image // self.num
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cascade.config import load_config
-from cascade.launch import make_plans
+from cascade.launch import stage_commands
 from data.read.mixture import parse
 from stages.bundle import read_sidecar
 from stages.training.checks import checked_reader
@@ -64,7 +64,7 @@ def starts() -> list[Start]:
         elif "cascade.launch" in words:
             cascade = words[words.index("cascade.launch") + 1]
             given = {"data": after(words, "--data"), "stages": after(words, "--stage")}
-            plans = make_plans(
+            plans = stage_commands(
                 load_config(cascade), cascade, **given, out=Path("out"), nproc=number(words, "--nproc"), more=[]
             )
             nodes = number(words, "--nodes")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from cascade.config import load_config
-from cascade.launch import make_plans, spread
+from cascade.launch import spread, stage_commands
 from cascade.train.slurm import batch_script
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from stages.bundle import read_sidecar
 
@@ -45,7 +45,7 @@ stages:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    pack(write_folder(folder / "shapes", 64, 16), folder / "shards", Settings(size=16, shards=8), workers=0)
+    pack(write_folder(folder / "shapes", 64, 16), folder / "shards", PackSettings(size=16, shards=8), workers=0)
     return folder / "shards"
 
 
@@ -58,7 +58,7 @@ def small(tmp_path_factory) -> Path:
 
 def plans(*, data=("shards",), stages=(), nproc=1, more=(), cascade="emoji"):
     config = load_config(cascade)
-    return make_plans(
+    return stage_commands(
         config, cascade, data=list(data), out=Path("out"), stages=list(stages), nproc=nproc, more=list(more)
     )
 

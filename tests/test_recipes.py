@@ -14,7 +14,7 @@ from data.resize import downsample
 from stages.bundle import load_bundle
 from stages.sampling import conditioned, noise_of, sample_alone
 from stages.training.loop import train
-from stages.training.place import Place
+from stages.training.runtime import Runtime
 from tests.bench.sr_psnr import mean_psnr
 from tests.grain import flat, grain
 
@@ -29,8 +29,8 @@ def test_a_minute_of_training_sharpens_unseen_pictures_and_paints_no_grain(tmp_p
     config = stage_of(
         load_config("emoji_tiny", ["stages.sr_64.train.images=4000", "stages.sr_64.train.ema=[400]"]), "sr_64"
     )
-    place = Place(engine="local", rank=0, world=1, device=torch.device("cpu"))
-    stage = load_bundle(train(config, name="sr_64", data=tmp_path / "shards", out=tmp_path / "run", place=place))
+    runtime = Runtime(engine="local", rank=0, world=1, device=torch.device("cpu"))
+    stage = load_bundle(train(config, name="sr_64", data=tmp_path / "shards", out=tmp_path / "run", runtime=runtime))
 
     truth = to_float(next(read_split(tmp_path / "shards", "val", batch=32, resolution=64, limit=32)).image)
     low_res = to_float(to_uint8(downsample(truth, (16, 16))))

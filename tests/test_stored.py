@@ -25,7 +25,7 @@ from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.batch import Batch
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.read.order import find, permutation, shard_orders
 from data.read.shards import Reader, read_split
 from data.shapes import shape, write_folder
@@ -35,7 +35,7 @@ from stages.diffusion.samplers import Answer
 from stages.randomness import generator
 from stages.sampling import image_noise
 from stages.training.loop import train
-from stages.training.place import Place
+from stages.training.runtime import Runtime
 from tests.stages.tiny import base_config, shapes_batch, sr_config
 
 SHIPPED = Path(__file__).parents[1] / "cascade" / "shipped" / "emoji_tiny"
@@ -149,7 +149,7 @@ def shards(tmp_path_factory) -> Path:
 
 def packed(folder: Path) -> Path:
     """64 shapes of 16 px in four shards, some held out."""
-    settings = Settings(size=16, shards=4, val=0.1)
+    settings = PackSettings(size=16, shards=4, val=0.1)
     pack(write_folder(folder / "pictures", 64, 16), folder / "shards", settings, workers=0)
     return folder / "shards"
 
@@ -160,8 +160,8 @@ def test_what_a_training_draws(kind, shards, tmp_path, asked):
     """Two updates of eight images, from picture to grid: these streams and no others."""
     short: dict[str, Any] = {"images": 16, "streams": 4, "seed": 5, "val_images": 4}
     config: StageConfig = base_config(**short) if kind == "base" else sr_config(**short)
-    place = Place(engine="local", rank=0, world=1, device=torch.device("cpu"))
-    train(config, name=kind, data=shards, out=tmp_path / kind, place=place)
+    runtime = Runtime(engine="local", rank=0, world=1, device=torch.device("cpu"))
+    train(config, name=kind, data=shards, out=tmp_path / kind, runtime=runtime)
     aug = ("aug",) if kind == "sr" else ()
     held = len(next(read_split(shards, "val", batch=16, resolution=8)))
     assert set(asked) == (
@@ -258,7 +258,7 @@ def keys(shards: Path) -> dict[str, list[str]]:
     """Of the first batch, of one in the sixth epoch, of a seed, of what is held out."""
     found = {}
     for name, seed, nimg in (("first", 0, 0), ("later", 0, 320), ("seed 5", 5, 0)):
-        reader = Reader(source=shards, batch=8, resolution=8, streams=4, seed=seed, label=True)
+        reader = Reader(places=shards, batch=8, resolution=8, streams=4, seed=seed, label=True)
         batch = next(reader.batches(nimg))
         found[name] = list(batch.keys)
     found["held out"] = list(next(read_split(shards, "val", batch=16, resolution=8)).keys)

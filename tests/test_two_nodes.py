@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from stages.training.deepspeed_engine import free_port
 
@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.matrix, pytest.mark.timeout(600)]
 def folder(tmp_path_factory) -> Path:
     """shards/, tiny.yaml, and hostfile: this machine by two names, one process on each."""
     made = tmp_path_factory.mktemp("nodes")
-    pack(write_folder(made / "shapes", 64, 16), made / "shards", Settings(size=16, shards=8, val=0.1), workers=0)
+    pack(write_folder(made / "shapes", 64, 16), made / "shards", PackSettings(size=16, shards=8, val=0.1), workers=0)
     (made / "tiny.yaml").write_text(TINY)
     (made / "hostfile").write_text("localhost slots=1\n127.0.0.1 slots=1\n")
     return made

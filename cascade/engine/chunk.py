@@ -39,8 +39,8 @@ class Painting:
 
     @property
     def total(self) -> int:
-        """Number of images of the request."""
-        return len(self.plan.request.index)
+        """Number of images to paint: of the picked ones, if some are picked."""
+        return len(self.plan.index)
 
     @property
     def weight(self) -> int:

@@ -31,7 +31,7 @@ ASKED = "request.json"
 RECORD = 10_240  # bytes of a tar record
 
 
-def place() -> tuple[int, int]:
+def rank_and_world() -> tuple[int, int]:
     """(rank, world) from the environment of torchrun; (0, 1) without it. Raises ValueError for values that are impossible."""
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
@@ -65,7 +65,7 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
     plan = model.resolve(request)
     model.check(plan.picked((0,)))
     folder.mkdir(parents=True, exist_ok=True)
-    rank, world = place()
+    rank, world = rank_and_world()
     with held(folder / f".{rank}.lock", f"--out {folder}"):
         with disk_told(folder / ASKED):
             check_asked(folder / ASKED, asked(plan, shard_size), f".{rank}-of-{world}.request.part")

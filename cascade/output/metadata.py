@@ -28,7 +28,7 @@ def describe(
     said: dict[str, Any] = {"seed": request.seed, "num": num, "precision": plan.precision}
     for name, values in (("prompts", request.prompts), ("labels", request.labels)):
         if values:
-            said[name] = list(values) if image is None else [values[request.place(image) % len(values)]]
+            said[name] = list(values) if image is None else [values[request.description(image) % len(values)]]
     if image is not None:
         said["image"] = image
     if row is not None:

@@ -14,10 +14,10 @@ from .again import ends_of, plan_of, repainted, said_of
 from .destinations import Output, foreign, is_ours, place_of
 from .given import GivenFile
 from .pictures import levels_apart, read_png, save_png
-from .upscale import Job
+from .upscale import Pending
 
 
-def save_all(model: Cascade, jobs: Sequence[Job], *, pick: Sequence[int] = ()) -> None:
+def save_all(model: Cascade, jobs: Sequence[Pending], *, pick: Sequence[int] = ()) -> None:
     """Sample what is left of each output and print its files. Of several given pictures, those that cannot be read are reported at
     the end, with a ValueError, after the others were made.
 

@@ -19,7 +19,7 @@ from .destinations import Output
 from .given import GivenFile, refuse_if_none
 from .pictures import user_picture, user_size
 
-Job = tuple[Output, Callable[[], Plan]]
+Pending = tuple[Output, Callable[[], Plan]]
 """An output, and a function that makes its plan, which may read the given picture only when called."""
 
 
@@ -58,7 +58,7 @@ class Upscaling:
         described = max(len(request.prompts), len(request.labels), 1)
         return request.num * (described if len(self.files) == 1 else len(self.files))
 
-    def jobs(self, model: Cascade, request: Request, target: Output, pick: Sequence[int] = ()) -> list[Job]:
+    def jobs(self, model: Cascade, request: Request, target: Output, pick: Sequence[int] = ()) -> list[Pending]:
         """One job per file, with the only prompt or label, or the one of its number. The job of a file with a fault raises it when
         its plan is made. Raises ValueError for mistakes that concern all files or --out, and if every file has a fault."""
         if len(self.files) > 1 and target.is_grid:
@@ -70,7 +70,7 @@ class Upscaling:
             )
         for start in dict.fromkeys(self.starts):
             side_of(model, start)
-        jobs: list[Job] = []
+        jobs: list[Pending] = []
         files: list[GivenFile] = []
         for number, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
             own = slice(number, number + 1) if len(self.files) > 1 and described > 1 else slice(None)

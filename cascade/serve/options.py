@@ -11,7 +11,7 @@ import typer
 from .http import descriptors
 from .http.addresses import plain_network
 from .http.limits import Limits
-from .http.origins import Origin, origin_of, place_of
+from .http.origins import Origin, authority_of, origin_of
 from .http.paths import PATHS, path_of
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -97,7 +97,7 @@ def hosts_of(host: str, allowed: list[str] | None) -> frozenset[str] | None:
     """Names that clients may send in the Host header; None allows any. Raises ValueError."""
     names = []
     for said in allowed or ():
-        place = place_of(said) or place_of(f"[{said}]")
+        place = authority_of(said) or authority_of(f"[{said}]")
         if place is None:
             raise ValueError(f"--allow-host {said!r} is no name of a host")
         names.append(place.name)

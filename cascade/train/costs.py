@@ -10,7 +10,7 @@ from data.errors import RunError
 from data.read.shards import Reader
 from stages.build import build_stage
 from stages.config import SampleConfig, StageConfig
-from stages.tools.cost import BACKWARD, StagePlan, mfu, peak_flops, plan_stage
+from stages.tools.cost import BACKWARD, StageCost, cost_of, mfu, peak_flops
 from stages.training.checks import micro_batch
 from stages.training.engine import LocalEngine
 
@@ -33,31 +33,31 @@ def print_costs(
     if world < 1:
         raise ValueError(f"--world {world}: at least one process trains")
     micro_batch(trained, world)
-    plans = {name: plan_stage(shared(each, world)) for name, each in config.stages.items()}
-    plan = plans[stage]
+    costs = {name: cost_of(shared(each, world)) for name, each in config.stages.items()}
+    cost = costs[stage]
     print(f"{config.name} / {stage}")
     for what, amount, note in (
-        ("parameters", number_text(plan.parameters), ""),
-        ("forward, an image", flop_text(plan.forward_flops), f"at {plan.train_size} px"),
-        ("training, an image", flop_text(plan.train_flops), f"{BACKWARD} x forward"),
-        ("training, whole run", flop_text(plan.train_flops * plan.images), f"{number_text(plan.images)} images"),
-        ("sampling, an image", flop_text(plan.sample_flops), sampling_note(plan, trained.sample)),
-        ("weights", bytes_text(plan.weight_bytes), "float32"),
-        ("gradients", bytes_text(plan.weight_bytes), "float32"),
-        ("optimizer", bytes_text(plan.adam_bytes), "Adam's two moments"),
-        ("EMA", bytes_text(plan.ema_bytes), f"{plan.num_ema} copies, never divided"),
-        ("activations", bytes_text(plan.activation_bytes), activation_note(plan, trained.train.precision)),
-        ("memory of a process", bytes_text(plan.train_bytes), "sum of the five lines above, at ZeRO 0"),
-        ("bundle", bytes_text(plan.bundle_bytes), "on disk"),
+        ("parameters", number_text(cost.parameters), ""),
+        ("forward, an image", flop_text(cost.forward_flops), f"at {cost.train_size} px"),
+        ("training, an image", flop_text(cost.train_flops), f"{BACKWARD} x forward"),
+        ("training, whole run", flop_text(cost.train_flops * cost.images), f"{number_text(cost.images)} images"),
+        ("sampling, an image", flop_text(cost.sample_flops), sampling_note(cost, trained.sample)),
+        ("weights", bytes_text(cost.weight_bytes), "float32"),
+        ("gradients", bytes_text(cost.weight_bytes), "float32"),
+        ("optimizer", bytes_text(cost.adam_bytes), "Adam's two moments"),
+        ("EMA", bytes_text(cost.ema_bytes), f"{cost.num_ema} copies, never divided"),
+        ("activations", bytes_text(cost.activation_bytes), activation_note(cost, trained.train.precision)),
+        ("memory of a process", bytes_text(cost.train_bytes), "sum of the five lines above, at ZeRO 0"),
+        ("bundle", bytes_text(cost.bundle_bytes), "on disk"),
     ):
         print_line(what, amount, note)
-    print_zero(plan, world)
+    print_zero(cost, world)
     if measure:
-        print_measured(trained, plan, world, device or torch.device("cpu"))
+        print_measured(trained, cost, world, device or torch.device("cpu"))
     print(
-        f"cascade of {len(plans)}: {number_text(sum(p.parameters for p in plans.values()))} parameters, "
-        f"{flop_text(sum(p.sample_flops for p in plans.values()))} to sample an image, "
-        f"{bytes_text(sum(p.bundle_bytes for p in plans.values()))} of bundles"
+        f"cascade of {len(costs)}: {number_text(sum(p.parameters for p in costs.values()))} parameters, "
+        f"{flop_text(sum(p.sample_flops for p in costs.values()))} to sample an image, "
+        f"{bytes_text(sum(p.bundle_bytes for p in costs.values()))} of bundles"
     )
     print("1 FLOP = half a multiply-add, convolutions and matrix products only; 1 GB = 10^9 bytes")
 
@@ -72,32 +72,32 @@ def print_sharing(reader: Reader, micro: int) -> None:
     )
 
 
-def print_zero(plan: StagePlan, world: int) -> None:
+def print_zero(cost: StageCost, world: int) -> None:
     """Print the memory of each of `world` devices by ZeRO stage, with and without offload."""
     print(f"memory of each of {world} devices, in GB; on top come temporaries, and a CUDA context of about 0.5")
     names = ("weights", "gradients", "optimizer", "ema", "activations", "buffers", "device", "host")
     print(f"  {'':14}" + "".join(f"{name:>12}" for name in names))
     for zero, offload in ((0, False), (1, False), (2, False), (3, False), (1, True), (2, True), (3, True)):
-        memory = plan.memory(zero=zero, world=world, offload=offload)
+        memory = cost.memory(zero=zero, world=world, offload=offload)
         kind = f"ZeRO {zero}" + (" offload" if offload else "")
         print(f"  {kind:14}" + "".join(f"{getattr(memory, name) / 1e9:12.2f}" for name in names))
 
 
-def print_measured(config: StageConfig, plan: StagePlan, world: int, device: torch.device) -> None:
+def print_measured(config: StageConfig, cost: StageCost, world: int, device: torch.device) -> None:
     """Measure and print images a second, MFU if the device's peak is known, and how long the whole run would take."""
-    rate, count = measure_rate(config, plan.micro_batch, device)
+    rate, count = measure_rate(config, cost.micro_batch, device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print_line(
         "measured",
         f"{rate:.3g} img/s",
-        f"median of {count} updates of {plan.micro_batch} random pictures, eager, on {where}",
+        f"median of {count} updates of {cost.micro_batch} random pictures, eager, on {where}",
     )
     peak = peak_flops(device)
     if peak:
-        print_line("MFU", f"{100 * mfu(rate, plan.train_flops, peak):.1f} %", f"of {peak / 1e12:.0f} TFLOP/s")
-    days = plan.images / (rate * world) / DAY_S
+        print_line("MFU", f"{100 * mfu(rate, cost.train_flops, peak):.1f} %", f"of {peak / 1e12:.0f} TFLOP/s")
+    days = cost.images / (rate * world) / DAY_S
     ideal = f"on {world} such devices, if they lose nothing to each other" if world > 1 else "on this device"
-    print_line("whole run", days_text(days), f"{number_text(plan.images)} images {ideal}, data and saves not counted")
+    print_line("whole run", days_text(days), f"{number_text(cost.images)} images {ideal}, data and saves not counted")
 
 
 def measure_rate(config: StageConfig, micro_batch: int, device: torch.device) -> tuple[float, int]:
@@ -152,17 +152,17 @@ def shared(config: StageConfig, world: int) -> StageConfig:
     return config.model_copy(update={"train": train.model_copy(update={"micro_batch": micro})})
 
 
-def activation_note(plan: StagePlan, precision: str) -> str:
+def activation_note(cost: StageCost, precision: str) -> str:
     """The note beside the memory of activations: what the estimate assumes."""
-    how = "blocks computed again" if plan.checkpointed else f"{bytes_text(plan.checkpointed_bytes)} if checkpointed"
-    return f"estimate; micro-batch {plan.micro_batch}, {precision}, {how}, fused attention, no temporaries"
+    how = "blocks computed again" if cost.checkpointed else f"{bytes_text(cost.checkpointed_bytes)} if checkpointed"
+    return f"estimate; micro-batch {cost.micro_batch}, {precision}, {how}, fused attention, no temporaries"
 
 
-def sampling_note(plan: StagePlan, settings: SampleConfig) -> str:
+def sampling_note(cost: StageCost, settings: SampleConfig) -> str:
     """The note beside the cost of sampling: size, sampler, calls, and how many of them are guided."""
-    guided = plan.rows - plan.nfe
+    guided = cost.rows - cost.nfe
     twice = f", {guided} of them guided, which costs two" if guided else ""
-    return f"at {plan.resolution} px; {settings.sampler}, {plan.nfe} calls{twice}"
+    return f"at {cost.resolution} px; {settings.sampler}, {cost.nfe} calls{twice}"
 
 
 def print_line(what: str, amount: str, note: str) -> None:

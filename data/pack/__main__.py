@@ -8,7 +8,7 @@ import typer
 from data.cli import run
 from data.index import report
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 
 
 def main(
@@ -54,7 +54,7 @@ def main(
     keep: Annotated[bool, typer.Option("--keep", help="the same as --size 0")] = False,
 ) -> None:
     """Pack pictures into webdataset shards with an index, ready for train.py --data DST."""
-    settings = Settings(
+    settings = PackSettings(
         size=0 if keep else size, resize=resize, upscale=upscale, background=background, format=format, quality=quality,
         text_encoder=text_encoder, text_tokens=text_tokens, source=source, text_column=text_column, label_column=label_column,
         splits=splits, shards=shards, val=val, limit=limit, seed=seed, max_bad=max_bad, min_side=min_side,

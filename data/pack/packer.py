@@ -24,8 +24,8 @@ from data.index.items import Source
 from data.index.tally import Counted, Tally, find_shards, index_folder
 from data.index.tree import look
 from data.pack.encode import BY_CHOICE, TOO_SMALL, outcome
-from data.pack.plan import plan_shards
-from data.pack.settings import Settings
+from data.pack.layout import lay_out
+from data.pack.settings import PackSettings
 from data.pack.sources import find_kind, list_source
 from data.pack.write import Shard, check_target, is_free, parallel, workspace
 from data.tar import TEXT_MEMBER, Sample
@@ -37,7 +37,7 @@ FEW_BYTES = 64 << 20  # of pictures; for less, worker processes take longer to s
 def pack(
     src: Path,
     dst: Path,
-    settings: Settings,
+    settings: PackSettings,
     *,
     workers: int | None = None,
     device: str = "cpu",
@@ -74,10 +74,12 @@ def pack(
     return index
 
 
-def _packed(source: Source, folder: Path, settings: Settings, about: dict, workers: int | None, device: str) -> Index:
+def _packed(
+    source: Source, folder: Path, settings: PackSettings, about: dict, workers: int | None, device: str
+) -> Index:
     from data.resize import RESIZE_VERSION
 
-    plan = plan_shards(source.items, settings)
+    plan = lay_out(source.items, settings)
     num = sum(len(items) for _, _, items in plan)
     texts = _Texts(settings, device)
     tally = Tally()
@@ -111,7 +113,7 @@ def _write(folder: Path, name: str, split: str, results: Iterable, tally: Tally,
         return shard.close()
 
 
-def _linked(src: Path, folder: Path, settings: Settings, about: dict) -> Index:
+def _linked(src: Path, folder: Path, settings: PackSettings, about: dict) -> Index:
     """Link the tars of `src` (or copy them, across file systems) and index them."""
     for path in find_shards(src):
         target = folder / path.relative_to(src)
@@ -128,7 +130,7 @@ def _linked(src: Path, folder: Path, settings: Settings, about: dict) -> Index:
     return index
 
 
-def _check_splits(src: Path, source: Source, settings: Settings) -> None:
+def _check_splits(src: Path, source: Source, settings: PackSettings) -> None:
     """Raise ValueError if --val would mix held-out pictures of the source with others."""
     num = sum(item.split == "val" for item in source.items)
     if settings.val and num:
@@ -152,7 +154,7 @@ def _kept(results: Iterable, tally: Tally) -> Iterator[tuple[str, Sample]]:
 class _Texts:
     """Adds to each sample the token features of its caption, if there is an encoder."""
 
-    def __init__(self, settings: Settings, device: str):
+    def __init__(self, settings: PackSettings, device: str):
         from data.text import TextEncoder
 
         name = settings.text_encoder
@@ -192,7 +194,7 @@ def _half_the_cores() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check_bad(tally: Tally, num: int, settings: Settings) -> None:
+def _check_bad(tally: Tally, num: int, settings: PackSettings) -> None:
     counts = tally.skipped.num
     chosen = {why: counts[why] for why in BY_CHOICE if counts[why]}
     bad = counts.total() - sum(chosen.values())
@@ -218,7 +220,7 @@ def _drop_empty(folder: Path, shards: list[ShardInfo]) -> list[ShardInfo]:
     return [shard for shard in shards if shard.num]
 
 
-def _listing(source: Source, settings: Settings) -> Iterator[list]:
+def _listing(source: Source, settings: PackSettings) -> Iterator[list]:
     """What determines the result: settings, versions, and the source's names, sizes, captions and labels, but not its pixels."""
     from data.resize import RESIZE_VERSION
 

@@ -9,7 +9,7 @@ from data.pack.encode import FORMATS, RESIZES, Encoding
 from data.pack.sources import SOURCES
 
 
-class Settings(Strict):
+class PackSettings(Strict):
     """The options of `python -m data.pack`, by name (see its --help); 0 and None are defaults that depend on the source."""
 
     size: int = 64
@@ -57,7 +57,7 @@ class Settings(Strict):
 
     def check_keep(self) -> None:
         """Raise ValueError if tars are to be kept as they are while another option changes them."""
-        default = Settings()
+        default = PackSettings()
         for flag, value, usual in (
             ("--text-encoder", self.text_encoder, default.text_encoder),
             ("--val", self.val, default.val),

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from data.index import INDEX_NAME, Index, ShardInfo, count_images, fingerprint, folder_of
 from data.places.cache import GB, ShardCache, default_folder
 from data.places.kinds import FsSpec, Http, Pipe
-from data.places.remote import RemoteStore, Source
+from data.places.remote import RemoteStore, Transport
 from data.places.store import DataSet, LocalStore, Store
 
 MAX_NAMES = 1_000_000  # that a brace list may expand to
@@ -135,7 +135,7 @@ def _refuse_patterns(folder: str, text: str) -> None:
         )
 
 
-def _address(folder: str, query: str, access: Access) -> Source:
+def _address(folder: str, query: str, access: Access) -> Transport:
     if not folder.startswith(("http://", "https://")):
         source = FsSpec(folder)
         source.check()
@@ -157,6 +157,6 @@ def _pipe(text: str, access: Access) -> Pipe:
     return Pipe(command, access.timeout_s)
 
 
-def _remote(source: Source, access: Access) -> RemoteStore:
+def _remote(source: Transport, access: Access) -> RemoteStore:
     cache = ShardCache(folder=access.cache_dir or default_folder(), max_bytes=access.cache_bytes)
     return RemoteStore(source, cache, access.retries, access.timeout_s)

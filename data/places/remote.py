@@ -23,7 +23,7 @@ CHECKED = 256  # most shards whose size is checked when a data set is opened; th
 FIRST_WAIT_S = 0.5  # before the second try; doubles before each further one
 
 
-class Source(Protocol):
+class Transport(Protocol):
     """A kind of remote place: how to read a file of a folder. A missing file is FileNotFoundError, other faults OSError."""
 
     @property
@@ -60,7 +60,7 @@ class _Ahead:
 class RemoteStore:
     """A remote folder of shards: a `Store` that reads through the cache."""
 
-    source: Source
+    transport: Transport
     cache: ShardCache
     retries: int
     timeout_s: float
@@ -69,7 +69,7 @@ class RemoteStore:
     @property
     def name(self) -> str:
         """The folder's address or command, for messages."""
-        return self.source.name
+        return self.transport.name
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_ahead": None}  # a copy for another process starts its own thread
@@ -116,7 +116,7 @@ class RemoteStore:
         if self.cache.holds(shard):
             return None
         found: list[int | None] = []
-        self._tried(lambda: found.append(self.source.size(shard.name)), shard.name)
+        self._tried(lambda: found.append(self.transport.size(shard.name)), shard.name)
         return found[-1]
 
     def where(self, shard: ShardInfo) -> str:
@@ -153,7 +153,7 @@ class RemoteStore:
     def _limited(self, file: str, num_bytes: int) -> Iterator[bytes]:
         """Yield a file's bytes; TimeoutError if they arrive slower than MIN_RATE."""
         deadline = time.monotonic() + self.timeout_s + num_bytes / MIN_RATE
-        for chunk in self.source.chunks(file):
+        for chunk in self.transport.chunks(file):
             yield chunk
             if time.monotonic() > deadline:
                 raise TimeoutError(f"slower than {MIN_RATE / 1000:.0f} kB/s")

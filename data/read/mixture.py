@@ -20,7 +20,7 @@ Weighted = tuple[str | Path, float]
 
 
 @dataclass(frozen=True)
-class Sources:
+class Mixture:
     """Places with weights, and how those that are not local folders may be reached."""
 
     parts: tuple[Weighted, ...]
@@ -39,12 +39,12 @@ class Sources:
         return " + ".join(f"{place}={weight:g}" for place, weight in self.parts)
 
 
-Source = str | Path | Weighted | Sequence[Weighted] | Sources
+MixtureLike = str | Path | Weighted | Sequence[Weighted] | Mixture
 
 
-def parse(texts: Iterable[str], access: Access = ACCESS) -> Sources:
+def parse(texts: Iterable[str], access: Access = ACCESS) -> Mixture:
     """Parse ["A", "B=0.25"] of a command line; text after the last = is a weight if it is a number and no such path exists."""
-    return Sources(tuple(_parsed(text) for text in texts), access)
+    return Mixture(tuple(_parsed(text) for text in texts), access)
 
 
 def _parsed(text: str) -> Weighted:
@@ -61,18 +61,18 @@ def _parsed(text: str) -> Weighted:
         raise ValueError(f"data {text}: weight {weight!r} is no number; write {place}=0.25") from error
 
 
-def as_sources(source: Source) -> Sources:
+def as_mixture(source: MixtureLike) -> Mixture:
     """Convert whatever a `Reader` takes to one form."""
-    if isinstance(source, Sources):
+    if isinstance(source, Mixture):
         return source
     if isinstance(source, str | Path):
-        return Sources(((source, 1.0),))
+        return Mixture(((source, 1.0),))
     if len(source) == 2 and isinstance(source[0], str | Path) and isinstance(source[1], int | float):
-        return Sources(((source[0], float(source[1])),))
-    return Sources(tuple((place, float(weight)) for place, weight in source))  # type: ignore[misc,union-attr,str-unpack]
+        return Mixture(((source[0], float(source[1])),))
+    return Mixture(tuple((place, float(weight)) for place, weight in source))  # type: ignore[misc,union-attr,str-unpack]
 
 
-def facts(source: Source) -> Index:
+def facts(source: MixtureLike) -> Index:
     """The index of the data; for a mixture what its data sets share, their added counts, and one fingerprint."""
     return Opened.of(source).index
 
@@ -85,9 +85,9 @@ class Opened:
     weights: tuple[float, ...]
 
     @classmethod
-    def of(cls, source: Source) -> "Opened":
+    def of(cls, source: MixtureLike) -> "Opened":
         """Open every place of `source`."""
-        sources = as_sources(source)
+        sources = as_mixture(source)
         sets = tuple(open_place(place, sources.access) for place, _ in sources.parts)
         return cls(sets, tuple(weight for _, weight in sources.parts))
 

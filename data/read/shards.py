@@ -22,7 +22,7 @@ from data.batch import Batch, Cond
 from data.index import Index, ShardInfo
 from data.read.blocks import Block, Slot, first_good
 from data.read.checks import check_content
-from data.read.mixture import Opened, Source, as_sources, largest_remainder
+from data.read.mixture import MixtureLike, Opened, as_mixture, largest_remainder
 from data.read.order import find, permutation, shard_orders
 from data.read.samples import BadDataError, Part, ShardReader
 from data.read.streams import Shape, largest_divisor, own_samples
@@ -33,12 +33,12 @@ from data.text import pad_text
 class Reader:
     """An endless sequence of batches of packed data; construction makes all checks that are cheap.
 
-    source: a place (`data.places`), one with a weight, or several (`data.read.mixture`). batch: images of the global
+    places: a place (`data.places`), one with a weight, or several (`data.read.mixture`). batch: images of the global
     batch. resolution: the smallest side that is needed: pictures of one stored size come as stored (the device resizes
     them), others are cropped and downsampled to it. workers: loader processes per rank; 0 decodes in this process.
     """
 
-    source: Source
+    places: MixtureLike
     batch: int
     resolution: int
     split: str = "train"
@@ -60,8 +60,8 @@ class Reader:
 
     @cached_property
     def opened(self) -> Opened:
-        """The data sets of `source`."""
-        return Opened.of(self.source)
+        """The data sets of `places`."""
+        return Opened.of(self.places)
 
     @cached_property
     def index(self) -> Index:
@@ -175,7 +175,7 @@ class Finite:
 
 
 def read_split(
-    source: Source,
+    places: MixtureLike,
     split: str = "val",
     *,
     batch: int,
@@ -200,7 +200,7 @@ def read_split(
     asked = Finite(
         split=split, batch=batch, resolution=resolution, label=label, text_tokens=text_tokens, max_bad=max_bad
     )
-    opened = Opened.of(as_sources(source)).having(split)
+    opened = Opened.of(as_mixture(places)).having(split)
     check_content(opened, split, resolution=resolution, label=label, text_tokens=text_tokens)
     return _in_order(opened, asked, limit, rank, world)
 

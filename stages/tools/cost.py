@@ -32,7 +32,7 @@ PEAKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagePlan:
+class StageCost:
     """Costs of one stage. Sizes in px, amounts in FLOP and bytes; FLOPs of forward and training are per image.
 
     train_size: side of the network's input in training (the crop); forward_flops at that size, full_flops at the stage's
@@ -148,7 +148,7 @@ def mfu(img_per_s_per_device: float, train_flops: int, peak: float) -> float:
     return img_per_s_per_device * train_flops / peak
 
 
-def plan_stage(config: StageConfig) -> StagePlan:
+def cost_of(config: StageConfig) -> StageCost:
     """Compute the costs of one stage from its config; without a micro_batch, the whole batch is one."""
     with torch.device("meta"):
         stage = build_stage(config)
@@ -158,7 +158,7 @@ def plan_stage(config: StageConfig) -> StagePlan:
     flops, kept = count_pass(stage, train_size, micro_batch)
     forward_flops = flops // micro_batch
     rows = network_rows(config.sample)
-    return StagePlan(
+    return StageCost(
         parameters=sum(p.numel() for p in stage.parameters()),
         train_size=train_size,
         resolution=config.resolution,

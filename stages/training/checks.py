@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from data.index import Index
-from data.read.mixture import Source, facts
+from data.read.mixture import MixtureLike, facts
 from data.read.shards import Reader
 from data.read.streams import largest_divisor
 
@@ -13,7 +13,13 @@ from .engine import check_optimizer
 
 
 def checked_reader(
-    config: StageConfig, data: Source, *, rank: int, world: int, held: Source | None = None, elementwise: bool = False
+    config: StageConfig,
+    data: MixtureLike,
+    *,
+    rank: int,
+    world: int,
+    held: MixtureLike | None = None,
+    elementwise: bool = False,
 ) -> tuple[Reader, int]:
     """Check everything that can be wrong before training begins; return this rank's reader and its micro-batch.
 
@@ -29,10 +35,10 @@ def checked_reader(
     return reader, micro
 
 
-def make_reader(config: StageConfig, data: Source, *, rank: int, world: int) -> Reader:
+def make_reader(config: StageConfig, data: MixtureLike, *, rank: int, world: int) -> Reader:
     """Make the reader of one rank."""
     return Reader(
-        source=data,
+        places=data,
         batch=config.train.batch,
         resolution=config.resolution,
         seed=config.train.seed,

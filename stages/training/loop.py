@@ -16,27 +16,29 @@ import torch.distributed as dist
 
 from data.batch import Batch
 from data.errors import RunError
-from data.read.mixture import Source
+from data.read.mixture import MixtureLike
 from data.read.shards import Reader
 
 from ..build import build_stage
 from ..config import StageConfig
 from ..memory import Portions, is_memory_error
 from ..randomness import generator
-from ..tools.cost import peak_flops, plan_stage
+from ..tools.cost import cost_of, peak_flops
 from .checkpoints import load_state, nimg_of
 from .checks import checked_reader
 from .ema import Ema
 from .engine import LOSS_SCALE, OBJECTIVE, State, weights_in
 from .grid import sample_grid, save_picture
-from .guard import Guard, SigmaQuartiles, lost_a_rank
 from .norms import activation_norms, weight_norms
 from .notes import notes
-from .place import Options, Place, compiles, make_engine
+from .quartiles import SigmaQuartiles
+from .ranks import lost_a_rank
 from .rundir import RunDir, record
+from .runtime import Options, Runtime, compiles, make_engine
 from .saving import Record, Saver
 from .schedule import lr_at
 from .signals import Stopped, StopSignals
+from .skips import Skips
 from .validate import Validation, held_out, make_validation
 from .watch import Watch
 
@@ -44,34 +46,40 @@ OUT_OF_MEMORY = 3  # exit code
 
 
 def train(
-    config: StageConfig, *, name: str, data: Source, out: Path, place: Place, options: Options | None = None
+    config: StageConfig, *, name: str, data: MixtureLike, out: Path, runtime: Runtime, options: Options | None = None
 ) -> Path:
     """Train the stage called `name` in the run directory `out`, resuming any run there; return the bundle's folder.
 
     A signal to stop (signals.py) saves first and raises Stopped, or KeyboardInterrupt for SIGINT.
     """
     options = options or Options()
-    with options.signals or StopSignals(at_once=place.world == 1) as signals:
-        return _train(config, name, data, out, place, options, signals)
+    with options.signals or StopSignals(at_once=runtime.world == 1) as signals:
+        return _train(config, name, data, out, runtime, options, signals)
 
 
 def _train(
-    config: StageConfig, name: str, data: Source, out: Path, place: Place, options: Options, signals: StopSignals
+    config: StageConfig,
+    name: str,
+    data: MixtureLike,
+    out: Path,
+    runtime: Runtime,
+    options: Options,
+    signals: StopSignals,
 ) -> Path:
     reader, micro = checked_reader(
         config,
         data,
-        rank=place.rank,
-        world=place.world,
+        rank=runtime.rank,
+        world=runtime.world,
         held=options.val_data,
-        elementwise=place.deepspeed.zero > 0,
+        elementwise=runtime.deepspeed.zero > 0,
     )
     run = RunDir(out)
-    if place.rank:
-        return Run(config, name, reader, place, run, micro, options, signals).train()
+    if runtime.rank:
+        return Run(config, name, reader, runtime, run, micro, options, signals).train()
     with run.lock():
         run.open(config, reader.index.fingerprint, resume=options.resume, allow=options.allow)
-        return Run(config, name, reader, place, run, micro, options, signals).train()
+        return Run(config, name, reader, runtime, run, micro, options, signals).train()
 
 
 class Run:
@@ -82,30 +90,37 @@ class Run:
         config: StageConfig,
         name: str,
         reader: Reader,
-        place: Place,
+        runtime: Runtime,
         run: RunDir,
         micro: int,
         options: Options,
         signals: StopSignals,
     ):
         self.signals = signals
-        self.config, self.name, self.reader, self.place, self.run, self.micro = config, name, reader, place, run, micro
-        self.options, self.settings, self.leads = options, config.train, place.rank == 0
+        self.config, self.name, self.reader, self.runtime, self.run, self.micro = (
+            config,
+            name,
+            reader,
+            runtime,
+            run,
+            micro,
+        )
+        self.options, self.settings, self.leads = options, config.train, runtime.rank == 0
         torch.manual_seed(generator(self.settings.seed, "weights").initial_seed())
-        stage = build_stage(config).to(place.device)
+        stage = build_stage(config).to(runtime.device)
         if not run.folders():
             self.settings.objective.build().begin(stage)
         stage.set_precision(self.settings.precision)
         stage.net.checkpointed = self.settings.checkpoint_activations
         self.ema = Ema(stage, self.settings.ema)
-        self.engine = make_engine(stage, config, place, micro)
-        if compiles(place, self.settings.compile):
+        self.engine = make_engine(stage, config, runtime, micro)
+        if compiles(runtime, self.settings.compile):
             stage.net.compile(dynamic=False)
         self.nimg, self.saved, self.logged = 0, 0, 0
         self.stopped, self.interrupted = False, False
         self.fault: Exception | None = None
         self.record = Record(run, config, reader.index)
-        self.saver, self.guard = Saver(run.path), Guard(name, self.settings.max_skipped)
+        self.saver, self.skips = Saver(run.path), Skips(name, self.settings.max_skipped)
         self.quartiles = SigmaQuartiles(config.noise)
         self.portions = Portions(f"{name}: grid")
         self.validation: Validation | None = None
@@ -123,8 +138,8 @@ class Run:
             self.engine.close()
             return self.run.bundle
         if self.leads:
-            held = self.options.val_data or self.reader.source
-            self.validation = make_validation(self.config, held, self.place.device, self.options.lower)
+            held = self.options.val_data or self.reader.places
+            self.validation = make_validation(self.config, held, self.runtime.device, self.options.lower)
         watch = self._watch() if self.leads else None
         batches = self.reader.batches(self.nimg)
         try:
@@ -159,7 +174,7 @@ class Run:
                 ) from error
             if dist.is_initialized() and dist.get_world_size() > 1 and lost_a_rank(told):
                 raise RunError(
-                    f"stage {self.name}: rank {self.place.rank} lost another one at image {self.nimg:,} "
+                    f"stage {self.name}: rank {self.runtime.rank} lost another one at image {self.nimg:,} "
                     f"({told.splitlines()[0][:200]}); look at its log, then run the same command again"
                 ) from error
             raise
@@ -228,7 +243,7 @@ class Run:
             assert batch is not None
             lr = lr_at(settings, self.nimg)
             update = self.engine.update(split(batch, self.micro), lr)
-            self.guard.check(update, batch, self.nimg, self._latest)
+            self.skips.check(update, batch, self.nimg, self._latest)
             if self.leads and not self.record.begun:
                 self.record.begin(self.nimg, self.ema)
                 self.options.checked()
@@ -251,7 +266,7 @@ class Run:
                 if pictures is not None and (last or passed(settings.grid_every)):
                     told |= self._draw(pictures, watch)
                 if last or told:
-                    watch.log(self.nimg, lr=lr, device=self.place.device, facts=told)
+                    watch.log(self.nimg, lr=lr, device=self.runtime.device, facts=told)
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         """The next batch. None after a request to stop (which also ends waiting for data) or a fault of the data."""
@@ -284,7 +299,7 @@ class Run:
         if self.nimg > self.logged:
             told |= self._quartiles()
             if watch:
-                watch.log(self.nimg, lr=lr_at(self.settings, self.nimg), device=self.place.device, facts=told)
+                watch.log(self.nimg, lr=lr_at(self.settings, self.nimg), device=self.runtime.device, facts=told)
 
     def _quartiles(self) -> dict[str, float]:
         self.logged = self.nimg
@@ -315,8 +330,8 @@ class Run:
             nimg=self.nimg,
             images=self.settings.images,
             name=self.name,
-            world=self.place.world,
-            train_flops=plan_stage(self.config).train_flops if peak_flops(self.place.device) else 0,
+            world=self.runtime.world,
+            train_flops=cost_of(self.config).train_flops if peak_flops(self.runtime.device) else 0,
             wandb=self.options.wandb,
             settings=record(self.config, self.reader.index.fingerprint),
         )
@@ -326,7 +341,7 @@ class Run:
         if not self.leads:
             return None
         split = "val" if self.reader.index.num_images.get("val") else "train"
-        return next(held_out(self.config, self.reader.source, 16, split))
+        return next(held_out(self.config, self.reader.places, 16, split))
 
     def _draw(self, pictures: Batch, watch: Watch) -> dict[str, float]:
         """Paint the grid; also return weight and activation norms if `norms` is set."""
@@ -336,7 +351,7 @@ class Run:
             return {}
         save_picture(picture, self.run.samples / f"nimg-{self.nimg:010d}.png")
         watch.grid(picture, self.nimg)
-        some = pictures[: self.portions.most].to(self.place.device)
+        some = pictures[: self.portions.most].to(self.runtime.device)
         if not self.options.norms:
             return {}
         return weight_norms(stage) | activation_norms(stage, some, objective=self.engine.objective)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
-from data.read.mixture import Source, facts
+from data.read.mixture import MixtureLike, facts
 from data.read.shards import read_split
 
 from ..bundle import load_bundle, read_sidecar
@@ -65,7 +65,7 @@ class Validation:
         return torch.cat(losses).mean().item()
 
 
-def check_lower(config: StageConfig, lower: Path, data: Source) -> None:
+def check_lower(config: StageConfig, lower: Path, data: MixtureLike) -> None:
     """Raise ValueError if `lower` is not the bundle of the stage below, or there is nothing to validate on."""
     if config.takes is None:
         raise ValueError(f"--lower {lower}: a base stage has none below; leave it out")
@@ -78,7 +78,9 @@ def check_lower(config: StageConfig, lower: Path, data: Source) -> None:
         )
 
 
-def make_validation(config: StageConfig, data: Source, device: torch.device, lower: Path | None) -> Validation | None:
+def make_validation(
+    config: StageConfig, data: MixtureLike, device: torch.device, lower: Path | None
+) -> Validation | None:
     """Make the validation; None if the data have no val split or val_images is 0."""
     if lower is not None:
         check_lower(config, lower, data)
@@ -91,7 +93,7 @@ def make_validation(config: StageConfig, data: Source, device: torch.device, low
     return Validation(batches, low_res, config.train.objective.build().judge)
 
 
-def held_out(config: StageConfig, data: Source, limit: int, split: str = "val") -> Iterator[Batch]:
+def held_out(config: StageConfig, data: MixtureLike, limit: int, split: str = "val") -> Iterator[Batch]:
     """Yield the first `limit` pictures of a split in batches, as `config` takes them."""
     return read_split(
         data,

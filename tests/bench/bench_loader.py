@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from data.places.address import Access
-from data.read.mixture import Sources
+from data.read.mixture import Mixture
 from data.read.shards import Reader
 
 WARM, NUM = 64, 200  # batches
@@ -43,7 +43,7 @@ def measure(reader: Reader) -> float:
 def first_epoch(place: str, cache: str) -> float:
     """Images a second of the first epoch, from opening the data set on."""
     started = time.perf_counter()
-    reader = Reader(source=Sources(((place, 1.0),), Access(cache_dir=Path(cache))), batch=BATCH, resolution=16)
+    reader = Reader(places=Mixture(((place, 1.0),), Access(cache_dir=Path(cache))), batch=BATCH, resolution=16)
     total = reader.index.num_images["train"]
     batches, num = reader.batches(), 0
     while num < total:
@@ -78,7 +78,7 @@ def compare_places(folder: str) -> None:
 def main(folder: str, resolution: int = 16) -> None:
     for text_tokens in (0, 16, 32):
         for workers in (0, 1, 2):
-            reader = Reader(source=folder, batch=BATCH, resolution=resolution, workers=workers, text_tokens=text_tokens)
+            reader = Reader(places=folder, batch=BATCH, resolution=resolution, workers=workers, text_tokens=text_tokens)
             print(f"{text_tokens:2d} text tokens, {workers} workers: {measure(reader):6.0f} img/s", flush=True)
 
 

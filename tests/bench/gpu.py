@@ -329,7 +329,7 @@ def loader(session: Session) -> Callable[[float], Facts]:
             "import sys; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/tests/bench']; import bench_loader; "
             "from data.read.shards import Reader\n"
             "for workers in (0, 1, 4):\n"
-            "    print(workers, bench_loader.measure(Reader(source=sys.argv[2], batch=64, resolution=64, workers=workers, "
+            "    print(workers, bench_loader.measure(Reader(places=sys.argv[2], batch=64, resolution=64, workers=workers, "
             "text_tokens=16)), flush=True)"
         )
         command = [sys.executable, "-c", code, str(ROOT), str(session.shards)]

@@ -43,11 +43,11 @@ def stage(job: Job, device: str) -> Ask:
     from cascade.config import load_config, stage_of
     from cascade.train.costs import random_batch
     from stages.build import build_stage
-    from stages.tools.cost import plan_stage
+    from stages.tools.cost import cost_of
     from stages.training.engine import LocalEngine
 
     config = stage_of(load_config(job["cascade"]), job["stage"])
-    plan = plan_stage(config)
+    plan = cost_of(config)
     with torch.device(device):
         built = build_stage(config)
     built.set_precision(config.train.precision)

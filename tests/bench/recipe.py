@@ -83,16 +83,16 @@ def one(name: str, folder: Path, device: str, cascade: str, stage: str, shards: 
     from data.places.address import Access
     from data.read.mixture import parse
     from stages.training.loop import train
-    from stages.training.place import Place
+    from stages.training.runtime import Runtime
 
     torch.set_flush_denormal(True)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     config = load_config(cascade, [f"stages.{stage}.{each}" for each in overrides])
     wanted = stage_of(config, stage)
     write_manifest(config, folder)
-    place = Place(engine="local", rank=0, world=1, device=torch.device(device))
+    runtime = Runtime(engine="local", rank=0, world=1, device=torch.device(device))
     began = time.monotonic()
-    train(wanted, name=stage, data=parse([shards], Access()), out=folder / stage, place=place)
+    train(wanted, name=stage, data=parse([shards], Access()), out=folder / stage, runtime=runtime)
     spent = time.monotonic() - began
     lines = [json.loads(line) for line in (folder / stage / "metrics.jsonl").read_text().splitlines()]
     val = [line["val_loss"] for line in lines if line.get("val_loss") is not None]

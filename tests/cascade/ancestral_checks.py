@@ -28,7 +28,7 @@ from stages.config import SampleConfig
 from stages.diffusion.noise import power_grid
 from stages.diffusion.samplers import SAMPLERS, Answer, drive
 from stages.texts import as_text, as_values
-from stages.tools.cost import network_rows, plan_stage
+from stages.tools.cost import cost_of, network_rows
 from stages.training.grid import sample_grid
 from stages.training.validate import all_resampled, resampled
 from tests.calling import call
@@ -100,7 +100,7 @@ class TestTraining:
         (whole,) = all_resampled(stage, [batch], stage.space)
         assert torch.equal(whole, again)
         assert_close(resampled(stage, batch[1:]), again[1:], rtol=1e-4, atol=1e-4)
-        assert plan_stage(config).nfe == 3
+        assert cost_of(config).nfe == 3
 
     def test_guided_calls_are_counted(self):
         settings = SampleConfig(num_steps=3, guidance_scale=2.0, **ANCESTRAL)

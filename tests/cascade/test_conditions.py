@@ -13,7 +13,7 @@ from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.batch import Cond
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from data.text import TextEncoder
 from stages.config import BaseConfig, CondConfig, TextConfig
@@ -63,7 +63,7 @@ def test_a_prompt_has_the_features_that_its_caption_had_in_training(packed, read
     source = write_folder(tmp_path / "src", 2, 16)
     rows = [{"file_name": f"{k:06d}.png", "text": LONG} for k in range(2)]
     (source / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    index = pack(source, tmp_path / "out", Settings(size=16, text_encoder="minilm", text_tokens=packed), workers=0)
+    index = pack(source, tmp_path / "out", PackSettings(size=16, text_encoder="minilm", text_tokens=packed), workers=0)
     text = TextConfig(encoder="minilm", dim=384, tokens=read, packed_tokens=packed)
     config = BaseConfig(resolution=8, net=UNetConfig(widths=(8,), blocks=(1,)), cond=CondConfig(text=text))
     seen = next(held_out(config, tmp_path / "out", 1, "train")).cond.parts["text"]

@@ -7,7 +7,7 @@ import torch
 
 from cascade.config import load_config
 from cascade.train.costs import print_costs, random_batch
-from stages.tools.cost import plan_stage
+from stages.tools.cost import cost_of
 
 
 def test_the_table_shows_the_stage_asked_and_the_whole_cascade(capsys):
@@ -15,7 +15,7 @@ def test_the_table_shows_the_stage_asked_and_the_whole_cascade(capsys):
     print_costs(config, "sr_64")
     text = capsys.readouterr().out
     assert text.startswith("emoji / sr_64\n")
-    plans = [plan_stage(stage) for stage in config.stages.values()]
+    plans = [cost_of(stage) for stage in config.stages.values()]
     assert f" {plans[1].parameters / 1e6:.2f} M" in next(line for line in text.splitlines() if "parameters" in line)
     assert f"cascade of 3: {sum(p.parameters for p in plans) / 1e6:.1f} M parameters" in text
     assert "FLOP" in text
@@ -37,7 +37,7 @@ def test_memory_by_zero_stage_is_the_plan_s(capsys):
     config = load_config("text_1024")
     print_costs(config, "base_64", world=8)
     text = capsys.readouterr().out
-    plan = plan_stage(config.stages["base_64"])
+    plan = cost_of(config.stages["base_64"])
     assert "memory of each of 8 devices" in text
     for zero in range(4):
         assert row(text, f"ZeRO {zero} ")[-2] == pytest.approx(plan.memory(zero=zero, world=8).device / 1e9, abs=0.006)

@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from cascade.config import PRESETS, load_config, parse_config
-from cascade.train.costs import StagePlan, plan_stage
+from cascade.train.costs import StageCost, cost_of
 from data.captions import TEXT_TOKENS
 from stages.config import BaseConfig, SuperResConfig
 from stages.training.checks import micro_batch
@@ -16,8 +16,8 @@ REFERENCE = {"imagenet_256": (8, 16, 32), "text_1024": (32, 64, 128)}  # and the
 
 
 @cache
-def plans(name: str) -> list[StagePlan]:
-    return [plan_stage(stage) for stage in load_config(name).stages.values()]
+def plans(name: str) -> list[StageCost]:
+    return [cost_of(stage) for stage in load_config(name).stages.values()]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ import torch
 
 import train
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from tests.calling import call
 
@@ -45,7 +45,7 @@ def _one_thread():
 def shards(tmp_path_factory):
     """64 shapes at 16 px in 8 shards, six classes; not to be changed."""
     folder = tmp_path_factory.mktemp("data")
-    pack(write_folder(folder / "shapes", 64, 16), folder / "shards", Settings(size=16, shards=8), workers=0)
+    pack(write_folder(folder / "shapes", 64, 16), folder / "shards", PackSettings(size=16, shards=8), workers=0)
     return folder / "shards"
 
 

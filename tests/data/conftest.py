@@ -14,7 +14,7 @@ from data.index.items import Choices, Source
 from data.index.tally import index_folder
 from data.index.tree import look
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.pack.sources import find_kind, list_source
 from data.shapes import write_folder
 from data.tar import stream
@@ -59,7 +59,7 @@ def packed(shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed") / "shards"
     with pytest.MonkeyPatch.context() as patch:
         stand_in(patch)
-        pack(shapes, folder, Settings(size=SIDE, shards=8, text_encoder="stand-in", text_tokens=8))
+        pack(shapes, folder, PackSettings(size=SIDE, shards=8, text_encoder="stand-in", text_tokens=8))
     return folder
 
 

@@ -156,7 +156,7 @@ def test_more_than_a_few_small_pictures_are_refused(tmp_path, capsys):
     with pytest.raises(
         ValueError, match=r"3 of 40 pictures are smaller than 24 px .*20 px., at most 5% may be; pack them"
     ):
-        Reader(source=folder, batch=4, resolution=SIDE, streams=2)
+        Reader(places=folder, batch=4, resolution=SIDE, streams=2)
     report(load(folder), folder)
     assert "sizes from 20 px" in capsys.readouterr().out
     report(load(mixed_sizes(tmp_path / "few", [1] + [30] * 39)), folder)
@@ -167,4 +167,4 @@ def test_an_index_that_tells_only_the_least_side_means_all(tmp_path):
     folder = mixed_sizes(tmp_path / "d", [1, *[30] * 39])
     save(load(folder).model_copy(update={"sides": None}), folder)
     with pytest.raises(ValueError, match="pictures are 1 px, 24 px are needed; pack larger ones"):
-        Reader(source=folder, batch=4, resolution=SIDE, streams=2)
+        Reader(places=folder, batch=4, resolution=SIDE, streams=2)

@@ -10,7 +10,7 @@ from cascade.output.given import given_files
 from data.bounds import check_bounds
 from data.decode import FORMATS, PACK_FORMATS, decode_image, image_size, load_image
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from tests.data import bombs
 
 BOMBS = bombs.refused()
@@ -66,7 +66,7 @@ def test_packing_skips_a_picture_that_needs_much_work(tmp_path):
     (source / "b.jpg").write_bytes(BOMBS["10,000 scans"][0])
     (source / "d.gif").write_bytes(PACKED["comments of a GIF"][0])
     began = time.process_time()
-    index = pack(source, tmp_path / "out", Settings(size=64, max_bad=0.5), workers=0)
+    index = pack(source, tmp_path / "out", PackSettings(size=64, max_bad=0.5), workers=0)
     assert time.process_time() - began < 5
     assert index.num_images == {"train": 2}
     assert index.skipped["more scans than are decoded"].names == [

@@ -148,11 +148,11 @@ def test_train_runs_no_command_without_permission(tmp_path, flag):
 def train_command(folder: Path, **train: object) -> list:
     """train.py of a tiny stage, on 48 shapes; all but --out."""
     from data.pack.packer import pack
-    from data.pack.settings import Settings
+    from data.pack.settings import PackSettings
     from data.shapes import write_folder
     from tests.stages.tiny import base_config
 
-    pack(write_folder(folder / "pictures", 48, 16), folder / "shards", Settings(size=16, shards=8), workers=0)
+    pack(write_folder(folder / "pictures", 48, 16), folder / "shards", PackSettings(size=16, shards=8), workers=0)
     stage = base_config(**train).model_dump(mode="json")
     (folder / "tiny.yaml").write_text(json.dumps({"name": "tiny", "stages": {"base_8": stage}}))
     what = [folder / "tiny.yaml", "base_8", "--data", folder / "shards"]
@@ -204,7 +204,7 @@ def alive_in_session(session: int) -> list[int]:
 def test_the_end_of_a_loader_is_raised_where_a_batch_is_awaited(packed):
     """Not in the midst of an update, where torch's signal handler would raise it."""
     others = set(multiprocessing.active_children())
-    batches = Reader(source=packed, batch=16, resolution=SIDE, workers=2).batches()
+    batches = Reader(places=packed, batch=16, resolution=SIDE, workers=2).batches()
     next(batches)
     victim = (set(multiprocessing.active_children()) - others).pop()
     os.kill(victim.pid, signal.SIGKILL)

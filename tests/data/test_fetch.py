@@ -13,7 +13,7 @@ import pytest
 from data.index import load
 from data.places.address import Access, open_place
 from data.places.cache import ShardCache
-from data.read.mixture import Sources
+from data.read.mixture import Mixture
 from data.read.shards import Reader
 
 from .conftest import SIDE, make_tar, png, reindex
@@ -30,7 +30,7 @@ def access(tmp_path, monkeypatch):
 
 
 def first_keys(place, access, num=8) -> list[tuple[str, ...]]:
-    batches = Reader(source=Sources(((place, 1.0),), access), batch=16, resolution=SIDE).batches()
+    batches = Reader(places=Mixture(((place, 1.0),), access), batch=16, resolution=SIDE).batches()
     try:
         return [next(batches).keys for _ in range(num)]
     finally:
@@ -66,7 +66,7 @@ def test_a_missing_local_shard_is_an_error_at_once(tmp_path):
     reindex(tmp_path)
     (tmp_path / "b.tar").unlink()
     with pytest.raises(ValueError, match=r"b\.tar"):
-        Reader(source=tmp_path, batch=2, resolution=SIDE, streams=2)
+        Reader(places=tmp_path, batch=2, resolution=SIDE, streams=2)
 
 
 def test_other_bytes_of_the_right_length_are_refused_and_not_kept(packed, access):
@@ -119,7 +119,7 @@ def test_two_data_sets_with_the_same_names_share_a_cache_and_do_not_mix(tmp_path
     seen = []
     for folder in folders:
         with serving(folder) as server:
-            batches = Reader(source=Sources(((server.url, 1.0),), access), batch=8, resolution=SIDE).batches()
+            batches = Reader(places=Mixture(((server.url, 1.0),), access), batch=8, resolution=SIDE).batches()
             seen.append(next(batches).image.float().mean(dim=(0, 2, 3)).tolist())
             batches.close()
     assert seen == [[255, 0, 0], [0, 0, 255]]

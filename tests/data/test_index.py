@@ -92,7 +92,7 @@ def test_a_changed_shard_is_named_by_every_reader(tmp_path, change, same_length)
     with pytest.raises(ValueError, match=SHARD):
         list(read_split(folder, "train", batch=4, resolution=24))
     with pytest.raises(ValueError, match=SHARD):
-        list(islice(Reader(source=folder, batch=4, resolution=24, streams=2).batches(), 5))
+        list(islice(Reader(places=folder, batch=4, resolution=24, streams=2).batches(), 5))
 
 
 @pytest.mark.parametrize("change", DAMAGES)
@@ -108,10 +108,10 @@ def test_a_shard_that_is_missing_or_of_another_length_is_found_when_opening(tmp_
     with (folder / SHARD).open("ab") as file:
         file.write(b"\0")
     with pytest.raises(ValueError, match=rf"{SHARD} has \d+ bytes, index.json says \d+"):
-        Reader(source=folder, batch=2, resolution=24, streams=2)
+        Reader(places=folder, batch=2, resolution=24, streams=2)
     (folder / SHARD).unlink()
     with pytest.raises(ValueError, match=rf"{SHARD} is missing"):
-        Reader(source=folder, batch=2, resolution=24, streams=2)
+        Reader(places=folder, batch=2, resolution=24, streams=2)
 
 
 def test_index_of_foreign_tars(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from data.index import report
 from data.index.items import Source
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 
 from .conftest import lay, listed, members, png
 
@@ -40,7 +40,7 @@ def test_hugging_face_folders_of_splits_with_metadata(tmp_path, table, written):
         *(f"{split}/{k}.png" for split, num in (("train", 3), ("validation", 2), ("test", 1)) for k in range(num)),
         others={f"{split}/{table}": written(rows(n)) for split, n in (("train", 3), ("validation", 2), ("test", 1))},
     )
-    index = pack(src, tmp_path / "out", Settings(size=16))
+    index = pack(src, tmp_path / "out", PackSettings(size=16))
     assert index.num_images == {"test": 1, "train": 3, "val": 2}
     assert index.classes == ["0", "1", "2"]
     assert (
@@ -102,7 +102,9 @@ def test_img2dataset_files_are_one_set_with_captions_and_facts(tmp_path):
         "00000_stats.json": "{}",
     }
     index = pack(
-        lay(tmp_path / "src", *(f"{name}.jpg" for name in names), others=others), tmp_path / "out", Settings(size=16)
+        lay(tmp_path / "src", *(f"{name}.jpg" for name in names), others=others),
+        tmp_path / "out",
+        PackSettings(size=16),
     )
     assert (index.classes, index.has_text, index.num_images) == (None, True, {"train": 6})
     assert index.read_as == "plain with captions beside the pictures"
@@ -232,7 +234,7 @@ def test_hidden_folders_and_those_of_tools_are_left_out(tmp_path, put_tar):
     for name in ("0.tar", ".ipynb_checkpoints/0-checkpoint.tar", "packing.part/train-00000.tar", "@eaDir/1.tar"):
         put_tar(tmp_path / "tars" / name, [(f"{name.replace('.', '')}.png", png())])
     assert [item.name for item in listed(tmp_path / "tars").items] == ["0.tar/0tar"]
-    assert pack(tmp_path / "tars", tmp_path / "kept", Settings(size=0)).num_images == {"train": 1}
+    assert pack(tmp_path / "tars", tmp_path / "kept", PackSettings(size=0)).num_images == {"train": 1}
 
 
 def test_links_are_followed_unless_they_lead_back_or_nowhere(tmp_path):
@@ -257,7 +259,7 @@ def test_the_report_says_what_was_read_and_what_was_not(tmp_path, capsys):
         *(f"{k}.png" for k in range(4)),
         others={"0.txt": "a", "1.txt": " \n", "x.heic": "", "y.HEIC": ""},
     )
-    report(pack(src, tmp_path / "out", Settings(size=16, val=0.3)), Path("out"))
+    report(pack(src, tmp_path / "out", PackSettings(size=16, val=0.3)), Path("out"))
     lines = capsys.readouterr().out.splitlines()
     assert "read as: plain with captions beside the pictures" in lines
     assert any(line.startswith("packed 3 without a caption, trained as empty: ") for line in lines)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.captions import MAX_BYTES
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.read.shards import read_split
 
 from .conftest import lay, listed, make_tar, members, png
@@ -53,7 +53,7 @@ def captions(folder) -> dict[str, str]:
 @pytest.mark.parametrize("made", [as_folder, as_tars])
 def test_captions_are_read_or_counted_alike_in_folders_and_tars(tmp_path, made):
     src = made(tmp_path / "src")
-    index = pack(src, tmp_path / "out", Settings(size=16, max_bad=0.3))
+    index = pack(src, tmp_path / "out", PackSettings(size=16, max_bad=0.3))
     assert captions(tmp_path / "out") == READ
     assert index.has_text
     assert {why: s.num for why, s in index.skipped.items()} == {
@@ -63,7 +63,7 @@ def test_captions_are_read_or_counted_alike_in_folders_and_tars(tmp_path, made):
     assert {note: s.num for note, s in index.notes.items()} == {
         "without a caption, trained as empty": sum(not text for text in READ.values())
     }
-    index = pack(src, tmp_path / "less", Settings(size=16, max_bad=0.3, skip_uncaptioned=True))
+    index = pack(src, tmp_path / "less", PackSettings(size=16, max_bad=0.3, skip_uncaptioned=True))
     assert captions(tmp_path / "less") == {name: text for name, text in READ.items() if text}
     assert index.skipped["without a caption"].num == sum(not text for text in READ.values())
     assert index.notes == {}
@@ -85,10 +85,10 @@ def test_captions_of_metadata_are_checked_too(tmp_path):
 
 
 def test_a_source_without_any_caption_is_not_taken_for_empty_ones(tmp_path):
-    index = pack(lay(tmp_path / "src", "a.png"), tmp_path / "out", Settings(size=16))
+    index = pack(lay(tmp_path / "src", "a.png"), tmp_path / "out", PackSettings(size=16))
     assert (index.has_text, index.notes) == (False, {})
     with pytest.raises(ValueError, match=r"no readable picture \(1 without a caption: a\.png"):
-        pack(tmp_path / "src", tmp_path / "none", Settings(size=16, skip_uncaptioned=True))
+        pack(tmp_path / "src", tmp_path / "none", PackSettings(size=16, skip_uncaptioned=True))
 
 
 def saved(format: str, image: Image.Image | None = None, **options) -> bytes:
@@ -103,7 +103,7 @@ def test_all_formats_of_folders_are_read(tmp_path):
         "a.bmp": saved("BMP"), "b.tif": saved("TIFF", compression="tiff_lzw"), "c.avif": saved("AVIF", quality=95),
         "d.TIFF": saved("TIFF", deep), "e.jfif": saved("JPEG", quality=95), "f.png": saved("BMP"),
     }  # fmt: skip
-    index = pack(lay(tmp_path / "src", others=others), tmp_path / "out", Settings(size=24, max_bad=0))
+    index = pack(lay(tmp_path / "src", others=others), tmp_path / "out", PackSettings(size=24, max_bad=0))
     assert index.num_images == {"train": 6}
     batch = next(read_split(tmp_path / "out", "train", batch=6, resolution=24))
     color = {key[0]: tuple(image[:, 12, 12].tolist()) for key, image in zip(batch.keys, batch.image, strict=True)}
@@ -121,14 +121,14 @@ def test_all_formats_of_folders_are_read(tmp_path):
 )
 def test_depths_that_would_be_clipped_are_counted(tmp_path, image, says):
     src = lay(tmp_path / "src", "a.png", others={"b.tif": saved("TIFF", image)})
-    index = pack(src, tmp_path / "out", Settings(size=16, max_bad=0.5))
+    index = pack(src, tmp_path / "out", PackSettings(size=16, max_bad=0.5))
     assert says in index.skipped["broken TIFF picture"].names[0]
 
 
 def test_one_tiny_picture_can_be_left_out(tmp_path):
     src = lay(tmp_path / "src", "a.png", "b.png", others={"tiny.png": png(size=(24, 1))})
-    assert pack(src, tmp_path / "all", Settings(resize="none")).min_side == 1
-    index = pack(src, tmp_path / "out", Settings(resize="none", min_side=16))
+    assert pack(src, tmp_path / "all", PackSettings(resize="none")).min_side == 1
+    index = pack(src, tmp_path / "out", PackSettings(resize="none", min_side=16))
     assert (index.min_side, index.num_images) == (24, {"train": 2})
     assert index.skipped["smaller than --min-side"].names == ["tiny.png"]
 
@@ -140,31 +140,31 @@ def test_too_many_bad_pictures_are_all_named_with_the_way_to_leave_them_out(tmp_
     with pytest.raises(
         ValueError, match=r"3 of 8 pictures are bad, .*; mend them, or leave them out with --max-bad 0\.38"
     ):
-        pack(src, tmp_path / "out", Settings(size=16))
-    assert pack(src, tmp_path / "out", Settings(size=16, max_bad=0.38)).num_images == {"train": 5}
+        pack(src, tmp_path / "out", PackSettings(size=16))
+    assert pack(src, tmp_path / "out", PackSettings(size=16, max_bad=0.38)).num_images == {"train": 5}
 
 
 def test_splits_of_shards_are_carried_over_and_guarded(tmp_path):
     for name in ("data/validation-00000-of-00002.tar", "imagenet1k-test-00.tar", "valley-00000.tar"):
         make_tar(tmp_path / "src" / name, [(f"{name[:4]}{k}.png", png()) for k in range(3)])
-    index = pack(tmp_path / "src", tmp_path / "a", Settings(size=16))
+    index = pack(tmp_path / "src", tmp_path / "a", PackSettings(size=16))
     assert index.num_images == {"test": 3, "train": 3, "val": 3}
     assert {key[:4] for key in members_of(tmp_path / "a", "val")} == {"data"}
-    again = pack(tmp_path / "a", tmp_path / "b", Settings(size=8))
+    again = pack(tmp_path / "a", tmp_path / "b", PackSettings(size=8))
     assert members_of(tmp_path / "b", "val") == members_of(tmp_path / "a", "val")
     assert again.read_as.endswith("with their index), 3 splits")
     with pytest.raises(ValueError, match=r"holds out 3 pictures itself; leave out --val 0\.5 .* or add --no-splits"):
-        pack(tmp_path / "a", tmp_path / "c", Settings(size=8, val=0.5))
-    mixed = pack(tmp_path / "a", tmp_path / "c", Settings(size=8, val=0.5, splits=False))
+        pack(tmp_path / "a", tmp_path / "c", PackSettings(size=8, val=0.5))
+    mixed = pack(tmp_path / "a", tmp_path / "c", PackSettings(size=8, val=0.5, splits=False))
     assert "test" not in mixed.num_images
     assert sum(mixed.num_images.values()) == 9
     with pytest.raises(ValueError, match="--no-splits changes shards"):
-        pack(tmp_path / "a", tmp_path / "d", Settings(size=0, splits=False))
+        pack(tmp_path / "a", tmp_path / "d", PackSettings(size=0, splits=False))
 
 
 def test_train_pictures_are_divided_where_only_a_test_split_is_given(tmp_path):
     src = lay(tmp_path / "src", *(f"train/{k}.png" for k in range(20)), "test/a.png")
-    index = pack(src, tmp_path / "out", Settings(size=16, val=0.3))
+    index = pack(src, tmp_path / "out", PackSettings(size=16, val=0.3))
     assert index.num_images["test"] == 1
     assert index.num_images["train"] + index.num_images["val"] == 20
     assert index.num_images["val"] > 0
@@ -172,7 +172,7 @@ def test_train_pictures_are_divided_where_only_a_test_split_is_given(tmp_path):
 
 def test_either_all_samples_have_a_caption_member_or_none(tmp_path):
     for folder in (as_folder(tmp_path / "a"), as_tars(tmp_path / "b")):
-        pack(folder, tmp_path / f"out-{folder.name}", Settings(size=16, max_bad=0.3))
+        pack(folder, tmp_path / f"out-{folder.name}", PackSettings(size=16, max_bad=0.3))
         assert len({tuple(sorted(sample)) for sample in members(tmp_path / f"out-{folder.name}").values()}) == 1
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from data.index import Index, TextInfo, load, save
 from data.pack.packer import pack
-from data.pack.settings import Settings
-from data.read.mixture import Opened, Sources, facts, fits, largest_remainder, parse
+from data.pack.settings import PackSettings
+from data.read.mixture import Mixture, Opened, facts, fits, largest_remainder, parse
 from data.read.shards import Reader, read_split
 
 from .conftest import SIDE, make_tar, png, reindex, stand_in
@@ -94,21 +94,21 @@ def test_the_fix_for_a_mixture_fits_batch_weights_and_shards(red_and_blue):
     """7 streams of 3 and 4 shards would do for the weights, but 16 images have no seventh."""
     source = [(red_and_blue[0], 0.7), (red_and_blue[1], 0.3)]
     with pytest.raises(ValueError, match=r"4 streams cannot.*; set streams=7 and batch=14$"):
-        Reader(source=source, batch=16, resolution=SIDE, streams=4)
-    assert Reader(source=source, batch=14, resolution=SIDE, streams=7).own()
+        Reader(places=source, batch=16, resolution=SIDE, streams=4)
+    assert Reader(places=source, batch=14, resolution=SIDE, streams=7).own()
     with pytest.raises(ValueError, match=r"4 streams cannot.*; set streams=10$"):
-        Reader(source=source, batch=20, resolution=SIDE, streams=4)
+        Reader(places=source, batch=20, resolution=SIDE, streams=4)
 
 
 # mixed batches
 
 
 def mixture(red_and_blue):
-    return Sources(((red_and_blue[0], 3.0), (red_and_blue[1], 1.0)))
+    return Mixture(((red_and_blue[0], 3.0), (red_and_blue[1], 1.0)))
 
 
 def test_each_global_batch_has_the_weights(red_and_blue):
-    reader = Reader(source=mixture(red_and_blue), batch=16, resolution=SIDE, streams=8, block=3)
+    reader = Reader(places=mixture(red_and_blue), batch=16, resolution=SIDE, streams=8, block=3)
     for batch in islice(reader.batches(), 8):
         assert Counter(key.partition("-")[0] for key in batch.keys) == {"red": 12, "blue": 4}
         for key, image in zip(batch.keys, batch.image, strict=True):
@@ -116,7 +116,7 @@ def test_each_global_batch_has_the_weights(red_and_blue):
 
 
 def test_each_set_gives_each_picture_once_per_epoch_of_its_own(red_and_blue):
-    reader = Reader(source=mixture(red_and_blue), batch=8, resolution=SIDE, streams=8, block=3)
+    reader = Reader(places=mixture(red_and_blue), batch=8, resolution=SIDE, streams=8, block=3)
     keys = [key for batch in islice(reader.batches(), 16) for key in batch.keys]
     blue = [key for key in keys if key.startswith("blue")]
     assert len(blue) == 32
@@ -129,23 +129,23 @@ def test_each_set_gives_each_picture_once_per_epoch_of_its_own(red_and_blue):
 
 def test_one_data_set_reads_as_it_did_whatever_its_weight(packed):
     how = {"batch": 16, "resolution": SIDE, "block": 5}
-    for source in ((packed, 0.3), [(packed, 2)], Sources(((packed, 1.0),))):
-        got = [b.keys for b in islice(Reader(source=source, **how).batches(), 6)]
-        assert got == [b.keys for b in islice(Reader(source=packed, **how).batches(), 6)]
-        assert Reader(source=source, **how).index == load(packed)
+    for source in ((packed, 0.3), [(packed, 2)], Mixture(((packed, 1.0),))):
+        got = [b.keys for b in islice(Reader(places=source, **how).batches(), 6)]
+        assert got == [b.keys for b in islice(Reader(places=packed, **how).batches(), 6)]
+        assert Reader(places=source, **how).index == load(packed)
 
 
 def test_different_sizes_come_at_the_resolution(red_and_blue, tmp_path):
     large = colored(tmp_path / "green", (0, 255, 0), size=(40, 30))
     source = [(red_and_blue[0], 1), (large, 1)]
-    batch = next(Reader(source=source, batch=8, resolution=20).batches())
+    batch = next(Reader(places=source, batch=8, resolution=20).batches())
     assert batch.image.shape == (8, 3, 20, 20)
     assert facts(source).size is None
     assert facts(source).min_side == SIDE
     (rest,) = {b.image.shape[1:] for b in read_split(source, "train", batch=5, resolution=20)}
     assert rest == (3, 20, 20)
     with pytest.raises(ValueError, match=r"red: pictures are 24 px, 30 px are needed"):
-        Reader(source=source, batch=8, resolution=30)
+        Reader(places=source, batch=8, resolution=30)
 
 
 def test_too_few_shards_for_a_share(red_and_blue, tmp_path):
@@ -153,7 +153,7 @@ def test_too_few_shards_for_a_share(red_and_blue, tmp_path):
     with pytest.raises(
         ValueError, match=r"few has 2 train shards, 4 streams are asked for; pack again with --shards 4"
     ):
-        Reader(source=[(red_and_blue[0], 1), (few, 1)], batch=8, resolution=SIDE)
+        Reader(places=[(red_and_blue[0], 1), (few, 1)], batch=8, resolution=SIDE)
 
 
 # facts
@@ -180,7 +180,7 @@ def test_facts_of_a_mixture_add_up(packed, red_and_blue):
 def two_packed(shapes, tmp_path, monkeypatch):
     stand_in(monkeypatch)
     for name in ("one", "two"):
-        pack(shapes, tmp_path / name, Settings(size=SIDE, shards=8, text_encoder="stand-in", text_tokens=8))
+        pack(shapes, tmp_path / name, PackSettings(size=SIDE, shards=8, text_encoder="stand-in", text_tokens=8))
     return tmp_path / "one", tmp_path / "two"
 
 
@@ -210,8 +210,8 @@ def test_captions_of_two_lengths_do_not_mix(two_packed):
     with pytest.raises(
         ValueError, match=r"one has captions cut to 8 tokens, .*two to 5; pack both with one --text-tokens"
     ):
-        Reader(source=source, batch=8, resolution=SIDE, text_tokens=4)
-    assert len(next(Reader(source=source, batch=8, resolution=SIDE).batches())) == 8
+        Reader(places=source, batch=8, resolution=SIDE, text_tokens=4)
+    assert len(next(Reader(places=source, batch=8, resolution=SIDE).batches())) == 8
 
 
 # validation
@@ -241,7 +241,7 @@ def test_a_bad_sample_is_replaced_within_its_data_set(tmp_path, red_and_blue):
         )
     reindex(tmp_path / "d")
     source = [(red_and_blue[0], 1), (tmp_path / "d", 1)]
-    for batch in islice(Reader(source=source, batch=8, resolution=SIDE, block=2).batches(), 4):
+    for batch in islice(Reader(places=source, batch=8, resolution=SIDE, block=2).batches(), 4):
         assert Counter(key.partition("-")[0] for key in batch.keys) == {"red": 4, "d": 4}
         assert all(key.endswith("-1") for key in batch.keys if key.startswith("d-"))
     assert Image.MAX_IMAGE_PIXELS

@@ -90,7 +90,7 @@ def test_every_key_once_per_epoch_of_its_streams_with_unequal_shards(tmp_path):
     for s, num in enumerate([1, 4, 2, 3, 5]):
         make_tar(tmp_path / f"{s}.tar", [(f"{s}-{k}.png", png()) for k in range(num)])
     reindex(tmp_path)
-    r = Reader(source=tmp_path, batch=2, resolution=SIDE, streams=2, block=3)
+    r = Reader(places=tmp_path, batch=2, resolution=SIDE, streams=2, block=3)
     for epoch in range(5):
         shards = [shard.name for stream in range(2) for shard in r.epoch(stream, epoch)]
         assert sorted(shards) == [f"{s}.tar" for s in range(5)]

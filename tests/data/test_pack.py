@@ -20,9 +20,9 @@ from data.cli import run
 from data.index import load
 from data.index.items import Item
 from data.pack.__main__ import main
+from data.pack.layout import held_out, lay_out
 from data.pack.packer import pack
-from data.pack.plan import held_out, plan_shards
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.pack.write import PART, Shard
 from data.read.shards import read_split
 from data.resize import RESIZE_VERSION, downsample
@@ -45,7 +45,7 @@ def keys_of(path: Path) -> list[str]:
 
 
 def test_pixels_are_those_of_the_one_downsample(shapes, tmp_path):
-    pack(shapes, tmp_path / "out", Settings(size=16))
+    pack(shapes, tmp_path / "out", PackSettings(size=16))
     batch = next(read_split(tmp_path / "out", "train", batch=96, resolution=16))
     for key, got in zip(batch.keys, batch.image, strict=True):
         image = torch.from_numpy(np.array(Image.open(shapes / f"{key}.png"))).permute(2, 0, 1)[None]
@@ -55,7 +55,7 @@ def test_pixels_are_those_of_the_one_downsample(shapes, tmp_path):
 
 def test_the_same_bytes_for_any_number_of_workers(shapes, tmp_path):
     for workers in (0, 2):
-        pack(shapes, tmp_path / str(workers), Settings(size=16, shards=3, val=0.2), workers=workers)
+        pack(shapes, tmp_path / str(workers), PackSettings(size=16, shards=3, val=0.2), workers=workers)
     got = bytes_of(tmp_path / "0")
     assert sorted(got) == ["index.json", *(f"train-0000{k}.tar" for k in range(3)), "val-00000.tar"]
     assert got == bytes_of(tmp_path / "2")
@@ -64,7 +64,7 @@ def test_the_same_bytes_for_any_number_of_workers(shapes, tmp_path):
 def test_another_seed_is_another_order_of_the_same_pictures(shapes, tmp_path):
     orders = []
     for seed in (0, 1):
-        pack(shapes, tmp_path / str(seed), Settings(size=16, shards=2, seed=seed))
+        pack(shapes, tmp_path / str(seed), PackSettings(size=16, shards=2, seed=seed))
         orders.append([k for path in sorted((tmp_path / str(seed)).glob("*.tar")) for k in keys_of(path)])
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
@@ -75,7 +75,7 @@ def test_shards_are_mixtures_of_equal_size(tmp_path):
         (tmp_path / "src" / label).mkdir(parents=True)
         for k in range(64):
             (tmp_path / "src" / label / f"{k}.png").write_bytes(png())
-    index = pack(tmp_path / "src", tmp_path / "out", Settings(size=8))
+    index = pack(tmp_path / "src", tmp_path / "out", PackSettings(size=8))
     assert [shard.num for shard in index.shards] == [8] * 16
     for path in (tmp_path / "out").glob("*.tar"):
         assert len({key[0] for key in keys_of(path)}) == 2  # by chance alone 2 ** -7 a shard; the order is fixed
@@ -84,7 +84,7 @@ def test_shards_are_mixtures_of_equal_size(tmp_path):
 @pytest.mark.parametrize(("num", "shards"), [(5, 5), (40, 16), (16_001, 32)])
 def test_number_of_shards(num, shards):
     items = [Item(f"{k}", f"{k}", None) for k in range(num)]
-    plan = plan_shards(items, Settings())
+    plan = lay_out(items, PackSettings())
     assert len(plan) == shards
     assert sum(len(part) for _, _, part in plan) == num
     assert max(len(part) for _, _, part in plan) <= 1000
@@ -92,8 +92,8 @@ def test_number_of_shards(num, shards):
 
 def test_the_split_of_a_key_never_changes(tmp_path):
     few, many = write_folder(tmp_path / "few", 60, 32), write_folder(tmp_path / "many", 240, 20)
-    pack(few, tmp_path / "a", Settings(size=32, val=0.25))
-    index = pack(many, tmp_path / "b", Settings(size=16, val=0.25, seed=9, limit=200))
+    pack(few, tmp_path / "a", PackSettings(size=32, val=0.25))
+    index = pack(many, tmp_path / "b", PackSettings(size=16, val=0.25, seed=9, limit=200))
     small, large = set(keys_of(tmp_path / "a/val-00000.tar")), set(keys_of(tmp_path / "b/val-00000.tar"))
     held = {f"{k:06d}" for k in range(240) if held_out(f"{k:06d}", 0.25)}
     assert small == held & {f"{k:06d}" for k in range(60)}
@@ -108,12 +108,12 @@ def test_smaller_pictures_are_skipped_unless_enlarged(tmp_path):
     src.mkdir()
     (src / "large.png").write_bytes(png(size=(40, 33)))
     (src / "small.png").write_bytes(png(size=(40, 31)))
-    index = pack(src, tmp_path / "a", Settings(size=32))
+    index = pack(src, tmp_path / "a", PackSettings(size=32))
     assert index.num_images == {"train": 1}
     assert index.skipped["smaller than --size"].names == ["small.png"]
-    assert pack(src, tmp_path / "b", Settings(size=32, upscale=True)).num_images == {"train": 2}
+    assert pack(src, tmp_path / "b", PackSettings(size=32, upscale=True)).num_images == {"train": 2}
     with pytest.raises(ValueError, match="all 2 pictures are smaller than --size 64"):
-        pack(src, tmp_path / "c", Settings(size=64))
+        pack(src, tmp_path / "c", PackSettings(size=64))
 
 
 @pytest.mark.parametrize("format", ["png", "jpg", "webp"])
@@ -121,7 +121,7 @@ def test_pad_keeps_all_of_the_picture(tmp_path, format):
     src = tmp_path / "src"
     src.mkdir()
     (src / "wide.png").write_bytes(png((250, 0, 0), (64, 32)))
-    pack(src, tmp_path / "out", Settings(size=32, resize="pad", background="#0000ff", format=format))
+    pack(src, tmp_path / "out", PackSettings(size=32, resize="pad", background="#0000ff", format=format))
     image = next(read_split(tmp_path / "out", "train", batch=1, resolution=32)).image[0]
     np.testing.assert_allclose(image[:, 16, :].T, [(250, 0, 0)] * 32, atol=9)
     np.testing.assert_allclose(image[:, [2, 29], :].permute(1, 2, 0).reshape(-1, 3), [(0, 0, 255)] * 64, atol=9)
@@ -132,7 +132,7 @@ def test_resize_none_keeps_sizes_and_says_so(tmp_path):
     src.mkdir()
     for k, size in enumerate([(40, 30), (28, 50)]):
         (src / f"{k}.png").write_bytes(png(size=size))
-    index = pack(src, tmp_path / "out", Settings(resize="none"))
+    index = pack(src, tmp_path / "out", PackSettings(resize="none"))
     assert (index.size, index.min_side) == (None, 28)
 
 
@@ -157,58 +157,58 @@ def test_an_encoder_needs_captions(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"no readable picture \(1 no caption \(--text-column names their column\): a\.png"
     ):
-        pack(tmp_path / "src", tmp_path / "out", Settings(size=16, text_encoder="stand-in"))
+        pack(tmp_path / "src", tmp_path / "out", PackSettings(size=16, text_encoder="stand-in"))
 
 
 def test_bad_pictures_are_counted_and_too_many_are_an_error(tmp_path):
     src = write_folder(tmp_path / "src", 19, 20)
     whole = (src / "000003.png").read_bytes()
     (src / "000003.png").write_bytes(whole[: len(whole) // 2])
-    index = pack(src, tmp_path / "out", Settings(size=16, max_bad=0.06))
+    index = pack(src, tmp_path / "out", PackSettings(size=16, max_bad=0.06))
     assert index.num_images == {"train": 18}
     (reason,) = index.skipped
     assert reason == "broken PNG picture"
     assert index.skipped[reason].names[0].startswith("000003.png (")
     with pytest.raises(ValueError, match=r"1 of 19 pictures are bad, .*000003\.png"):
-        pack(src, tmp_path / "strict", Settings(size=16, max_bad=0.05))
+        pack(src, tmp_path / "strict", PackSettings(size=16, max_bad=0.05))
     for path in src.glob("*.png"):
         path.write_bytes(b"junk")
     with pytest.raises(ValueError, match="no readable picture"):
-        pack(src, tmp_path / "none", Settings(size=16, max_bad=1.0))
+        pack(src, tmp_path / "none", PackSettings(size=16, max_bad=1.0))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "src"]
 
 
 def test_running_again_is_free_and_other_content_is_refused(shapes, tmp_path):
     out = tmp_path / "out"
-    first = pack(shapes, out, Settings(size=16))
+    first = pack(shapes, out, PackSettings(size=16))
     stamp = (out / "index.json").stat().st_mtime_ns
-    assert pack(shapes, out, Settings(size=16)) == first
+    assert pack(shapes, out, PackSettings(size=16)) == first
     assert (out / "index.json").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match=r"holds something else; .* --overwrite"):
-        pack(shapes, out, Settings(size=12))
+        pack(shapes, out, PackSettings(size=12))
     (out / "mine.txt").write_text("keep me")
-    assert pack(shapes, out, Settings(size=12, shards=2), overwrite=True).size == (12, 12)
+    assert pack(shapes, out, PackSettings(size=12, shards=2), overwrite=True).size == (12, 12)
     assert sorted(p.name for p in out.iterdir()) == ["index.json", "mine.txt", "train-00000.tar", "train-00001.tar"]
     (tmp_path / "full").mkdir()
     (tmp_path / "full/letter.txt").write_text("x")
     with pytest.raises(ValueError, match="holds something else"):
-        pack(shapes, tmp_path / "full", Settings())
+        pack(shapes, tmp_path / "full", PackSettings())
 
 
 def test_targets_that_cannot_be(shapes, tmp_path):
     for target in (shapes, shapes / "out", shapes.parent):
         with pytest.raises(ValueError, match="lie within each other"):
-            pack(shapes, target, Settings(size=16))
+            pack(shapes, target, PackSettings(size=16))
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
-        pack(shapes, tmp_path / "file", Settings(size=16))
+        pack(shapes, tmp_path / "file", PackSettings(size=16))
     with pytest.raises(OSError, match="file"):
-        pack(shapes, tmp_path / "file" / "below", Settings(size=16))
+        pack(shapes, tmp_path / "file" / "below", PackSettings(size=16))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interrupted_run_leaves_nothing_and_the_next_one_finishes(shapes, tmp_path, monkeypatch, error):
-    pack(shapes, tmp_path / "want", Settings(size=16, shards=4))
+    pack(shapes, tmp_path / "want", PackSettings(size=16, shards=4))
     add, calls = Shard.add, []
 
     def failing(self, key, sample):
@@ -220,35 +220,35 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_finishes(shapes, tmp
     with monkeypatch.context() as patch:
         patch.setattr(Shard, "add", failing)
         with pytest.raises((KeyboardInterrupt, OSError)):
-            pack(shapes, tmp_path / "out", Settings(size=16, shards=4))
+            pack(shapes, tmp_path / "out", PackSettings(size=16, shards=4))
     assert not (tmp_path / "out").exists()
-    pack(shapes, tmp_path / "out", Settings(size=16, shards=4))
+    pack(shapes, tmp_path / "out", PackSettings(size=16, shards=4))
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "want")
 
 
 def test_a_failed_overwrite_leaves_the_old_data_set(shapes, tmp_path, monkeypatch):
-    pack(shapes, tmp_path / "out", Settings(size=16, shards=4))
+    pack(shapes, tmp_path / "out", PackSettings(size=16, shards=4))
     before = bytes_of(tmp_path / "out")
     monkeypatch.setattr("data.pack.packer.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        pack(shapes, tmp_path / "out", Settings(size=12), overwrite=True)
+        pack(shapes, tmp_path / "out", PackSettings(size=12), overwrite=True)
     assert bytes_of(tmp_path / "out") == before
 
 
 def test_the_next_run_takes_over_what_a_killed_run_left(shapes, tmp_path):
-    pack(shapes, tmp_path / "want", Settings(size=16, shards=4))
+    pack(shapes, tmp_path / "want", PackSettings(size=16, shards=4))
     for left in ([], ["train-00000.tar", "train-00007.tar"]):  # killed while building; while moving into place
         out = tmp_path / f"out{len(left)}"
         shutil.copytree(tmp_path / "want", out / PART)
         for name in left:
             (out / name).write_bytes(b"old")
-        pack(shapes, out, Settings(size=16, shards=4))
+        pack(shapes, out, PackSettings(size=16, shards=4))
         assert bytes_of(out) == bytes_of(tmp_path / "want")
 
 
 @pytest.mark.parametrize("moves", range(5))
 def test_a_data_set_has_no_index_before_it_is_whole(shapes, tmp_path, monkeypatch, moves):
-    pack(shapes, tmp_path / "want", Settings(size=16, shards=4))
+    pack(shapes, tmp_path / "want", PackSettings(size=16, shards=4))
     replace, done = os.replace, []
 
     def killed(source, target):
@@ -261,10 +261,10 @@ def test_a_data_set_has_no_index_before_it_is_whole(shapes, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr("data.pack.write.os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            pack(shapes, tmp_path / "out", Settings(size=16, shards=4))
+            pack(shapes, tmp_path / "out", PackSettings(size=16, shards=4))
     with pytest.raises(ValueError, match=r"index\.json|no shards"):
         load(tmp_path / "out")
-    pack(shapes, tmp_path / "out", Settings(size=16, shards=4))
+    pack(shapes, tmp_path / "out", PackSettings(size=16, shards=4))
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "want")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from data.index import fingerprint, load
 from data.places.address import Access, open_place
-from data.read.mixture import Sources, facts
+from data.read.mixture import Mixture, facts
 from data.read.shards import Reader, read_split
 
 from .conftest import SIDE, foreign_folder, reindex
@@ -25,9 +25,9 @@ def access(tmp_path, monkeypatch):
 
 
 def keys(place, access, num=14, **how) -> list[tuple]:
-    source = Sources(((place, 1.0),), access)
+    source = Mixture(((place, 1.0),), access)
     how = {"batch": 16, "resolution": SIDE, "block": 5, "label": True, "text_tokens": 3} | how
-    batches = Reader(source=source, **how).batches()
+    batches = Reader(places=source, **how).batches()
     got = [(b.keys, b.image.numpy().tobytes(), b.cond.value("text").numpy().tobytes()) for b in islice(batches, num)]
     batches.close()
     return got
@@ -75,10 +75,10 @@ def test_each_shard_is_fetched_once_and_then_comes_from_the_cache(packed, access
 def test_the_next_shard_is_fetched_while_one_is_read(packed, access, monkeypatch):
     monkeypatch.setattr("data.read.samples.KEEP_BYTES", 0)
     with serving(packed) as server:
-        source = Sources(((server.url, 1.0),), access)
-        batches = Reader(source=source, batch=1, resolution=SIDE, streams=1, block=2).batches()
+        source = Mixture(((server.url, 1.0),), access)
+        batches = Reader(places=source, batch=1, resolution=SIDE, streams=1, block=2).batches()
         next(batches)
-        names = [shard.name for shard in Reader(source=source, batch=1, resolution=SIDE, streams=1).epoch(0, 0)]
+        names = [shard.name for shard in Reader(places=source, batch=1, resolution=SIDE, streams=1).epoch(0, 0)]
         assert wait_for(lambda: server.gets[names[1]] == 1)
         assert server.gets[names[2]] == 0
 
@@ -96,7 +96,7 @@ def test_a_validation_split_is_read_from_everywhere(tmp_path, access):
     reindex(folder)
     with serving(folder) as server:
         for place in (folder, server.url, f"{folder}/val-*.tar", f"{server.url}/val-*.tar"):
-            batches = read_split(Sources(((place, 1.0),), access), "val", batch=3, resolution=24)
+            batches = read_split(Mixture(((place, 1.0),), access), "val", batch=3, resolution=24)
             assert [len(b) for b in batches] == [3, 2], place
 
 
@@ -195,5 +195,5 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 
 def test_facts_of_a_place_are_its_index(packed, access):
     with serving(packed) as server:
-        assert facts(Sources(((server.url, 1.0),), access)) == facts(packed) == load(packed)
+        assert facts(Mixture(((server.url, 1.0),), access)) == facts(packed) == load(packed)
     assert facts((packed, 3)) == load(packed)

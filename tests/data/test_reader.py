@@ -66,7 +66,7 @@ def test_one_stored_size_comes_as_stored_other_sizes_are_cropped_and_shrunk(pack
     assert batch.image.shape == (2, 3, 20, 20)
     assert batch.image[0].reshape(3, -1).T.unique(dim=0).tolist() == [[0, 0, 255]]
     with pytest.raises(ValueError, match="1 of 2 pictures are smaller than 31 px"):
-        Reader(source=tmp_path / "d", batch=1, resolution=31, streams=1)
+        Reader(places=tmp_path / "d", batch=1, resolution=31, streams=1)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def counted(monkeypatch, keep: int) -> list[int]:
 def test_missing_labels_and_text_are_refused(tmp_path):
     folder = foreign_folder(tmp_path / "d")
     with pytest.raises(ValueError, match="has no class labels; pack with --label-column"):
-        Reader(source=folder, batch=2, resolution=24, streams=2, label=True)
+        Reader(places=folder, batch=2, resolution=24, streams=2, label=True)
     with pytest.raises(ValueError, match="has no text features; pack with --text-encoder"):
-        Reader(source=folder, batch=2, resolution=24, streams=2, text_tokens=8)
+        Reader(places=folder, batch=2, resolution=24, streams=2, text_tokens=8)
 
 
 def test_a_position_between_batches_is_refused(packed):

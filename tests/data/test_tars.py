@@ -13,13 +13,13 @@ from data.index.tally import index_folder
 from data.index.tally import main as index_main
 from data.pack.__main__ import main as pack_main
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.read.shards import read_split
 from data.tar import ShardError, contents, stream
 
 from .conftest import foreign_folder, make_tar, png
 
-SMALL = Settings(size=16, upscale=True)
+SMALL = PackSettings(size=16, upscale=True)
 
 
 def packed_samples(folder: Path) -> dict[str, dict[str, bytes]]:
@@ -105,7 +105,7 @@ DOTTED = [(f"img.v{k}.{ext}", content) for k in (2, 3) for ext, content in (("jp
 
 def test_keys_with_dots_are_counted_and_named_not_taken_for_one_sample(tmp_path):
     make_tar(tmp_path / "src/0.tar", [*DOTTED, *[(f"{k}.png", png()) for k in range(30)]])
-    index = pack(tmp_path / "src", tmp_path / "out", Settings(size=16, max_bad=0.1))
+    index = pack(tmp_path / "src", tmp_path / "out", PackSettings(size=16, max_bad=0.1))
     assert index.num_images == {"train": 30}
     assert {why: s.names for why, s in index.skipped.items()} == {
         "dot in the key, see --dotted-keys": ["0.tar/img.v2.jpg", "0.tar/img.v3.jpg"]
@@ -140,7 +140,7 @@ def test_other_pictures_of_a_sample_are_told(tmp_path, capsys):
 def test_a_caption_or_picture_that_is_too_large_is_named(tmp_path):
     members = [("a.png", png()), ("a.txt", b"x" * 300_000), ("b.png", bytes((64 << 20) + 1)), ("c.png", png())]
     make_tar(tmp_path / "src/0.tar", members)
-    index = pack(tmp_path / "src", tmp_path / "out", Settings(size=16, max_bad=0.9))
+    index = pack(tmp_path / "src", tmp_path / "out", PackSettings(size=16, max_bad=0.9))
     assert index.num_images == {"train": 1}
     assert {why: s.names for why, s in index.skipped.items()} == {
         ".png member too large": ["0.tar/b (67,108,865 bytes, at most 67,108,864)"],
@@ -156,7 +156,7 @@ def test_pictures_of_other_formats_are_read_or_named(tmp_path):
     kinds = {"gif": "GIF", "bmp": "BMP", "tif": "TIFF", "avif": "AVIF"}
     members = [(f"{name}.{name}", png(format=format)) for name, format in kinds.items()] + [("x.jxl", b"no")]
     make_tar(tmp_path / "src/0.tar", members)
-    index = pack(tmp_path / "src", tmp_path / "out", Settings(size=16, max_bad=0.5))
+    index = pack(tmp_path / "src", tmp_path / "out", PackSettings(size=16, max_bad=0.5))
     assert index.num_images == {"train": 4}
     assert index.skipped["no picture"].names == ["0.tar/x (only .jxl)"]
 
@@ -172,7 +172,7 @@ def test_a_class_that_is_a_name_says_which_member_is_wrong(tmp_path):
 
 def test_samples_have_a_class_all_or_none(tmp_path):
     make_tar(tmp_path / "src/0.tar", [("a.png", png()), ("a.cls", b"1"), ("b.png", png())])
-    index = pack(tmp_path / "src", tmp_path / "out", Settings(size=16, max_bad=0.5))
+    index = pack(tmp_path / "src", tmp_path / "out", PackSettings(size=16, max_bad=0.5))
     assert index.skipped["no label"].names == ["0.tar/b"]
     assert index.num_images == {"train": 1}
 
@@ -228,7 +228,7 @@ def test_a_column_that_no_json_has_is_refused(tmp_path):
 
 def test_a_caption_in_json_that_is_no_text_is_counted(tmp_path):
     src = with_json(tmp_path / "src", [{"long": "a long one"}, {"long": ["one", "two"]}])
-    index = pack(src, tmp_path / "out", Settings(size=16, text_column="long", max_bad=0.5))
+    index = pack(src, tmp_path / "out", PackSettings(size=16, text_column="long", max_bad=0.5))
     assert index.skipped["caption is no text"].names == ["0.tar/1"]
 
 

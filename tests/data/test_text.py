@@ -11,7 +11,7 @@ import torch
 
 from data.index import load
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.read.shards import read_split
 from data.shapes import shape, write_folder
 from data.text import TextEncoder, _hash, pad_text
@@ -73,7 +73,7 @@ def test_the_id_names_weights_and_tokenizer(minilm, tmp_path):
 
 def test_packed_features_equal_a_direct_encoding(minilm, tmp_path):
     write_folder(tmp_path / "src", 20, 16)
-    pack(tmp_path / "src", tmp_path / "out", Settings(size=16, text_encoder="minilm"))
+    pack(tmp_path / "src", tmp_path / "out", PackSettings(size=16, text_encoder="minilm"))
     info = load(tmp_path / "out").text_encoder
     assert (info.id, info.dim, info.max_tokens) == (minilm.id, 384, 32)
     for batch in read_split(tmp_path / "out", "train", batch=8, resolution=16, text_tokens=12):
@@ -89,7 +89,7 @@ def test_longer_captions_are_packed_when_asked_and_more_than_packed_is_refused(t
     rows = [json.loads(line) for line in (tmp_path / "src/metadata.jsonl").read_text().splitlines()]
     lines = [json.dumps(row | {"text": f"{row['text']} {LONG}"}) for row in rows]
     (tmp_path / "src/metadata.jsonl").write_text("\n".join(lines))
-    pack(tmp_path / "src", tmp_path / "out", Settings(size=16, text_encoder="minilm", text_tokens=48))
+    pack(tmp_path / "src", tmp_path / "out", PackSettings(size=16, text_encoder="minilm", text_tokens=48))
     assert load(tmp_path / "out").text_encoder.max_tokens == 48
     batch = next(read_split(tmp_path / "out", "train", batch=4, resolution=16, text_tokens=48))
     assert batch.cond.parts["text"].mask.all()

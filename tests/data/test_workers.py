@@ -16,7 +16,7 @@ import pytest
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.read.shards import Reader
 from data.shapes import write_folder
 
@@ -24,8 +24,8 @@ from data.shapes import write_folder
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory) -> Reader:
     folder = tmp_path_factory.mktemp("loaders")
-    pack(write_folder(folder / "pictures", 48, 16), folder / "shards", Settings(size=16, shards=8), workers=0)
-    return Reader(source=folder / "shards", batch=16, resolution=16, workers=2)
+    pack(write_folder(folder / "pictures", 48, 16), folder / "shards", PackSettings(size=16, shards=8), workers=0)
+    return Reader(places=folder / "shards", batch=16, resolution=16, workers=2)
 
 
 def loaders(before: set) -> list[int]:

@@ -30,7 +30,7 @@ from cascade.config import CascadeConfig
 from cascade.manifest import write_manifest
 from cascade.pipeline import Cascade
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from stages.config import TextConfig
 from stages.nets.unet_config import UNetConfig
@@ -85,7 +85,7 @@ def main() -> None:
 
 def runs(folder: Path) -> None:
     (folder / "tiny.yaml").write_text(TRAINED.lstrip())
-    pack(write_folder(folder / "raw", 48, 16), folder / "shards", Settings(size=16, shards=4, val=0.25), workers=0)
+    pack(write_folder(folder / "raw", 48, 16), folder / "shards", PackSettings(size=16, shards=4, val=0.25), workers=0)
     shutil.rmtree(folder / "raw")
     after = {}
     for name, stages in RUNS.items():

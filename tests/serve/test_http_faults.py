@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from cascade.serve.http.limits import Memory
+from cascade.serve.http.limits import MemoryBreaker
 from tests.serve.serving import around, load, poisoned, slowed, until
 from tests.serve.streams import LONG
 
@@ -29,7 +29,7 @@ def test_out_of_memory_fails_the_job_and_the_next_works(serve, monkeypatch):
     assert serving.client.get("/healthz").status_code == 200
     answer = serving.client.post("/v1/images/generations", json={"prompt": "red heart"})
     assert (answer.status_code, serving.client.error(answer)) == (503, "out_of_memory")
-    monkeypatch.setattr(Memory, "for_s", 0.1)
+    monkeypatch.setattr(MemoryBreaker, "for_s", 0.1)
     time.sleep(0.1)
     assert serving.client.get("/readyz").status_code == 200  # else one that gets no jobs would never be ready again
     monkeypatch.undo()

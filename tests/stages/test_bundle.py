@@ -198,9 +198,9 @@ class TestWeights:
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize("place", [9, -1, -1000])
-    def test_a_flipped_bit_is_found(self, bundle, place):
+    def test_a_flipped_bit_is_found(self, bundle, runtime):
         content = bytearray((bundle / WEIGHTS).read_bytes())
-        content[place] ^= 4
+        content[runtime] ^= 4
         (bundle / WEIGHTS).write_bytes(content)
         with pytest.raises(BundleError, match=r"its sha256 is not the one in stage\.json"):
             load_bundle(bundle)

@@ -11,7 +11,7 @@ from data.batch import Cond
 from stages.build import build_stage
 from stages.config import BaseConfig, SuperResConfig, TextConfig
 from stages.stage import Stage
-from stages.tools.cost import BUCKET, mfu, named_peak, peak_flops, plan_stage
+from stages.tools.cost import BUCKET, cost_of, mfu, named_peak, peak_flops
 from stages.tools.counting import count_pass, size_of
 
 SMALL = {"widths": (8, 16), "blocks": (1, 1), "emb_dim": 4, "head_dim": 8}
@@ -62,23 +62,23 @@ CROSS_ATTENTION = linear(16, 16, 16) + linear(6, 32, 5 + 1) + linear(16, 16, 16)
     ids=["plain", "classes", "self_attention", "cross_attention"],
 )
 def test_flops_are_those_counted_by_hand(config, flops):
-    assert plan_stage(config).forward_flops == flops
+    assert cost_of(config).forward_flops == flops
 
 
 def test_super_resolution_costs_its_extra_inputs():
-    plan = plan_stage(SuperResConfig(low_res=4, resolution=8, net=SMALL))
+    plan = cost_of(SuperResConfig(low_res=4, resolution=8, net=SMALL))
     assert plan.forward_flops == UNET + conv(3, 8, 64) + linear(4, 4)  # low_res channels; the embedding of aug_sigma
 
 
 @pytest.mark.parametrize("stage", ["base_16", "sr_64", "sr_128"])
 def test_parameters_are_those_of_the_built_stage(stage):
     config = load_config("emoji").stages[stage]
-    assert plan_stage(config).parameters == sum(p.numel() for p in build_stage(config).parameters())
+    assert cost_of(config).parameters == sum(p.numel() for p in build_stage(config).parameters())
 
 
 def test_training_is_three_forwards_at_the_crop_and_sampling_sees_the_whole_picture():
     keys = {"low_res": 16, "resolution": 64, "net": SMALL}
-    whole, cropped = plan_stage(SuperResConfig(**keys)), plan_stage(SuperResConfig(**keys, crop=16))
+    whole, cropped = cost_of(SuperResConfig(**keys)), cost_of(SuperResConfig(**keys, crop=16))
     assert (whole.train_size, cropped.train_size) == (64, 16)
     assert whole.full_flops == whole.forward_flops == cropped.full_flops
     embedding = 2 * linear(4, 4) + 2 * linear(4, 8) + 3 * linear(4, 16)
@@ -108,14 +108,14 @@ def test_training_is_three_forwards_at_the_crop_and_sampling_sees_the_whole_pict
     ],
 )
 def test_sampling_counts_calls_and_guided_rows(sample, nfe, rows):
-    plan = plan_stage(base(sample=sample))
+    plan = cost_of(base(sample=sample))
     assert (plan.nfe, plan.rows) == (nfe, rows)
     assert plan.sample_flops == rows * plan.full_flops
 
 
 def test_memory_of_weights_is_counted_in_float32(tmp_path):
     config = base(train={"ema": [100, 200, 300]})
-    plan = plan_stage(config)
+    plan = cost_of(config)
     assert plan.weight_bytes == 4 * plan.parameters
     assert plan.adam_bytes == 8 * plan.parameters
     assert plan.ema_bytes == 3 * plan.bundle_bytes
@@ -141,7 +141,7 @@ def test_activations_are_what_autograd_keeps_of_real_tensors(precision):
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = stage.denoise(torch.randn(3, 3, 8, 8), torch.ones(3), Cond.empty(3)).x0_hat.sum()
-    plan = plan_stage(config)
+    plan = cost_of(config)
     assert plan.activation_bytes == sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     assert plan.micro_batch == 3
     del loss
@@ -162,7 +162,7 @@ def test_activations_of_fused_attention_grow_with_pixels_not_with_their_square()
 def test_hundred_billion_parameters_are_planned_without_memory():
     net = {"widths": [20480], "blocks": [6]}
     config = parse_config({"name": "huge", "stages": {"base": {"kind": "base", "resolution": 8, "net": net}}}, "here")
-    plan = plan_stage(config.stages["base"])
+    plan = cost_of(config.stages["base"])
     assert plan.parameters > 90e9  # 0.4 TB, if it were allocated
 
 
@@ -190,7 +190,7 @@ def test_checkpointed_activations_are_what_a_real_pass_holds_and_one_block():
     stage = build_stage(config)
     stage.net.checkpointed = True
     held = held_bytes(stage, 8)
-    plan = plan_stage(
+    plan = cost_of(
         config.model_copy(update={"train": config.train.model_copy(update={"checkpoint_activations": True})})
     )
     with torch.device("meta"):
@@ -231,7 +231,7 @@ def test_a_cpu_has_no_peak():
 
 
 def test_mfu_is_the_share_of_the_peak_that_the_model_needs():
-    plan = plan_stage(base())
+    plan = cost_of(base())
     rate = 1e12 / (3 * plan.forward_flops)  # images that take 1 TFLOP of training
     assert mfu(rate, plan.train_flops, 4e12) == pytest.approx(0.25)
 
@@ -241,7 +241,7 @@ class TestMemory:
 
     @pytest.fixture
     def plan(self):
-        return plan_stage(base())
+        return cost_of(base())
 
     def test_one_process_without_zero(self, plan):
         memory = plan.memory()

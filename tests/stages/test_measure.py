@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from stages import measure
 
 
@@ -16,7 +16,7 @@ def checked(tmp_path):
     board = (np.indices((16, 16)).sum(0) % 2 * 255).astype(np.uint8)
     for k in range(8):
         Image.fromarray(np.stack([board] * 3, -1)).save(tmp_path / "pictures" / f"{k}.png")
-    pack(tmp_path / "pictures", tmp_path / "shards", Settings(size=16, shards=8), workers=0)
+    pack(tmp_path / "pictures", tmp_path / "shards", PackSettings(size=16, shards=8), workers=0)
     return tmp_path / "shards"
 
 
@@ -33,7 +33,7 @@ def test_bright_and_dim_pictures_count_by_their_squares(tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     for k in range(8):
         Image.new("RGB", (16, 16), (128 * (k % 2),) * 3).save(tmp_path / "pictures" / f"{k}.png")
-    pack(tmp_path / "pictures", tmp_path / "shards", Settings(size=16, shards=8), workers=0)
+    pack(tmp_path / "pictures", tmp_path / "shards", PackSettings(size=16, shards=8), workers=0)
     measure.main(str(tmp_path / "shards"), resolution=16)
     assert capsys.readouterr().out.startswith("noise: {sigma_data: 0.707}")
 

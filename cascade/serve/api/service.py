@@ -18,7 +18,7 @@ from cascade.plan import Plan
 
 from ..http import logs
 from ..http.keys import Share
-from ..http.limits import NOBODY, Limits, Memory, Pace, Place, Rate, Refused, Streams
+from ..http.limits import NOBODY, Limits, MemoryBreaker, Pace, Rate, Refused, Slot, Streams
 from ..http.metrics import Metrics
 from ..jobs.job import Data, Job
 from ..jobs.states import EXPIRED
@@ -58,7 +58,7 @@ class Service:
         self.writer = Writer(store, self._ended, check)
         self.is_draining = False
         self.shares: dict[str, Share] = {}  # by owner, for those with limits of their own
-        self._memory = Memory()
+        self._memory = MemoryBreaker()
         self._open: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -143,7 +143,7 @@ class Service:
         """Limits of an owner."""
         return self.shares.get(owner, Share())
 
-    def place(self, owner: str) -> Place:
+    def place(self, owner: str) -> Slot:
         """Reserve a slot for one more stream. Raises Refused."""
         most = None if owner == NOBODY else self.share(owner).streams or self.limits.key_streams
         return self.streams.reserve(owner, most)

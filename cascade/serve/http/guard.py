@@ -22,7 +22,7 @@ from .addresses import client_of, plain
 from .keys import Keys, Share
 from .limits import NOBODY, Guesses, Limits, Refused
 from .metrics import HttpMetrics
-from .origins import SHOWN, Origin, check_origin, place_of
+from .origins import SHOWN, Origin, authority_of, check_origin
 from .paths import path_of
 from .reads import Reads
 
@@ -177,7 +177,7 @@ class Guard:
             return NOBODY  # orchestrators use a pod's address as host
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        is_ours = self.hosts is None or ((place := place_of(host)) is not None and place.name in self.hosts)
+        is_ours = self.hosts is None or ((place := authority_of(host)) is not None and place.name in self.hosts)
         if not (is_ours or self._may_scrape(scope, headers)):
             text = f"Host says {host[:SHOWN]!a}; this server answers to loopback names and those of --allow-host"
             raise Refused(421, "wrong_host", text)

@@ -138,7 +138,7 @@ class Guesses:
                     table.pop(next(iter(table)))
 
 
-class Memory:
+class MemoryBreaker:
     """Out-of-memory breaker: opens after three failures in a row, closes after 30 s. Only time can close it, since a server
     that gets no jobs cannot show that it has recovered."""
 
@@ -170,7 +170,7 @@ class Streams:
         """Open streams of all owners."""
         return self._of.total()
 
-    def reserve(self, owner: str, most: int | None = None) -> "Place":
+    def reserve(self, owner: str, most: int | None = None) -> "Slot":
         """Reserve a slot for one more stream of an owner, which may have at most `most` and, if keys are used, no more than
         it leaves free for others. Raises Refused."""
         with self._lock:
@@ -181,7 +181,7 @@ class Streams:
                 raise Refused(429, "too_many_streams", message, retry_after=5)
             self._of[owner] += 1
             self.told(self.num)
-        return Place(self, owner)
+        return Slot(self, owner)
 
     def release(self, owner: str) -> None:
         """Free the slot of an owner's stream."""
@@ -214,7 +214,7 @@ class Pace:
         return self._following[owner] / self.per_s
 
 
-class Place:
+class Slot:
     """The slot of one stream, freed when `with` ends or the object is deleted: a client may leave before its stream begins."""
 
     def __init__(self, streams: Streams, owner: str):

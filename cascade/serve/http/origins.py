@@ -20,7 +20,7 @@ SHOWN = 200  # characters of a client's value in messages
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Authority:
     """A host's name in canonical form, and its port if given."""
 
     name: str
@@ -36,7 +36,7 @@ class Origin:
     port: int
 
 
-def place_of(text: str) -> Place | None:
+def authority_of(text: str) -> Authority | None:
     """Parse a host like "Example.com.", "a:8000" or "[::0001]:443"; None if it is none."""
     try:
         parts = urlsplit(f"//{text}")
@@ -48,24 +48,27 @@ def place_of(text: str) -> Place | None:
         return None
     with suppress(ValueError):
         name = str(ip_address(name))
-    return Place(name=name, port=port)
+    return Authority(name=name, port=port)
 
 
 def origin_of(text: str) -> Origin | None:
     """Parse an origin like "https://example.com", by default with its scheme's port; None for "null" and for anything that
     no page can come from."""
     scheme, _, host = text.partition("://")
-    place, usual = place_of(host), PORTS.get(scheme.lower())
-    if place is None or usual is None:
+    authority, usual = authority_of(host), PORTS.get(scheme.lower())
+    if authority is None or usual is None:
         return None
-    return Origin(scheme=scheme.lower(), name=place.name, port=usual if place.port is None else place.port)
+    return Origin(scheme=scheme.lower(), name=authority.name, port=usual if authority.port is None else authority.port)
 
 
-def is_same(origin: Origin | None, place: Place | None) -> bool:
+def is_same(origin: Origin | None, authority: Authority | None) -> bool:
     """Whether a page of this origin addresses its own server; a host without a port stands for the scheme's default port."""
-    if origin is None or place is None:
+    if origin is None or authority is None:
         return False
-    return (origin.name, origin.port) == (place.name, PORTS[origin.scheme] if place.port is None else place.port)
+    return (origin.name, origin.port) == (
+        authority.name,
+        PORTS[origin.scheme] if authority.port is None else authority.port,
+    )
 
 
 def check_origin(headers: "Headers", allowed: frozenset[Origin]) -> None:
@@ -74,7 +77,7 @@ def check_origin(headers: "Headers", allowed: frozenset[Origin]) -> None:
     origin = origin_of(said)
     if site == "same-origin" or origin in allowed:
         return
-    if site == "none" and (not said or is_same(origin, place_of(host))):
+    if site == "none" and (not said or is_same(origin, authority_of(host))):
         return  # no browser, or plain http beyond loopback, where browsers omit Sec-Fetch-Site
     fix = "let the proxy pass Host on (nginx: proxy_set_header Host $http_host)"
     if origin is not None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.shapes import write_folder
-from stages.training.place import Place
+from stages.training.runtime import Runtime
 
 pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
 
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shapes_16")
-    pack(write_folder(folder / "pictures", 48, 16), folder / "shards", Settings(size=16, shards=8), workers=0)
+    pack(write_folder(folder / "pictures", 48, 16), folder / "shards", PackSettings(size=16, shards=8), workers=0)
     return folder / "shards"
 
 
 @pytest.fixture(scope="session")
-def place() -> Place:
+def runtime() -> Runtime:
     """This process, plain torch, on the CPU."""
-    return Place(engine="local", rank=0, world=1, device=torch.device("cpu"))
+    return Runtime(engine="local", rank=0, world=1, device=torch.device("cpu"))

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from stages.training import deepspeed_engine, loop, signals  # noqa: E402
-from stages.training.guard import Guard  # noqa: E402
+from stages.training.skips import Skips  # noqa: E402
 
 what, rank, nimg = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "usr1": signal.SIGUSR1, "int": signal.SIGINT}
@@ -39,7 +39,7 @@ def accident() -> None:
         os.kill(os.getpid(), SIGNALS[what])
 
 
-check = Guard.check
+check = Skips.check
 
 
 def checked(self, update, batch, position, run):
@@ -48,7 +48,7 @@ def checked(self, update, batch, position, run):
         accident()
 
 
-Guard.check = checked  # type: ignore[method-assign]
+Skips.check = checked  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     sys.argv = ["train.py", *sys.argv[4:]]

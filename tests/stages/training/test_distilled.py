@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from data.files import file_sha256
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from stages.bundle import WEIGHTS, load_bundle
 from stages.config import BaseConfig, SampleConfig
@@ -29,7 +29,7 @@ from stages.objectives.objective import Levels
 from stages.texts import as_values
 from stages.training.loop import train
 from stages.training.norms import activation_norms
-from stages.training.place import Options
+from stages.training.runtime import Options
 from stages.training.validate import held_out, make_validation
 from tests.calling import call
 from tests.stages.progressive import Progressive, progressive, student, student_config
@@ -60,7 +60,7 @@ def held(tmp_path_factory) -> Path:
     pack(
         write_folder(folder / "pictures", 60, 16),
         folder / "shards",
-        Settings(size=16, shards=10, val=0.2),
+        PackSettings(size=16, shards=10, val=0.2),
         workers=0,
     )
     return folder / "shards"
@@ -71,9 +71,9 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 
 @pytest.fixture(scope="module")
-def finished(config, held, place, tmp_path_factory) -> Path:
+def finished(config, held, runtime, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("student") / "run"
-    train(config, name="student", data=held, out=out, place=place, options=Options(norms=True))
+    train(config, name="student", data=held, out=out, runtime=runtime, options=Options(norms=True))
     return out
 
 
@@ -116,32 +116,32 @@ class TestAWholeRun:
         assert load_bundle(finished / "bundle").config == config
         assert any(not torch.equal(weights[name], tensor) for name, tensor in student(config).state_dict().items())
 
-    def test_resumed_it_ends_in_the_same_bits(self, config, finished, held, place, tmp_path, monkeypatch):
+    def test_resumed_it_ends_in_the_same_bits(self, config, finished, held, runtime, tmp_path, monkeypatch):
         first = config.model_copy(update={"train": config.train.model_copy(update={"images": 24})})
-        train(first, name="student", data=held, out=tmp_path / "run", place=place)
+        train(first, name="student", data=held, out=tmp_path / "run", runtime=runtime)
         monkeypatch.setattr(Progressive, "begin", lambda *_: pytest.fail("a resumed run began anew"))
         Frozen.loaded.clear()  # a new process has not loaded the teacher yet
-        train(config, name="student", data=held, out=tmp_path / "run", place=place)
+        train(config, name="student", data=held, out=tmp_path / "run", runtime=runtime)
         assert_equal_runs(tmp_path / "run", finished)
 
-    def test_it_begins_from_its_teacher(self, config, finished, held, place, tmp_path, monkeypatch):
+    def test_it_begins_from_its_teacher(self, config, finished, held, runtime, tmp_path, monkeypatch):
         """The first loss is that of the teacher's own weights: far below a random start's."""
         monkeypatch.setattr(Progressive, "begin", lambda *_: None)
-        train(config, name="student", data=held, out=tmp_path / "run", place=place)
+        train(config, name="student", data=held, out=tmp_path / "run", runtime=runtime)
         curve, random = (loss_curve(run) for run in (finished, tmp_path / "run"))
         assert curve[0]["loss"] < 0.5 * random[0]["loss"]
 
-    def test_another_teacher_is_another_run(self, config, finished, held, place):
+    def test_another_teacher_is_another_run(self, config, finished, held, runtime):
         moved = changed(config, sha256="0" * 64)
         with pytest.raises(ValueError, match=r"sha256 is .*000000000000... is asked for"):
-            train(moved, name="student", data=held, out=finished, place=place)
+            train(moved, name="student", data=held, out=finished, runtime=runtime)
         plain = config.model_copy(update={"train": config.train.model_copy(update={"objective": DenoisingConfig()})})
         with pytest.raises(ValueError, match=r"train.objective.kind was 'progressive', is 'denoising'"):
-            train(plain, name="student", data=held, out=finished, place=place)
+            train(plain, name="student", data=held, out=finished, runtime=runtime)
 
-    def test_it_is_judged_by_its_own_objective(self, config, finished, held, place):
+    def test_it_is_judged_by_its_own_objective(self, config, finished, held, runtime):
         """On held-out pictures: the loss against the teacher, not against the pictures."""
-        validation = make_validation(config, held, place.device, None)
+        validation = make_validation(config, held, runtime.device, None)
         student_now = load_bundle(finished / "bundle")
         told = [line["val_loss"] for line in metrics(finished) if "val_loss" in line]
         assert validation.losses(student_now)["val_loss"] == pytest.approx(told[-1], rel=1e-4)
@@ -164,14 +164,14 @@ class TestAWholeRun:
         ("num_steps", "write the same in both"),
     ],
 )
-def test_what_an_objective_lacks_is_told_before_anything_is_written(config, shards, place, tmp_path, what, told):
+def test_what_an_objective_lacks_is_told_before_anything_is_written(config, shards, runtime, tmp_path, what, told):
     if what in ("sampler", "num_steps"):
         sample = SampleConfig() if what == "sampler" else SampleConfig(sampler="euler", num_steps=4)
         wrong = config.model_copy(update={"sample": sample})
     else:
         wrong = changed(config, **{what: str(tmp_path / "none") if what == "teacher" else "0" * 64})
     with pytest.raises(ValueError, match=told) as caught:
-        train(wrong, name="student", data=shards, out=tmp_path / "run", place=place)
+        train(wrong, name="student", data=shards, out=tmp_path / "run", runtime=runtime)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 

@@ -25,8 +25,8 @@ from stages.training import loop
 from stages.training.checkpoints import NAME, nimg_of
 from stages.training.loop import train
 from stages.training.norms import activation_norms, weight_norms
-from stages.training.place import Options, Place, compiles
 from stages.training.rundir import RunDir
+from stages.training.runtime import Options, Runtime, compiles
 from tests.stages.tiny import base_config, shapes_batch, wake
 
 pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
@@ -81,11 +81,11 @@ def killed_at_twenty_moments(run: RunDir, training: Callable[[], object]) -> lis
 @pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_twenty_sigkills_in_saves_end_in_the_undisturbed_runs_bits(run, shards, place, tmp_path):
+def test_twenty_sigkills_in_saves_end_in_the_undisturbed_runs_bits(run, shards, runtime, tmp_path):
     """A run that saves after every update is killed after a seeded time, again and again, until it is through; it ends as one that
     was left alone. Whatever a kill leaves, the newest whole checkpoint and the bundle are there and can be read."""
     training = partial(
-        train, base_config(save_every=8, images=960), name="base_8", data=shards, out=run.path, place=place
+        train, base_config(save_every=8, images=960), name="base_8", data=shards, out=run.path, runtime=runtime
     )
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         seen = process.submit(killed_at_twenty_moments, run, training).result()
@@ -99,9 +99,9 @@ def test_twenty_sigkills_in_saves_end_in_the_undisturbed_runs_bits(run, shards, 
 
 
 @pytest.mark.parametrize("images", [8, 40, 48])
-def test_resume_at_the_first_the_last_and_after_the_last_update(run, shards, place, images, capsys):
-    train(base_config(images=images, save_every=8, keep=9), name="base_8", data=shards, out=run.path, place=place)
-    train(base_config(images=48, save_every=8, keep=9), name="base_8", data=shards, out=run.path, place=place)
+def test_resume_at_the_first_the_last_and_after_the_last_update(run, shards, runtime, images, capsys):
+    train(base_config(images=images, save_every=8, keep=9), name="base_8", data=shards, out=run.path, runtime=runtime)
+    train(base_config(images=48, save_every=8, keep=9), name="base_8", data=shards, out=run.path, runtime=runtime)
     assert sorted(nimg_of(path) for path in run.checkpoints.iterdir()) == [8, 16, 24, 32, 40, 48]
     assert ("nothing to do, 48 of 48 images are done" in capsys.readouterr().out) == (images == 48)
 
@@ -117,12 +117,12 @@ class Evil:
 
 
 @pytest.mark.parametrize("with_hash", [False, True])
-def test_a_pickle_in_place_of_a_checkpoint_is_never_read(run, shards, place, tmp_path, with_hash):
+def test_a_pickle_in_place_of_a_checkpoint_is_never_read(run, shards, runtime, tmp_path, with_hash):
     """Even if its sha256 was made to fit."""
     from data.files import file_sha256
     from stages.training.checkpoints import check_manifest, read_manifest, write_json
 
-    train(base_config(), name="base_8", data=shards, out=run.path, place=place)
+    train(base_config(), name="base_8", data=shards, out=run.path, runtime=runtime)
     sentinel = tmp_path / "executed"
     for folder in run.checkpoints.iterdir():
         path = folder / "state.safetensors"
@@ -133,14 +133,14 @@ def test_a_pickle_in_place_of_a_checkpoint_is_never_read(run, shards, place, tmp
             write_json(folder / "manifest.json", manifest)
             assert check_manifest(folder) is None
     with pytest.raises(ValueError, match=r"no checkpoint is whole|not a safetensors file"):
-        train(base_config(images=64), name="base_8", data=shards, out=run.path, place=place)
+        train(base_config(images=64), name="base_8", data=shards, out=run.path, runtime=runtime)
     assert not sentinel.exists()
 
 
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: you tried")]
 )
-def test_out_of_memory_says_what_to_try(run, shards, place, monkeypatch, error):
+def test_out_of_memory_says_what_to_try(run, shards, runtime, monkeypatch, error):
     def forward(*_):
         raise error
 
@@ -148,7 +148,7 @@ def test_out_of_memory_says_what_to_try(run, shards, place, monkeypatch, error):
     with pytest.raises(
         RunError, match=r"stage base_8: out of memory at image 0 with micro-batches of 8 at 8 px"
     ) as told:
-        train(base_config(), name="base_8", data=shards, out=run.path, place=place)
+        train(base_config(), name="base_8", data=shards, out=run.path, runtime=runtime)
     assert told.value.code == 3
     for advice in ("train.micro_batch=4", "train.checkpoint_activations=true", "--zero 2"):
         assert advice in str(told.value)
@@ -186,20 +186,20 @@ def test_training_needs_no_compiler(shards, tmp_path):
 def test_what_is_compiled(device, zero, wanted, compiled):
     from stages.training.deepspeed_settings import DeepSpeedSettings
 
-    where = Place(
+    where = Runtime(
         engine="deepspeed", rank=0, world=1, device=torch.device(device), deepspeed=DeepSpeedSettings(zero=zero)
     )
     assert compiles(where, wanted) == compiled
 
 
-def test_magnitudes_on_demand(run, shards, place):
+def test_magnitudes_on_demand(run, shards, runtime):
     """In the log where asked for, near 1 in a network whose gains are awake: that is what it was built for."""
     train(
         base_config(images=8, grid_every=8),
         name="base_8",
         data=shards,
         out=run.path,
-        place=place,
+        runtime=runtime,
         options=Options(norms=True),
     )
     line = run.metrics.read_text().splitlines()[-1]

@@ -18,8 +18,8 @@ from stages.objectives.denoising import DENOISING
 from stages.objectives.objective import Levels, Objective
 from stages.training.checkpoints import load_state
 from stages.training.loop import train
-from stages.training.place import Options
 from stages.training.rundir import RunDir
+from stages.training.runtime import Options
 from tests.stages.progressive import registered
 from tests.stages.tiny import base_config
 from tests.stages.training.test_run import assert_equal_runs
@@ -96,9 +96,9 @@ def config(**train: object) -> BaseConfig:
 
 
 @pytest.fixture(scope="module")
-def finished(shards, place, tmp_path_factory):
+def finished(shards, runtime, tmp_path_factory):
     out = tmp_path_factory.mktemp("importance") / "run"
-    train(config(), name="base_8", data=shards, out=out, place=place)
+    train(config(), name="base_8", data=shards, out=out, runtime=runtime)
     return out
 
 
@@ -111,16 +111,16 @@ def test_what_it_learns_is_in_the_checkpoint(finished):
     assert not torch.allclose(sums(finished)[0], torch.ones(BINS, dtype=torch.float64))
 
 
-def test_resumed_it_ends_in_the_same_bits(finished, shards, place, tmp_path):
+def test_resumed_it_ends_in_the_same_bits(finished, shards, runtime, tmp_path):
     for images in (24, 48):
-        train(config(images=images), name="base_8", data=shards, out=tmp_path / "run", place=place)
+        train(config(images=images), name="base_8", data=shards, out=tmp_path / "run", runtime=runtime)
     assert_equal_runs(tmp_path / "run", finished)
 
 
-def test_a_run_may_turn_to_it_and_from_it(shards, place, tmp_path):
+def test_a_run_may_turn_to_it_and_from_it(shards, runtime, tmp_path):
     allowed = Options(allow=tuple(f"train.objective.{key}" for key in ("kind", "mean", "std")))
     for images, made in ((24, base_config), (48, config), (72, base_config)):
         out = tmp_path / "run"
-        train(made(images=images), name="base_8", data=shards, out=out, place=place, options=allowed)
+        train(made(images=images), name="base_8", data=shards, out=out, runtime=runtime, options=allowed)
         state = load_state(RunDir(out).latest())
         assert ("objective/sums" in state) == (images == 48)

@@ -11,7 +11,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from data.batch import Batch, Cond, to_float, to_uint8
 from data.errors import RunError
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.resize import downsample
 from data.shapes import write_folder
 from stages.build import build_stage
@@ -21,9 +21,10 @@ from stages.stage import Losses
 from stages.training import validate
 from stages.training.engine import LocalEngine, Update
 from stages.training.grid import sample_grid
-from stages.training.guard import Guard, SigmaQuartiles
 from stages.training.loop import crossed, train
+from stages.training.quartiles import SigmaQuartiles
 from stages.training.rundir import RunDir
+from stages.training.skips import Skips
 from tests.stages.tiny import base_config, shapes_batch, sr_config, wake
 from tests.worlds import TINY_NET, FiniteStage, finite_stage
 
@@ -92,14 +93,14 @@ class TestResampled:
         assert noise.flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.7
 
 
-def test_validation_draws_what_no_training_does(place, tmp_path):
+def test_validation_draws_what_no_training_does(runtime, tmp_path):
     """The same levels and noise every time, of a seed that belongs to it; on held-out pictures."""
     source = write_folder(tmp_path / "pictures", 60, 16)
-    pack(source, tmp_path / "shards", Settings(size=16, shards=4, val=0.3), workers=0)
+    pack(source, tmp_path / "shards", PackSettings(size=16, shards=4, val=0.3), workers=0)
     config = base_config()
     torch.manual_seed(0)
     stage = wake(build_stage(config)).eval()
-    validation = validate.make_validation(config, tmp_path / "shards", place.device, None)
+    validation = validate.make_validation(config, tmp_path / "shards", runtime.device, None)
     (batch,) = validation.batches
     trained = {key for part in validate.held_out(config, tmp_path / "shards", 99, "train") for key in part.keys}
     assert len(trained) + len(batch) == 60
@@ -110,12 +111,12 @@ def test_validation_draws_what_no_training_does(place, tmp_path):
     assert by_seed[0] != pytest.approx(by_seed[1], rel=1e-3)
 
 
-def test_what_judges_keeps_nothing_for_a_backward_pass(place, tmp_path):
+def test_what_judges_keeps_nothing_for_a_backward_pass(runtime, tmp_path):
     """Validation, with what the stage below paints, and a grid take the memory of a forward pass, not that of an update."""
     pack(
         write_folder(tmp_path / "pictures", 30, 16),
         tmp_path / "shards",
-        Settings(size=16, shards=4, val=0.3),
+        PackSettings(size=16, shards=4, val=0.3),
         workers=0,
     )
     base, sr = base_config(), sr_config()
@@ -184,13 +185,13 @@ def test_what_is_due_every_so_many_images_is_due_when_an_update_passes_them():
 
 
 def test_only_skips_in_a_row_end_a_run(tmp_path):
-    guard, batch = Guard("base_8", most=1), shapes_batch(2, 8)
+    skips, batch = Skips("base_8", most=1), shapes_batch(2, 8)
     losses = (Losses(loss=torch.tensor(1.0), per_image=torch.tensor([1.0, torch.nan]), sigma=torch.tensor([0.5, 2.0])),)
     applied, skipped = (Update(loss=1.0, grad_norm=1.0, losses=losses, applied=each) for each in (True, False))
     for update in (skipped, applied, skipped, applied, skipped):
-        guard.check(update, batch, 8, RunDir(tmp_path).latest)
+        skips.check(update, batch, 8, RunDir(tmp_path).latest)
     with pytest.raises(RunError, match=r"the 2\. update in a row that was skipped \(samples 000001 at sigma 2\)"):
-        guard.check(skipped, batch, 8, RunDir(tmp_path).latest)
+        skips.check(skipped, batch, 8, RunDir(tmp_path).latest)
 
 
 class TestGrid:
@@ -225,11 +226,11 @@ class TestGrid:
         assert not torch.equal(found[:, 1], batch.image)
 
     @pytest.mark.filterwarnings("ignore:::tensorboard")
-    def test_a_run_draws_held_out_pictures_with_the_weights_it_ships(self, place, tmp_path):
+    def test_a_run_draws_held_out_pictures_with_the_weights_it_ships(self, runtime, tmp_path):
         source = write_folder(tmp_path / "pictures", 96, 16)
-        pack(source, tmp_path / "shards", Settings(size=16, shards=8, val=0.2), workers=0)
+        pack(source, tmp_path / "shards", PackSettings(size=16, shards=8, val=0.2), workers=0)
         config = base_config(images=24, grid_every=24, lr=0.1)
-        bundle = train(config, name="base_8", data=tmp_path / "shards", out=tmp_path / "run", place=place)
+        bundle = train(config, name="base_8", data=tmp_path / "shards", out=tmp_path / "run", runtime=runtime)
         held = next(validate.held_out(config, tmp_path / "shards", 16))
         expected = sample_grid(load_bundle(bundle), held)
         with Image.open(tmp_path / "run" / "samples" / "nimg-0000000024.png") as picture:

@@ -8,13 +8,13 @@ from PIL import Image
 from PIL.ImageChops import difference
 
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from stages.bundle import read_sidecar
 from stages.memory import Portions
 from stages.stage import Stage
 from stages.training.loop import train
-from stages.training.place import Options
+from stages.training.runtime import Options
 from tests.stages.tiny import base_config, sr_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
@@ -23,7 +23,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("held_out")
-    pack(write_folder(folder / "pictures", 96, 16), folder / "shards", Settings(size=16, shards=8, val=0.2), workers=0)
+    pack(
+        write_folder(folder / "pictures", 96, 16),
+        folder / "shards",
+        PackSettings(size=16, shards=8, val=0.2),
+        workers=0,
+    )
     return folder / "shards"
 
 
@@ -42,16 +47,18 @@ def limited(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["base", "super_res"])
-def test_a_grid_and_a_validation_that_do_not_fit_are_done_in_portions(kind, held_out, place, tmp_path, limited, capsys):
+def test_a_grid_and_a_validation_that_do_not_fit_are_done_in_portions(
+    kind, held_out, runtime, tmp_path, limited, capsys
+):
     """The picture and the losses are those of a machine with room, but for sums in another order."""
     config = (base_config if kind == "base" else sr_config)(images=24, grid_every=24)
-    lower = train(base_config(images=8), name="below", data=held_out, out=tmp_path / "below", place=place)
+    lower = train(base_config(images=8), name="below", data=held_out, out=tmp_path / "below", runtime=runtime)
     options = Options(lower=lower if kind == "super_res" else None)
     found = {}
     for name in ("room", "narrow"):
         limited += [3] if name == "narrow" else []
         run = tmp_path / name
-        train(config, name="mine", data=held_out, out=run, place=place, options=options)
+        train(config, name="mine", data=held_out, out=run, runtime=runtime, options=options)
         line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
         found[name] = {key: value for key, value in line.items() if key.startswith(("val_loss", "loss"))}
     assert found["narrow"] == pytest.approx(found["room"], rel=1e-4)
@@ -64,9 +71,11 @@ def test_a_grid_and_a_validation_that_do_not_fit_are_done_in_portions(kind, held
     assert "pictures at once are tried" in told
 
 
-def test_what_does_not_fit_at_all_is_left_out_and_training_goes_on(held_out, place, tmp_path, limited, capsys):
+def test_what_does_not_fit_at_all_is_left_out_and_training_goes_on(held_out, runtime, tmp_path, limited, capsys):
     limited.append(0)
-    bundle = train(base_config(images=24, grid_every=8), name="mine", data=held_out, out=tmp_path / "run", place=place)
+    bundle = train(
+        base_config(images=24, grid_every=8), name="mine", data=held_out, out=tmp_path / "run", runtime=runtime
+    )
     assert read_sidecar(bundle).provenance.nimg == 24
     assert read_sidecar(bundle).provenance.scores == {}
     assert list((tmp_path / "run" / "samples").iterdir()) == []

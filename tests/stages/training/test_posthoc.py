@@ -31,9 +31,9 @@ def walked(half_lives, every=400, num=NUM):
 
 def write(folder, averages, stored):
     for nimg, half_life in stored:
-        place = folder / "snapshots" / f"nimg-{nimg:010d}"
-        place.mkdir(parents=True, exist_ok=True)
-        save_file({"w": averages[nimg, half_life]}, ema_file(place, half_life))
+        runtime = folder / "snapshots" / f"nimg-{nimg:010d}"
+        runtime.mkdir(parents=True, exist_ok=True)
+        save_file({"w": averages[nimg, half_life]}, ema_file(runtime, half_life))
 
 
 @pytest.mark.parametrize(("half_life", "nimg"), [(40, 800), (300, 800), (10**6, 800), (300, 400)])
@@ -112,12 +112,12 @@ def test_long_runs_are_looked_at_in_coarser_steps():
 
 
 @pytest.fixture(scope="module")
-def trained(shards, place, tmp_path_factory):
+def trained(shards, runtime, tmp_path_factory):
     out, config = (
         tmp_path_factory.mktemp("posthoc") / "base_8",
         base_config(images=160, save_every=80, snapshot_every=16, keep=1),
     )
-    train(config, name="base_8", data=shards, out=out, place=place)
+    train(config, name="base_8", data=shards, out=out, runtime=runtime)
     return out
 
 

@@ -51,10 +51,10 @@ def assert_equal_runs(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(shards, place, tmp_path_factory) -> Path:
+def finished(shards, runtime, tmp_path_factory) -> Path:
     """Six updates of the base stage, uninterrupted, saved at 24 and 48 images."""
     out = tmp_path_factory.mktemp("finished") / "base_8"
-    train(base_config(), name="base_8", data=shards, out=out, place=place)
+    train(base_config(), name="base_8", data=shards, out=out, runtime=runtime)
     return out
 
 
@@ -99,7 +99,7 @@ class TestResume:
 
     @pytest.mark.slow
     @pytest.mark.timeout(600)
-    def test_a_kill_in_a_save_and_a_resume_equal_an_undisturbed_run(self, cascade, shards, place, finished, tmp_path):
+    def test_a_kill_in_a_save_and_a_resume_equal_an_undisturbed_run(self, cascade, shards, runtime, finished, tmp_path):
         """train.py dies in its second save, when the files are written and not yet renamed; this process goes on."""
         kill = (
             "from stages.training.rundir import RunDir; commit = RunDir.commit; "
@@ -117,45 +117,45 @@ class TestResume:
         assert nimg_of(RunDir(run).latest()) == read_sidecar(run / "bundle").provenance.nimg == 24
         assert len(loss_curve(run)) >= 5  # of which two or three never were saved
 
-        train(stage_of(load_config(str(cascade)), "base_8"), name="base_8", data=shards, out=run, place=place)
+        train(stage_of(load_config(str(cascade)), "base_8"), name="base_8", data=shards, out=run, runtime=runtime)
         assert_equal_runs(run, finished)
         assert not list(out.rglob("*.tmp"))
 
-    def test_stopped_at_three_and_asked_for_six(self, shards, place, finished, tmp_path):
+    def test_stopped_at_three_and_asked_for_six(self, shards, runtime, finished, tmp_path):
         for images in (24, 48):
-            train(base_config(images=images), name="base_8", data=shards, out=tmp_path / "run", place=place)
+            train(base_config(images=images), name="base_8", data=shards, out=tmp_path / "run", runtime=runtime)
         assert_equal_runs(tmp_path / "run", finished)
 
-    def test_the_same_whatever_the_micro_batch(self, shards, place, finished, tmp_path):
+    def test_the_same_whatever_the_micro_batch(self, shards, runtime, finished, tmp_path):
         """1e-3 of the loss: other sums, in float32, through six updates."""
-        train(base_config(micro_batch=2), name="base_8", data=shards, out=tmp_path / "run", place=place)
+        train(base_config(micro_batch=2), name="base_8", data=shards, out=tmp_path / "run", runtime=runtime)
         for line, expected in zip(loss_curve(tmp_path / "run"), loss_curve(finished), strict=True):
             assert line == pytest.approx(expected, rel=1e-3)
 
-    def test_at_the_end_there_is_nothing_to_do(self, shards, place, finished, capsys):
+    def test_at_the_end_there_is_nothing_to_do(self, shards, runtime, finished, capsys):
         before = (finished / "bundle" / "ema.safetensors").stat().st_mtime_ns
-        train(base_config(), name="base_8", data=shards, out=finished, place=place)
+        train(base_config(), name="base_8", data=shards, out=finished, runtime=runtime)
         assert "nothing to do, 48 of 48 images are done" in capsys.readouterr().out
         assert (finished / "bundle" / "ema.safetensors").stat().st_mtime_ns == before
 
-    def test_a_damaged_checkpoint_costs_its_updates_only(self, shards, place, finished, tmp_path):
+    def test_a_damaged_checkpoint_costs_its_updates_only(self, shards, runtime, finished, tmp_path):
         config = base_config()
-        train(config, name="base_8", data=shards, out=tmp_path / "run", place=place)
+        train(config, name="base_8", data=shards, out=tmp_path / "run", runtime=runtime)
         newest = RunDir(tmp_path / "run").latest()
         (newest / "state.safetensors").write_bytes((newest / "state.safetensors").read_bytes()[:-9])
-        train(config, name="base_8", data=shards, out=tmp_path / "run", place=place)
+        train(config, name="base_8", data=shards, out=tmp_path / "run", runtime=runtime)
         assert_equal_runs(tmp_path / "run", finished)
 
-    def test_another_config_is_refused(self, shards, place, finished):
+    def test_another_config_is_refused(self, shards, runtime, finished):
         before = sorted(path for path in finished.rglob("*"))
         with pytest.raises(ValueError, match=r"train\.lr was 0\.03, is 0\.5"):
-            train(base_config(lr=0.5), name="base_8", data=shards, out=finished, place=place)
+            train(base_config(lr=0.5), name="base_8", data=shards, out=finished, runtime=runtime)
         assert sorted(path for path in finished.rglob("*")) == before
 
 
 class TestNaN:
     def test_it_stops_the_run_names_the_samples_and_changes_nothing(
-        self, shards, place, finished, tmp_path, monkeypatch
+        self, shards, runtime, finished, tmp_path, monkeypatch
     ):
         """At the fifth update; the same command then goes on from the last checkpoint as if nothing had been."""
         out = tmp_path / "run"
@@ -173,14 +173,14 @@ class TestNaN:
             patch.setattr(BaseStage, "forward", poisoned)
             patch.setattr(Saver, "_run", slow)
             with pytest.raises(RuntimeError) as error:
-                train(base_config(max_skipped=0), name="base_8", data=shards, out=out, place=place)
+                train(base_config(max_skipped=0), name="base_8", data=shards, out=out, runtime=runtime)
         told = str(error.value)
         assert "stage base_8: loss nan" in told
         assert "at image 32, the 1. update in a row that was skipped (samples 0" in told
         assert " at sigma " in told
         assert "the last good checkpoint is nimg-0000000024" in told
         assert nimg_of(RunDir(out).latest()) == 24
-        train(base_config(), name="base_8", data=shards, out=out, place=place)
+        train(base_config(), name="base_8", data=shards, out=out, runtime=runtime)
         assert_equal_runs(out, finished)
 
 
@@ -188,7 +188,7 @@ class TestSettings:
     """What a run makes of its settings, seen in the network while it trains."""
 
     @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-    def test_the_network_computes_in_the_precision_asked_for(self, shards, place, tmp_path, precision, dtype):
+    def test_the_network_computes_in_the_precision_asked_for(self, shards, runtime, tmp_path, precision, dtype):
         seen = set()
 
         def look(module, _inputs, output):
@@ -197,22 +197,22 @@ class TestSettings:
 
         hook = torch.nn.modules.module.register_module_forward_hook(look)
         try:
-            train(base_config(images=8, precision=precision), name="base_8", data=shards, out=tmp_path, place=place)
+            train(base_config(images=8, precision=precision), name="base_8", data=shards, out=tmp_path, runtime=runtime)
         finally:
             hook.remove()
         assert seen == {dtype}
 
-    def test_activations_are_kept_or_computed_again(self, shards, place, tmp_path):
+    def test_activations_are_kept_or_computed_again(self, shards, runtime, tmp_path):
         kept = []
         for again in (False, True):
             sizes: list[int] = []
             config = base_config(images=8, checkpoint_activations=again)
             with torch.autograd.graph.saved_tensors_hooks(lambda t, to=sizes: to.append(t.nbytes) or t, lambda t: t):
-                train(config, name="base_8", data=shards, out=tmp_path / str(again), place=place)
+                train(config, name="base_8", data=shards, out=tmp_path / str(again), runtime=runtime)
             kept.append(sum(sizes))
         assert 0 < kept[1] < 0.5 * kept[0]
 
-    def test_averages_stay_where_an_update_is_skipped(self, shards, place, tmp_path, monkeypatch):
+    def test_averages_stay_where_an_update_is_skipped(self, shards, runtime, tmp_path, monkeypatch):
         """Two updates and a skipped one: the averages of two."""
         forward = BaseStage.forward
 
@@ -224,7 +224,7 @@ class TestSettings:
         found = []
         for images in (16, 24):
             out = tmp_path / str(images)
-            train(base_config(images=images, save_every=8), name="base_8", data=shards, out=out, place=place)
+            train(base_config(images=images, save_every=8), name="base_8", data=shards, out=out, runtime=runtime)
             found.append([load_file(RunDir(out).latest() / f"ema-{each}.safetensors") for each in (16, 64)])
         assert nimg_of(RunDir(tmp_path / "24").latest()) == 24
         assert_close(found[1], found[0], rtol=0, atol=0)
@@ -232,7 +232,7 @@ class TestSettings:
         assert any(not torch.equal(tensor, weights[f"weights/{name}"]) for name, tensor in found[0][1].items())
 
 
-def test_a_stage_needs_no_other_stage_s_files(shards, place, finished, tmp_path):
+def test_a_stage_needs_no_other_stage_s_files(shards, runtime, finished, tmp_path):
     """The same super-resolution bundle beside a base stage's run and with nothing but shards in the world."""
     config: StageConfig = sr_config(images=24)
     bundles = []
@@ -241,7 +241,7 @@ def test_a_stage_needs_no_other_stage_s_files(shards, place, finished, tmp_path)
         folder.mkdir()
         if name == "beside":
             (folder / "base_8").symlink_to(finished)
-        bundles.append(train(config, name="sr_16", data=shards, out=folder / "sr_16", place=place))
+        bundles.append(train(config, name="sr_16", data=shards, out=folder / "sr_16", runtime=runtime))
     assert (bundles[0] / "ema.safetensors").read_bytes() == (bundles[1] / "ema.safetensors").read_bytes()
     assert read_sidecar(bundles[1]).contract.low_res == 8
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["sr_16"]

@@ -157,14 +157,14 @@ def trained(shards, tmp_path_factory) -> Path:
     from cascade.config import load_config
     from cascade.manifest import write_manifest
     from stages.training.loop import train
-    from stages.training.place import Place
+    from stages.training.runtime import Runtime
 
     out = tmp_path_factory.mktemp("two")
     (out / "two.yaml").write_text(TWO)
     config = load_config(str(out / "two.yaml"))
-    place = Place(engine="local", rank=0, world=1, device=torch.device("cpu"))
+    runtime = Runtime(engine="local", rank=0, world=1, device=torch.device("cpu"))
     for name, stage in config.stages.items():
-        train(stage, name=name, data=shards, out=out / name, place=place)
+        train(stage, name=name, data=shards, out=out / name, runtime=runtime)
     write_manifest(config, out)
     return out
 
@@ -202,10 +202,10 @@ def test_its_blocks_are_what_magnitudes_are_of(trained):
 
 def test_its_cost_is_counted():
     from cascade.config import load_config
-    from stages.tools.cost import plan_stage
+    from stages.tools.cost import cost_of
 
     plain = load_config("emoji").stages["base_16"]
-    once, twice = (plan_stage(plain.model_copy(update={"net": MixerConfig(depth=depth)})) for depth in (1, 2))
+    once, twice = (cost_of(plain.model_copy(update={"net": MixerConfig(depth=depth)})) for depth in (1, 2))
     assert twice.forward_flops > once.forward_flops > 0
     assert twice.kept_bytes > twice.checkpointed_bytes
 

@@ -26,7 +26,7 @@ from cascade.request import Request
 from data.batch import to_float
 from data.errors import TAGS
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from stages.build import build_stage
 from stages.bundle import Sidecar, load_bundle, make_contract, read_sidecar
@@ -37,7 +37,7 @@ from stages.spaces.registry import SPACES
 from stages.spaces.space import Size
 from stages.strict import one_of
 from stages.texts import LATER, as_values
-from stages.tools.cost import plan_stage
+from stages.tools.cost import cost_of
 from stages.training.loop import train
 from stages.training.validate import make_validation
 from tests.cascade.chains import finished, sidecar, write_bundle
@@ -183,10 +183,10 @@ def config() -> StageConfig:
 
 
 @pytest.fixture(scope="module")
-def folder(config, shards, place, tmp_path_factory) -> Path:
+def folder(config, shards, runtime, tmp_path_factory) -> Path:
     """A cascade: the base stage after one update, and a super-resolution stage of pixels."""
     out = tmp_path_factory.mktemp("haar")
-    bundle = train(config, name="base_8", data=shards, out=out / "base_8", place=place)
+    bundle = train(config, name="base_8", data=shards, out=out / "base_8", runtime=runtime)
     above = sr_config(crop=0)
     write_bundle(out / "sr_16" / "bundle", above, classes=read_sidecar(bundle).provenance.classes)
     write_manifest(CascadeConfig(name="haar", stages={"base_8": config, "sr_16": above}), out)
@@ -212,7 +212,7 @@ def test_it_is_trained_in_its_space_and_bundled(config, folder):
     assert stage.config.size == (4, 4)
     assert stage.net.conv_in.weight.shape[1] == 12 + 1  # the constant channel
     assert (folder / "base_8" / "samples" / "nimg-0000000008.png").exists()
-    assert 0 < plan_stage(config).forward_flops < plan_stage(base_config()).forward_flops
+    assert 0 < cost_of(config).forward_flops < cost_of(base_config()).forward_flops
 
 
 def test_a_flip_is_one_of_pictures(config):
@@ -252,7 +252,10 @@ def test_its_pictures_go_to_a_stage_of_pixels(folder):
 
 def test_a_stage_of_pixels_is_validated_on_its_pictures(folder, shards, tmp_path):
     pack(
-        write_folder(tmp_path / "pictures", 12, 16), tmp_path / "held", Settings(size=16, shards=2, val=0.5), workers=0
+        write_folder(tmp_path / "pictures", 12, 16),
+        tmp_path / "held",
+        PackSettings(size=16, shards=2, val=0.5),
+        workers=0,
     )
     found = make_validation(
         sr_config(val_images=4), str(tmp_path / "held"), torch.device("cpu"), folder / "base_8" / "bundle"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from data.read.mixture import Source
+from data.read.mixture import MixtureLike
 
 from ..config import StageConfig
 from ..stage import Stage
@@ -19,7 +19,7 @@ from .signals import StopSignals
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Runtime:
     """How a run is executed: engine (`local` or `deepspeed`), this process's rank among all, its device."""
 
     engine: str
@@ -42,22 +42,22 @@ class Options:
     allow: tuple[str, ...] = ()
     lower: Path | None = None
     wandb: str = ""
-    val_data: Source | None = None
+    val_data: MixtureLike | None = None
     norms: bool = False
     checked: Callable[[], None] = field(default=lambda: None)
     signals: StopSignals | None = None
 
 
-def make_engine(stage: Stage, config: StageConfig, place: Place, micro: int) -> Engine:
+def make_engine(stage: Stage, config: StageConfig, runtime: Runtime, micro: int) -> Engine:
     """Make the engine of a run."""
-    if place.engine == "deepspeed":
-        return DeepSpeedEngine(stage, config.train, place.device, micro_batch=micro, settings=place.deepspeed)
-    return LocalEngine(stage, config.train, place.device)
+    if runtime.engine == "deepspeed":
+        return DeepSpeedEngine(stage, config.train, runtime.device, micro_batch=micro, settings=runtime.deepspeed)
+    return LocalEngine(stage, config.train, runtime.device)
 
 
-def compiles(place: Place, wanted: bool | str) -> bool:
+def compiles(runtime: Runtime, wanted: bool | str) -> bool:
     """Whether to compile: a CPU needs a C++ compiler, and ZeRO 3 replaces weights at run time, so it runs eagerly."""
     if wanted == "auto":
-        wanted = place.device.type == "cuda"
+        wanted = runtime.device.type == "cuda"
     compiler = any(shutil.which(os.environ.get("CXX", name)) for name in ("c++", "g++", "clang++"))
-    return bool(wanted) and place.deepspeed.zero < 3 and (place.device.type != "cpu" or compiler)
+    return bool(wanted) and runtime.deepspeed.zero < 3 and (runtime.device.type != "cpu" or compiler)

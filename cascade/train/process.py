@@ -12,7 +12,7 @@ TRAIN = Path(__file__).parents[2] / "train.py"
 OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-class Job:
+class TrainingProcess:
     """One `train.py` in the background. It has its own session, so a Ctrl-C at the terminal reaches it only through `tell`."""
 
     def __init__(

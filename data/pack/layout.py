@@ -3,13 +3,13 @@
 import hashlib
 
 from data.index.items import Item
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 
 SHARD_IMAGES = 1000  # at most in a shard, by default
 SHARDS = 16  # train shards are a multiple of it by default, as readers divide them into 8 or 16 streams
 
 
-def plan_shards(items: list[Item], settings: Settings) -> list[tuple[str, str, list[Item]]]:
+def lay_out(items: list[Item], settings: PackSettings) -> list[tuple[str, str, list[Item]]]:
     """(name, split, items) of each shard. The seed fixes the order, the source the splits.
 
     Items in train are divided further into train and val, by the hash of the key alone.
