@@ -40,6 +40,7 @@ class Engine:
     elsewhere: networks in other processes, by host; each has a thread here, too. prepare: called in a device's thread with its
     hosts before the first tick; returns the batch of each (`cascade.engine.batching`). max_waiting: most images that are accepted
     and not finished. max_running: most that hold their noise and x. buckets: pad calls to powers of two, for compiled networks.
+    clock: seconds, by which calls are timed and hosts and owners have their turns.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class Engine:
         max_waiting: int = 512,
         max_running: int = 64,
         buckets: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
     ):
-        self.cascade, self.prepare, self.buckets = cascade, prepare, buckets
+        self.cascade, self.prepare, self.buckets, self.clock = cascade, prepare, buckets, clock
         self.stats = {host.name: HostStats(batch=(batch or {}).get(host.name, BATCH)) for host in cascade.hosts}
         elsewhere = elsewhere or {}
         here: dict[str, dict[str, Host]] = {}
@@ -148,7 +150,7 @@ class Engine:
             return bool(begun)
         host = hosts[chosen[0].host.name]
         stats, asks = self.stats[host.name], [ask for wish in chosen for ask in wish.asks]
-        began = time.perf_counter()
+        began = self.clock()
         try:
             answers = host.answer(asks, batch=stats.most(host, asks[0].size), buckets=self.buckets)
         except Exception as error:
@@ -159,7 +161,7 @@ class Engine:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()  # only now: the exception kept tensors alive
             return True
-        spent = time.perf_counter() - began
+        spent = self.clock() - began
         with self._changed:
             ready = self._schedule.answered(chosen, answers, spent)
         for one in ready:

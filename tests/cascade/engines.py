@@ -1,5 +1,8 @@
 """Requests for engines, engines that tick until all is done, and what their calls had."""
 
+import itertools
+from collections.abc import Callable
+
 from cascade.engine.engine import Engine
 from cascade.pipeline import Cascade
 from cascade.request import Request
@@ -34,3 +37,8 @@ REQUESTS = (
     Request(num=1, seed=3, labels=(2,), settings={"sr_16": {"aug_sigma": 0.7, "sampler": "heun"}}),
     Request(num=2, seed=4, labels=(1,), size=(32, 64)),
 )
+
+
+def seconds() -> Callable[[], float]:
+    """A clock for an engine that looks at it before and after each call: every call takes a second."""
+    return map(float, itertools.count()).__next__

@@ -8,7 +8,7 @@ from cascade.engine.engine import Engine, QueueFullError
 from cascade.events import Cancelled, Finished, Preview, StageFinished
 from cascade.request import Request
 
-from .engines import watched
+from .engines import seconds, watched
 
 
 def test_a_newcomer_is_seen_at_the_next_tick_of_its_stage(networks):
@@ -60,7 +60,7 @@ def test_a_large_request_delays_a_small_one_by_a_chunk(networks):
 
 
 def test_every_stage_has_its_share_of_the_clock(networks):
-    engine = Engine(networks, batch=dict.fromkeys(networks.names, 2))
+    engine = Engine(networks, batch=dict.fromkeys(networks.names, 2), clock=seconds())
     seen = Counter()
     for k in range(40):
         engine.submit(

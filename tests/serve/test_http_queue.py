@@ -3,6 +3,10 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
 
 from cascade.serve.http.limits import Limits
 from tests.serve.serving import FEW, Client, Gate, Serving, load, slowed, until
@@ -75,8 +79,9 @@ def test_two_picks_at_once_are_two_jobs(client: Client):
     for job in jobs:
         assert client.finish(job) == "finished"
         urls.append(client.get(f"/v1/jobs/{job}").json()["stages"][0]["urls"][0])
-    contents = {client.get(url).content for url in urls}
-    assert len(contents) == 1
+    first, *others = (np.asarray(Image.open(BytesIO(client.get(url).content))).astype(int) for url in urls)
+    for other in others:  # computed in calls of other sizes, which round differently
+        assert abs(other - first).max() <= 1
 
 
 def test_sixty_short_jobs_leave_nothing_behind(serving: Serving):

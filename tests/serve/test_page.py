@@ -54,7 +54,7 @@ def test_two_tabs_at_once(serve, visit):
         assert page.locator(".tile").count() == num
 
 
-def test_fault57_html_in_a_prompt_stays_text(serving: Serving, visit):
+def test_html_in_a_prompt_stays_text(serving: Serving, visit):
     page = visit(serving.url)
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     ask(page, evil, 1)
@@ -74,7 +74,7 @@ def test_a_refusal_is_one_line(serving: Serving, visit, said):
     said.clear()
 
 
-def test_fault56_a_server_that_wants_a_key(serve, visit, said):
+def test_a_server_that_wants_a_key(serve, visit, said):
     server = serve(keys=Keys({"someone": "k" * 20}))
     page = visit(server.url, ready="#key-form:not([hidden])")
     main, columns = (page.locator(what).bounding_box() for what in ("main", "#columns"))
