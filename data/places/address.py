@@ -17,7 +17,7 @@ from data.index import INDEX_NAME, Index, ShardInfo, count_images, fingerprint, 
 from data.places.cache import GB, ShardCache, default_folder
 from data.places.kinds import FsSpec, Http, Pipe
 from data.places.remote import RemoteStore, Transport
-from data.places.store import DataSet, LocalStore, Store
+from data.places.store import DataSet, LocalStore, ShardStore
 
 MAX_NAMES = 1_000_000  # that a brace list may expand to
 
@@ -53,7 +53,7 @@ def open_place(place: str | Path, access: Access = ACCESS) -> DataSet:
     if not text:
         raise ValueError("data '': an empty place; name a folder of shards, or an address")
     if text.startswith("pipe:"):
-        store: Store = _remote(_pipe(text, access), access)
+        store: ShardStore = _remote(_pipe(text, access), access)
         return DataSet(store, store.index())
     if "://" in text and not text.startswith("file://"):
         folder, pattern, query = _split_address(text)

@@ -12,7 +12,7 @@ from data.index import INDEX_NAME, Index, ShardInfo, check_files, load
 from data.tar import open_shard
 
 
-class Store(Protocol):
+class ShardStore(Protocol):
     """An opened place. `name` is for messages; stores are small values that are copied to worker processes."""
 
     @property
@@ -78,7 +78,7 @@ class LocalStore:
 class DataSet:
     """A store and the part of it that is used: `index` may list fewer shards than the folder has."""
 
-    store: Store
+    store: ShardStore
     index: Index
 
     @property
@@ -94,4 +94,4 @@ class DataSet:
             raise ValueError(f"data {self.name}: {error}") from error
 
 
-__all__ = ["INDEX_NAME", "DataSet", "LocalStore", "Store"]
+__all__ = ["INDEX_NAME", "DataSet", "LocalStore", "ShardStore"]

@@ -10,7 +10,7 @@ import numpy as np
 from data.decode import decode_image, decode_label, decode_tokens, to_array
 from data.images import center_crop, resize
 from data.index import Index, ShardInfo
-from data.places.store import DataSet, Store
+from data.places.store import DataSet, ShardStore
 from data.tar import IMAGE_MEMBERS, TEXT_MEMBER, Hashing, Sample, stream
 
 KEEP_BYTES = 256 << 20  # a split up to this size is read once and kept, still encoded, in each loader process
@@ -71,7 +71,7 @@ class ShardReader:
             self._kept = {}
 
     @property
-    def store(self) -> Store:
+    def store(self) -> ShardStore:
         """The store of the data set."""
         return self.data.store
 

@@ -146,7 +146,7 @@ def test_order_of_convergence_on_two_points(name):
 
 @follows_the_path
 def test_arrives_where_the_exact_path_ends(name, generator):
-    num_steps, error = (400, 0.05) if SAMPLERS[name].order == 1 else (120, 0.005)
+    num_steps, error = (400, 0.05) if SAMPLERS[name].order == 1 else (480, 0.001)
     world = gaussian()
     x = 80 * torch.randn(8, 1, 2, 2, generator=generator, dtype=torch.float64)
     found = drive(started(name, x, power_grid(num_steps, sigma_min=0.002, sigma_max=80)), world.denoise)
