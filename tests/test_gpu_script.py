@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data.pack.packer import Settings, pack
+from data.pack.packer import PackSettings, pack
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("updates eager", "reference stages eager", "sampling", "ZeRO", "loader", "training")
@@ -20,7 +20,7 @@ PARTS = ("updates eager", "reference stages eager", "sampling", "ZeRO", "loader"
 @pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_every_part_that_a_cpu_can_try(tmp_path):
-    pack(ROOT / "data" / "emoji64", tmp_path / "shards", Settings(size=64, text_encoder="minilm", val=0.05))
+    pack(ROOT / "data" / "emoji64", tmp_path / "shards", PackSettings(size=64, text_encoder="minilm", val=0.05))
     script = [
         sys.executable,
         str(ROOT / "tests" / "bench" / "gpu.py"),

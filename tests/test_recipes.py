@@ -8,7 +8,7 @@ import torch
 
 from cascade.config import load_config, stage_of
 from data.batch import Cond, to_float, to_uint8
-from data.pack.packer import Settings, pack
+from data.pack.packer import PackSettings, pack
 from data.read.shards import read_split
 from data.resize import downsample
 from stages.bundle import load_bundle
@@ -25,7 +25,7 @@ EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
 @pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_a_minute_of_training_sharpens_unseen_pictures_and_paints_no_grain(tmp_path):
-    pack(EMOJI, tmp_path / "shards", Settings(size=64, val=0.1))
+    pack(EMOJI, tmp_path / "shards", PackSettings(size=64, val=0.1))
     config = stage_of(
         load_config("emoji_tiny", ["stages.sr_64.train.images=4000", "stages.sr_64.train.ema=[400]"]), "sr_64"
     )

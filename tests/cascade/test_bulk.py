@@ -200,7 +200,7 @@ def test_an_environment_that_cannot_be(monkeypatch, rank, world):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(ValueError, match="a rank from 0"):
-        bulk.place()
+        bulk.rank_and_world()
 
 
 @pytest.mark.matrix

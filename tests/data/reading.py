@@ -11,7 +11,7 @@ BATCH, STREAMS = 16, 8
 
 
 def reader(folder, **how) -> Reader:
-    return Reader(**{"source": folder, "batch": BATCH, "resolution": SIDE, "streams": STREAMS, "block": 5} | how)
+    return Reader(**{"places": folder, "batch": BATCH, "resolution": SIDE, "streams": STREAMS, "block": 5} | how)
 
 
 def taken(folder, num: int, nimg: int = 0, **how) -> list[Batch]:

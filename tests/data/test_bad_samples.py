@@ -143,7 +143,7 @@ def test_one_tiny_picture_does_not_make_tars_useless(tmp_path, caplog, workers):
     folder = mixed_sizes(tmp_path / "d", [1, *[30 + k % 3 for k in range(39)]])
     index = load(folder)
     assert (index.size, index.min_side, index.sides) == (None, 1, {"1": 1, "30": 13, "31": 13, "32": 13})
-    how = {"source": folder, "batch": 4, "resolution": SIDE, "streams": 2, "workers": workers, "max_bad": 0}
+    how = {"places": folder, "batch": 4, "resolution": SIDE, "streams": 2, "workers": workers, "max_bad": 0}
     batches = list(islice(Reader(**how).batches(), 20))
     assert {key for batch in batches for key in batch.keys} == {f"{k:03d}" for k in range(1, 40)}
     assert all(batch.image.shape[-2:] == (SIDE, SIDE) for batch in batches)

@@ -31,7 +31,7 @@ READ_AND_PACK = """
 import resource, sys, warnings
 from pathlib import Path
 from data.pack.packer import pack
-from data.pack.settings import Settings
+from data.pack.settings import PackSettings
 from data.read.shards import read_split
 from data.index.tally import index_folder
 from data.index import save
@@ -41,7 +41,7 @@ good, bombs, out = map(Path, sys.argv[1:])
 def all_of(folder, target):
     save(index_folder(folder), folder)
     keys = [key for batch in read_split(folder, "train", batch=20, resolution=24) for key in batch.keys]
-    pack(folder, target, Settings(size=16, max_bad=1.0), workers=0)
+    pack(folder, target, PackSettings(size=16, max_bad=1.0), workers=0)
     return keys, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 _, before = all_of(good, out / "good")

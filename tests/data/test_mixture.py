@@ -187,7 +187,7 @@ def two_packed(shapes, tmp_path, monkeypatch):
 def test_sets_that_do_not_agree_in_what_is_asked_are_both_named(two_packed):
     one, two = two_packed
     source = [(one, 1), (two, 1)]
-    how = {"source": source, "batch": 8, "resolution": SIDE}
+    how = {"places": source, "batch": 8, "resolution": SIDE}
     classes = load(two).classes
     edited(two, text_encoder=TextInfo(id="other-2", dim=4, max_tokens=8), classes=[*classes[1:], classes[0]])
     with pytest.raises(

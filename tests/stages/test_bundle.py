@@ -197,10 +197,10 @@ class TestWeights:
             load_bundle(bundle)
         assert "\n" not in str(error.value)
 
-    @pytest.mark.parametrize("place", [9, -1, -1000])
-    def test_a_flipped_bit_is_found(self, bundle, runtime):
+    @pytest.mark.parametrize("offset", [9, -1, -1000])
+    def test_a_flipped_bit_is_found(self, bundle, offset):
         content = bytearray((bundle / WEIGHTS).read_bytes())
-        content[runtime] ^= 4
+        content[offset] ^= 4
         (bundle / WEIGHTS).write_bytes(content)
         with pytest.raises(BundleError, match=r"its sha256 is not the one in stage\.json"):
             load_bundle(bundle)

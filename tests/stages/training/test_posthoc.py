@@ -31,9 +31,9 @@ def walked(half_lives, every=400, num=NUM):
 
 def write(folder, averages, stored):
     for nimg, half_life in stored:
-        runtime = folder / "snapshots" / f"nimg-{nimg:010d}"
-        runtime.mkdir(parents=True, exist_ok=True)
-        save_file({"w": averages[nimg, half_life]}, ema_file(runtime, half_life))
+        place = folder / "snapshots" / f"nimg-{nimg:010d}"
+        place.mkdir(parents=True, exist_ok=True)
+        save_file({"w": averages[nimg, half_life]}, ema_file(place, half_life))
 
 
 @pytest.mark.parametrize(("half_life", "nimg"), [(40, 800), (300, 800), (10**6, 800), (300, 400)])

@@ -131,7 +131,7 @@ def test_a_disk_full_in_a_save_leaves_older_checkpoints_whole(run, shards, full,
 
 def test_a_save_is_the_state_of_its_moment_though_training_goes_on(run, shards, runtime, monkeypatch):
     """The save of image 24 is held back until 40 images were seen: it still is what a run that ends at 24 writes."""
-    reached, check, draft = threading.Event(), loop.Guard.check, RunDir.draft
+    reached, check, draft = threading.Event(), loop.Skips.check, RunDir.draft
 
     def checked(self, update, batch, nimg, run):
         check(self, update, batch, nimg, run)
@@ -142,7 +142,7 @@ def test_a_save_is_the_state_of_its_moment_though_training_goes_on(run, shards, 
         assert reached.wait(60)
         return draft(self, nimg)
 
-    monkeypatch.setattr(loop.Guard, "check", checked)
+    monkeypatch.setattr(loop.Skips, "check", checked)
     monkeypatch.setattr(RunDir, "draft", held_back)
     train(base_config(), name="base_8", data=shards, out=run.path, runtime=runtime)
     monkeypatch.undo()
@@ -174,7 +174,7 @@ class TestWhichToResume:
     def test_an_older_one_takes_snapshots_and_bundle_with_it(self, trained, shards, runtime, tmp_path):
         """Also where it is asked for no further update; `stages.export` gives the branch that goes on, not the one left."""
         out = trained.path.with_name("branches")
-        of = {"name": "base_8", "data": shards, "out": out, "place": runtime}
+        of = {"name": "base_8", "data": shards, "out": out, "runtime": runtime}
         train(base_config(save_every=16, keep=3, snapshot_every=8), **of)
         config = base_config(save_every=16, keep=3, snapshot_every=8, images=16)
         train(config, **of, options=Options(resume="nimg-0000000016"))
@@ -229,7 +229,7 @@ class TestWhichToResume:
         config, before = base_config(save_every=16, keep=3, images=64, lr=0.02), there()
         told = Options(allow=("train.lr",), resume="nimg-0000000032")
         with monkeypatch.context() as patch:
-            patch.setattr(loop.Guard, "check", full)
+            patch.setattr(loop.Skips, "check", full)
             with pytest.raises(RunError):
                 train(config, name="base_8", data=shards, out=trained.path, runtime=runtime, options=told)
         assert there() == before
@@ -237,7 +237,7 @@ class TestWhichToResume:
         assert nimg_of(trained.latest()) == 64
 
     def test_a_new_half_life_starts_from_the_weights_and_says_so(self, run, shards, runtime, capsys):
-        of = {"name": "base_8", "data": shards, "out": run.path, "place": runtime}
+        of = {"name": "base_8", "data": shards, "out": run.path, "runtime": runtime}
         train(base_config(save_every=8, keep=9, images=24), **of)
         told = Options(allow=("train.ema",))
         train(base_config(save_every=8, keep=9, images=40, ema=(40, 16, 64)), **of, options=told)
