@@ -14,46 +14,9 @@ import pytest
 from cascade.config import load_config
 from cascade.launch import spread, stage_commands
 from cascade.train.slurm import batch_script
-from data.pack.packer import pack
-from data.pack.settings import PackSettings
-from data.shapes import write_folder
 from stages.bundle import read_sidecar
 
-ROOT = Path(__file__).parents[1]
-SMALL = """
-name: small
-stages:
-  base_8:
-    kind: base
-    resolution: 8
-    net: &net {widths: [8, 16], blocks: [1, 1], emb_dim: 16}
-    cond: &cond {num_classes: 6}
-    train: &train {images: 32, batch: 8, workers: 0, warmup: 0, ema: [16], precision: fp32, compile: false,
-                   save_every: 16, log_every: 8, grid_every: 32}
-    sample: &sample {num_steps: 2, sigma_max: 5.0, sigma_min: 0.02}
-  sr_16:
-    kind: super_res
-    resolution: 16
-    low_res: 8
-    net: *net
-    cond: *cond
-    train: *train
-    sample: *sample
-"""
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    pack(write_folder(folder / "shapes", 64, 16), folder / "shards", PackSettings(size=16, shards=8), workers=0)
-    return folder / "shards"
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "small.yaml"
-    path.write_text(SMALL)
-    return path
+ROOT = Path(__file__).parents[2]
 
 
 def plans(*, data=("shards",), stages=(), nproc=1, more=(), cascade="emoji"):
