@@ -97,9 +97,10 @@ def main(
         name = read_manifest(cascade).name
         devices, placed = choose_devices(device), parse_place(place or [])
         model, *replicas = (
-            Cascade.load(cascade, device=each, place=placed, precision=precision, download=download) for each in devices
+            Cascade.load(cascade, device=target, place=placed, precision=precision, download=download)
+            for target in devices
         )
-        on_gpu = any(each.startswith("cuda") for each in (*devices, *placed.values()))
+        on_gpu = any(target.startswith("cuda") for target in (*devices, *placed.values()))
         if model.conditions.text:
             model.conditions.of(prompts=("",))  # load the text encoder now, not during the first request
         disk = Store(store, max_bytes=store_mb << 20, spare_bytes=limits.free_bytes, keep_s=keep_h * 3600)

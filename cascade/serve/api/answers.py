@@ -15,12 +15,12 @@ SMALL = 1024  # bytes; less is not compressed
 def answer(headers: Headers, data: Data) -> Response:
     """The data as JSON, or 304. headers: the request's. Compression takes time, so call it in a worker thread."""
     body = json.dumps(data, separators=(",", ":")).encode()
-    told = {"etag": f"W/{tag_of(body)}", "vary": "accept-encoding"}
-    if is_known(headers, told["etag"]):
-        return Response(status_code=304, headers=told)
+    response_headers = {"etag": f"W/{tag_of(body)}", "vary": "accept-encoding"}
+    if is_known(headers, response_headers["etag"]):
+        return Response(status_code=304, headers=response_headers)
     if len(body) > SMALL and reads_gzip(headers):
-        body, told["content-encoding"] = gzip.compress(body, 5, mtime=0), "gzip"
-    return Response(body, media_type="application/json", headers=told)
+        body, response_headers["content-encoding"] = gzip.compress(body, 5, mtime=0), "gzip"
+    return Response(body, media_type="application/json", headers=response_headers)
 
 
 def tag_of(body: bytes) -> str:
@@ -30,8 +30,8 @@ def tag_of(body: bytes) -> str:
 
 def is_known(headers: Headers, tag: str) -> bool:
     """Whether If-None-Match has this tag."""
-    known = [each.strip().removeprefix("W/") for each in headers.get("if-none-match", "").split(",")]
-    return "*" in known or tag.removeprefix("W/") in known
+    tags = [part.strip().removeprefix("W/") for part in headers.get("if-none-match", "").split(",")]
+    return "*" in tags or tag.removeprefix("W/") in tags
 
 
 def reads_gzip(headers: Headers) -> bool:

@@ -145,26 +145,26 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:])
-        why = first["msg"]
+        location = ".".join(str(part) for part in first["loc"][1:])
+        reason = first["msg"]
         if first["type"] == "json_invalid":
-            place, why = "body", f"not JSON at character {first['loc'][-1]}: {first['ctx']['error']}"
+            location, reason = "body", f"not JSON at character {first['loc'][-1]}: {first['ctx']['error']}"
         if first["type"] == "extra_forbidden":
-            known = ImagesBody.model_fields if is_openais(request) else {*JobBody.model_fields, "from", "pick"}
-            why = f"no such field{nearest(str(first['loc'][-1]), known)}"
-        if not place and "json" not in request.headers.get("content-type", ""):
-            why = "send JSON, with the header Content-Type: application/json"
+            fields = ImagesBody.model_fields if is_openais(request) else {*JobBody.model_fields, "from", "pick"}
+            reason = f"no such field{nearest(str(first['loc'][-1]), fields)}"
+        if not location and "json" not in request.headers.get("content-type", ""):
+            reason = "send JSON, with the header Content-Type: application/json"
         field = str(first["loc"][1])[:200] if len(first["loc"]) > 1 and first["type"] != "json_invalid" else None
-        return refused(request, Refused(422, "invalid_request", f"{place[:200] or 'body'}: {why}", param=field))
+        return refused(request, Refused(422, "invalid_request", f"{location[:200] or 'body'}: {reason}", param=field))
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> JSONResponse:
         code = CODES.get(error.status_code, "error")
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         if error.status_code == 405:  # one path may have several routes
-            found = (route for route in app.routes if route.matches(request.scope)[0] != Match.NONE)
+            matches = (route for route in app.routes if route.matches(request.scope)[0] != Match.NONE)
             headers["allow"] = ", ".join(
-                sorted({method for route in found for method in getattr(route, "methods", ())})
+                sorted({method for route in matches for method in getattr(route, "methods", ())})
             )
         return JSONResponse(error_body(code, str(error.detail)), error.status_code, headers)
 
@@ -190,8 +190,8 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         def start() -> Accepted:
             service.admit(owner(request))
             with mistakes():
-                wanted = job_request(body, service.cascade, service.limits)
-                return accepted(service.create(owner(request), wanted), root_of(request))
+                plan = job_request(body, service.cascade, service.limits)
+                return accepted(service.create(owner(request), plan), root_of(request))
 
         if not body.image:
             return await to_thread.run_sync(start)
@@ -204,14 +204,14 @@ def add_jobs(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """List the jobs of this key, newest first. `next` is the value of `before` for the next page, null at the end.
         Supports If-None-Match with the ETag of an earlier response."""
-        said = service.jobs(owner(request), limit, cursor(before))
-        return answer(request.headers, mounted(said, root_of(request)))
+        listing = service.jobs(owner(request), limit, cursor(before))
+        return answer(request.headers, mounted(listing, root_of(request)))
 
     @app.get("/v1/jobs/{job}", responses={200: {"model": JobView}, **SAME}, summary="Get a job")
     def job(request: Request, job: str) -> Response:
         """State and pictures of a job. Supports If-None-Match."""
-        said = service.describe(service.row(owner(request), job))
-        return answer(request.headers, mounted(said, root_of(request)))
+        view = service.describe(service.row(owner(request), job))
+        return answer(request.headers, mounted(view, root_of(request)))
 
     @app.get("/v1/jobs/{job}/events", response_class=Response, responses=EVENTS, summary="Follow a job")
     async def events(
@@ -219,14 +219,14 @@ def add_jobs(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Follow a job by server-sent events. Last-Event-ID, or ?after=, resumes with the milestones after that event and
         the newest previews."""
-        said = last_event_id or after or "0"
-        if not (said.isascii() and said.isdecimal() and len(said) < 19):
+        position = last_event_id or after or "0"
+        if not (position.isascii() and position.isdecimal() and len(position) < 19):
             raise Refused(422, "invalid_request", "Last-Event-ID: not a number of an event")
-        found = await to_thread.run_sync(service.find, owner(request), job)
-        if found.has_ended and not found.since(int(said), previews=False):
+        target = await to_thread.run_sync(service.find, owner(request), job)
+        if target.has_ended and not target.since(int(position), previews=False):
             return Response(status_code=204)  # tells an EventSource not to reconnect
-        place = service.place(owner(request))
-        chunks = frames(place, found, int(said), service.preview, pace=service.pace, root_path=root_of(request))
+        slot = service.place(owner(request))
+        chunks = frames(slot, target, int(position), service.preview, pace=service.pace, root_path=root_of(request))
         return EventStream(chunks, service.limits)
 
     @app.get("/v1/events", response_class=Response, responses=EVENTS, summary="Follow several jobs")
@@ -241,11 +241,11 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         at = positions(jobs, "jobs")
         if last_event_id:
             at |= {name: n for name, n in positions(last_event_id, "Last-Event-ID").items() if name in at}
-        found = await to_thread.run_sync(service.find_all, owner(request), list(at))
-        if is_told(found, at):
+        targets = await to_thread.run_sync(service.find_all, owner(request), list(at))
+        if is_told(targets, at):
             return Response(status_code=204)
-        place = service.place(owner(request))
-        chunks = feed(place, found, at, service.preview, pace=service.pace, root_path=root_of(request))
+        slot = service.place(owner(request))
+        chunks = feed(slot, targets, at, service.preview, pace=service.pace, root_path=root_of(request))
         return EventStream(chunks, service.limits)
 
     @app.delete("/v1/jobs/{job}", status_code=204, summary="Cancel a job")
@@ -273,10 +273,10 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         """A stored picture, number `k` of the job. Caches do not keep it, so that it is gone after signing out or removing
         it; supports If-None-Match."""
         row = service.picture_row(owner(request), job, stage, k)
-        told = {"etag": f'"{row.digest}"'}
-        if is_known(request.headers, told["etag"]):
-            return Response(status_code=304, headers=told)
-        return PNG(service.read(row), headers=told)
+        headers = {"etag": f'"{row.digest}"'}
+        if is_known(request.headers, headers["etag"]):
+            return Response(status_code=304, headers=headers)
+        return PNG(service.read(row), headers=headers)
 
 
 def add_openai(app: FastAPI, service: Service) -> None:
@@ -299,10 +299,10 @@ def add_openai(app: FastAPI, service: Service) -> None:
         """OpenAI's images.generate. Prefer `stream`: without it nothing is sent before all is done, and a proxy may time
         out (nginx after 60 s), which cancels the work. Extensions: seed, steps, guidance, settings {stage: {...}}."""
         await to_thread.run_sync(service.admit, owner(request))
-        place = service.place(owner(request)) if body.stream else None
+        slot = service.place(owner(request)) if body.stream else None
         job = await to_thread.run_sync(openai.start, service, owner(request), body)
-        if place is not None:
-            chunks = counted(place, openai.streamed(service, owner(request), body, job))
+        if slot is not None:
+            chunks = counted(slot, openai.streamed(service, owner(request), body, job))
             return EventStream(chunks, service.limits, left=job.cancel)
         return await openai.unless_left(request.receive, job, openai.whole(service, owner(request), body, job))
 
@@ -316,15 +316,15 @@ def add_pages(app: FastAPI, service: Service) -> None:
     @app.get("/healthz", response_class=PlainTextResponse, responses=NOT_READY, summary="Liveness probe")
     async def health() -> Response:
         """For orchestrators: 503 if only a restart helps."""
-        why = await to_thread.run_sync(lambda: service.what_died, limiter=probes)
-        return PlainTextResponse(why or "ok", 503 if why else 200)
+        reason = await to_thread.run_sync(lambda: service.what_died, limiter=probes)
+        return PlainTextResponse(reason or "ok", 503 if reason else 200)
 
     @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", response_class=PlainTextResponse, responses=NOT_READY, summary="Readiness probe")
     async def ready() -> Response:
         """For orchestrators: 503 if new jobs are refused; a full queue does not count."""
-        why = await to_thread.run_sync(lambda: service.why_not_ready, limiter=probes)
-        return PlainTextResponse(why or "ready", 503 if why else 200)
+        reason = await to_thread.run_sync(lambda: service.why_not_ready, limiter=probes)
+        return PlainTextResponse(reason or "ready", 503 if reason else 200)
 
     @app.head("/startupz", include_in_schema=False)
     @app.get("/startupz", response_class=PlainTextResponse, summary="Start-up probe")
@@ -352,7 +352,7 @@ def add_file(app: FastAPI, route: str, path: Path, kind: str) -> None:
     @app.head(route, include_in_schema=False)
     @app.get(route, include_in_schema=False)
     def file(request: Request) -> Response:
-        told = {"etag": tag_of(path.read_bytes()), "cache-control": "no-cache"}
-        if is_known(request.headers, told["etag"]):
-            return Response(status_code=304, headers=told)
-        return FileResponse(path, media_type=kind, headers=told)
+        headers = {"etag": tag_of(path.read_bytes()), "cache-control": "no-cache"}
+        if is_known(request.headers, headers["etag"]):
+            return Response(status_code=304, headers=headers)
+        return FileResponse(path, media_type=kind, headers=headers)

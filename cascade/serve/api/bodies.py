@@ -49,10 +49,10 @@ class Body(BaseModel):
         if isinstance(given, dict):
             settings = given.get("settings")
             stages = settings if isinstance(settings, dict) else {}
-            values = [value for each in stages.values() if isinstance(each, dict) for value in each.values()]
+            values = [value for stage in stages.values() if isinstance(stage, dict) for value in stage.values()]
             lists = [value for value in values if isinstance(value, list | dict)]
             parts = [given, stages, *stages.values(), *lists]
-            if len(values) > 2 * MANY or any(isinstance(each, dict | list) and len(each) > MANY for each in parts):
+            if len(values) > 2 * MANY or any(isinstance(part, dict | list) and len(part) > MANY for part in parts):
                 raise ValueError(f"more than {MANY} fields or settings")
         return given
 
@@ -168,34 +168,34 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
         width, _, height = (body.size or "auto").partition("x")
         size = [int(width), int(height)] if height else None
         seed = None if body.seed == -1 else body.seed
-        one = JobBody(prompts=[body.prompt], num=body.n or 1, seed=seed, size=size, settings=settings)
-        return job_request(one, cascade, limits)
+        job = JobBody(prompts=[body.prompt], num=body.n or 1, seed=seed, size=size, settings=settings)
+        return job_request(job, cascade, limits)
 
 
 def images_settings(body: ImagesBody, cascade: Cascade, *fields: str) -> Settings:
     """Settings by stage that result from these fields of a body."""
-    found: Settings = dict(body.settings) if "settings" in fields else {}
+    settings: Settings = dict(body.settings) if "settings" in fields else {}
     for link in cascade.links:
-        each: dict[Name, int | float | Name | list[float]] = {}
+        values: dict[Name, int | float | Name | list[float]] = {}
         if "steps" in fields and body.steps is not None:
-            each["num_steps"] = body.steps
+            values["num_steps"] = body.steps
         if "guidance" in fields and body.guidance is not None and link.is_guidable:
-            each["guidance_scale"] = body.guidance
-        found[link.name] = each | found.get(link.name, {})
-    return {name: each for name, each in found.items() if each or name in body.settings}
+            values["guidance_scale"] = body.guidance
+        settings[link.name] = values | settings.get(link.name, {})
+    return {name: values for name, values in settings.items() if values or name in body.settings}
 
 
 def settings_within(settings: Settings, cascade: Cascade, first: str, last: str) -> Settings:
     """Settings of the stages in use; those of later stages are for a refinement."""
     check_numbers(settings)
     names = cut(cascade.names, first, last, "request")
-    return {name: each for name, each in settings.items() if name in names}
+    return {name: values for name, values in settings.items() if name in names}
 
 
 def check_numbers(settings: Settings) -> None:
     """Raise ValueError for a text where a number belongs."""
-    for name, each in settings.items():
-        for key, value in each.items():
+    for name, values in settings.items():
+        for key, value in values.items():
             if isinstance(value, str) and key != "sampler":
                 raise ValueError(f"settings of stage {name}: {key}: {value!r} is a text; send a number")
 
@@ -250,8 +250,8 @@ def check_size(request: Request, cascade: Cascade, limits: Limits) -> None:
         low_res = cascade.links[cascade.names.index(names[0])].contract.low_res or side
         h, w = (part * side // low_res for part in request.low_res.shape[-2:])
     if max(h, w) > limits.scale * side:
-        what = "size" if request.low_res is None else "image: it would become"
-        raise ValueError(f"{what} {w}x{h} px; at most {limits.scale * side} px a side are allowed")
+        subject = "size" if request.low_res is None else "image: it would become"
+        raise ValueError(f"{subject} {w}x{h} px; at most {limits.scale * side} px a side are allowed")
     if len(request.index) * h * w > limits.images * side * side:
         raise ValueError(
             f"size: {len(request.index)} images of {w}x{h} px; together they may have {limits.images * side * side:,} pixels"
@@ -266,10 +266,10 @@ def upload(text: str, cascade: Cascade, limits: Limits, *, fit: bool, last: str)
         h, w = image_size(content, FORMATS)
         if h * w > limits.upload_pixels:
             raise Refused(413, "too_many_pixels", f"image: {w}x{h} px; at most {limits.upload_pixels:,} pixels")
-        takes = {link.contract.low_res: link.name for link in cascade.links if link.contract.low_res}
-        if not takes:
+        stages = {link.contract.low_res: link.name for link in cascade.links if link.contract.low_res}
+        if not stages:
             raise ValueError("this cascade has no super-resolution stage")
-        name = choose_start(takes, (h, w), fit=fit, what=f"{w}x{h} px")
+        name = choose_start(stages, (h, w), fit=fit, what=f"{w}x{h} px")
         link = cascade.links[cascade.names.index(name)]
         if fit and max(h, w) > limits.scale * min(h, w):
             raise ValueError(f"{w}x{h} px; at most {limits.scale} times as long as wide")

@@ -30,26 +30,26 @@ def docs_page(schema: dict[str, Any], url: str) -> str:
 
 def _fields(route: dict[str, Any], schema: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(name, type, default or "required") of parameters and body."""
-    found = [
+    rows = [
         (
-            each["name"],
-            _kind(each["schema"]),
-            "required" if each.get("required") else str(each["schema"].get("default", "")),
+            parameter["name"],
+            _kind(parameter["schema"]),
+            "required" if parameter.get("required") else str(parameter["schema"].get("default", "")),
         )
-        for each in route.get("parameters", [])
+        for parameter in route.get("parameters", [])
     ]
     body = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     model = schema.get("components", {}).get("schemas", {}).get(body.get("$ref", "").rpartition("/")[2], {})
-    for name, each in model.get("properties", {}).items():
-        default = "required" if name in model.get("required", []) else str(each.get("default", ""))
-        found.append((name, _kind(each), default))
-    return found
+    for name, field in model.get("properties", {}).items():
+        default = "required" if name in model.get("required", []) else str(field.get("default", ""))
+        rows.append((name, _kind(field), default))
+    return rows
 
 
 def _kind(field: dict[str, Any]) -> str:
     """The type and bounds of a field, in words."""
     if "anyOf" in field:
-        return " or ".join(_kind(each) for each in field["anyOf"])
+        return " or ".join(_kind(choice) for choice in field["anyOf"])
     kind = str(field.get("type", "any"))
     if "enum" in field:
         return ", ".join(map(str, field["enum"]))

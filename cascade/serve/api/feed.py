@@ -26,15 +26,15 @@ GONE = 10**18 - 1  # position of a job that is not there, after its event `gone`
 
 def positions(said: str, what: str) -> dict[str, int]:
     """Positions by job: "a:12,b" gives {"a": 12, "b": 0}. what: the parameter, for messages. Raises Refused."""
-    found: dict[str, int] = {}
+    by_job: dict[str, int] = {}
     for part in said.split(","):
-        job, colon, number = part.partition(":")
-        if not job or (colon and not (number.isascii() and number.isdecimal() and len(number) < 19)):
+        job, colon, position = part.partition(":")
+        if not job or (colon and not (position.isascii() and position.isdecimal() and len(position) < 19)):
             raise Refused(422, "invalid_request", f"{what}: {part[:60]!r} is not JOB or JOB:NUMBER, divided by commas")
-        found[job] = int(number or 0)
-    if len(found) > MOST:
-        raise Refused(422, "invalid_request", f"{what}: {len(found)} jobs; at most {MOST} are allowed")
-    return found
+        by_job[job] = int(position or 0)
+    if len(by_job) > MOST:
+        raise Refused(422, "invalid_request", f"{what}: {len(by_job)} jobs; at most {MOST} are allowed")
+    return by_job
 
 
 def is_told(jobs: Mapping[str, Job | Refused], at: Mapping[str, int]) -> bool:
@@ -59,21 +59,21 @@ async def feed(
     at = {name: at[name] for name in jobs}
     with place:
         yield b"retry: 1000\n\n"
-        for name, why in jobs.items():
-            if isinstance(why, Refused) and at[name] != GONE:
+        for name, outcome in jobs.items():
+            if isinstance(outcome, Refused) and at[name] != GONE:
                 at[name] = GONE
-                yield frame(_id(at), "gone", {"job": name, "code": why.code, "message": str(why)})
-        there = [job for job in jobs.values() if isinstance(job, Job)]
-        async with aclosing(_merged(there, at, make, pace)) as told:
-            async for job, (name, number, data) in told:
-                at[job] = number
+                yield frame(_id(at), "gone", {"job": name, "code": outcome.code, "message": str(outcome)})
+        existing = [job for job in jobs.values() if isinstance(job, Job)]
+        async with aclosing(_merged(existing, at, make, pace)) as events:
+            async for job, (name, position, data) in events:
+                at[job] = position
                 if data or name in ENDED:
                     yield frame(_id(at), name, {"job": job, **mounted(data, root_path)})
 
 
 def _id(at: Mapping[str, int]) -> str:
     """The id of an event: positions of all jobs."""
-    return ",".join(f"{job}:{number}" for job, number in at.items())
+    return ",".join(f"{job}:{position}" for job, position in at.items())
 
 
 async def _merged(
@@ -81,30 +81,30 @@ async def _merged(
 ) -> AsyncGenerator[tuple[str, Told], None]:
     """What `follow` gives of each job, as it comes. One event at a time is passed on, so that a slow reader makes all of
     them wait."""
-    handed: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(1)
+    channel: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(1)
 
     async def pump(job: Job, every_s: float) -> None:
         end: object = END
         try:
-            async with aclosing(follow(job, at[job.id], make, pace=pace, every_s=every_s)) as told:
-                async for each in told:
-                    await handed.put((job.id, each))
+            async with aclosing(follow(job, at[job.id], make, pace=pace, every_s=every_s)) as events:
+                async for event in events:
+                    await channel.put((job.id, event))
         except Exception as error:
             end = error
-        await handed.put((job.id, end))
+        await channel.put((job.id, end))
 
-    every = [PREVIEW_EVERY_S, *[OTHERS_EVERY_S] * len(jobs)]
-    pumps = [asyncio.create_task(pump(job, every_s)) for job, every_s in zip(jobs, every, strict=False)]
-    open_ = len(pumps)
+    intervals = [PREVIEW_EVERY_S, *[OTHERS_EVERY_S] * len(jobs)]
+    pumps = [asyncio.create_task(pump(job, every_s)) for job, every_s in zip(jobs, intervals, strict=False)]
+    running = len(pumps)
     try:
-        while open_:
-            job, each = await handed.get()
-            if isinstance(each, Exception):
-                raise each
-            if each is END:
-                open_ -= 1
+        while running:
+            job, event = await channel.get()
+            if isinstance(event, Exception):
+                raise event
+            if event is END:
+                running -= 1
             else:
-                yield job, each
+                yield job, event
     finally:
         for task in pumps:
             task.cancel()

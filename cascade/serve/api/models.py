@@ -17,15 +17,15 @@ def models(service: Service) -> Data:
     """A list of one model with its stages, conditioning, ranges of settings and limits."""
     conditions = service.cascade.conditions
     kind = "text" if conditions.text else "class" if conditions.num_classes else "none"
-    said = {
+    cascade = {
         "stages": [stage(link, service.limits) for link in service.cascade.links],
         "conditioning": kind,
         "num_classes": conditions.num_classes,
         "classes": list(conditions.classes),
         "limits": {name: value for name, value in asdict(service.limits).items() if name in TOLD},
     }
-    one = {"id": service.name, "object": "model", "created": 0, "owned_by": "cascade", "cascade": said}
-    return {"object": "list", "data": [one]}
+    model = {"id": service.name, "object": "model", "created": 0, "owned_by": "cascade", "cascade": cascade}
+    return {"object": "list", "data": [model]}
 
 
 def stage(link: Link, limits: Limits) -> Data:

@@ -60,8 +60,8 @@ async def streamed(service: Service, owner: str, body: ImagesBody, job: Job) -> 
         images = service.allowed(job, preview)
         return {"pictures": [] if images is None else _pictures(preview.index, enlarge(images, size), body)}
 
-    async with aclosing(follow(job, 0, make, pace=None)) as told:
-        async for name, _, data in told:
+    async with aclosing(follow(job, 0, make, pace=None)) as events:
+        async for name, _, data in events:
             if name == "partial":
                 for picture in data.get("pictures", []):
                     yield _event("partial_image", picture, body, partial_image_index=shown[picture["index"]])
@@ -94,8 +94,8 @@ async def unless_left(receive: Receive, job: Job, answer: Coroutine[Any, Any, Da
 async def whole(service: Service, owner: str, body: ImagesBody, job: Job) -> Data:
     """The response without a stream. Raises Refused if the job fails."""
     name, data = "cancelled", Data()
-    async with aclosing(follow(job, 0, _nothing, pace=None)) as told:
-        async for name, _, data in told:  # noqa: B007 - used after the loop
+    async with aclosing(follow(job, 0, _nothing, pace=None)) as events:
+        async for name, _, data in events:  # noqa: B007 - used after the loop
             pass
     if name != "finished":
         data = data or ended(service)
@@ -126,13 +126,13 @@ def results(service: Service, owner: str, job: Job, body: ImagesBody) -> list[Da
     assert job.plan is not None
     last = service.cascade.names[-1]
     contents = [service.picture(owner, job.id, last, k) for k in job.plan.index]
-    found = []
+    pictures = []
     for k, content in zip(job.plan.index, contents, strict=True):
         image = pixels(content)
         if (body.output_format or "png") != "png":
             content = _encoded(image, body)
-        found.append({"b64_json": base64.b64encode(content).decode(), "size": _size(image), "index": k})
-    return found
+        pictures.append({"b64_json": base64.b64encode(content).decode(), "size": _size(image), "index": k})
+    return pictures
 
 
 def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -164,8 +164,8 @@ def _usage() -> dict[str, Any]:
 
 def _event(name: str, picture: Data, body: ImagesBody, **more: Any) -> bytes:
     kind = f"image_generation.{name}"
-    said = {"background": "opaque", "quality": "auto", "output_format": body.output_format or "png"}
-    return _frame(kind, {"type": kind, "created_at": int(time.time()), **said, **picture, **more})
+    fields = {"background": "opaque", "quality": "auto", "output_format": body.output_format or "png"}
+    return _frame(kind, {"type": kind, "created_at": int(time.time()), **fields, **picture, **more})
 
 
 def _frame(name: str, data: Data) -> bytes:

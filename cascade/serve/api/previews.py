@@ -87,7 +87,7 @@ def time_left(job: Job, plan: Plan, stats: Mapping[str, HostStats]) -> float | N
     """Estimated seconds until a job ends, at its pace so far with waiting and shared calls included; None before its first
     answer and if a stage's cost is unknown. plan: the job's."""
     hosts = {link.name: [stats[link.hosts[name].name] for name in link.rows] for link in plan.links}
-    if job.started is None or not all(host.calls for each in hosts.values() for host in each):
+    if job.started is None or not all(host.calls for group in hosts.values() for host in group):
         return None
     total = done = 0.0
     for link in plan.links:

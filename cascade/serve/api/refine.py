@@ -36,12 +36,12 @@ def refined(
         raise ValueError("from: this job has no pictures of a stage to go on from; wait for one, or start a new job")
     if stage not in names[:-1]:
         raise ValueError(f"from: no stage {stage!r} to go on from; allowed are {', '.join(names[:-1])}")
-    there = {picture.k: picture for picture in held if picture.stage == stage}
-    pick = tuple(body.pick) or tuple(sorted(there))
-    missing = [k for k in pick if k not in there]
+    stored = {picture.k: picture for picture in held if picture.stage == stage}
+    pick = tuple(body.pick) or tuple(sorted(stored))
+    missing = [k for k in pick if k not in stored]
     if missing or not pick:
-        found = ", ".join(map(str, sorted(there))) or "none"
-        raise ValueError(f"pick: stage {stage} has no picture {missing[0] if missing else 'at all'}; it has {found}")
+        numbers = ", ".join(map(str, sorted(stored))) or "none"
+        raise ValueError(f"pick: stage {stage} has no picture {missing[0] if missing else 'at all'}; it has {numbers}")
     later = names[names.index(stage) + 1 :]
     if body.until and body.until in names and body.until not in later:
         raise ValueError(f"until: {body.until} is not made from {stage}; allowed are {', '.join(later)}")
@@ -58,14 +58,14 @@ def refined(
         first=rest[0],
         last=rest[-1],
         pick=pick,
-        low_res=torch.stack([pixels(read(there[k])) for k in pick]),
+        low_res=torch.stack([pixels(read(stored[k])) for k in pick]),
         batch=batch_of(len(pick)),
     )
 
 
 def settings_over(before: Settings, now: Settings) -> Settings:
     """Settings by stage: those of the job, with the new ones over them."""
-    return before | {name: over(before.get(name, {}), each) for name, each in now.items()}
+    return before | {name: over(before.get(name, {}), values) for name, values in now.items()}
 
 
 def pixels(content: bytes) -> torch.Tensor:

@@ -49,11 +49,11 @@ class Routes(FastAPI):
 
     def openapi(self) -> Described:
         """The completed description, made once."""
-        found = super().openapi()  # FastAPI makes it once
-        if found is not self._whole:
-            complete(found, keyed=self.keyed)
-            self._whole = found
-        return found
+        schema = super().openapi()  # FastAPI makes it once
+        if schema is not self._whole:
+            complete(schema, keyed=self.keyed)
+            self._whole = schema
+        return schema
 
 
 def complete(found: Described, *, keyed: bool) -> None:
@@ -98,28 +98,28 @@ def restore_bounds(node: object) -> None:
             for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
                 if isinstance(node.get(key), float):
                     node[key] = min(int(node[key]), MAX_SEED)
-        for each in node.values():
-            restore_bounds(each)
+        for child in node.values():
+            restore_bounds(child)
     elif isinstance(node, list):
-        for each in node:
-            restore_bounds(each)
+        for child in node:
+            restore_bounds(child)
 
 
 def statuses(path: str, method: str, route: Described) -> set[int]:
     """Error statuses that a route can return, besides those that it declares itself."""
-    found = {400, 408, 413, 431, 500, 503}
+    codes = {400, 408, 413, 431, 500, 503}
     if path not in PROBES:
-        found |= {401, 421, 429}
+        codes |= {401, 421, 429}
     if method != "get":
-        found.add(403)
+        codes.add(403)
     if "{" in path or path == PATH:
-        found.add(404)
+        codes.add(404)
     if "{job}" in path:
-        found.add(410)
+        codes.add(410)
     if path == PATH:
-        found.add(409)
+        codes.add(409)
     elif "parameters" in route or "requestBody" in route:
-        found.add(422)
+        codes.add(422)
     if method == "post":
-        found.add(507)
-    return found
+        codes.add(507)
+    return codes

@@ -150,9 +150,9 @@ class Service:
 
     def _make_room(self) -> None:
         """Expire old jobs if other programs fill the disk, before anyone is refused."""
-        nearly = self.limits.free_bytes + RECORD_BYTES
-        if self.store.free_bytes < nearly and (gone := self.writer.make_room()):
-            log.warning("others fill the disk: the pictures of %d jobs, the oldest, made room", gone)
+        min_bytes = self.limits.free_bytes + RECORD_BYTES
+        if self.store.free_bytes < min_bytes and (expired := self.writer.make_room()):
+            log.warning("others fill the disk: the pictures of %d jobs, the oldest, made room", expired)
 
     def _check_room(self, owner: str) -> None:
         """Raise Refused for an owner with too many open jobs or unsaved pictures, and for a full disk."""
@@ -189,13 +189,13 @@ class Service:
 
     def find_all(self, owner: str, numbers: Iterable[str]) -> dict[str, Job | Refused]:
         """Jobs by id; for those that cannot be found, the refusal."""
-        found: dict[str, Job | Refused] = {}
-        for number in numbers:
+        jobs: dict[str, Job | Refused] = {}
+        for job_id in numbers:
             try:
-                found[number] = self.find(owner, number)
+                jobs[job_id] = self.find(owner, job_id)
             except Refused as error:
-                found[number] = error
-        return found
+                jobs[job_id] = error
+        return jobs
 
     def cancel(self, owner: str, number: str) -> None:
         """Cancel a job; without effect if it has ended. Raises Refused."""
@@ -215,9 +215,9 @@ class Service:
     def refine(self, owner: str, number: str, body: RefineBody) -> Job:
         """Create a job that continues stored pictures of a stage, with the same noise as if the job had not been held.
         Raises ValueError, Refused."""
-        asked = self.row(owner, number).request
-        settings = settings_over(asked["settings"], body.settings)
-        request = refined(body, asked, settings, self.store.pictures(number), self.read, self.cascade)
+        original = self.row(owner, number).request
+        settings = settings_over(original["settings"], body.settings)
+        request = refined(body, original, settings, self.store.pictures(number), self.read, self.cascade)
         check_count(len(request.pick), self.limits)
         return self.create(owner, planned(request, settings, self.cascade, self.limits), parent=number)
 
@@ -235,11 +235,11 @@ class Service:
     def picture_row(self, owner: str, number: str, stage: str, k: int) -> PictureRow:
         """The record of a stored picture. Raises Refused."""
         self.row(owner, number)
-        there = {picture.k: picture for picture in self.store.pictures(number) if picture.stage == stage}
-        if k not in there:
-            has = ", ".join(map(str, sorted(there))) or "none"
-            raise Refused(404, "not_found", f"no such picture; of stage {stage[:60]!r} there are {has}")
-        return there[k]
+        pictures = {picture.k: picture for picture in self.store.pictures(number) if picture.stage == stage}
+        if k not in pictures:
+            numbers = ", ".join(map(str, sorted(pictures))) or "none"
+            raise Refused(404, "not_found", f"no such picture; of stage {stage[:60]!r} there are {numbers}")
+        return pictures[k]
 
     def jobs(self, owner: str, limit: int, before: tuple[float, str]) -> Data:
         """One page of an owner's history."""
@@ -250,11 +250,11 @@ class Service:
         """A job in the form of `JobView`, without the root path."""
         with self._lock:
             job = self._open.get(row.id)
-        said = job_data(row, job.state if job else row.state, self.store.pictures(row.id))
-        if said["state"] == "failed":
+        view = job_data(row, job.state if job else row.state, self.store.pictures(row.id))
+        if view["state"] == "failed":
             events = reversed(self.store.events(row.id))
-            said["error"] = job.failure if job else next((data for _, name, data in events if name == "failed"), None)
-        return said
+            view["error"] = job.failure if job else next((data for _, name, data in events if name == "failed"), None)
+        return view
 
     def allowed(self, job: Job, event: Preview) -> Tensor | None:
         """Images of a preview; None, and the job fails, if the filter refuses them."""
@@ -276,10 +276,10 @@ class Service:
         """Log and count a job that has ended. Runs in the writer's thread."""
         spent_s = time.monotonic() - job.began
         code = job.failure["code"] if job.failure and job.state == "failed" else ""
-        said = {"state": job.state, "seconds": round(spent_s, 3), "images": len(job.row.request["index"])}
+        fields = {"state": job.state, "seconds": round(spent_s, 3), "images": len(job.row.request["index"])}
         log.info(
-            "job %s: %d images, %.2f s%s", job.state, said["images"], spent_s, f", {code}" if code else "",
-            extra={"said": said | ({"code": code} if code else {})},
+            "job %s: %d images, %.2f s%s", job.state, fields["images"], spent_s, f", {code}" if code else "",
+            extra={"said": fields | ({"code": code} if code else {})},
         )  # fmt: skip
         with self._lock:
             self._open.pop(job.id, None)

@@ -54,8 +54,8 @@ async def follow(
 
     pace: limits previews; None: no previews, but the milestones `partial`. every_s: shortest time between previews.
     """
-    shown, wait_s, whose = 0.0, every_s, job.row.owner
-    with job.watch() as bell, pace.following(whose) if pace else nullcontext():
+    shown, wait_s, owner = 0.0, every_s, job.row.owner
+    with job.watch() as bell, pace.following(owner) if pace else nullcontext():
         while True:
             has_ended = job.has_ended
             due = shown + wait_s - time.monotonic()
@@ -72,7 +72,7 @@ async def follow(
                 if pace is None or entry.name != "partial":
                     yield entry.name, entry.id, data
             if pace is not None and num:
-                wait_s = max(every_s, num * pace.wait_s(whose))
+                wait_s = max(every_s, num * pace.wait_s(owner))
             if has_ended:
                 return
             await bell.heard(None if due <= 0 else due)
@@ -100,10 +100,10 @@ async def frames(
     """What `follow` gives, as bytes of a stream, with links under root_path; holds the stream's slot."""
     with place:
         yield b"retry: 1000\n\n"
-        async with aclosing(follow(job, after, make, pace=pace)) as told:
-            async for name, number, data in told:
+        async with aclosing(follow(job, after, make, pace=pace)) as events:
+            async for name, event_id, data in events:
                 if data or name in ENDED:
-                    yield frame(number, name, mounted(data, root_path))
+                    yield frame(event_id, name, mounted(data, root_path))
 
 
 async def beating(chunks: AsyncGenerator[bytes, None], heartbeat_s: float) -> AsyncGenerator[bytes, None]:

@@ -145,36 +145,36 @@ def accepted(job: Job, root_path: str) -> Accepted:
 
 def job_data(row: JobRow, state: State, pictures: Sequence[PictureRow]) -> Data:
     """A job in the form of `JobView`, from stored data alone: the cascade that made it may no longer be the one served."""
-    asked = row.request
-    made: dict[str, list[int]] = {}
+    request = row.request
+    numbers: dict[str, list[int]] = {}
     for picture in pictures:
-        made.setdefault(picture.stage, []).append(picture.k)
+        numbers.setdefault(picture.stage, []).append(picture.k)
     stages = [
         {
             "name": name,
             "side": side,
-            "done": sorted(made.get(name, [])),
-            "urls": [picture_url(row.id, name, k) for k in sorted(made.get(name, []))],
+            "done": sorted(numbers.get(name, [])),
+            "urls": [picture_url(row.id, name, k) for k in sorted(numbers.get(name, []))],
         }
-        for name, side in asked["stages"].items()
+        for name, side in request["stages"].items()
     ]
     return {
         "id": row.id, "state": state, "created": row.created, "parent": row.parent or None,
-        "prompts": asked["prompts"], "labels": asked["labels"], "num": asked["num"], "seed": asked["seed"],
-        "settings": asked["settings"], "size": asked["size"][::-1] or None, "images": asked["index"], "stages": stages,
-        "until": asked["last"], "url": f"/v1/jobs/{row.id}", "events": f"/v1/jobs/{row.id}/events",
+        "prompts": request["prompts"], "labels": request["labels"], "num": request["num"], "seed": request["seed"],
+        "settings": request["settings"], "size": request["size"][::-1] or None, "images": request["index"], "stages": stages,
+        "until": request["last"], "url": f"/v1/jobs/{row.id}", "events": f"/v1/jobs/{row.id}/events",
     }  # fmt: skip
 
 
 def mounted(said: Data, root_path: str) -> Data:
     """A copy of a job or of an event's data with links under root_path, which stored data lack."""
-    found = said | {name: f"{root_path}{said[name]}" for name in ("url", "events") if name in said}
+    copy = said | {name: f"{root_path}{said[name]}" for name in ("url", "events") if name in said}
     if "urls" in said:
-        found["urls"] = [f"{root_path}{url}" for url in said["urls"]]
+        copy["urls"] = [f"{root_path}{url}" for url in said["urls"]]
     for name in ("jobs", "stages", "pictures"):
         if name in said:
-            found[name] = [mounted(each, root_path) for each in said[name]]
-    return found
+            copy[name] = [mounted(item, root_path) for item in said[name]]
+    return copy
 
 
 def history(jobs: Sequence[Data], limit: int, *, is_more: bool) -> Data:
@@ -190,9 +190,9 @@ def cursor(before: str) -> tuple[float, str]:
         return math.inf, ""
     created, _, job = before.partition(":")
     try:
-        found = float(created)
+        seconds = float(created)
     except ValueError:
-        found = math.nan
-    if math.isnan(found) or not job:
+        seconds = math.nan
+    if math.isnan(seconds) or not job:
         raise Refused(422, "invalid_request", f"before: {before[:60]!r}; send what `next` of the page before says")
-    return found, job
+    return seconds, job
