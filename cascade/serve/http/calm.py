@@ -58,11 +58,11 @@ class CalmHandler(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or count it as left out. Called with the handler's lock held."""
-        refused = getattr(record, "said", {}).get("status", 0) // 100
-        key = (record.pathname, record.lineno, refused)
+        status_class = getattr(record, "said", {}).get("status", 0) // 100
+        key = (record.pathname, record.lineno, status_class)
         if (kind := self._kinds.get(key)) is None:
             budget = ERRORS if record.levelno >= logging.ERROR else SERVED
-            if record.levelno == logging.WARNING or refused >= 4:
+            if record.levelno == logging.WARNING or status_class >= 4:
                 budget = WARNINGS
             kind = self._kinds[key] = Kind(budget, float(budget.burst))
         if kind.take():
@@ -78,12 +78,12 @@ class CalmHandler(logging.StreamHandler):
             self._timer = None
             for (path, line, _), kind in self._kinds.items():
                 if kind.out:
-                    where = f"{path.rpartition('/')[2]}:{line}"
-                    said = (kind.out, where)
+                    location = f"{path.rpartition('/')[2]}:{line}"
+                    args = (kind.out, location)
                     kind.out = 0
                     super().emit(
                         logging.LogRecord(
-                            __name__, logging.WARNING, path, line, "%d more lines of %s were left out", said, None
+                            __name__, logging.WARNING, path, line, "%d more lines of %s were left out", args, None
                         )
                     )
 

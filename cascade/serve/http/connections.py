@@ -44,7 +44,7 @@ class Places:
 
     def __init__(self, limit: int, of_address: int, proxies: Sequence[str] = ()):
         self.limit, self.of_address = limit, of_address
-        self._proxies = [ipaddress.ip_network(each) for each in proxies]
+        self._proxies = [ipaddress.ip_network(network) for network in proxies]
         self.num = 0
         self._taken: Counter[str] = Counter()
         self._waiting: dict[Waiting, str] = {}  # with their addresses, longest-waiting first
@@ -81,7 +81,7 @@ class Places:
 
     def _is_proxy(self, host: str) -> bool:
         return bool(host and self._proxies) and any(
-            ipaddress.ip_address(plain(host).partition("%")[0]) in each for each in self._proxies
+            ipaddress.ip_address(plain(host).partition("%")[0]) in network for network in self._proxies
         )
 
     def drop_one(self) -> bool:
@@ -91,13 +91,15 @@ class Places:
     def _drop_one(self, address: str) -> bool:
         """Drop the longest-waiting connection of `address`, or ("") of the address with most of them; a proxy, which stands
         for many clients, counts as having one."""
-        waiting = [each for each, its in self._waiting.items() if not address or its == address]
+        waiting = [connection for connection, client in self._waiting.items() if not address or client == address]
         if not waiting:
             return False
-        num = {its: 1 if self._is_proxy(its) else n for its, n in Counter(self._waiting.values()).items()}
-        found = max(waiting, key=lambda each: num[self._waiting[each]])  # of equals the first, which has waited longest
-        del self._waiting[found]
-        found.drop()
+        num = {client: 1 if self._is_proxy(client) else n for client, n in Counter(self._waiting.values()).items()}
+        victim = max(
+            waiting, key=lambda each: num[self._waiting[each]]
+        )  # of equals the first, which has waited longest
+        del self._waiting[victim]
+        victim.drop()
         return True
 
 
@@ -151,16 +153,16 @@ def listen(host: str, port: int) -> Listener:
     """A bound, listening socket. The system drops a client that acknowledges nothing for a minute. Raises ValueError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # without the protocol's name asyncio leaves Nagle's algorithm on, and small responses wait 40 ms
-    found = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             with contextlib.suppress(OSError):
-                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
-        found.bind((host, port))
-        found.listen(BACKLOG)
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except (OSError, TypeError, ValueError) as error:
-        found.close()
-        why = getattr(error, "strerror", None) or "no address"
-        raise ValueError(f"--host {ascii(host)[1:-1]} --port {port}: {why}; choose another") from None
-    return found
+        listener.close()
+        reason = getattr(error, "strerror", None) or "no address"
+        raise ValueError(f"--host {ascii(host)[1:-1]} --port {port}: {reason}; choose another") from None
+    return listener

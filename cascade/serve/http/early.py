@@ -19,9 +19,9 @@ _has_begun = False
 
 def end_at_once() -> None:
     """End at once on SIGTERM, SIGINT and SIGHUP, unless the signal has a handler already or is ignored (nohup)."""
-    for number in CODES:
-        if signal.getsignal(number) in NOT_TAKEN:
-            signal.signal(number, _told)
+    for signum in CODES:
+        if signal.getsignal(signum) in NOT_TAKEN:
+            signal.signal(signum, _told)
 
 
 def begun() -> None:

@@ -108,10 +108,10 @@ class Guard:
             if message["type"] == "http.response.start":
                 await turn.aclose()  # the response is ready; reading it may be slow
                 status = message["status"]
-                named = {name.lower() for name, _ in message.get("headers", ())}
-                extra = [pair for pair in SECURITY_HEADERS if pair[0] not in named]
+                names = {name.lower() for name, _ in message.get("headers", ())}
+                extra = [pair for pair in SECURITY_HEADERS if pair[0] not in names]
                 extra.append((b"x-request-id", about.request.encode()))
-                if b"cache-control" not in named:
+                if b"cache-control" not in names:
                     extra.append((b"cache-control", b"no-store"))
                 message["headers"] = [*message.get("headers", ()), *extra]
             await send(message)
@@ -155,8 +155,8 @@ class Guard:
             spent_s = time.perf_counter() - began
             self.metrics.requests.labels(route, _method(scope), status).inc()
             self.metrics.request_s.labels(route).observe(spent_s)
-            said = {"method": _method(scope), "route": route, "status": status, "ms": round(1000 * spent_s)}
-            log.info("%s %s %d %d ms", *said.values(), extra={"said": said})
+            fields = {"method": _method(scope), "route": route, "status": status, "ms": round(1000 * spent_s)}
+            log.info("%s %s %d %d ms", *fields.values(), extra={"said": fields})
 
     async def _turn_away(self, error: Refused, receive: Receive | None, answer: Send) -> None:
         """Send an error and close the connection. receive: of a client that still sends a body, which is drained so that
@@ -177,7 +177,7 @@ class Guard:
             return NOBODY  # orchestrators use a pod's address as host
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        is_ours = self.hosts is None or ((place := authority_of(host)) is not None and place.name in self.hosts)
+        is_ours = self.hosts is None or ((authority := authority_of(host)) is not None and authority.name in self.hosts)
         if not (is_ours or self._may_scrape(scope, headers)):
             text = f"Host says {host[:SHOWN]!a}; this server answers to loopback names and those of --allow-host"
             raise Refused(421, "wrong_host", text)
@@ -315,9 +315,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _about(scope: Scope) -> logs.About:
     """Context for the log. The request's id is the client's X-Request-Id if that is well-formed, else a new one."""
-    given, job = Headers(scope=scope).get("x-request-id", ""), JOB.search(scope["path"])
+    request_id, job = Headers(scope=scope).get("x-request-id", ""), JOB.search(scope["path"])
     return logs.About(
-        request=given if REQUEST.fullmatch(given) else f"req_{secrets.token_hex(8)}",
+        request=request_id if REQUEST.fullmatch(request_id) else f"req_{secrets.token_hex(8)}",
         job=job[1] if job else "",
         client=plain((scope.get("client") or ("", 0))[0]),
     )

@@ -45,9 +45,9 @@ class Keys:
     def read(cls, path: Path) -> Self:
         """Read a file of keys. Raises ValueError, OSError."""
         stamp = _stamp(path)
-        found = cls(*_parsed(path, path.read_bytes()), file=path)
-        found._stamp = stamp  # from before reading, so that a change meanwhile is noticed
-        return found
+        keys = cls(*_parsed(path, path.read_bytes()), file=path)
+        keys._stamp = stamp  # from before reading, so that a change meanwhile is noticed
+        return keys
 
     def _take(self, keys: Mapping[str, str], shares: Mapping[str, Share]) -> None:
         self._digests = {name: _digest(key) for name, key in keys.items()}
@@ -86,10 +86,10 @@ class Keys:
 def _stamp(path: Path | None) -> tuple[int, ...] | None:
     """Time of change, size and inode of a file; None if it is missing."""
     try:
-        found = path.stat() if path else None
+        info = path.stat() if path else None
     except OSError:
         return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
+    return (info.st_mtime_ns, info.st_size, info.st_ino) if info else None
 
 
 def _content(path: Path) -> bytes:
@@ -108,20 +108,20 @@ def _parsed(path: Path, content: bytes) -> tuple[dict[str, str], dict[str, Share
         lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not a text file in UTF-8; write keys one a line") from None
-    for number, line in enumerate(lines, 1):
+    for line_number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if not text:
             continue
-        name, _, said = (part.strip() for part in text.rpartition(":"))
-        key, *limits = said.split() or [""]
-        if len(key) < MIN_KEY or not (key.isascii() and key.isprintable()) or any("=" not in each for each in limits):
-            raise ValueError(f"{path}:{number}: a key has at least {MIN_KEY} ASCII characters and no spaces")
+        name, _, value = (part.strip() for part in text.rpartition(":"))
+        key, *limits = value.split() or [""]
+        if len(key) < MIN_KEY or not (key.isascii() and key.isprintable()) or any("=" not in limit for limit in limits):
+            raise ValueError(f"{path}:{line_number}: a key has at least {MIN_KEY} ASCII characters and no spaces")
         name = name or _digest(key).hex()[:8]
         if name in keys:
-            raise ValueError(f"{path}:{number}: a second key of {name!r}; give it another name")
+            raise ValueError(f"{path}:{line_number}: a second key of {name!r}; give it another name")
         if key in keys.values():
-            raise ValueError(f"{path}:{number}: the key of {name!r} is another's, too; give each its own")
-        keys[name], shares[name] = key, _share(limits, f"{path}:{number}")
+            raise ValueError(f"{path}:{line_number}: the key of {name!r} is another's, too; give each its own")
+        keys[name], shares[name] = key, _share(limits, f"{path}:{line_number}")
     if not keys:
         raise ValueError(f"{path}: no key in it; write one a line, at least {MIN_KEY} characters")
     return keys, shares
@@ -129,17 +129,17 @@ def _parsed(path: Path, content: bytes) -> tuple[dict[str, str], dict[str, Share
 
 def _share(said: list[str], where: str) -> Share:
     """Limits from words like open-jobs=8. Errors do not repeat a word: it may be part of a key. Raises ValueError."""
-    found: dict[str, int] = {}
-    for each in said:
-        name, _, number = each.partition("=")
-        is_number = number.isascii() and number.isdecimal() and 0 < len(number) < 10 and int(number) > 0
-        if name not in LIMITS or not is_number or LIMITS[name] in found:
+    limits: dict[str, int] = {}
+    for item in said:
+        name, _, value = item.partition("=")
+        is_number = value.isascii() and value.isdecimal() and 0 < len(value) < 10 and int(value) > 0
+        if name not in LIMITS or not is_number or LIMITS[name] in limits:
             allowed = ", ".join(LIMITS)
             raise ValueError(
                 f"{where}: behind a key stand limits, each once, as open-jobs=8, from 1 on; there are {allowed}"
             )
-        found[LIMITS[name]] = int(number)
-    return Share(**found)
+        limits[LIMITS[name]] = int(value)
+    return Share(**limits)
 
 
 def _digest(key: str) -> bytes:

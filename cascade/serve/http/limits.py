@@ -114,25 +114,25 @@ class Guesses:
     def tell(self, address: str, key: str, owner: str | None) -> None:
         """Report a key from an address; owner: None if it is wrong. Raises Refused once the address has sent too many wrong
         keys."""
-        now, place, digest = (
+        now, client, digest = (
             time.monotonic(),
             client_of(address),
             hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest(),
         )
         with self._lock:
-            if owner is not None and owner in self._right.get(place, ()):
+            if owner is not None and owner in self._right.get(client, ()):
                 return
-            wrong = {each: tried for each, tried in self._wrong.pop(place, {}).items() if now - tried < self.per_s}
+            wrong = {guess: tried for guess, tried in self._wrong.pop(client, {}).items() if now - tried < self.per_s}
             if wrong:
-                self._wrong[place] = wrong
+                self._wrong[client] = wrong
             if len(wrong) >= self.most and digest not in wrong:
                 wait_s = self.per_s - (now - min(wrong.values()))
                 message = "too many wrong keys from this address; try again later"
                 raise Refused(429, "too_many_wrong_keys", message, retry_after=wait_s)
             if owner is None:
-                self._wrong.setdefault(place, {}).setdefault(digest, now)
+                self._wrong.setdefault(client, {}).setdefault(digest, now)
             else:
-                self._right.setdefault(place, set()).add(owner)
+                self._right.setdefault(client, set()).add(owner)
             for table in (self._wrong, self._right):
                 if len(table) > self.addresses:
                     table.pop(next(iter(table)))
@@ -176,8 +176,8 @@ class Streams:
         with self._lock:
             own, free = self._of[owner], self.limit - self.num
             if free <= 0 or (most is not None and own >= most) or (owner != NOBODY and own >= free):
-                whose = " of this key" if free > 0 else ""
-                message = f"{own if free > 0 else self.num} streams{whose} are open; try again later"
+                suffix = " of this key" if free > 0 else ""
+                message = f"{own if free > 0 else self.num} streams{suffix} are open; try again later"
                 raise Refused(429, "too_many_streams", message, retry_after=5)
             self._of[owner] += 1
             self.told(self.num)

@@ -72,8 +72,10 @@ class Lines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of logging
         """The message followed by the context."""
-        known = (f" {key}={value if PLAIN.fullmatch(value) else json.dumps(value)}" for key, value in _known().items())
-        return super().formatMessage(record) + "".join(known)
+        context = (
+            f" {key}={value if PLAIN.fullmatch(value) else json.dumps(value)}" for key, value in _known().items()
+        )
+        return super().formatMessage(record) + "".join(context)
 
 
 class JsonLines(logging.Formatter):
@@ -81,7 +83,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a JSON object."""
-        said = {
+        fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -90,5 +92,5 @@ class JsonLines(logging.Formatter):
             **getattr(record, "said", {}),
         }
         if record.exc_info:
-            said["error"] = self.formatException(record.exc_info)
-        return json.dumps(said)
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(fields)

@@ -92,12 +92,12 @@ def merged(own: str, replicas: Mapping[int, str]) -> bytes:
     """Merge metrics in text form: samples of replica K get the label replica="K". Families without samples are left out,
     for instance request metrics of a process without a socket."""
     families: dict[str, Metric] = {}
-    labelled = [({}, own), *(({"replica": str(number)}, text) for number, text in sorted(replicas.items()))]
-    for more, text in labelled:
-        for found in text_string_to_metric_families(text):
-            if found.samples:
-                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
-                family.samples += [sample._replace(labels=sample.labels | more) for sample in found.samples]
+    labelled = [({}, own), *(({"replica": str(k)}, text) for k, text in sorted(replicas.items()))]
+    for labels, text in labelled:
+        for metric in text_string_to_metric_families(text):
+            if metric.samples:
+                family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                family.samples += [sample._replace(labels=sample.labels | labels) for sample in metric.samples]
     registry = CollectorRegistry()
     registry.register(_Found(families))
     return generate_latest(registry)

@@ -73,16 +73,16 @@ def is_same(origin: Origin | None, authority: Authority | None) -> bool:
 
 def check_origin(headers: "Headers", allowed: frozenset[Origin]) -> None:
     """Check a state-changing request. Raises Refused if another site's page sent it."""
-    said, host, site = headers.get("origin", ""), headers.get("host", ""), headers.get("sec-fetch-site", "none")
-    origin = origin_of(said)
+    text, host, site = headers.get("origin", ""), headers.get("host", ""), headers.get("sec-fetch-site", "none")
+    origin = origin_of(text)
     if site == "same-origin" or origin in allowed:
         return
-    if site == "none" and (not said or is_same(origin, authority_of(host))):
+    if site == "none" and (not text or is_same(origin, authority_of(host))):
         return  # no browser, or plain http beyond loopback, where browsers omit Sec-Fetch-Site
-    fix = "let the proxy pass Host on (nginx: proxy_set_header Host $http_host)"
+    hint = "let the proxy pass Host on (nginx: proxy_set_header Host $http_host)"
     if origin is not None:
-        fix += f" or start the server with --allow-origin {said[:SHOWN]}"
-    values = f"Origin says {said[:SHOWN]!a}, Host says {host[:SHOWN]!a}"
+        hint += f" or start the server with --allow-origin {text[:SHOWN]}"
+    values = f"Origin says {text[:SHOWN]!a}, Host says {host[:SHOWN]!a}"
     raise Refused(
-        403, "foreign_origin", f"{values}: other sites' pages are refused; if it is this server's page, {fix}"
+        403, "foreign_origin", f"{values}: other sites' pages are refused; if it is this server's page, {hint}"
     )

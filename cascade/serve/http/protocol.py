@@ -54,8 +54,8 @@ class Connection(h11.Connection):
             self._chunks = self._bytes = 0
             if len(event.headers) > HEADERS:
                 raise h11.RemoteProtocolError(f"more than {HEADERS} headers", error_status_hint=431)
-            named = {name for name, _ in event.headers}
-            if b"transfer-encoding" in named and (b"content-length" in named or event.http_version < b"1.1"):
+            names = {name for name, _ in event.headers}
+            if b"transfer-encoding" in names and (b"content-length" in names or event.http_version < b"1.1"):
                 # request smuggling: a proxy that goes by the other header takes this body for a request
                 raise h11.RemoteProtocolError("Transfer-Encoding with Content-Length, or of HTTP/1.0")
         elif isinstance(event, h11.Data):
@@ -137,8 +137,8 @@ class Protocol(H11Protocol):
             cycle.disconnected = True  # anything more from it would be a second response
             cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            status, why = self.conn.complaint
-            body = json.dumps(error_body("bad_request", why or msg, status)).encode()
+            status, reason = self.conn.complaint
+            body = json.dumps(error_body("bad_request", reason or msg, status)).encode()
             headers = [
                 ("content-type", "application/json"),
                 ("content-length", str(len(body))),

@@ -89,12 +89,12 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen with slots for connections, then call `ready`."""
-        for each in sockets or ():
-            if isinstance(each, Listener):
-                each.places = self.places
+        for listener in sockets or ():
+            if isinstance(listener, Listener):
+                listener.places = self.places
         await super().startup(sockets)
-        for each in sockets or ():
-            each.listen(BACKLOG)  # asyncio has used TURN as its backlog
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio has used TURN as its backlog
         self.ready()
 
 
@@ -117,8 +117,8 @@ async def _not_yet(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/healthz":
         status, body = 200, b"ok"
     elif scope["path"] not in ("/readyz", "/startupz"):
-        said = error_body("starting", "the models are being loaded; try again later", 503)
-        body, kind = json.dumps(said).encode(), "application/json"
+        error = error_body("starting", "the models are being loaded; try again later", 503)
+        body, kind = json.dumps(error).encode(), "application/json"
     headers = {"content-type": kind, "content-length": str(len(body)), "connection": "close", "retry-after": "5"}
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})

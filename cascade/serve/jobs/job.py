@@ -105,13 +105,13 @@ class Job:
     @classmethod
     def replay(cls, row: JobRow, events: list[tuple[int, str, Data]]) -> "Job":
         """Restore an ended job from the store. If its end was not recorded, it ends in `failed` with the code `lost`."""
-        last = max((number for number, _, _ in events), default=0)
+        last = max((event_id for event_id, _, _ in events), default=0)
         if row.state not in ENDED or not events or events[-1][1] not in ENDED:  # its end was not recorded
-            lost = {"code": "lost", "message": "the end of this job could not be recorded; start it again"}
+            failure = {"code": "lost", "message": "the end of this job could not be recorded; start it again"}
             row, last = replace(row, state="failed"), last + 1
-            events = [*events, (last, "failed", lost)]
+            events = [*events, (last, "failed", failure)]
         job = cls(row)
-        job._log, job._last_id = [Entry(number, name, data) for number, name, data in events], last
+        job._log, job._last_id = [Entry(event_id, name, data) for event_id, name, data in events], last
         return job
 
     @property
@@ -199,10 +199,10 @@ class Job:
         """Readable entries with a number above `after`, in order, up to the first milestone that is not ready."""
         with self._lock:
             entries = [entry for entry in self._log if entry.id > after]
-            waits = min((e.id for e in entries if e.data is None and e.preview is None), default=self._last_id + 1)
+            bound = min((e.id for e in entries if e.data is None and e.preview is None), default=self._last_id + 1)
             if previews:
                 entries += [entry for entry in self._slots.values() if entry.id > after]
-        return sorted((entry for entry in entries if entry.id < waits), key=lambda entry: entry.id)
+        return sorted((entry for entry in entries if entry.id < bound), key=lambda entry: entry.id)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[Bell]:

@@ -139,20 +139,20 @@ class Store:
         with self._change() as db:
             for row in db.execute("select id from jobs where state in ('queued', 'running')").fetchall():
                 last = db.execute("select coalesce(max(id), 0) from events where job = ?", (row["id"],)).fetchone()[0]
-                said = {"code": "server_restarted", "message": "the server was restarted while this job ran"}
-                self._add_event(db, row["id"], last + AFTER_CRASH, "failed", said)
+                failure = {"code": "server_restarted", "message": "the server was restarted while this job ran"}
+                self._add_event(db, row["id"], last + AFTER_CRASH, "failed", failure)
                 db.execute("update jobs set state = 'failed' where id = ?", (row["id"],))
-            known = {row["file"] for row in db.execute("select file from pictures")}
-            there = {
-                each.name: each
-                for each in os.scandir(self.pictures_dir)
-                if OURS.fullmatch(each.name) and each.is_file()
+            indexed = {row["file"] for row in db.execute("select file from pictures")}
+            files = {
+                entry.name: entry
+                for entry in os.scandir(self.pictures_dir)
+                if OURS.fullmatch(entry.name) and entry.is_file()
             }
-            for name in there.keys() - known:
+            for name in files.keys() - indexed:
                 (self.pictures_dir / name).unlink(missing_ok=True)
-            db.executemany("delete from pictures where file = ?", [(name,) for name in known - there.keys()])
-            taken = ((_taken(there[name].stat()), name) for name in known & there.keys())
-            db.executemany("update pictures set bytes = ?1 where file = ?2 and bytes != ?1", taken)
+            db.executemany("delete from pictures where file = ?", [(name,) for name in indexed - files.keys()])
+            sizes = ((_taken(files[name].stat()), name) for name in indexed & files.keys())
+            db.executemany("update pictures set bytes = ?1 where file = ?2 and bytes != ?1", sizes)
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -172,15 +172,15 @@ class Store:
 
     def _sum(self) -> Counter[str]:
         """Bytes by owner, of pictures and of the texts in the index: prompts can be long."""
-        found: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for part in (
             "sum(bytes) from pictures join jobs on jobs.id = job",
             "sum(length(request) - 2) from jobs",  # minus the braces, which a tombstone has too
             "sum(length(data)) from events join jobs on jobs.id = job",
         ):
             for owner, num_bytes in self._rows(f"select owner, {part} group by owner"):
-                found[owner] += num_bytes
-        return found
+                totals[owner] += num_bytes
+        return totals
 
     @property
     def num_bytes(self) -> int:
@@ -206,19 +206,19 @@ class Store:
 
     def add_job(self, job: JobRow) -> None:
         """Add a job to the index."""
-        asked = json.dumps(job.request)
+        request = json.dumps(job.request)
         with self._change() as db:
             db.execute(
                 "insert into jobs values (?, ?, ?, ?, ?, ?)",
-                (job.id, job.owner, job.state, job.created, job.parent, asked),
+                (job.id, job.owner, job.state, job.created, job.parent, request),
             )
-        self._count(job.owner, len(asked) - 2)
+        self._count(job.owner, len(request) - 2)
 
     def forget(self, job: JobRow) -> None:
         """Remove a job that was not accepted after all."""
         with self._change() as db:
-            gone = db.execute("delete from jobs where id = ?", (job.id,)).rowcount
-        self._count(job.owner, -gone * (len(json.dumps(job.request)) - 2))
+            removed = db.execute("delete from jobs where id = ?", (job.id,)).rowcount
+        self._count(job.owner, -removed * (len(json.dumps(job.request)) - 2))
 
     def _count(self, owner: str, num_bytes: int) -> None:
         with self._lock:
@@ -235,9 +235,9 @@ class Store:
         self._count(self._owner(job), length)
 
     def _add_event(self, db: sqlite3.Connection, job: str, number: int, name: str, data: dict[str, Any]) -> int:
-        said = json.dumps(data)
-        db.execute("insert or replace into events values (?, ?, ?, ?)", (job, number, name, said))
-        return len(said)
+        text = json.dumps(data)
+        db.execute("insert or replace into events values (?, ?, ?, ?)", (job, number, name, text))
+        return len(text)
 
     def add_picture(self, job: str, stage: str, k: int, size: tuple[int, int], save: Callable[[Path], None]) -> None:
         """Store a picture of size (width, height) under a name with its hash, and index it. `save` writes the file whole or
@@ -306,11 +306,11 @@ class Store:
 
     def _too_much(self, writer: str | None) -> str | None:
         with self._lock:
-            has, most = +self._bytes, self._bound or self.max_bytes  # bound 0: removing everything would not make room
-            above = [owner for owner in has if has[owner] > self._most.get(owner, most)]
-            if has.total() > most:
-                above += [owner for owner in has if has[owner] > most // len(has)]
-        for owner in sorted(above, key=lambda each: (each != writer, -has[each])):
+            held, most = +self._bytes, self._bound or self.max_bytes  # bound 0: removing everything would not make room
+            above = [owner for owner in held if held[owner] > self._most.get(owner, most)]
+            if held.total() > most:
+                above += [owner for owner in held if held[owner] > most // len(held)]
+        for owner in sorted(above, key=lambda each: (each != writer, -held[each])):
             rows = self._rows(f"select id from jobs where owner = ? and {THERE} order by created limit 1", owner)
             if rows:
                 return rows[0]["id"]
@@ -320,8 +320,8 @@ class Store:
         """Whether the store exceeds what the disk has room for and this owner more than an equal part of it; after `expire`
         only open jobs can."""
         with self._lock:
-            has = +self._bytes
-            return 0 < self._bound < self.max_bytes and has.total() > self._bound < has[owner] * len(has)
+            held = +self._bytes
+            return 0 < self._bound < self.max_bytes and held.total() > self._bound < held[owner] * len(held)
 
     def drop(self, job: str) -> None:
         """Remove pictures, milestones and request of an ended job; a tombstone stays."""
@@ -329,7 +329,7 @@ class Store:
         with self._change() as db:
             parts = ("sum(length(request) - 2) from jobs where id = ?", "sum(length(data)) from events where job = ?")
             length = sum(db.execute(f"select {part}", (job,)).fetchone()[0] or 0 for part in parts)
-            gone = db.execute("select file, bytes from pictures where job = ?", (job,)).fetchall()
+            files = db.execute("select file, bytes from pictures where job = ?", (job,)).fetchall()
             db.execute("delete from pictures where job = ?", (job,))
             db.execute("delete from events where job = ?", (job,))
             db.execute("update jobs set state = ?, request = '{}' where id = ?", (EXPIRED, job))
@@ -338,9 +338,9 @@ class Store:
                 "(select id from jobs where owner = ? and state = ? order by created desc limit ?)",
                 (owner, EXPIRED, owner, EXPIRED, TOMBSTONES),
             )
-        self._count(owner, -length - sum(row["bytes"] for row in gone))
+        self._count(owner, -length - sum(row["bytes"] for row in files))
         self._has_dropped = True
-        for row in gone:
+        for row in files:
             (self.pictures_dir / row["file"]).unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -136,8 +136,11 @@ class Writer:
         match event:
             case StageStarted():
                 if job.begin():
-                    said = {"images": len(job.row.request["index"]), "waited_s": round(time.monotonic() - job.began, 3)}
-                    log.info("job started: %d images, waited %.2f s", *said.values(), extra={"said": said})
+                    fields = {
+                        "images": len(job.row.request["index"]),
+                        "waited_s": round(time.monotonic() - job.began, 3),
+                    }
+                    log.info("job started: %d images, waited %.2f s", *fields.values(), extra={"said": fields})
                 self._keep(job, entry, {"stage": event.stage, "index": list(event.index), "nfe": event.nfe})
             case StageFinished() if job.failure:
                 entry.data = {}
@@ -182,7 +185,7 @@ class Writer:
         """Store the pictures of a finished stage; returns their data for readers. Raises OSError, sqlite3.Error."""
         plan = job.plan
         assert plan is not None
-        told = []
+        pictures = []
         self.make_room(job.row.owner)
         if self.store.is_beyond_disk(job.row.owner):
             raise OSError(errno.ENOSPC, "the rest of the disk is for others")
@@ -191,9 +194,9 @@ class Writer:
             metadata = describe(plan, k, stage="" if event.stage == plan.chain[-1].name else event.stage)
             save = partial(save_png, image, metadata=metadata)
             self._add_picture(job, event.stage, k, (width, height), save)
-            told.append({"k": k, "url": picture_url(job.id, event.stage, k), "width": width, "height": height})
+            pictures.append({"k": k, "url": picture_url(job.id, event.stage, k), "width": width, "height": height})
         self.make_room(job.row.owner)
-        return told
+        return pictures
 
     def _add_picture(self, job: Job, stage: str, k: int, size: tuple[int, int], save: Callable[[Path], None]) -> None:
         """Store a picture; on a full disk expire old ones and try once more."""
