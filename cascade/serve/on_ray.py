@@ -53,7 +53,7 @@ def deploy(
     actor = {"num_cpus": cpus, "num_gpus": gpus}
     targets = []
     for name, (kind, args, kwargs, num) in apps.items():
-        made = serve.deployment(
+        deployment = serve.deployment(
             num_replicas=num,
             max_ongoing_requests=1000,
             ray_actor_options=actor,
@@ -61,7 +61,7 @@ def deploy(
             graceful_shutdown_timeout_s=ENDING_S,
             graceful_shutdown_wait_loop_s=0.5,
         )(kind)
-        targets.append(serve.RunTarget(target=made.bind(*args, **kwargs), name=name, route_prefix=None))
+        targets.append(serve.RunTarget(target=deployment.bind(*args, **kwargs), name=name, route_prefix=None))
     try:
         return serve.run_many(targets) if targets else []
     except RuntimeError as error:
@@ -72,12 +72,17 @@ def reason(names: list[str], said: str) -> Exception:
     """Why applications do not start: the exception of a replica, which Serve reports as text."""
     from ray import serve
 
-    there = serve.status().applications
-    told = "\n".join(each.message for name in names if name in there for each in there[name].deployments.values())
-    found = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception)): (.+)$", told, re.MULTILINE)
-    if not found:
+    applications = serve.status().applications
+    messages = "\n".join(
+        deployment.message
+        for name in names
+        if name in applications
+        for deployment in applications[name].deployments.values()
+    )
+    errors = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception)): (.+)$", messages, re.MULTILINE)
+    if not errors:
         return RunError(said)
-    kind, message = found[-1]
+    kind, message = errors[-1]
     return ValueError(message) if kind == "ValueError" else RunError(f"{kind}: {message}")
 
 
@@ -95,10 +100,10 @@ def deploy_all(
     from .ray.stage_replica import StageReplica
 
     servers, networks = names_of(name, replicas, stages)
-    how = {name: settings[name] for name in ("cascade", "precision", "compile_", "lease")}
+    common = {name: settings[name] for name in ("cascade", "precision", "compile_", "lease")}
     by_app = zip(networks, stages.items(), strict=True)
-    found = {app: (StageReplica, (stage,), how, num) for app, (stage, num) in by_app}
-    handles = dict(zip(stages, deploy(found, cpus=cpus, gpus=gpus), strict=True))
+    stage_apps = {app: (StageReplica, (stage,), common, num) for app, (stage, num) in by_app}
+    handles = dict(zip(stages, deploy(stage_apps, cpus=cpus, gpus=gpus), strict=True))
     rows = {stage: handle.rows.remote().result() for stage, handle in handles.items()}
     shared = {stage: (handle, stages[stage]) for stage, handle in handles.items()}
     apps = {app: (Replica, (k, shared), settings | {"rows": rows}, 1) for k, app in enumerate(servers)}
@@ -116,7 +121,7 @@ def chosen_name(said: str, cascade: str) -> str:
 
 def parse_stages(said: list[str], names: list[str]) -> dict[str, int]:
     """["sr_64=4"] as {"sr_64": 4}. Raises ValueError, also for a stage that the cascade lacks."""
-    found = {}
+    counts = {}
     for text in said:
         name, _, num = text.partition("=")
         if not (num.isascii() and num.isdecimal() and 0 < int(num) <= 1000):
@@ -125,10 +130,10 @@ def parse_stages(said: list[str], names: list[str]) -> dict[str, int]:
             )
         if name not in names:
             raise ValueError(f"--stage {text}: no stage {name!r}, the cascade has {', '.join(names)}")
-        if name in found:
+        if name in counts:
             raise ValueError(f"--stage {text}: {name} was named before; once is enough")
-        found[name] = int(num)
-    return found
+        counts[name] = int(num)
+    return counts
 
 
 def check_resources(servers: int, networks: int, *, cpus: float, gpus: float, own: bool, local: bool) -> None:
@@ -136,11 +141,11 @@ def check_resources(servers: int, networks: int, *, cpus: float, gpus: float, ow
     grow, only logs it."""
     import ray
 
-    wanted = {"CPU": (servers + networks) * cpus, "GPU": (servers * own + networks) * gpus}
-    there = ray.cluster_resources() if local else ray.available_resources()
-    for kind, num in wanted.items():
-        if num > there.get(kind, 0):
-            text = f"--{kind.lower()}s: {num:g} {kind}s are needed in all, there are {there.get(kind, 0):g}"
+    required = {"CPU": (servers + networks) * cpus, "GPU": (servers * own + networks) * gpus}
+    available = ray.cluster_resources() if local else ray.available_resources()
+    for kind, num in required.items():
+        if num > available.get(kind, 0):
+            text = f"--{kind.lower()}s: {num:g} {kind}s are needed in all, there are {available.get(kind, 0):g}"
             if local:
                 raise ValueError(f"{text}; take fewer")
             log.warning("%s free now; waiting for more", text)
@@ -242,18 +247,18 @@ def main(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # under `uv run` Ray would by default start each worker with uv, in a copy of this folder
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    here: dict[str, Any] = {}
+    ray_options: dict[str, Any] = {}
     if not address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # the default of a new Ray, which would warn about it
         needed = int((replicas + sum(stages.values())) * cpus) + 1
-        here = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
+        ray_options = {"num_cpus": max(os.cpu_count() or 1, needed), "include_dashboard": False}
     import ray
     from ray import serve
 
     lease: Lease | None = None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each deployment warns that options are not applied again
     try:
-        connect(address, here)
+        connect(address, ray_options)
         own = len(stages) < len(manifest.stages)
         check_resources(replicas, sum(stages.values()), cpus=cpus, gpus=gpus, own=own, local=not address)
         servers, networks = names_of(name, replicas, stages)

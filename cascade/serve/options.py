@@ -68,7 +68,7 @@ def check_needed(packages: tuple[str, ...], *extras: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise ValueError(
-            f"cascade.serve needs {', '.join(missing)}; uv sync --inexact {' '.join(f'--extra {each}' for each in extras)}, "
+            f"cascade.serve needs {', '.join(missing)}; uv sync --inexact {' '.join(f'--extra {extra}' for extra in extras)}, "
             f"or pip install -e '.[{','.join(extras)}]'"
         )
 
@@ -96,23 +96,23 @@ def is_loopback(host: str) -> bool:
 def hosts_of(host: str, allowed: list[str] | None) -> frozenset[str] | None:
     """Names that clients may send in the Host header; None allows any. Raises ValueError."""
     names = []
-    for said in allowed or ():
-        place = authority_of(said) or authority_of(f"[{said}]")
-        if place is None:
-            raise ValueError(f"--allow-host {said!r} is no name of a host")
-        names.append(place.name)
+    for text in allowed or ():
+        authority = authority_of(text) or authority_of(f"[{text}]")
+        if authority is None:
+            raise ValueError(f"--allow-host {text!r} is no name of a host")
+        names.append(authority.name)
     return frozenset((*LOOPBACK, host, *names)) if is_loopback(host) or allowed else None
 
 
 def origins_of(allowed: list[str] | None) -> frozenset[Origin]:
     """Origins of pages that may send state-changing requests, besides the server's own. Raises ValueError."""
-    found = {said: origin_of(said.removesuffix("/")) for said in allowed or ()}
-    for said, origin in found.items():
+    origins = {text: origin_of(text.removesuffix("/")) for text in allowed or ()}
+    for text, origin in origins.items():
         if origin is None:
             raise ValueError(
-                f"--allow-origin {said!r}: write scheme, host and port, like https://pictures.example:8443"
+                f"--allow-origin {text!r}: write scheme, host and port, like https://pictures.example:8443"
             )
-    return frozenset(filter(None, found.values()))
+    return frozenset(filter(None, origins.values()))
 
 
 def root_of(root_path: str) -> str:
@@ -130,15 +130,15 @@ def root_of(root_path: str) -> str:
 
 def proxies_of(trusted: list[str] | None) -> list[str]:
     """Trusted proxies, as addresses or networks like 10.0.0.0/8. Raises ValueError."""
-    found = []
-    for said in trusted or ():
+    proxies = []
+    for text in trusted or ():
         try:
-            found.append(plain_network(said))
+            proxies.append(plain_network(text))
         except ValueError:
             raise ValueError(
-                f"--trust-proxy {said!r}: write an address or a network, like 10.0.0.7 or 10.0.0.0/8"
+                f"--trust-proxy {text!r}: write an address or a network, like 10.0.0.7 or 10.0.0.0/8"
             ) from None
-    return found
+    return proxies
 
 
 def limits_of(

@@ -82,8 +82,8 @@ class Front:
                 await self._feed(scope, body, receive, send)
             elif path == "/readyz" or (path in MAKES and method == "POST"):
                 await self._pass_on(await self._least_busy(), scope, body, receive, send)
-            elif (number := self._number(scope)) is not None:
-                await self._pass_on(number, scope, body, receive, send)
+            elif (replica := self._number(scope)) is not None:
+                await self._pass_on(replica, scope, body, receive, send)
             else:
                 await self._anywhere(scope, body, receive, send)
         except Refused as error:
@@ -104,8 +104,8 @@ class Front:
 
     async def _asked(self, ask: Callable[[int], Coroutine[Any, Any, T]]) -> dict[int, T]:
         """Answers of those replicas that give one in time. Raises Refused if none does."""
-        tasks = {asyncio.create_task(ask(number)): number for number in range(len(self.replicas))}
-        found: dict[int, T] = {}
+        tasks = {asyncio.create_task(ask(replica)): replica for replica in range(len(self.replicas))}
+        answers: dict[int, T] = {}
         waiting, deadline = set(tasks), time.monotonic() + ASK_S
         try:
             while waiting:
@@ -114,18 +114,22 @@ class Front:
                 )
                 if not done:
                     break
-                found |= {tasks[each]: each.result() for each in done if not each.cancelled() and not each.exception()}
-                if found:
-                    is_known = any(tasks[each] in self._there for each in waiting)
+                answers |= {
+                    tasks[future]: future.result()
+                    for future in done
+                    if not future.cancelled() and not future.exception()
+                }
+                if answers:
+                    is_known = any(tasks[future] in self._there for future in waiting)
                     deadline = min(deadline, time.monotonic() + (PATIENCE_S if is_known else BRIEF_S))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        self._there = set(found)
-        if not found:
+        self._there = set(answers)
+        if not answers:
             raise Refused(503, "no_replica", "no replica is ready; try again later", retry_after=5)
-        return found
+        return answers
 
     async def _least_busy(self) -> int:
         """The replica with the fewest waiting images. Raises Refused if none accepts jobs."""
@@ -138,10 +142,10 @@ class Front:
 
     async def _anywhere(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Pass a request on that changes nothing: to a replica that answered last, or to all if that one is lost or silent."""
-        there = sorted(self._there) or range(len(self.replicas))
+        candidates = sorted(self._there) or range(len(self.replicas))
         try:
-            number = there[next(self._said) % len(there)]
-            await self._pass_on(number, scope, body, receive, send, first_s=PATIENCE_S)
+            replica = candidates[next(self._said) % len(candidates)]
+            await self._pass_on(replica, scope, body, receive, send, first_s=PATIENCE_S)
         except Refused:
             answers = await self._asked(lambda number: self._whole(number, scope, body))
             start, content = answers[min(answers)]
@@ -172,8 +176,8 @@ class Front:
     async def _messages(self, number: int, scope: Scope, body: bytes, send: Send, first_s: float | None) -> None:
         started: Message = {}
         try:
-            async with aclosing(self._told(number, scope, body)) as told, asyncio.timeout(first_s) as silence:
-                async for message in told:
+            async with aclosing(self._told(number, scope, body)) as messages, asyncio.timeout(first_s) as silence:
+                async for message in messages:
                     if not started:
                         started = message
                         self._there.add(number)
@@ -215,37 +219,37 @@ class Front:
 
     async def _whole(self, number: int, scope: Scope, body: bytes = b"") -> tuple[Message, bytes]:
         """A whole response: its first message and its body."""
-        async with aclosing(self._told(number, scope, body)) as told:
-            start, *rest = [message async for message in told]
+        async with aclosing(self._told(number, scope, body)) as messages:
+            start, *rest = [message async for message in messages]
         return start, b"".join(message["body"] for message in rest)
 
     async def _feed(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Events of jobs of several replicas, as one stream."""
-        asked = asked_of(scope, lambda job: self._of(job.partition("-")[0]) or 0)
-        if len(asked) == 1:
-            return await self._pass_on(min(asked), asked[min(asked)], body, receive, send)
+        requests = asked_of(scope, lambda job: self._of(job.partition("-")[0]) or 0)
+        if len(requests) == 1:
+            return await self._pass_on(min(requests), requests[min(requests)], body, receive, send)
 
         async def tell(number: int, own: Scope, send: Send) -> None:
             await self._messages(number, own, body, send, None if number in self._there else ASK_S)
 
-        await self._unless_left(join(asked, tell, send), receive)
+        await self._unless_left(join(requests, tell, send), receive)
 
     async def _history(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Jobs of all replicas that answer, newest first."""
         headers = Headers(scope=scope)
-        here = (b"accept-encoding", b"if-none-match")  # for caching and compression, which are done here
-        open_ = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in here]}
-        answers = await self._asked(lambda number: self._whole(number, open_))
+        excluded = (b"accept-encoding", b"if-none-match")  # for caching and compression, which are done here
+        inner_scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in excluded]}
+        answers = await self._asked(lambda number: self._whole(number, inner_scope))
         for start, body in answers.values():
             if start["status"] != 200:
                 return await plain(send, start["status"], body, b"application/json")
         pages = [json.loads(body) for _, body in answers.values()]
-        found = (job for page in pages for job in page["jobs"])
-        jobs = sorted(found, key=lambda job: (job["created"], job["id"]), reverse=True)
+        entries = (job for page in pages for job in page["jobs"])
+        jobs = sorted(entries, key=lambda job: (job["created"], job["id"]), reverse=True)
         # parsed as by the replicas, which have accepted it: "5.0" is 5
         limit = TypeAdapter(int).validate_python(QueryParams(scope["query_string"]).get("limit", "50"))
-        said = history(jobs, limit, is_more=any(page.get("next") for page in pages))
-        await (await asyncio.to_thread(answer, headers, said))(scope, receive, send)
+        data = history(jobs, limit, is_more=any(page.get("next") for page in pages))
+        await (await asyncio.to_thread(answer, headers, data))(scope, receive, send)
 
     async def _metrics(self, scope: Scope, send: Send) -> None:
         """Metrics of this process and of all replicas that answer."""
@@ -253,17 +257,17 @@ class Front:
             answers = await self._asked(lambda number: self._whole(number, scope))
         except Refused:
             answers = {}
-        texts = {number: body.decode() for number, (start, body) in answers.items() if start["status"] == 200}
+        texts = {replica: body.decode() for replica, (start, body) in answers.items() if start["status"] == 200}
         text = await asyncio.to_thread(merged, self.metrics.text().decode(), texts)  # slow for many replicas
         await plain(send, 200, text, METRICS)
 
 
 def last_words(scope: Scope, lost: Refused) -> bytes:
     """The end of a stream after its replica was lost, in the form that its readers expect."""
-    said = error_body(lost.code, str(lost), lost.status)
-    name, data = ("error", said) if scope["path"] == IMAGES else ("failed", said["error"])
-    told = [{"job": job, **data} for job in jobs_of(scope)] if scope["path"] == FEED else [data]
-    return b"".join(f"event: {name}\ndata: {json.dumps(each)}\n\n".encode() for each in told)
+    body = error_body(lost.code, str(lost), lost.status)
+    name, data = ("error", body) if scope["path"] == IMAGES else ("failed", body["error"])
+    events = [{"job": job, **data} for job in jobs_of(scope)] if scope["path"] == FEED else [data]
+    return b"".join(f"event: {name}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
 
 
 async def plain(send: Send, status: int, body: bytes, kind: bytes = b"text/plain; charset=utf-8") -> None:

@@ -27,10 +27,10 @@ def asked_of(scope: Scope, replica_of: Callable[[str], int]) -> dict[int, Scope]
     for part in _parts(scope):
         parts.setdefault(replica_of(part), []).append(part)
     if len(parts) == 1:
-        return {number: scope for number in parts}
+        return {replica: scope for replica in parts}
     return {
-        number: {**scope, "query_string": urlencode({"jobs": ",".join(each)}).encode()}
-        for number, each in parts.items()
+        replica: {**scope, "query_string": urlencode({"jobs": ",".join(entries)}).encode()}
+        for replica, entries in parts.items()
     }
 
 
@@ -68,7 +68,7 @@ async def join(asked: Mapping[int, Scope], tell: Callable[[int, Scope, Send], Aw
         except Refused as error:
             refuse(error)
 
-    tasks = [asyncio.create_task(pass_on(*each)) for each in asked.items()]
+    tasks = [asyncio.create_task(pass_on(*item)) for item in asked.items()]
     try:
         done = asyncio.gather(*tasks)
         await asyncio.wait((refused, done), return_when=asyncio.FIRST_COMPLETED)

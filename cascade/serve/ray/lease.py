@@ -96,10 +96,10 @@ def _wait_until_free(name: str, lease: Lease) -> None:
     from ray import serve
 
     deadline, is_told = time.monotonic() + LEAVING_S, False
-    while there := sorted(serve.status().applications.keys() & set(lease.applications)):
+    while present := sorted(serve.status().applications.keys() & set(lease.applications)):
         if time.monotonic() > deadline:
-            raise ValueError(f"--name {name}: this cluster has an application {there[0]}; choose another name")
+            raise ValueError(f"--name {name}: this cluster has an application {present[0]}; choose another name")
         if not is_told:
-            log.warning("waiting until the application %s has ended", there[0])
+            log.warning("waiting until the application %s has ended", present[0])
         is_told = True
         time.sleep(0.5)

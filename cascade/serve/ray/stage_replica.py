@@ -46,12 +46,12 @@ class StageReplica:
     async def answer(self, asks: list[Ask], batch: int) -> list[Answer]:
         """The answer to each ask, on the CPU."""
         try:
-            found = await asyncio.wrap_future(self._thread.submit(self._answer, asks, batch))
+            answers = await asyncio.wrap_future(self._thread.submit(self._answer, asks, batch))
         except Exception as error:
             self._failures += not is_memory_error(error)  # after these the engine makes smaller calls
             raise
         self._failures = 0
-        return found
+        return answers
 
     def _answer(self, asks: list[Ask], batch: int) -> list[Answer]:
         import torch
