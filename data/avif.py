@@ -11,29 +11,29 @@ WITHIN = (b"moov", b"trak")  # boxes of an image sequence, which has a `meta` of
 
 def exif_of(content: bytes) -> list[list[bytes]]:
     """The pieces of each Exif item; joined they begin with 4 bytes before the TIFF. Raises ValueError above MAX_PIECES."""
-    found: list[list[bytes]] = []
+    exif: list[list[bytes]] = []
     for meta in _metas(content, 0, len(content)):
         inner = dict(_boxes(content, meta[0] + 4, meta[1]))
         items = _exif_items(content, *inner.get(b"iinf", (0, 0)))
         data = inner.get(b"idat", (0, 0))
         if items:
-            found += _pieces(content, *inner.get(b"iloc", (0, 0)), items, data)
-    return found
+            exif += _pieces(content, *inner.get(b"iloc", (0, 0)), items, data)
+    return exif
 
 
 def _boxes(content: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """Yield (kind, (begin, end)) of the boxes in [at, end), last first, so that a dict keeps the first of each kind."""
-    found: list[tuple[bytes, tuple[int, int]]] = []
-    while at + 8 <= end and len(found) < MAX_PIECES:
+    boxes: list[tuple[bytes, tuple[int, int]]] = []
+    while at + 8 <= end and len(boxes) < MAX_PIECES:
         size, kind, begin = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8], at + 8
         if size == 1:
             size, begin = int.from_bytes(content[begin : begin + 8]), at + 16
         size = size or end - at
         if size < begin - at:
             break
-        found.append((kind, (begin, min(at + size, end))))
+        boxes.append((kind, (begin, min(at + size, end))))
         at += size
-    yield from reversed(found)
+    yield from reversed(boxes)
 
 
 def _metas(content: bytes, at: int, end: int, depth: int = len(WITHIN)) -> Iterator[tuple[int, int]]:
@@ -47,18 +47,18 @@ def _metas(content: bytes, at: int, end: int, depth: int = len(WITHIN)) -> Itera
 def _exif_items(content: bytes, at: int, end: int) -> set[int]:
     """Item numbers of the Exif items that an `iinf` box lists."""
     is_long = content[at : at + 1] != b"\0"
-    found = set()
+    numbers = set()
     for kind, (begin, stop) in _boxes(content, at + (8 if is_long else 6), end):
-        wide = 4 if content[begin : begin + 1] == b"\3" else 2
-        if kind == b"infe" and content[begin + 6 + wide : min(begin + 10 + wide, stop)] == b"Exif":
-            found.add(int.from_bytes(content[begin + 4 : begin + 4 + wide]))
-    return found
+        width = 4 if content[begin : begin + 1] == b"\3" else 2
+        if kind == b"infe" and content[begin + 6 + width : min(begin + 10 + width, stop)] == b"Exif":
+            numbers.add(int.from_bytes(content[begin + 4 : begin + 4 + width]))
+    return numbers
 
 
 def _pieces(content: bytes, at: int, end: int, items: set[int], data: tuple[int, int]) -> list[list[bytes]]:
     """Read an `iloc` box. data: extent of `idat`, in which pieces can lie instead of in the file."""
     read = _Reader(content[at:end])
-    found, num = [], 0
+    pieces, num = [], 0
     try:
         version = read(1)
         read(3)
@@ -69,24 +69,24 @@ def _pieces(content: bytes, at: int, end: int, items: set[int], data: tuple[int,
             is_inside = version > 0 and read(2) & 15 == 1
             read(2)
             base = read(wide_base)
-            places = []
+            extents = []
             for _ in range(read(2)):
                 read(wide_index if version > 0 else 0)
-                places.append((base + read(wide_offset), read(wide_length)))
-            num += len(places) + 1
+                extents.append((base + read(wide_offset), read(wide_length)))
+            num += len(extents) + 1
             if num > MAX_PIECES:
                 raise ValueError(f"over {MAX_PIECES:,}")
             if item in items:
                 begin, stop = data if is_inside else (0, len(content))
-                found.append(
+                pieces.append(
                     [
                         content[begin + offset : min(begin + offset + (length or stop), stop)]
-                        for offset, length in places
+                        for offset, length in extents
                     ]
                 )
     except EOFError:
         pass
-    return found
+    return pieces
 
 
 class _Reader:

@@ -86,11 +86,11 @@ class Cond:
 
     def given(self, **values: Tensor) -> Self:
         """A copy with these parts added or replaced, kept in every row."""
-        new = {
+        added = {
             name: Part(value=value, keep=torch.ones(self.num, dtype=torch.bool, device=value.device))
             for name, value in values.items()
         }
-        return replace(self, parts={**self.parts, **new})
+        return replace(self, parts={**self.parts, **added})
 
     def dropped(self, names: Collection[str], keep: Tensor | None = None) -> Self:
         """A copy with these parts dropped where `keep` (b,) is False, by default in every row."""

@@ -104,33 +104,33 @@ def check_tags(content: bytes) -> None:
     """
     order = "<" if content[:2] == b"II" else ">"
     is_big = content[2:3] == b"+"
-    number, entry = (struct.Struct(order + form) for form in (("Q", "HHQQ") if is_big else ("H", "HHLL")))
-    places = [int.from_bytes(content[8:16] if is_big else content[4:8], "little" if order == "<" else "big")]
+    header, entry = (struct.Struct(order + form) for form in (("Q", "HHQQ") if is_big else ("H", "HHLL")))
+    offsets = [int.from_bytes(content[8:16] if is_big else content[4:8], "little" if order == "<" else "big")]
     seen: set[int] = set()
-    tags = numbers = named = 0
-    while places:
-        at = places.pop()
-        if at in seen or at + number.size > len(content):
+    tags = numbers = num_bytes = 0
+    while offsets:
+        offset = offsets.pop()
+        if offset in seen or offset + header.size > len(content):
             continue
-        seen.add(at)
-        (num,) = number.unpack_from(content, at)
-        at += number.size
-        num = min(num, (len(content) - at) // entry.size)
+        seen.add(offset)
+        (num,) = header.unpack_from(content, offset)
+        offset += header.size
+        num = min(num, (len(content) - offset) // entry.size)
         tags += num
         if tags > MAX_TAGS:
             raise _beyond("more tags than are decoded", f"{tags:,}", MAX_TAGS, WITHOUT)
-        for tag, kind, count, value in entry.iter_unpack(content[at : at + num * entry.size]):
+        for tag, kind, count, value in entry.iter_unpack(content[offset : offset + num * entry.size]):
             width = WIDTHS.get(kind, 0)
             if tag in POINTERS:
-                places.append(value)
+                offsets.append(value)
             if count * width > (8 if is_big else 4):
                 count = min(count, max(0, len(content) - value) // width)
-                named += count * width
+                num_bytes += count * width
                 numbers += 0 if kind in TEXTS else count
         if numbers > MAX_NUMBERS:
             raise _beyond("more numbers in tags than are decoded", f"{numbers:,}", MAX_NUMBERS, WITHOUT)
-        if named > 4 * len(content):
-            raise _beyond("more bytes in tags than the file has", f"{named:,}", len(content), WITHOUT)
+        if num_bytes > 4 * len(content):
+            raise _beyond("more bytes in tags than the file has", f"{num_bytes:,}", len(content), WITHOUT)
 
 
 def _beyond(what: str, got: str, most: int, fix: str) -> TooMuchError:
@@ -139,16 +139,16 @@ def _beyond(what: str, got: str, most: int, fix: str) -> TooMuchError:
 
 def _check_jpeg(content: bytes) -> None:
     """Walk the markers; stop after a first scan that holds all components, as its decoder does unless the JPEG is progressive."""
-    at, scans, most, sides, components, progressive = 2, 0, MAX_SCANS, "", 0, False
+    at, scans, max_scans, sides, components, progressive = 2, 0, MAX_SCANS, "", 0, False
     segments = padding = tables = 0
     exif: list[bytes] = []
-    while found := MARKER.search(content, at):
-        kind = content[found.end() - 1]
+    while marker := MARKER.search(content, at):
+        kind = content[marker.end() - 1]
         if not scans:
-            padding += found.start() - at
+            padding += marker.start() - at
         elif kind == EOI:
             break
-        at = found.end()
+        at = marker.end()
         if kind not in SIZED:
             continue
         body = content[at + 2 : at + int.from_bytes(content[at : at + 2])]
@@ -157,7 +157,7 @@ def _check_jpeg(content: bytes) -> None:
         if kind in SOF and len(body) >= 6:
             height, width, components = struct.unpack_from(">HHB", body, 1)
             sides, progressive = f"{width} x {height} px", progressive or kind in PROGRESSIVE
-            most = min(MAX_SCANS, max(FEW_SCANS, MAX_SCANNED_PIXELS // max(1, width * height)))
+            max_scans = min(MAX_SCANS, max(FEW_SCANS, MAX_SCANNED_PIXELS // max(1, width * height)))
         elif kind == DQT:
             tables += len(body)
         elif kind == APP1 and body.startswith(b"Exif\0\0"):
@@ -166,9 +166,9 @@ def _check_jpeg(content: bytes) -> None:
             check_tags(body[4:])
         elif kind == SOS:
             scans += 1
-        if scans > most:
+        if scans > max_scans:
             fix = "save it as a PNG, or as a JPEG that is not progressive"
-            raise _beyond("more scans than are decoded", f"over {most} of {sides}", most, fix)
+            raise _beyond("more scans than are decoded", f"over {max_scans} of {sides}", max_scans, fix)
         if segments > MAX_SEGMENTS:
             raise _beyond("more segments than are decoded", f"over {MAX_SEGMENTS:,}", MAX_SEGMENTS, AGAIN)
         if tables > MAX_TABLES_BYTES:
@@ -228,9 +228,9 @@ def _check_gif(content: bytes) -> None:
         if content[at - 1] == ord("!") and at + 1 < len(content):
             is_comment, size = content[at] == 0xFE, content[at + 1]
             at += 2 + size
-            more = size > 0 or not is_comment  # Pillow goes on after an empty first block of other extensions
-            while more and at < len(content) and blocks <= MAX_BLOCKS:
-                more = content[at] > 0
+            has_more = size > 0 or not is_comment  # Pillow goes on after an empty first block of other extensions
+            while has_more and at < len(content) and blocks <= MAX_BLOCKS:
+                has_more = content[at] > 0
                 at += 1 + content[at]
                 blocks += 1
         if blocks > MAX_BLOCKS:
@@ -269,5 +269,5 @@ def _check_bmp(content: bytes) -> None:
         return
     pixels = abs(width * height)
     if pixels > MAX_RUNS_PIXELS or len(content) > MAX_RUNS_BYTES:
-        got = f"{width} x {abs(height)} px in {len(content):,} bytes"
-        raise _beyond("more of a run-length encoded BMP than is decoded", got, MAX_RUNS_PIXELS, "save it as a PNG")
+        amount = f"{width} x {abs(height)} px in {len(content):,} bytes"
+        raise _beyond("more of a run-length encoded BMP than is decoded", amount, MAX_RUNS_PIXELS, "save it as a PNG")

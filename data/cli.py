@@ -44,10 +44,15 @@ def check_values(app: Any) -> None:
     """Exit if an option has an empty value, as an unset shell variable gives: an empty path would mean the current folder."""
     from typer.main import get_command
 
-    options = {name for each in get_command(app).params if not getattr(each, "is_flag", False) for name in each.opts}
-    words = sys.argv[1:]
-    said = words[: words.index("--")] if "--" in words else words
-    for name, value in pairwise([*said, "end"]):
+    options = {
+        name
+        for parameter in get_command(app).params
+        if not getattr(parameter, "is_flag", False)
+        for name in parameter.opts
+    }
+    args = sys.argv[1:]
+    option_args = args[: args.index("--")] if "--" in args else args
+    for name, value in pairwise([*option_args, "end"]):
         if (name in options and not value) or (name.endswith("=") and name[:-1] in options):
             leave(f"error: {name.rstrip('=')} has an empty value; give it one, or leave it out", 2)
 

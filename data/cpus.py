@@ -55,14 +55,14 @@ class Use:
         import psutil
 
         times, own = psutil.cpu_times(percpu=True), os.times()
-        used = [t.user + t.nice + t.system for t in (times[k] for k in cores() if k < len(times))]
-        return cls(sum(used), own.user + own.system + own.children_user + own.children_system)
+        busy = [t.user + t.nice + t.system for t in (times[k] for k in cores() if k < len(times))]
+        return cls(sum(busy), own.user + own.system + own.children_user + own.children_system)
 
     def others(self) -> float:
         """How many of our cores other processes have kept busy since; sleeps until LEAST_S have passed."""
         time.sleep(max(0.0, self.at_s + LEAST_S - time.monotonic()))
-        now = Use.now()
-        return max(0.0, (now.all_s - self.all_s) - (now.own_s - self.own_s)) / (now.at_s - self.at_s)
+        current = Use.now()
+        return max(0.0, (current.all_s - self.all_s) - (current.own_s - self.own_s)) / (current.at_s - self.at_s)
 
 
 def fitting(cores: int, others: float) -> int:

@@ -76,10 +76,10 @@ def read_file(path: Path, most: int = MEMBER_LIMITS["png"]) -> bytes:
 
 def check_file(path: Path, most: int = MEMBER_LIMITS["png"]) -> None:
     """Raise ValueError unless a path is a regular file (a pipe or a device may never end) of at most `most` bytes."""
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path}: not a plain file; name one")
-    if about.st_size > most:
+    if status.st_size > most:
         raise ValueError(f"{path}: larger than {most >> 20} MiB; save it smaller")
 
 
@@ -92,12 +92,12 @@ def image_size(content: bytes, formats: tuple[str, ...] = PACK_FORMATS) -> tuple
             image.load()  # Exif may follow the pixels
         _check_exif(image)
         exif = Image.Image.getexif(image)  # the method of a PNG would decode the picture
-        turned = exif.get(ExifTags.Base.Orientation)
+        orientation = exif.get(ExifTags.Base.Orientation)
     except TooMuchError:
         raise
     except Exception as error:
         raise ValueError(f"broken {image.format} picture: {_short(error)}") from error
-    return (image.width, image.height) if turned in (5, 6, 7, 8) else (image.height, image.width)
+    return (image.width, image.height) if orientation in (5, 6, 7, 8) else (image.height, image.width)
 
 
 def _opened(content: bytes, formats: tuple[str, ...]) -> ImageFile:
@@ -105,8 +105,8 @@ def _opened(content: bytes, formats: tuple[str, ...]) -> ImageFile:
     try:
         return Image.open(io.BytesIO(content), formats=formats)
     except Exception as error:  # whatever a decoder raises about bad bytes is one kind of fault
-        why = "" if isinstance(error, UnidentifiedImageError) else f": {_short(error)}"
-        raise ValueError(f"no {', '.join(formats)} picture{why}") from error
+        reason = "" if isinstance(error, UnidentifiedImageError) else f": {_short(error)}"
+        raise ValueError(f"no {', '.join(formats)} picture{reason}") from error
 
 
 def _check_pixels(image: Image.Image) -> None:
@@ -156,10 +156,10 @@ def _npy_shape(header: bytes) -> tuple[int, ...]:
     try:
         fields = ast.literal_eval(header.decode("latin1").strip())
         shape = tuple(int(n) for n in fields["shape"])
-        plain = fields["descr"] == "<f2" and fields["fortran_order"] is False
+        is_supported = fields["descr"] == "<f2" and fields["fortran_order"] is False
     except Exception as error:
         raise ValueError("text features have a broken .npy header") from error
-    if not plain:
+    if not is_supported:
         raise ValueError(f"text features are {fields['descr']!r}; expected float16 in C order")
     return shape
 
@@ -174,9 +174,9 @@ def _to_srgb(image: Image.Image, background: Color) -> Image.Image:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
         rgb = _through_profile(image.convert("RGB"), icc)
-        flat = Image.new("RGB", image.size, background)
-        flat.paste(rgb, mask=alpha)
-        return flat
+        opaque = Image.new("RGB", image.size, background)
+        opaque.paste(rgb, mask=alpha)
+        return opaque
     return _through_profile(image.convert("RGB") if image.mode in ("P", "1") else image, icc)
 
 

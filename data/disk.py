@@ -24,5 +24,5 @@ def room_told(folder: Path) -> Iterator[None]:
 
 def free_gb(folder: Path) -> float:
     """Free space in GB (10^9 bytes) on the disk of a folder, which need not exist yet."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free / 1e9
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free / 1e9

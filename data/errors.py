@@ -39,14 +39,14 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 def first_error(error: "ValidationError") -> str:
     """The first error of pydantic in one line: dotted key, message, input."""
-    complaints = sorted(
+    errors = sorted(
         error.errors(), key=lambda each: each["type"] != "extra_forbidden"
     )  # a misspelt key before the key that is missing for it
-    first: dict[str, Any] = dict(complaints[0])
-    where = ".".join(str(part) for part in untagged(first["loc"]))
+    first: dict[str, Any] = dict(errors[0])
+    location = ".".join(str(part) for part in untagged(first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
-    got = f" (got {str(first['input'])[:60]!r})" if first["type"] not in ("value_error", "missing") else ""
-    return f"{where}: {message}{got}" if where else f"{message}{got}"
+    suffix = f" (got {str(first['input'])[:60]!r})" if first["type"] not in ("value_error", "missing") else ""
+    return f"{location}: {message}{suffix}" if location else f"{message}{suffix}"
 
 
 def untagged(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:

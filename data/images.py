@@ -20,5 +20,5 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     from data.resize import downsample, upsample
 
     pixels = to_float(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
-    change = upsample if size[0] > image.height or size[1] > image.width else downsample
-    return Image.fromarray(to_uint8(change(pixels, size))[0].permute(1, 2, 0).numpy())
+    method = upsample if size[0] > image.height or size[1] > image.width else downsample
+    return Image.fromarray(to_uint8(method(pixels, size))[0].permute(1, 2, 0).numpy())

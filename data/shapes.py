@@ -52,8 +52,8 @@ class Shape:
 
 def shape(index: int, seed: int = 0) -> Shape:
     """The content of picture `index`; kinds and colours are uniform and independent."""
-    words = np.random.PCG64(np.random.SeedSequence((seed, index))).random_raw(6)
-    u = [float(word) / 2.0**64 for word in words]
+    random_words = np.random.PCG64(np.random.SeedSequence((seed, index))).random_raw(6)
+    u = [float(word) / 2.0**64 for word in random_words]
     return Shape(
         kind=SHAPES[int(u[0] * len(SHAPES))],
         color=list(COLORS)[int(u[1] * len(COLORS))],
@@ -78,10 +78,10 @@ def write_folder(folder: str | Path, num: int, size: int, seed: int = 0) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for index in range(num):
-        what = shape(index, seed)
+        drawing = shape(index, seed)
         name = f"{index:06d}.png"
-        draw(what, size).save(folder / name)
-        rows.append({"file_name": name, "text": what.caption, "label": what.kind, "color": what.color})
+        draw(drawing, size).save(folder / name)
+        rows.append({"file_name": name, "text": drawing.caption, "label": drawing.kind, "color": drawing.color})
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -98,6 +98,6 @@ def _paint(canvas: ImageDraw.ImageDraw, what: Shape, side: int) -> None:
         canvas.rectangle((x - r, y - w, x + r, y + w), fill=color)
         canvas.rectangle((x - w, y - r, x + w, y + r), fill=color)
     else:
-        corners, turn = {"square": (4, 45), "triangle": (3, 0), "diamond": (4, 0)}[what.kind]
-        angles = [math.radians(turn + 360 * k / corners) for k in range(corners)]
+        corners, rotation = {"square": (4, 45), "triangle": (3, 0), "diamond": (4, 0)}[what.kind]
+        angles = [math.radians(rotation + 360 * k / corners) for k in range(corners)]
         canvas.polygon([(x + r * math.sin(a), y - r * math.cos(a)) for a in angles], fill=color)

@@ -30,13 +30,13 @@ def stop_as_interrupt() -> Iterator[None]:
         first[:] = [now]
         raise KeyboardInterrupt
 
-    taken = [number for number in TOLD if signal.getsignal(number) == signal.SIG_DFL]
-    for number in taken:
+    signals = [number for number in TOLD if signal.getsignal(number) == signal.SIG_DFL]
+    for number in signals:
         signal.signal(number, told)
     try:
         yield
     finally:
-        for number in taken:
+        for number in signals:
             signal.signal(
                 number, signal.SIG_IGN if first else signal.SIG_DFL
             )  # after a request the command is about to end, with its own exit code
@@ -50,17 +50,17 @@ def held_back(unseen: Collection[signal.Signals]) -> Iterator[None]:
     defers nothing: the kernel delivers them to another thread, and Python calls the handler in this one all the same.
     """
     caught: list[int] = []
-    holding = True
+    is_holding = True
 
     def hold(number: int, frame: FrameType | None) -> None:
-        if holding:
+        if is_holding:
             caught.append(number)
         else:  # the handler of another signal raised while handlers were being restored
             handlers[number](number, frame)
 
     is_main = threading.current_thread() is threading.main_thread()  # elsewhere Python calls no handlers
-    found = {int(number): signal.getsignal(number) for number in ASKED if is_main}
-    handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    previous = {int(number): signal.getsignal(number) for number in ASKED if is_main}
+    handlers = {number: handler for number, handler in previous.items() if callable(handler)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         for number in handlers:
@@ -69,8 +69,8 @@ def held_back(unseen: Collection[signal.Signals]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        holding = False
+        is_holding = False
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for each in caught:
-            signal.raise_signal(each)
+        for signum in caught:
+            signal.raise_signal(signum)

@@ -147,8 +147,8 @@ def check_shards(faults: list[ShardError], num: int, *, skip: str) -> None:
     fix = f"restore {'it' if len(faults) == 1 else 'them'}, or add {skip} to leave out what cannot be read"
     if len(faults) == 1:
         raise ValueError(f"{faults[0]}; {fix}") from faults[0]
-    told = "; ".join(f"{fault.name} {fault.why}" for fault in faults)
-    raise ValueError(f"{len(faults)} of {num} shards cannot be read ({told}); {fix}")
+    details = "; ".join(f"{fault.name} {fault.why}" for fault in faults)
+    raise ValueError(f"{len(faults)} of {num} shards cannot be read ({details}); {fix}")
 
 
 def dotted_pictures(extensions: Iterable[str]) -> list[str]:
@@ -158,8 +158,8 @@ def dotted_pictures(extensions: Iterable[str]) -> list[str]:
 
 def without_picture(extensions: Collection[str]) -> str:
     """Why the members of a key are no sample that readers can use: a dot in the key, or no picture."""
-    dotted = dotted_pictures(extensions)
-    return f"{DOT_IN_KEY}: only {', '.join(f'.{ext}' for ext in dotted)}" if dotted else NO_PICTURE
+    names = dotted_pictures(extensions)
+    return f"{DOT_IN_KEY}: only {', '.join(f'.{ext}' for ext in names)}" if names else NO_PICTURE
 
 
 def allowed(extension: str, size: int) -> bool:
@@ -188,8 +188,8 @@ def stream(
 
     with _faults_named(name), tarfile.open(fileobj=file, mode="r|", tarinfo=StrictInfo) as tar:
         for sample in group_by_keys(_read_members(tar, want, too_large)):
-            found = {ext: data for ext, data in sample.items() if data is not None and not ext.startswith("__")}
-            yield sample["__key__"], found
+            members = {ext: data for ext, data in sample.items() if data is not None and not ext.startswith("__")}
+            yield sample["__key__"], members
 
 
 def contents(path: Path, *, dotted: bool = False) -> list[Contents]:
@@ -197,7 +197,7 @@ def contents(path: Path, *, dotted: bool = False) -> list[Contents]:
 
     dotted: keys end at the last dot of a name. ShardError if the tar is damaged or has a member twice.
     """
-    found: dict[str, Contents] = {}
+    samples: dict[str, Contents] = {}
     if is_compressed(path.name):
         raise ShardError(str(path), NOT_UNPACKED)
     with _faults_named(str(path)), tarfile.open(path, mode="r:", tarinfo=StrictInfo) as tar:
@@ -205,14 +205,14 @@ def contents(path: Path, *, dotted: bool = False) -> list[Contents]:
             key, extension = split_name(info.name, dotted=dotted)
             if not key:
                 continue  # hidden, or without an extension
-            sample = found.setdefault(key, Contents(key))
+            sample = samples.setdefault(key, Contents(key))
             if extension in sample.members or extension in sample.others:
                 raise ValueError(f"{info.name}: duplicate file name in tar file")
             if allowed(extension, info.size):
                 sample.members[extension] = Span(path, info.offset_data, info.size)
             else:
                 sample.others[extension] = why_not(extension, info.size)
-    return list(found.values())
+    return list(samples.values())
 
 
 def split_name(name: str, *, dotted: bool = False) -> tuple[str, str]:
@@ -236,8 +236,8 @@ def _read_members(
             reader = tar.extractfile(info)
             assert reader is not None
             data = reader.read()
-        elif too_large and (why := why_not(extension, info.size)):
-            too_large(info.name, why)
+        elif too_large and (reason := why_not(extension, info.size)):
+            too_large(info.name, reason)
         yield {"fname": info.name, "data": data, "__url__": ""}
 
 

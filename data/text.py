@@ -60,16 +60,16 @@ class TextEncoder:
             raise ValueError(f"text encoder {name!r} needs transformers: pip install -e .") from error
         folder = _folder(name, download)
         label = name if name == "minilm" else folder.name if Path(name).is_dir() else name
-        quiet = transformers.utils.logging
-        quiet.disable_progress_bar()
+        transformers_log = transformers.utils.logging
+        transformers_log.disable_progress_bar()
         try:
             model = transformers.AutoModelForTextEncoding.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
-            first = " ".join(str(error).split())[:200]
-            raise ValueError(f"text encoder {name!r}: {folder} holds no model with safetensors ({first})") from error
+            cause = " ".join(str(error).split())[:200]
+            raise ValueError(f"text encoder {name!r}: {folder} holds no model with safetensors ({cause})") from error
         try:
             model.eval().requires_grad_(False).to(device)
         except (RuntimeError, AssertionError) as error:  # torch raises either where a device is missing

@@ -171,7 +171,7 @@ def parse_index(content: bytes, where: str, fix: str) -> Index:
 def check_files(folder: Path, shards: list[ShardInfo]) -> None:
     """The cheap check when a data set is opened: every shard exists with its number of bytes."""
     refuse_changed(
-        folder, [f"shard {folder / shard.name} {why}" for shard in shards if (why := _differs(folder, shard))]
+        folder, [f"shard {folder / shard.name} {problem}" for shard in shards if (problem := _differs(folder, shard))]
     )
 
 
@@ -221,16 +221,18 @@ def report(index: Index, folder: Path) -> None:
         print(f"skipped {skipped.num}: {reason}: {', '.join(skipped.names[:5])}")
     for note, packed in index.notes.items():
         print(f"packed {packed.num:,} {note}: {', '.join(packed.names[:5])}")
-    for what, unread in index.unread.items():
-        print(f"not read {unread.num:,} {what}: {', '.join(unread.names[:5])}")
+    for kind, unread in index.unread.items():
+        print(f"not read {unread.num:,} {kind}: {', '.join(unread.names[:5])}")
 
 
 def _sizes(index: Index) -> str:
     """The pictures' shorter sides in words: the minimum, and the side that all but MAX_SMALL of them reach."""
-    usual = max((int(side) for side in index.sides or () if index.below(int(side)) <= MAX_SMALL * index.num), default=0)
-    few = index.below(usual)
+    typical = max(
+        (int(side) for side in index.sides or () if index.below(int(side)) <= MAX_SMALL * index.num), default=0
+    )
+    num_below = index.below(typical)
     return (
-        f"sizes from {usual} px, {few:,} of them below (from {index.min_side} px)"
-        if few
+        f"sizes from {typical} px, {num_below:,} of them below (from {index.min_side} px)"
+        if num_below
         else f"sizes from {index.min_side} px"
     )

@@ -85,15 +85,15 @@ def _has_text(item: Item) -> bool:
 
 def _with_keys(items: Iterable[Item]) -> list[Item]:
     """Make keys plain, without dots, unique and short."""
-    used: set[str] = set()
+    keys: set[str] = set()
     out = []
     for item in items:
         stem = str(PurePosixPath(item.key).with_suffix(""))
         key = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")
-        if key != stem or len(key) > 80 or key in used:
+        if key != stem or len(key) > 80 or key in keys:
             key = f"{key[:60]}-{hashlib.sha256(item.name.encode()).hexdigest()[:12]}"
-        if key in used:
+        if key in keys:
             raise ValueError(f"source: {item.name} occurs twice; remove one")
-        used.add(key)
+        keys.add(key)
         out.append(replace(item, key=key))
     return out

@@ -13,11 +13,11 @@ _SPLITS = {word: split for split, words in WORDS.items() for word in words}
 def split_of(path: str) -> str:
     """The split of a shard by its path: that of the nearest part which contains such a word on its own, else train."""
     for part in reversed(path.split("/")):
-        found = {_SPLITS[word] for word in _words(part) if word in _SPLITS}
-        if len(found) > 1:
-            raise ValueError(f"shard {path} names the splits {' and '.join(sorted(found))}; rename it to one of them")
-        if found:
-            return found.pop()
+        splits = {_SPLITS[word] for word in _words(part) if word in _SPLITS}
+        if len(splits) > 1:
+            raise ValueError(f"shard {path} names the splits {' and '.join(sorted(splits))}; rename it to one of them")
+        if splits:
+            return splits.pop()
     return "train"
 
 

@@ -62,13 +62,13 @@ class Counted:
     def join(self, other: "Counted") -> None:
         """Add the counts of another part of the data."""
         self.num += other.num
-        for what, names in other.names.items():
-            own = self.names.setdefault(what, [])
-            own += names[: NAMES_KEPT - len(own)]
+        for reason, names in other.names.items():
+            kept = self.names.setdefault(reason, [])
+            kept += names[: NAMES_KEPT - len(kept)]
 
     def fields(self) -> dict[str, Skipped]:
         """The counts in the form that the index stores."""
-        return {what: Skipped(num=num, names=self.names[what]) for what, num in sorted(self.num.items())}
+        return {reason: Skipped(num=num, names=self.names[reason]) for reason, num in sorted(self.num.items())}
 
 
 @dataclass
@@ -90,12 +90,12 @@ class Tally:
         self.labels += other.labels
         if other.common is not None:
             self.common = other.common if self.common is None else self.common & other.common
-        for own, more in (
+        for counts, added in (
             (self.skipped, other.skipped),
             (self.notes, other.notes),
             (self.unlabelled, other.unlabelled),
         ):
-            own.join(more)
+            counts.join(added)
 
     def skip(self, reason: str, name: str) -> None:
         """Count a picture that is left out."""
@@ -154,28 +154,28 @@ def index_folder(folder: Path, old: Index | None = None, *, skip_damaged: bool =
     tally, shards, faults = Tally(), [], []
     for path in progress(paths, len(paths), "indexing", "shards"):
         try:
-            shard, own = _scan(folder, path)
+            shard, counts = _scan(folder, path)
         except ShardError as error:
             faults.append(error)
             continue
         shards.append(shard)
-        tally.join(own)
+        tally.join(counts)
     if not skip_damaged:
         check_shards(faults, len(paths), skip="--skip-damaged")
     for fault in faults:
         tally.skip(DAMAGED, f"{Path(fault.name).relative_to(folder).as_posix()} ({fault.why})")
     if not tally.sizes:
-        dotted = tally.skipped.names.get(DOT_IN_KEY, [])
+        names = tally.skipped.names.get(DOT_IN_KEY, [])
         fix = (
-            f"keys end at the first dot of a name, and there are dots in them ({dotted[0]}): pack them with python -m data.pack "
+            f"keys end at the first dot of a name, and there are dots in them ({names[0]}): pack them with python -m data.pack "
             f"{folder} DST --dotted-keys"
-            if dotted
+            if names
             else "its members should be key.jpg, key.png or key.webp"
         )
         raise ValueError(f"{folder} has no picture in {len(paths)} shards; {fix}")
     if old is not None:
-        carried = {"resize": old.resize, "text_encoder": old.text_encoder, "settings": old.settings}
-        return tally.index(shards, classes=_still_enough(old.classes, tally), **(carried | fields))
+        kept_fields = {"resize": old.resize, "text_encoder": old.text_encoder, "settings": old.settings}
+        return tally.index(shards, classes=_still_enough(old.classes, tally), **(kept_fields | fields))
     return tally.index(shards, **({"resize": None} | fields))
 
 

@@ -56,14 +56,14 @@ def suffix_of(path: Path) -> str:
 
 
 def _entries(folder: Path, here: Path, above: tuple[str, ...]) -> Iterator[tuple[Path, os.DirEntry]]:
-    real = os.path.realpath(folder)
-    if real in above:
+    real_path = os.path.realpath(folder)
+    if real_path in above:
         return
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
         path = here / entry.name
         if entry.is_dir() and not is_hidden(entry.name):
-            yield from _entries(folder / entry.name, path, (*above, real))
+            yield from _entries(folder / entry.name, path, (*above, real_path))
         elif entry.is_dir() or not entry.name.startswith("."):
             yield path, entry

@@ -33,15 +33,15 @@ class Beside:
     @property
     def read(self) -> set[Path]:
         """The paths that are read as captions."""
-        wanted = (".json",) if self.column else self.suffixes
-        return {path for found in self.files.values() for suffix, path in found.items() if suffix in wanted}
+        suffixes = (".json",) if self.column else self.suffixes
+        return {path for paths in self.files.values() for suffix, path in paths.items() if suffix in suffixes}
 
     def caption(self, picture: Path) -> str:
         """The caption of a picture, empty if it has none; ValueError if it cannot be read."""
-        found = self.files.get(picture.with_suffix(""), {})
+        paths = self.files.get(picture.with_suffix(""), {})
         if self.column:
-            return _field(self.folder / found[".json"], self.column) if ".json" in found else ""
-        path = next((found[suffix] for suffix in self.suffixes if suffix in found), None)
+            return _field(self.folder / paths[".json"], self.column) if ".json" in paths else ""
+        path = next((paths[suffix] for suffix in self.suffixes if suffix in paths), None)
         if path is None:
             return ""
         with (self.folder / path).open("rb") as file:
@@ -65,25 +65,27 @@ def find_beside(tree: Tree, text_column: str | None) -> Beside:
         stem = stem.with_suffix("") if stem in pictures else stem  # cat.jpg.txt
         if stem in files:
             files[stem].setdefault(path.suffix.lower(), path)
-    there = {suffix for found in files.values() for suffix in found}
+    suffixes = {suffix for paths in files.values() for suffix in paths}
     if text_column is None:
         _check_one_each(tree.folder, files)
-        return Beside(folder=tree.folder, files=files, suffixes=tuple(s for s in CAPTIONS if s in there), column=None)
-    if (suffix := f".{text_column.lower()}") in there:
+        return Beside(
+            folder=tree.folder, files=files, suffixes=tuple(s for s in CAPTIONS if s in suffixes), column=None
+        )
+    if (suffix := f".{text_column.lower()}") in suffixes:
         return Beside(folder=tree.folder, files=files, suffixes=(suffix,), column=None)
-    if ".json" in there:
+    if ".json" in suffixes:
         return Beside(folder=tree.folder, files=files, suffixes=(), column=text_column)
     raise ValueError(
         f"--text-column {text_column!r}: no {suffix} and no .json lies beside a picture of {tree.folder}; "
-        f"there are {', '.join(sorted(there)) or 'pictures only'}"
+        f"there are {', '.join(sorted(suffixes)) or 'pictures only'}"
     )
 
 
 def _check_one_each(folder: Path, files: dict[Path, dict[str, Path]]) -> None:
-    for found in files.values():
-        if both := [found[suffix] for suffix in CAPTIONS if suffix in found][1:]:
+    for paths in files.values():
+        if captions := [paths[suffix] for suffix in CAPTIONS if suffix in paths][1:]:
             raise ValueError(
-                f"source {folder}: {both[0]} lies beside a .txt; say which is the caption: --text-column txt or caption"
+                f"source {folder}: {captions[0]} lies beside a .txt; say which is the caption: --text-column txt or caption"
             )
 
 

@@ -46,7 +46,7 @@ def encode(item: Item, how: Encoding) -> Sample:
     height, width = image_size(content)
     if min(height, width) < how.min_side:
         raise LeftOutError(BELOW)
-    facts = {"source": item.name, "width": width, "height": height}
+    source_facts = {"source": item.name, "width": width, "height": height}
     sample = {how.format: _encoded(resized(image, how), how)}
     sample |= {ext: span.read() for ext, span in item.old.items() if ext != "json"}
     old_facts = _old_facts(item)
@@ -64,7 +64,7 @@ def encode(item: Item, how: Encoding) -> Sample:
         raise LeftOutError(UNCAPTIONED)
     if "cls" in sample:
         decode_label(sample["cls"])
-    sample["json"] = json.dumps(item.extra | old_facts | facts, ensure_ascii=False, sort_keys=True).encode()
+    sample["json"] = json.dumps(item.extra | old_facts | source_facts, ensure_ascii=False, sort_keys=True).encode()
     return sample
 
 

@@ -14,15 +14,15 @@ def lay_out(items: list[Item], settings: PackSettings) -> list[tuple[str, str, l
 
     Items in train are divided further into train and val, by the hash of the key alone.
     """
-    mixed = sorted(items, key=lambda item: _hash(f"{settings.seed}/{item.key}"))[: settings.limit or None]
+    shuffled = sorted(items, key=lambda item: _hash(f"{settings.seed}/{item.key}"))[: settings.limit or None]
     splits: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
-    for item in mixed:
-        drawn = item.split == "train" and held_out(item.key, settings.val)
-        splits["val" if drawn else item.split].append(item)
+    for item in shuffled:
+        is_val = item.split == "train" and held_out(item.key, settings.val)
+        splits["val" if is_val else item.split].append(item)
     plan = []
     for split, rows in splits.items():
-        asked = settings.shards if split == "train" else 0
-        num = min(len(rows), asked or _num_shards(len(rows), split))
+        num_shards = settings.shards if split == "train" else 0
+        num = min(len(rows), num_shards or _num_shards(len(rows), split))
         for k in range(num):
             part = rows[k * len(rows) // num : (k + 1) * len(rows) // num]
             plan.append((f"{split}-{k:05d}.tar", split, part))
@@ -35,8 +35,8 @@ def held_out(key: str, fraction: float) -> bool:
 
 
 def _num_shards(num: int, split: str) -> int:
-    least = -(-num // SHARD_IMAGES)
-    return -(-least // SHARDS) * SHARDS if split == "train" else least
+    num_shards = -(-num // SHARD_IMAGES)
+    return -(-num_shards // SHARDS) * SHARDS if split == "train" else num_shards
 
 
 def _hash(text: str) -> str:

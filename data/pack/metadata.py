@@ -30,43 +30,43 @@ class Columns:
 
 def tables(tree: Tree) -> list[Path]:
     """The tables in use: the one at the top, else all those further down."""
-    found = [path for path in tree.files if path.name in TABLES]
-    folders = [path.parent for path in found]
+    paths = [path for path in tree.files if path.name in TABLES]
+    folders = [path.parent for path in paths]
     if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
         raise ValueError(f"source {tree.folder / twice} has both {' and '.join(TABLES)}; remove one of them")
     for path in tree.files:
         if path.name == PARQUET and path.parent not in folders:
             raise ValueError(_convert(tree.folder / path))
-    return [path for path in found if path.parent == Path()] or found
+    return [path for path in paths if path.parent == Path()] or paths
 
 
 def _convert(path: Path) -> str:
-    made = str(path.with_suffix(".jsonl"))
-    line = f"import pandas; pandas.read_parquet({str(path)!r}).to_json({made!r}, orient='records', lines=True)"
+    output = str(path.with_suffix(".jsonl"))
+    line = f"import pandas; pandas.read_parquet({str(path)!r}).to_json({output!r}, orient='records', lines=True)"
     return f'{path} is not read, only {" and ".join(TABLES)} are; convert it with: python -c "{line}"'
 
 
 def list_metadata(tree: Tree, choices: Choices) -> Source:
     """List the pictures that the tables name; others are counted as not read."""
-    if not (used := tables(tree)):
+    if not (used_tables := tables(tree)):
         raise ValueError(f"source {tree.folder} has no {' and no '.join(TABLES)}; leave out --source metadata")
-    rows = [row for table in used for row in _rows(tree.folder, table)]
-    columns = _columns(rows, choices, " and ".join(sorted({table.name for table in used})))
-    if columns.label and all(table.suffix == ".csv" for table in used):
+    rows = [row for table in used_tables for row in _rows(tree.folder, table)]
+    columns = _columns(rows, choices, " and ".join(sorted({table.name for table in used_tables})))
+    if columns.label and all(table.suffix == ".csv" for table in used_tables):
         _numbers_of_text(rows, columns.label)
     numbers, classes = _number_labels([row.get(columns.label) for row in rows]) if columns.label else ({}, None)
     pictures = set(tree.pictures)
     parts = find_parts(tree, choices) if columns.split is None else Parts()
     items: list[Item] = []
     bad: list[Named] = []
-    seen: set[str] = set()
+    seen_names: set[str] = set()
     for row in rows:
         name = row["file_name"]
         label = row.get(columns.label) if columns.label else None
         text = (row.get(columns.text) or "") if columns.text else None
         split = _split(row, columns, parts)
-        reason = _why_not(tree.folder, name, seen) or _lacks(columns, label, text, split)
-        seen.add(name)
+        reason = _why_not(tree.folder, name, seen_names) or _lacks(columns, label, text, split)
+        seen_names.add(name)
         if reason or split is None:
             bad.append((reason or "no split", printable(name)))
             continue
@@ -85,16 +85,16 @@ def list_metadata(tree: Tree, choices: Choices) -> Source:
     unread = [
         ("pictures that metadata does not name" if path in pictures else suffix_of(path), printable(path.as_posix()))
         for path in tree.files
-        if path.as_posix() not in seen and path not in used
+        if path.as_posix() not in seen_names and path not in used_tables
     ]
-    return Source(items=items, bad=bad, classes=classes, unread=unread, read_as=_told(used, columns))
+    return Source(items=items, bad=bad, classes=classes, unread=unread, read_as=_told(used_tables, columns))
 
 
 def _told(used: list[Path], columns: Columns) -> str:
     files = used[0].name if len(used) == 1 else f"{len(used)} files {used[0].name}"
-    found = (("captions", columns.text), ("labels", columns.label), ("splits", columns.split))
-    told = ", ".join(f"{what} from column {name}" for what, name in found if name)
-    return f"metadata ({files}), {told or 'no captions'}"
+    columns_used = (("captions", columns.text), ("labels", columns.label), ("splits", columns.split))
+    description = ", ".join(f"{content} from column {name}" for content, name in columns_used if name)
+    return f"metadata ({files}), {description or 'no captions'}"
 
 
 def _rows(folder: Path, table: Path) -> Iterator[dict]:
@@ -118,15 +118,15 @@ def _joined(folder: Path, name: str) -> str:
 
 
 def _json_rows(path: Path, lines) -> Iterator[dict]:
-    for number, line in enumerate(lines, 1):
+    for line_number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} line {number} is not JSON ({error}); mend or remove the line") from error
+            raise ValueError(f"{path} line {line_number} is not JSON ({error}); mend or remove the line") from error
         if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-            raise ValueError(f"{path} line {number} names no picture; each line needs a text field file_name")
+            raise ValueError(f"{path} line {line_number} names no picture; each line needs a text field file_name")
         yield row
 
 
@@ -146,16 +146,16 @@ def _csv_rows(path: Path, lines) -> Iterator[dict]:
 
 
 def _columns(rows: list[dict], choices: Choices, where: str) -> Columns:
-    there = {name for row in rows for name in row}
+    names = {name for row in rows for name in row}
     for column, flag in ((choices.text_column, "--text-column"), (choices.label_column, "--label-column")):
-        if column and column not in there:
+        if column and column not in names:
             raise ValueError(
-                f"{flag} {column!r} is not in {where}, which has {', '.join(sorted(there))}; name one of these"
+                f"{flag} {column!r} is not in {where}, which has {', '.join(sorted(names))}; name one of these"
             )
     return Columns(
-        text=choices.text_column or next((name for name in TEXT_COLUMNS if name in there), None),
-        label=choices.label_column or ("label" if "label" in there else None),
-        split="split" if "split" in there and choices.splits else None,
+        text=choices.text_column or next((name for name in TEXT_COLUMNS if name in names), None),
+        label=choices.label_column or ("label" if "label" in names else None),
+        split="split" if "split" in names and choices.splits else None,
     )
 
 
@@ -208,14 +208,14 @@ def _numbers_of_text(rows: list[dict], column: str) -> None:
 
 def _number_labels(values: list) -> tuple[dict, list[str] | None]:
     """Number the labels: integers from 0 stay as they are, anything else is numbered in sorted order. Also their names."""
-    if odd := next((value for value in values if not isinstance(value, str | int | None)), None):
-        raise ValueError(f"a label in metadata is {odd!r}; labels are text or whole numbers")
-    known = {value for value in values if value is not None}
-    if len({str(value) for value in known}) != len(known):
+    if invalid := next((value for value in values if not isinstance(value, str | int | None)), None):
+        raise ValueError(f"a label in metadata is {invalid!r}; labels are text or whole numbers")
+    labels = {value for value in values if value is not None}
+    if len({str(value) for value in labels}) != len(labels):
         raise ValueError("labels in metadata are text and numbers of the same name; make all of them text")
-    if not known:
+    if not labels:
         return {}, None
-    if all(type(value) is int and 0 <= value < MAX_CLASSES for value in known):
-        return {value: value for value in known}, [str(n) for n in range(max(known) + 1)]
-    ordered = sorted(known, key=lambda value: (str(type(value)), value))
-    return {value: number for number, value in enumerate(ordered)}, [str(value) for value in ordered]
+    if all(type(value) is int and 0 <= value < MAX_CLASSES for value in labels):
+        return {value: value for value in labels}, [str(n) for n in range(max(labels) + 1)]
+    ordered = sorted(labels, key=lambda value: (str(type(value)), value))
+    return {value: index for index, value in enumerate(ordered)}, [str(value) for value in ordered]

@@ -61,14 +61,16 @@ def pack(
         source = list_source(tree, kind, settings.choices())
         _check_splits(src, source, settings)
         digest = _digest(_listing(source, settings))
-    if not overwrite and (done := _already_packed(dst, digest)):
-        return done
+    if not overwrite and (packed := _already_packed(dst, digest)):
+        return packed
     if not overwrite and not is_free(dst):
         raise ValueError(f"target {dst} holds something else; name an empty folder, or add --overwrite to replace it")
-    about = settings.model_dump() | {"source": kind, "source_sha256": digest}
+    metadata = settings.model_dump() | {"source": kind, "source_sha256": digest}
     with workspace(dst) as folder, _half_the_cores():
         index = (
-            _linked(src, folder, settings, about) if keep else _packed(source, folder, settings, about, workers, device)
+            _linked(src, folder, settings, metadata)
+            if keep
+            else _packed(source, folder, settings, metadata, workers, device)
         )
         save(index, folder)
     return index
@@ -86,8 +88,8 @@ def _packed(
     for reason, name in source.bad:
         tally.skip(reason, name)
     unread = Counted()
-    for what, name in source.unread:
-        unread.add(what, name)
+    for kind, name in source.unread:
+        unread.add(kind, name)
     items = [item for _, _, part in plan for item in part]
     if workers is None:
         workers = 0 if sum(item.image.size for item in items) < FEW_BYTES else os.cpu_count() or 1
@@ -186,30 +188,32 @@ def _half_the_cores() -> Iterator[None]:
     """Limit torch to half the cores: worker processes need the others, and small matrices gain little from many threads."""
     import torch
 
-    before = torch.get_num_threads()
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(num_threads)
 
 
 def _check_bad(tally: Tally, num: int, settings: PackSettings) -> None:
     counts = tally.skipped.num
-    chosen = {why: counts[why] for why in BY_CHOICE if counts[why]}
-    bad = counts.total() - sum(chosen.values())
-    told = "; ".join(f"{n} {why}: {', '.join(tally.skipped.names[why][:3])}" for why, n in sorted(counts.items()))
-    if not tally.sizes and list(chosen) == [TOO_SMALL] and not bad:
+    left_out = {reason: counts[reason] for reason in BY_CHOICE if counts[reason]}
+    num_bad = counts.total() - sum(left_out.values())
+    details = "; ".join(
+        f"{n} {reason}: {', '.join(tally.skipped.names[reason][:3])}" for reason, n in sorted(counts.items())
+    )
+    if not tally.sizes and list(left_out) == [TOO_SMALL] and not num_bad:
         raise ValueError(
-            f"all {chosen[TOO_SMALL]} pictures are smaller than --size {settings.size}; give less, or --upscale"
+            f"all {left_out[TOO_SMALL]} pictures are smaller than --size {settings.size}; give less, or --upscale"
         )
     if not tally.sizes:
-        raise ValueError(f"source has no readable picture ({told or 'nothing found'}); mend the files")
-    if bad > settings.max_bad * num:
-        allowed = f"more than --max-bad {settings.max_bad} allows"
+        raise ValueError(f"source has no readable picture ({details or 'nothing found'}); mend the files")
+    if num_bad > settings.max_bad * num:
+        limit = f"more than --max-bad {settings.max_bad} allows"
         raise ValueError(
-            f"{bad} of {num} pictures are bad, {allowed} ({told}); mend them, or leave them out with "
-            f"--max-bad {math.ceil(100 * bad / num) / 100:g}"
+            f"{num_bad} of {num} pictures are bad, {limit} ({details}); mend them, or leave them out with "
+            f"--max-bad {math.ceil(100 * num_bad / num) / 100:g}"
         )
 
 

@@ -27,23 +27,23 @@ def find_parts(tree: Tree, choices: Choices) -> Parts:
     """Find the folders that are splits; ValueError if only some folders are named so, or only folders further down."""
     pictures = tree.pictures if choices.splits else []
     tops = {path.parts[0] if len(path.parts) > 1 else "": path for path in pictures}
-    named = {top: split for top in tops if (split := split_named(top))}
-    if named and (other := next((top for top in tops if top not in named), None)) is not None:
+    folders = {top: split for top in tops if (split := split_named(top))}
+    if folders and (outside := next((top for top in tops if top not in folders), None)) is not None:
         raise ValueError(
-            f"source {tree.folder}: the folder {next(iter(named))} is called like a split, {tops[other]} lies in none; "
+            f"source {tree.folder}: the folder {next(iter(folders))} is called like a split, {tops[outside]} lies in none; "
             "put all pictures into folders of splits, or add --no-splits if these are none"
         )
-    if not named:
+    if not folders:
         _check_deeper(tree.folder, pictures)
-    return Parts(named)
+    return Parts(folders)
 
 
 def _check_deeper(folder: Path, pictures: list[Path]) -> None:
     for path in pictures:
-        for place, part in enumerate(path.parts[:-1]):
+        for depth, part in enumerate(path.parts[:-1]):
             if split_named(part):
-                above = folder.joinpath(*path.parts[:place])
+                parent = folder.joinpath(*path.parts[:depth])
                 raise ValueError(
-                    f"source {folder}: {Path(*path.parts[: place + 1])} is called like a split, but lies further down; "
-                    f"name the folder that holds the splits ({above}), or add --no-splits if these are none"
+                    f"source {folder}: {Path(*path.parts[: depth + 1])} is called like a split, but lies further down; "
+                    f"name the folder that holds the splits ({parent}), or add --no-splits if these are none"
                 )

@@ -58,7 +58,7 @@ class PackSettings(Strict):
     def check_keep(self) -> None:
         """Raise ValueError if tars are to be kept as they are while another option changes them."""
         default = PackSettings()
-        for flag, value, usual in (
+        for flag, value, default_value in (
             ("--text-encoder", self.text_encoder, default.text_encoder),
             ("--val", self.val, default.val),
             ("--limit", self.limit, default.limit),
@@ -68,9 +68,9 @@ class PackSettings(Strict):
             ("--dotted-keys", self.dotted_keys, default.dotted_keys),
             ("--no-splits", not self.splits, not default.splits),
         ):
-            if value != usual:
-                given = flag if value is True else f"{flag} {value}"
-                raise ValueError(f"{given} changes shards, --size 0 (--keep) leaves tars as they are; give a --size")
+            if value != default_value:
+                option = flag if value is True else f"{flag} {value}"
+                raise ValueError(f"{option} changes shards, --size 0 (--keep) leaves tars as they are; give a --size")
 
     def encoding(self) -> Encoding:
         """The options that worker processes need."""

@@ -26,20 +26,20 @@ def find_kind(tree: Tree, choices: Choices) -> str:
     """Detect which of SOURCES a folder is, from its content; ValueError where it could be two."""
     if choices.source:
         return choices.source
-    tars, named, pictures = shards_of(tree), tables(tree), tree.pictures
-    if tars and (pictures or named):
+    tars, metadata, pictures = shards_of(tree), tables(tree), tree.pictures
+    if tars and (pictures or metadata):
         raise ValueError(
-            f"source {tree.folder} has tars ({tars[0]}) and pictures ({(pictures or named)[0]}); say which: "
-            f"--source tars, or --source {'metadata' if named else 'plain'}"
+            f"source {tree.folder} has tars ({tars[0]}) and pictures ({(pictures or metadata)[0]}); say which: "
+            f"--source tars, or --source {'metadata' if metadata else 'plain'}"
         )
-    if tars or named:
+    if tars or metadata:
         return "tars" if tars else "metadata"
     if pictures:
         return _kind_of_folders(tree, find_parts(tree, choices))
-    there = ", ".join(sorted({suffix_of(path) for path in tree.files})) or "nothing"
+    suffixes = ", ".join(sorted({suffix_of(path) for path in tree.files})) or "nothing"
     raise ValueError(
         f"source {tree.folder} has no pictures ({', '.join(PICTURES)}), no {' or '.join(TABLES)} and no .tar, "
-        f"but {there}; name a folder that has"
+        f"but {suffixes}; name a folder that has"
     )
 
 
@@ -49,31 +49,31 @@ def list_source(tree: Tree, kind: str, choices: Choices) -> Source:
         raise ValueError(f"--label-column names a column of metadata, source {tree.folder} is {kind}; leave it out")
     source = SOURCES[kind](tree, choices)
     splits = {item.split for item in source.items}
-    told = f"{source.read_as}, {len(splits)} splits" if len(splits) > 1 else source.read_as
-    odd: list[Named] = [("no file", _name(path)) for path in tree.odd if path.suffix.lower() in PICTURES]
+    read_as = f"{source.read_as}, {len(splits)} splits" if len(splits) > 1 else source.read_as
+    not_files: list[Named] = [("no file", _name(path)) for path in tree.odd if path.suffix.lower() in PICTURES]
     hidden: list[Named] = [("hidden folders", _name(path)) for path in tree.hidden]
     return replace(
-        source, items=finished(source.items), read_as=told, bad=source.bad + odd, unread=source.unread + hidden
+        source, items=finished(source.items), read_as=read_as, bad=source.bad + not_files, unread=source.unread + hidden
     )
 
 
 def _kind_of_folders(tree: Tree, parts: Parts) -> str:
     inner = {parts.inner(path): path for path in tree.pictures}
-    within = {path.parts[0]: full for path, full in inner.items() if len(path.parts) > 1}
-    beside = [full for path, full in inner.items() if len(path.parts) == 1]
-    if within and beside:
+    by_folder = {path.parts[0]: original for path, original in inner.items() if len(path.parts) > 1}
+    top_level = [original for path, original in inner.items() if len(path.parts) == 1]
+    if by_folder and top_level:
         raise ValueError(
-            f"source {tree.folder}: {next(iter(within.values()))} lies in a folder that could be a class, {beside[0]} in "
+            f"source {tree.folder}: {next(iter(by_folder.values()))} lies in a folder that could be a class, {top_level[0]} in "
             "none; say what is meant: --source plain (no classes), or --source classes (leaves such pictures out)"
         )
-    if len(within) < 2:
+    if len(by_folder) < 2:
         return "plain"
-    if not all(NUMBERED.fullmatch(name) for name in within):
+    if not all(NUMBERED.fullmatch(name) for name in by_folder):
         return "classes"
     if any(find_beside(tree, None).files.values()):
         return "plain"
     raise ValueError(
-        f"source {tree.folder}: folders {', '.join(list(within)[:3])} may be classes or only numbered; "
+        f"source {tree.folder}: folders {', '.join(list(by_folder)[:3])} may be classes or only numbered; "
         "say what is meant: --source classes or --source plain"
     )
 
@@ -113,20 +113,20 @@ def _pictures(tree: Tree, choices: Choices, kind: str) -> Source:
         )
     read = beside.read | set(pictures)
     if crawled:
-        read |= {found[".json"] for found in beside.files.values() if ".json" in found}
-    told = _told(kind, beside, numbers)
+        read |= {paths[".json"] for paths in beside.files.values() if ".json" in paths}
+    read_as = _told(kind, beside, numbers)
     return Source(
         items=items,
         bad=bad,
         unread=_unread(tree, read),
         classes=[printable(name) for name in numbers] or None,
-        read_as=told,
+        read_as=read_as,
     )
 
 
 def _told(kind: str, beside: Beside, numbers: dict[str, int]) -> str:
-    few = ", ".join([printable(name) for name in numbers][:3])
-    classes = f"{len(numbers)} classes ({few}{', ...' if len(numbers) > 3 else ''})" if numbers else kind
+    examples = ", ".join([printable(name) for name in numbers][:3])
+    classes = f"{len(numbers)} classes ({examples}{', ...' if len(numbers) > 3 else ''})" if numbers else kind
     if beside.column:
         return f"{classes} with captions in the .json beside the pictures"
     return f"{classes} with captions beside the pictures" if beside.has_captions else f"{classes} without captions"

@@ -37,12 +37,12 @@ def list_tars(tree: Tree, choices: Choices) -> Source:
         index = load(tree.folder)
     except ValueError:
         index = None  # foreign tars: classes are named by their numbers, splits follow from the names of shards
-    known = {shard.name: shard.split for shard in index.shards} if index else {}
+    splits = {shard.name: shard.split for shard in index.shards} if index else {}
     shards, faults = shards_of(tree), []
     listing = _Listing(choices)
     for path in shards:
         name = printable(path.as_posix())
-        split = (known.get(path.as_posix()) or split_of(name)) if choices.splits else "train"
+        split = (splits.get(path.as_posix()) or split_of(name)) if choices.splits else "train"
         try:
             samples = contents(tree.folder / path, dotted=choices.dotted_keys)
         except ShardError as error:
@@ -54,16 +54,16 @@ def list_tars(tree: Tree, choices: Choices) -> Source:
     if not choices.skip_damaged:
         check_shards(faults, len(shards), skip="--skip-damaged")
     listing.drop_unlabelled()
-    told = f"webdataset tars ({len(shards) - len(faults)}{' with their index' if index else ''})"
+    read_as = f"webdataset tars ({len(shards) - len(faults)}{' with their index' if index else ''})"
     if choices.text_column:
         _check_column(tree.folder, choices.text_column, listing.items)
-        told += f" with captions in .json, column {choices.text_column}"
+        read_as += f" with captions in .json, column {choices.text_column}"
     return Source(
         items=listing.items,
         bad=listing.bad,
         unread=listing.unread,
         classes=index.classes if index else None,
-        read_as=told,
+        read_as=read_as,
     )
 
 
@@ -81,22 +81,24 @@ class _Listing:
         key, column = printable(sample.key), self.choices.text_column
         name = f"{shard}/{key}"
         image = next((ext for ext in PACK_MEMBERS if ext in sample.members), None)
-        carried = {"json", "cls"} if column else {"txt", "json", "cls"}
-        needed = carried if image else {*carried, *PACK_MEMBERS}
-        large = [(ext, why) for ext, why in sample.others.items() if why and ext in needed]
+        annotations = {"json", "cls"} if column else {"txt", "json", "cls"}
+        read_exts = annotations if image else {*annotations, *PACK_MEMBERS}
+        large = [(ext, reason) for ext, reason in sample.others.items() if reason and ext in read_exts]
         if large:
-            ext, why = large[0]
-            self.bad.append(("caption too long" if ext == "txt" else f".{ext} member too large", f"{name} ({why})"))
+            ext, reason = large[0]
+            self.bad.append(("caption too long" if ext == "txt" else f".{ext} member too large", f"{name} ({reason})"))
         elif image:
-            old = {ext: span for ext, span in sample.members.items() if ext in carried}
-            self.items.append(Item(f"{key}.tar", name, sample.members[image], old=old, text_column=column, split=split))
+            spans = {ext: span for ext, span in sample.members.items() if ext in annotations}
+            self.items.append(
+                Item(f"{key}.tar", name, sample.members[image], old=spans, text_column=column, split=split)
+            )
         elif dotted := dotted_pictures(sample.members):
             self.bad += [(DOT_IN_KEY, f"{name}.{ext}") for ext in dotted]
         else:
             self.bad.append((NO_PICTURE, f"{name} (only {sample.extensions})"))
         if image:
-            left = [ext for ext in (*sample.members, *sample.others) if ext not in {image, *carried}]
-            self.unread += [(f".{ext} in tars", f"{name}.{ext}") for ext in left]
+            unread_exts = [ext for ext in (*sample.members, *sample.others) if ext not in {image, *annotations}]
+            self.unread += [(f".{ext} in tars", f"{name}.{ext}") for ext in unread_exts]
 
     def drop_unlabelled(self) -> None:
         """If some items have a class, move those without to the bad ones."""
@@ -119,5 +121,5 @@ def _check_column(folder: Path, column: str, items: list[Item]) -> None:
                 return
     if not columns:
         raise ValueError(f"--text-column {column!r}: source {folder} has no .json members with columns; leave it out")
-    some = ", ".join(sorted(columns)[:20])
-    raise ValueError(f"--text-column {column!r} is in no .json member, which have {some}; name one of these")
+    names = ", ".join(sorted(columns)[:20])
+    raise ValueError(f"--text-column {column!r} is in no .json member, which have {names}; name one of these")

@@ -68,11 +68,11 @@ def open_place(place: str | Path, access: Access = ACCESS) -> DataSet:
 def restricted(index: Index, pattern: str, name: str) -> Index:
     """`index` with only the shards whose names match a glob or brace list, and with their fingerprint."""
     patterns = list(_expanded(pattern, name))
-    found = {p: [s for s in index.shards if fnmatchcase(s.name, p)] for p in patterns}
-    if lost := [p for p in patterns if not found[p]]:
-        have = ", ".join(shard.name for shard in index.shards[:3])
-        raise ValueError(f"data {name}: no shard is called {', '.join(lost[:3])}; {INDEX_NAME} has {have}, ...")
-    names = {shard.name for shards in found.values() for shard in shards}
+    matches = {p: [s for s in index.shards if fnmatchcase(s.name, p)] for p in patterns}
+    if unmatched := [p for p in patterns if not matches[p]]:
+        known = ", ".join(shard.name for shard in index.shards[:3])
+        raise ValueError(f"data {name}: no shard is called {', '.join(unmatched[:3])}; {INDEX_NAME} has {known}, ...")
+    names = {shard.name for shards in matches.values() for shard in shards}
     return with_shards(index, [shard for shard in index.shards if shard.name in names])
 
 
@@ -94,7 +94,7 @@ def _expanded(pattern: str, name: str) -> Iterator[str]:
 
 
 def _is_pattern(name: str) -> bool:
-    return any(mark in name for mark in "*?[{")
+    return any(char in name for char in "*?[{")
 
 
 def _local_path(text: str) -> str:

@@ -24,8 +24,8 @@ WHERE = "name another folder with CASCADE_CACHE"
 
 def default_folder() -> Path:
     """CASCADE_CACHE, else `cascade/shards` in the user's cache folder."""
-    if given := os.environ.get("CASCADE_CACHE"):
-        return Path(given)
+    if folder := os.environ.get("CASCADE_CACHE"):
+        return Path(folder)
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:
@@ -89,15 +89,15 @@ class ShardCache:
 
     def _own(self, part: Path, path: Path) -> BinaryIO | None:
         """The .part, locked by this process; None once the shard is there."""
-        deadline, seen = time.monotonic() + self.wait_s, -1
+        deadline, last_blocks = time.monotonic() + self.wait_s, -1
         while not path.is_file():
             file = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
             if _try_lock(file):
                 if part.exists() and os.fstat(file.fileno()).st_ino == part.stat().st_ino and not path.is_file():
                     return file
             else:
-                if (blocks := os.fstat(file.fileno()).st_blocks) != seen:
-                    deadline, seen = time.monotonic() + self.wait_s, blocks
+                if (blocks := os.fstat(file.fileno()).st_blocks) != last_blocks:
+                    deadline, last_blocks = time.monotonic() + self.wait_s, blocks
                 if time.monotonic() > deadline:
                     file.close()
                     raise TimeoutError(f"another process has been at {part} for {self.wait_s:.0f} s; end that process")

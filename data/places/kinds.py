@@ -66,8 +66,8 @@ class Http:
         except TimeoutError:
             raise self._no_answer() from None
         except urllib.error.URLError as error:
-            late = isinstance(error.reason, TimeoutError)
-            raise (self._no_answer() if late else ConnectionError(str(error.reason))) from None
+            is_timeout = isinstance(error.reason, TimeoutError)
+            raise (self._no_answer() if is_timeout else ConnectionError(str(error.reason))) from None
         except (http.client.HTTPException, ValueError) as error:
             raise ConnectionError(f"no good HTTP answer ({type(error).__name__})") from error
 
@@ -97,8 +97,8 @@ class FsSpec:
         """Yield the bytes of a file."""
         with self._faults():
             system, path = self._at(file)
-            with system.open(path, "rb") as opened:
-                while chunk := opened.read(CHUNK):
+            with system.open(path, "rb") as stream:
+                while chunk := stream.read(CHUNK):
                     yield chunk
 
     def size(self, file: str) -> int | None:

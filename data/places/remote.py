@@ -76,13 +76,13 @@ class RemoteStore:
 
     def index(self) -> Index:
         """Fetch and parse the index; ValueError if it is missing, broken or larger than MAX_INDEX_BYTES."""
-        content = bytearray()
+        buffer = bytearray()
 
         def read() -> None:
-            content.clear()
+            buffer.clear()
             for chunk in self._limited(INDEX_NAME, MAX_INDEX_BYTES):
-                content.extend(chunk)
-                if len(content) > MAX_INDEX_BYTES:
+                buffer.extend(chunk)
+                if len(buffer) > MAX_INDEX_BYTES:
                     raise ValueError(f"{self.name}/{INDEX_NAME} is larger than {MAX_INDEX_BYTES // MIB} MiB")
 
         try:
@@ -92,7 +92,7 @@ class RemoteStore:
                 f"data {self.name} has no {INDEX_NAME} ({error}); make it beside the shards with: python -m data.index FOLDER"
             ) from error
         return parse_index(
-            bytes(content), f"{self.name}/{INDEX_NAME}", "make it again with: python -m data.index FOLDER --update"
+            bytes(buffer), f"{self.name}/{INDEX_NAME}", "make it again with: python -m data.index FOLDER --update"
         )
 
     def check(self, shards: list[ShardInfo]) -> None:
@@ -104,9 +104,9 @@ class RemoteStore:
                 f"shard {self.where(largest)} has {largest.bytes:,} bytes, the cache {self.cache.folder} may hold "
                 f"{self.cache.max_bytes:,}; allow it more"
             )
-        some = shards[:: -(-len(shards) // CHECKED)]
+        checked = shards[:: -(-len(shards) // CHECKED)]
         with ThreadPoolExecutor(16) as pool:
-            for shard, size in zip(some, pool.map(self._size, some), strict=True):
+            for shard, size in zip(checked, pool.map(self._size, checked), strict=True):
                 if size is not None and size != shard.bytes:
                     raise ValueError(
                         f"shard {self.where(shard)} has {size} bytes, {INDEX_NAME} says {shard.bytes}; {self.fix}"
@@ -115,9 +115,9 @@ class RemoteStore:
     def _size(self, shard: ShardInfo) -> int | None:
         if self.cache.holds(shard):
             return None
-        found: list[int | None] = []
-        self._tried(lambda: found.append(self.transport.size(shard.name)), shard.name)
-        return found[-1]
+        results: list[int | None] = []
+        self._tried(lambda: results.append(self.transport.size(shard.name)), shard.name)
+        return results[-1]
 
     def where(self, shard: ShardInfo) -> str:
         """Address of a shard, for messages."""
@@ -126,9 +126,9 @@ class RemoteStore:
     def open(self, shard: ShardInfo) -> BinaryIO:
         """Open a shard, after fetching it if needed."""
         self.cache.prepare()
-        opened: list[BinaryIO] = []
-        self._tried(lambda: opened.append(self.cache.open(shard, lambda: self._of(shard))), shard.name)
-        return opened[-1]
+        files: list[BinaryIO] = []
+        self._tried(lambda: files.append(self.cache.open(shard, lambda: self._of(shard))), shard.name)
+        return files[-1]
 
     def expect(self, shards: Iterable[ShardInfo]) -> None:
         """Fetch these shards in the background."""
@@ -160,19 +160,19 @@ class RemoteStore:
 
     def _tried(self, do: Callable[[], object], file: str) -> None:
         """Call `do`, again after a pause if the network may be to blame; errors name the file."""
-        where = f"{self.name}/{file}"
-        for number in range(self.retries + 1):
+        address = f"{self.name}/{file}"
+        for attempt in range(self.retries + 1):
             try:
                 do()
                 return
             except FileNotFoundError as error:
                 raise FileNotFoundError(
-                    f"{where} is missing ({error}); put it there, or name another source"
+                    f"{address} is missing ({error}); put it there, or name another source"
                 ) from error
             except ChangedError as error:
-                raise ValueError(f"shard {where} is not what the index says: {error}; {self.fix}") from error
+                raise ValueError(f"shard {address} is not what the index says: {error}; {self.fix}") from error
             except OSError as error:
-                if isinstance(error, PermissionError) or number == self.retries or str(error).startswith("cache "):
-                    tries = f" after {number + 1} tries" if number else ""
-                    raise OSError(f"{where} cannot be read{tries}: {error}") from error
-            time.sleep(FIRST_WAIT_S * 2**number)
+                if isinstance(error, PermissionError) or attempt == self.retries or str(error).startswith("cache "):
+                    suffix = f" after {attempt + 1} tries" if attempt else ""
+                    raise OSError(f"{address} cannot be read{suffix}: {error}") from error
+            time.sleep(FIRST_WAIT_S * 2**attempt)

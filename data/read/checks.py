@@ -18,19 +18,19 @@ def check_content(opened: Opened, split: str, *, resolution: int, label: bool, t
 
 
 def _check_set(data: DataSet, split: str, resolution: int, label: bool, text_tokens: int) -> None:
-    index, what = data.index, f"data {data.name}"
+    index, name = data.index, f"data {data.name}"
     data.store.check(data.split(split))
-    if small := index.below(resolution):
-        _check_small(index, small, resolution, what)
+    if num_small := index.below(resolution):
+        _check_small(index, num_small, resolution, name)
     if label and not index.classes:
-        raise ValueError(f"{what} has no class labels; pack with --label-column, or train without label conditioning")
+        raise ValueError(f"{name} has no class labels; pack with --label-column, or train without label conditioning")
     if text_tokens and not index.text_encoder:
         raise ValueError(
-            f"{what} has no text features; pack with --text-encoder minilm, or train without text conditioning"
+            f"{name} has no text features; pack with --text-encoder minilm, or train without text conditioning"
         )
     if index.text_encoder and text_tokens > index.text_encoder.max_tokens:
         raise ValueError(
-            f"{what} has captions cut to {index.text_encoder.max_tokens} tokens, {text_tokens} are asked for; "
+            f"{name} has captions cut to {index.text_encoder.max_tokens} tokens, {text_tokens} are asked for; "
             f"pack again with --text-tokens {text_tokens}, or ask for fewer"
         )
 
@@ -43,12 +43,14 @@ def _check_small(index: Index, small: int, resolution: int, what: str) -> None:
             f"{what}: pictures are {index.min_side} px, {resolution} px are needed; "
             f"pack larger ones with --size {resolution}"
         )
-    told = f"{what}: {small:,} of {num:,} pictures are smaller than {resolution} px (the smallest {index.min_side} px)"
+    message = (
+        f"{what}: {small:,} of {num:,} pictures are smaller than {resolution} px (the smallest {index.min_side} px)"
+    )
     if small > MAX_SMALL * num:
         raise ValueError(
-            f"{told}, at most {MAX_SMALL:.0%} may be; pack them with --size {resolution}, which leaves these out"
+            f"{message}, at most {MAX_SMALL:.0%} may be; pack them with --size {resolution}, which leaves these out"
         )
-    _say_once(f"{told}; the next larger ones take their place")
+    _say_once(f"{message}; the next larger ones take their place")
 
 
 @cache

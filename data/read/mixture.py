@@ -109,10 +109,10 @@ class Opened:
 
     def having(self, split: str) -> "Opened":
         """Only the data sets that have pictures in a split; ValueError if none has."""
-        kept = [k for k, data in enumerate(self.sets) if data.index.num_images.get(split)]
-        if not kept:
+        indices = [k for k, data in enumerate(self.sets) if data.index.num_images.get(split)]
+        if not indices:
             self.sets[0].index.split(split)
-        return Opened(tuple(self.sets[k] for k in kept), tuple(self.weights[k] for k in kept))
+        return Opened(tuple(self.sets[k] for k in indices), tuple(self.weights[k] for k in indices))
 
     def agree(self, *, label: bool, text: bool) -> None:
         """Raise ValueError naming two data sets that cannot be mixed if labels or text are used."""
@@ -139,13 +139,13 @@ class Opened:
         if fits(self.weights, counts):
             return counts
         total, names = sum(self.weights), [data.name for data in self.sets]
-        got = ", ".join(
+        rounded = ", ".join(
             f"{n} {w / total:.3g} -> {c}/{streams}" for n, w, c in zip(names, self.weights, counts, strict=True)
         )
         fix = (wanted or Shape(streams=streams)).fix(self.weights) or (
             f"no number of streams up to {MAX_STREAMS} does; give weights that are closer"
         )
-        raise ValueError(f"{streams} streams cannot give these weights within {TOLERANCE:.0%}: {got}; {fix}")
+        raise ValueError(f"{streams} streams cannot give these weights within {TOLERANCE:.0%}: {rounded}; {fix}")
 
 
 def merged(indexes: Sequence[Index], weights: Sequence[float]) -> Index:

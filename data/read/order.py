@@ -13,15 +13,15 @@ WORDS_AT_ONCE = 1 << 16
 
 def permutation(num: int, *where: int) -> np.ndarray:
     """A permutation of range(num), determined by the seed words `where`."""
-    words = np.random.PCG64(np.random.SeedSequence(where)).random_raw(num)
-    return np.argsort(words, kind="stable")
+    random_words = np.random.PCG64(np.random.SeedSequence(where)).random_raw(num)
+    return np.argsort(random_words, kind="stable")
 
 
 def shard_orders(num: int, seed: int, first: int, epochs: int) -> np.ndarray:
     """(epochs, num): the order of `num` shards in each of `epochs` epochs, starting at epoch `first`."""
-    words = np.random.PCG64(np.random.SeedSequence((seed,)))
-    words.advance(first * num)
-    return np.argsort(words.random_raw(epochs * num).reshape(epochs, num), axis=1, kind="stable")
+    generator = np.random.PCG64(np.random.SeedSequence((seed,)))
+    generator.advance(first * num)
+    return np.argsort(generator.random_raw(epochs * num).reshape(epochs, num), axis=1, kind="stable")
 
 
 def find(position: int, counts: Sequence[int], seed: int, stream: int, streams: int) -> tuple[int, int]:
@@ -29,8 +29,8 @@ def find(position: int, counts: Sequence[int], seed: int, stream: int, streams: 
     num, sizes, first = len(counts), np.asarray(counts, np.int64), 0
     epochs = max(1, WORDS_AT_ONCE // num)
     while True:
-        own = shard_orders(num, seed, first, epochs)[:, stream::streams]
-        ends = sizes[own].sum(axis=1).cumsum()
+        orders = shard_orders(num, seed, first, epochs)[:, stream::streams]
+        ends = sizes[orders].sum(axis=1).cumsum()
         if position < ends[-1]:
             k = int(np.searchsorted(ends, position, side="right"))
             return first + k, position - (int(ends[k - 1]) if k else 0)

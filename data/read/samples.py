@@ -86,16 +86,16 @@ class ShardReader:
         `then` is the shard that follows all of them. While one shard is handed out, the next is announced to the store;
         one that will be kept is read during the second half of that time, a little for each sample.
         """
-        following = [*shards[1:], *([then] if then else [None])]
-        for shard, after in zip(shards, following, strict=True):
+        next_shards = [*shards[1:], *([then] if then else [None])]
+        for shard, next_shard in zip(shards, next_shards, strict=True):
             if skip >= shard.num:
                 skip -= shard.num
                 continue
-            coming = self._coming(after) if after else None
-            for number, sample in enumerate(self._shard(shard)):
-                if number >= skip:
-                    if coming:
-                        coming.read(coming.num * max(0, 2 * (number + 1) - shard.num - skip) // (shard.num - skip))
+            prefetch = self._coming(next_shard) if next_shard else None
+            for index, sample in enumerate(self._shard(shard)):
+                if index >= skip:
+                    if prefetch:
+                        prefetch.read(prefetch.num * max(0, 2 * (index + 1) - shard.num - skip) // (shard.num - skip))
                     yield sample
             skip = 0
 
@@ -124,17 +124,17 @@ class ShardReader:
             raise ValueError(f"{error}; {fix}" if (fix := self.store.distrust(shard)) else str(error)) from error
 
     def _checked(self, shard: ShardInfo) -> Iterator[Keyed]:
-        num, where = 0, self.store.where(shard)
+        num, label = 0, self.store.where(shard)
         with self.store.open(shard) as raw:
             file = Hashing(raw)
-            for sample in stream(file, where, self._wants):
+            for sample in stream(file, label, self._wants):
                 num += 1
                 if num <= shard.num:
                     yield sample
             file.drain()
         if (num, file.num_bytes, file.sha256.hexdigest()) != (shard.num, shard.bytes, shard.sha256):
             raise ValueError(
-                f"shard {where} is not what the index says: {num} of {shard.num} samples, "
+                f"shard {label} is not what the index says: {num} of {shard.num} samples, "
                 f"{file.num_bytes} of {shard.bytes} bytes, and another sha256"
             )
 
@@ -147,15 +147,15 @@ class ShardReader:
 
     def first_good(self, candidates: Iterator[Keyed]) -> Row:
         """Decode the first good one of `candidates`; bad ones before it are counted and named."""
-        tried = 0
+        num_bad = 0
         for key, sample in candidates:
             try:
                 return self._decoded(key, sample)
             except ValueError as error:
-                tried += 1
+                num_bad += 1
                 if not (isinstance(error, TooSmallError) and self.index.sides):  # expected: the index counts them
                     self._count_bad(key, error)
-        raise ValueError(f"data {self.data.name}: {tried} samples in a row are bad; pack the pictures again")
+        raise ValueError(f"data {self.data.name}: {num_bad} samples in a row are bad; pack the pictures again")
 
     def _count_bad(self, key: str, error: ValueError) -> None:
         if key in self.bad:
@@ -189,8 +189,8 @@ class ShardReader:
         )
 
     def _missing(self, sample: Sample) -> str | None:
-        wanted = (("cls", self.label), (TEXT_MEMBER, self.text))
-        return next((name for name, asked in wanted if asked and name not in sample), None)
+        required = (("cls", self.label), (TEXT_MEMBER, self.text))
+        return next((name for name, is_required in required if is_required and name not in sample), None)
 
     def _label(self, content: bytes) -> int:
         label, classes = decode_label(content), self.index.classes or []

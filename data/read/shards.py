@@ -77,7 +77,7 @@ class Reader:
     @property
     def shape(self) -> Shape:
         """The numbers that the streams have to fit."""
-        shards = tuple(len(self.shards(number)) for number in range(len(self.opened.sets)))
+        shards = tuple(len(self.shards(index)) for index in range(len(self.opened.sets)))
         return Shape(streams=self.streams, batch=self.batch, world=self.world, shards=shards)
 
     def shards(self, number: int) -> list[ShardInfo]:
@@ -127,28 +127,28 @@ class Reader:
             nimg += self.batch
 
     def _set_of(self, stream: int) -> int:
-        return next(number for number, own in enumerate(self.owned) if stream in own)
+        return next(index for index, owned in enumerate(self.owned) if stream in owned)
 
     def _slots(self, reader: ShardReader, stream: int, position: int) -> Iterator[Slot]:
         """The samples of one stream from `position` on, endlessly; each is decoded when it is called."""
-        number = self._set_of(stream)
-        own, counts = self.owned[number], [shard.num for shard in self.shards(number)]
-        epoch, position = find(position, counts, self.seed, stream - own.start, len(own))
+        index = self._set_of(stream)
+        owned, counts = self.owned[index], [shard.num for shard in self.shards(index)]
+        epoch, position = find(position, counts, self.seed, stream - owned.start, len(owned))
         blocks = self._blocks(reader, stream, epoch, position // self.block)
         block, skip = next(blocks), position % self.block
-        for following in blocks:
+        for next_block in blocks:
             samples, places = block.read(), range(skip, block.num)
             order = permutation(block.num, self.seed, block.epoch, stream, block.number)
-            for done, place in enumerate(places, 1):
-                following.read(following.num * done // len(places))
+            for num_done, place in enumerate(places, 1):
+                next_block.read(next_block.num * num_done // len(places))
                 yield partial(first_good, reader, samples, order, place)
-            block, skip = following, 0
+            block, skip = next_block, 0
 
     def _blocks(self, reader: ShardReader, stream: int, epoch: int, number: int) -> Iterator[Block]:
         """The blocks of one stream from block `number` of `epoch` on, endlessly."""
         while True:
-            shards, after = self.epoch(stream, epoch), self.epoch(stream, epoch + 1)
-            samples = reader.samples(shards, number * self.block, then=after[0])
+            shards, next_shards = self.epoch(stream, epoch), self.epoch(stream, epoch + 1)
+            samples = reader.samples(shards, number * self.block, then=next_shards[0])
             for first in range(number * self.block, sum(shard.num for shard in shards), self.block):
                 num = min(self.block, sum(shard.num for shard in shards) - first)
                 yield Block(epoch=epoch, number=first // self.block, num=num, samples=samples)
@@ -156,10 +156,10 @@ class Reader:
 
     def epoch(self, stream: int, epoch: int) -> list[ShardInfo]:
         """The shards that a stream reads in an epoch, in order."""
-        number = self._set_of(stream)
-        own, shards = self.owned[number], self.shards(number)
+        index = self._set_of(stream)
+        owned, shards = self.owned[index], self.shards(index)
         order = shard_orders(len(shards), self.seed, epoch, 1)[0]
-        return [shards[k] for k in order[stream - own.start :: len(own)]]
+        return [shards[k] for k in order[stream - owned.start :: len(owned)]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,24 +197,24 @@ def read_split(
         raise ValueError(f"batch={batch}, resolution={resolution}; both must be at least 1")
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank} of {world}; ranks count from 0")
-    asked = Finite(
+    settings = Finite(
         split=split, batch=batch, resolution=resolution, label=label, text_tokens=text_tokens, max_bad=max_bad
     )
     opened = Opened.of(as_mixture(places)).having(split)
     check_content(opened, split, resolution=resolution, label=label, text_tokens=text_tokens)
-    return _in_order(opened, asked, limit, rank, world)
+    return _in_order(opened, settings, limit, rank, world)
 
 
 def _in_order(opened: Opened, asked: Finite, limit: int, rank: int, world: int) -> Iterator[Batch]:
     limits = largest_remainder(opened.weights, limit) if limit else [None] * len(opened.sets)
     start = 0
-    for reader, most in zip(shard_readers(opened, asked), limits, strict=True):
-        samples = islice(reader.samples(reader.data.split(asked.split)), most)
+    for reader, max_samples in zip(shard_readers(opened, asked), limits, strict=True):
+        samples = islice(reader.samples(reader.data.split(asked.split)), max_samples)
         while block := list(islice(samples, asked.batch)):
-            own = range(rank, len(block), world)
-            rows = [reader.first_good(chain(block[k:], block[:k])) for k in own]
+            indices = range(rank, len(block), world)
+            rows = [reader.first_good(chain(block[k:], block[:k])) for k in indices]
             if rows:
-                yield to_batch(Part(rows, [start + k for k in own]), asked.text_tokens)
+                yield to_batch(Part(rows, [start + k for k in indices]), asked.text_tokens)
             start += len(block)
 
 
@@ -271,12 +271,12 @@ def check_shape(reader: Reader) -> None:
     if reader.batch % streams:
         fix = reader.shape.fix(weights) or "change one of them"
         raise ValueError(f"batch={reader.batch} is not a multiple of streams={streams}; {fix}")
-    for number, own in enumerate(reader.owned):
-        if (num := len(reader.shards(number))) < len(own):
+    for index, owned in enumerate(reader.owned):
+        if (num := len(reader.shards(index))) < len(owned):
             fix = reader.shape.fix(weights) or "give it less weight"
             raise ValueError(
-                f"data {reader.opened.sets[number].name} has {num} {reader.split} shards, {len(own)} streams are asked for; "
-                f"pack again with --shards {len(own)} or {fix}"
+                f"data {reader.opened.sets[index].name} has {num} {reader.split} shards, {len(owned)} streams are asked for; "
+                f"pack again with --shards {len(owned)} or {fix}"
             )
 
 

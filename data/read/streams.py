@@ -32,8 +32,8 @@ def own_samples(
         return {stream: range(share) for stream in range(rank * workers + worker, streams, owners)}
     num = batch // world
     first, end = (rank * num + num * k // workers for k in (worker, worker + 1))
-    touched = range(first // share, math.ceil(end / share)) if first < end else ()
-    return {stream: range(max(first - stream * share, 0), min(end - stream * share, share)) for stream in touched}
+    shared = range(first // share, math.ceil(end / share)) if first < end else ()
+    return {stream: range(max(first - stream * share, 0), min(end - stream * share, share)) for stream in shared}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,14 @@ class Shape:
 
     def fix(self, weights: Sequence[float]) -> str:
         """Propose streams, and if necessary another batch, that fit the weights and shards of the data sets; "" if none do."""
-        fitting = [num for num in self._nearest() if self._fits(num, weights)]
-        whole = [num for num in fitting if self.batch % math.lcm(num, self.world) == 0]
-        if whole:
-            return f"set streams={whole[0]}"
-        if not fitting:
+        candidates = [num for num in self._nearest() if self._fits(num, weights)]
+        exact = [num for num in candidates if self.batch % math.lcm(num, self.world) == 0]
+        if exact:
+            return f"set streams={exact[0]}"
+        if not candidates:
             return ""
-        unit = math.lcm(fitting[0], self.world)
-        return f"set streams={fitting[0]} and batch={max(1, round(self.batch / unit)) * unit}"
+        unit = math.lcm(candidates[0], self.world)
+        return f"set streams={candidates[0]} and batch={max(1, round(self.batch / unit)) * unit}"
 
     def _nearest(self) -> Iterator[int]:
         """Other numbers of streams: smaller ones first, as fewer shards suffice for them."""
@@ -63,8 +63,8 @@ class Shape:
 
     def _fits(self, streams: int, weights: Sequence[float]) -> bool:
         counts = largest_remainder(weights, streams)
-        enough = all(count <= num for count, num in zip(counts, self.shards or counts, strict=True))
-        return enough and fits(weights, counts)
+        has_shards = all(count <= num for count, num in zip(counts, self.shards or counts, strict=True))
+        return has_shards and fits(weights, counts)
 
 
 def largest_remainder(weights: Sequence[float], num: int) -> list[int]:

@@ -69,8 +69,8 @@ def merged(reader: Divided, nimg: int) -> Iterator[Part]:
             _deaths.install()
             while True:
                 with _deaths.told():
-                    taken = list(islice(parts, reader.workers))
-                yield _in_order(taken)
+                    worker_parts = list(islice(parts, reader.workers))
+                yield _in_order(worker_parts)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -86,10 +86,10 @@ def _started(loader: DataLoader) -> Iterator[Any]:
     The processes never receive a signal that asks for a stop: a process group gets it as a whole, and the parent, which
     may have something to save, ends them.
     """
-    with ExitStack() as ended:
+    with ExitStack() as stack:
         with held_back(ASKED):
             parts = iter(loader)
-            ended.callback(Finalize(None, _end, args=(parts,), exitpriority=0))
+            stack.callback(Finalize(None, _end, args=(parts,), exitpriority=0))
         yield parts
 
 
@@ -158,10 +158,10 @@ _deaths = _Deaths()
 
 def _in_order(parts: list[Part | _Fault]) -> Part:
     """Join the parts of one batch, ordered by position."""
-    placed: list[tuple[int, Row]] = []
+    indexed: list[tuple[int, Row]] = []
     for part in parts:
         if isinstance(part, _Fault):
             raise ValueError(part.message)
-        placed += zip(part.places, part.rows, strict=True)
-    placed.sort(key=lambda pair: pair[0])
-    return Part([row for _, row in placed], [place for place, _ in placed])
+        indexed += zip(part.places, part.rows, strict=True)
+    indexed.sort(key=lambda pair: pair[0])
+    return Part([row for _, row in indexed], [place for place, _ in indexed])
