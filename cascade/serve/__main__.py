@@ -70,7 +70,7 @@ def main(
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # PIL's warnings about clients' pictures stay out of the log
     logs.start(as_json=log_json)
-    known = Keys.read(keys) if keys else None
+    api_keys = Keys.read(keys) if keys else None
     hosts, origins = options.hosts_of(host, allow_host), options.origins_of(allow_origin)
     root, proxies = options.root_of(root_path), options.proxies_of(trust_proxy)
     limits = options.limits_of(
@@ -112,7 +112,7 @@ def main(
     with engine:
         service = Service(engine, disk, name=name, limits=limits, log_prompts=log_prompts)
         address = f"http://{f'[{host}]' if ':' in host else host}:{socket.getsockname()[1]}/"
-        app = create_app(service, keys=known, hosts=hosts, origins=origins, root_path=root)
+        app = create_app(service, keys=api_keys, hosts=hosts, origins=origins, root_path=root)
 
         def close(drain_s: float) -> None:
             end_within(drain_s + END_S)

@@ -232,7 +232,7 @@ def main(
     from .ray.lease import Lease, take
 
     logs.start(as_json=log_json)
-    known = Keys.read(keys) if keys else None
+    api_keys = Keys.read(keys) if keys else None
     hosts, origins = options.hosts_of(host, allow_host), options.origins_of(allow_origin)
     root, proxies = options.root_of(root_path), options.proxies_of(trust_proxy)
     manifest = read_manifest(cascade)
@@ -275,7 +275,7 @@ def main(
             handles = deploy_all(name, replicas, stages, settings, cpus=cpus, gpus=gpus, own=own)
         metrics = HttpMetrics()
         front = Front(handles, metrics, stall_s=limits.stall_s)
-        app = Guard(front, limits, metrics, keys=known, hosts=hosts, origins=origins, root_path=root)
+        app = Guard(front, limits, metrics, keys=api_keys, hosts=hosts, origins=origins, root_path=root)
         line = f"cascade {manifest.name} on {replicas} replicas at http://{host}:{socket.getsockname()[1]}/"
         drain = closing(handles)
 

@@ -70,16 +70,16 @@ class Service:
         """A message that names a thread that has died, after which only a restart helps; "" if all live or the server is
         shutting down."""
         live = {"engine": self.engine.is_alive, "writer": self.writer.is_alive, "keeper": self._keeper.is_alive()}
-        died = [name for name, is_alive in live.items() if not is_alive]
-        return f"a thread has died: {died[0]}" if died and not self.is_draining else ""
+        dead = [name for name, is_alive in live.items() if not is_alive]
+        return f"a thread has died: {dead[0]}" if dead and not self.is_draining else ""
 
     @property
     def why_not_ready(self) -> str:
         """Why new jobs are refused; "" if they are accepted."""
         if self.is_draining:
             return "shutting down"
-        if died := self.what_died:
-            return died
+        if message := self.what_died:
+            return message
         if not self.store.is_there:
             return "the store's folder is gone"
         if self._memory.is_short:

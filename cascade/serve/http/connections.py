@@ -112,8 +112,8 @@ class Accepted(socket.socket):
         """Close the descriptor and call `gone`."""
         super().close()
         if self.gone:
-            gone, self.gone = self.gone, None
-            gone()
+            callback, self.gone = self.gone, None
+            callback()
 
 
 class Listener(socket.socket):

@@ -12,9 +12,9 @@ def connections(asked: int | None) -> int:
     """Raise the soft limit of open files and return the number of connections: `asked`, by default 1,000 or what the limit
     allows. Raises ValueError if the limit is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(WANTED, RESERVED + (asked or 0))
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    required = max(WANTED, RESERVED + (asked or 0))
+    if soft != resource.RLIM_INFINITY and soft < required:
+        soft = required if hard == resource.RLIM_INFINITY else min(required, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     most = soft - RESERVED if soft != resource.RLIM_INFINITY else max(CONNECTIONS, asked or 0)
     if most < (asked or FEWEST):

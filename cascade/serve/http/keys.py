@@ -57,7 +57,7 @@ class Keys:
         """Name of the owner of a key; None if it is wrong."""
         self._look()
         digest = _digest(key)
-        matches = [name for name, known in self._digests.items() if hmac.compare_digest(known, digest)]
+        matches = [name for name, stored in self._digests.items() if hmac.compare_digest(stored, digest)]
         return matches[0] if matches else None
 
     def share(self, owner: str) -> Share:

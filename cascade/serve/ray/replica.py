@@ -83,8 +83,8 @@ class Replica:
 
     def check_health(self) -> None:
         """Ray's health check. Raises RuntimeError if only a new process helps."""
-        if died := self.service.what_died:
-            raise RuntimeError(died)
+        if message := self.service.what_died:
+            raise RuntimeError(message)
 
     def load(self) -> int:
         """Images that wait. Raises RuntimeError if it accepts no jobs."""
