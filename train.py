@@ -60,7 +60,7 @@ def main(
     from stages.training.launcher import stop_with_launcher
 
     stop_with_launcher()
-    since = Use.now()
+    cpu_use = Use.now()
     if world < 1:
         raise ValueError(f"--world {world}: at least one process trains; give 1 or more")
     if images:
@@ -84,40 +84,40 @@ def main(
     if not 0 < cache_gb < 1e9:
         raise ValueError(f"--cache-gb {cache_gb:g}: gigabytes above 0 are needed")
     access = Access(allow_pipe=allow_pipe, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
-    user = read_user_file(deepspeed_file) if deepspeed_file else None
-    settings = DeepSpeedSettings(zero=zero, offload=offload, user=user, timeout_s=timeout_s)
+    user_settings = read_user_file(deepspeed_file) if deepspeed_file else None
+    settings = DeepSpeedSettings(zero=zero, offload=offload, user=user_settings, timeout_s=timeout_s)
     if dry_run:  # the devices of the plan need not exist here
         if world > 1 and engine == "local":
             raise ValueError(f"--engine local is one process, --world is {world}; use --engine deepspeed")
         runtime = find_runtime(engine, "auto" if device == "cuda" and not measure else device)
     else:
         runtime = find_runtime(engine, device, settings)
-    wanted = stage_of(config, stage)
-    shards, held = parse(data, access) if data else None, parse(val_data, access) if val_data else None
-    check_allowed(wanted, allow_change or ())
+    stage_config = stage_of(config, stage)
+    shards, val_shards = parse(data, access) if data else None, parse(val_data, access) if val_data else None
+    check_allowed(stage_config, allow_change or ())
     if wandb:
         check_wandb()
     if lower and shards:
-        check_lower(wanted, lower, held or shards)
+        check_lower(stage_config, lower, val_shards or shards)
     if out:
         check_folder(config, out)
     if dry_run:
-        return show_plan(config, stage, world, measure, runtime.device, shards, held, zero)
+        return show_plan(config, stage, world, measure, runtime.device, shards, val_shards, zero)
     assert shards is not None
     assert out is not None
     if runtime.device.type == "cpu":
-        settle_threads(out / stage, since)
+        settle_threads(out / stage, cpu_use)
     options = Options(
         resume=resume,
         allow=tuple(allow_change or ()),
         lower=lower,
         wandb=wandb,
         norms=norms,
-        val_data=held,
+        val_data=val_shards,
         checked=lambda: write_manifest(config, out),
         signals=SIGNALS,
     )
-    bundle = train(wanted, name=stage, data=shards, out=out / stage, runtime=runtime, options=options)
+    bundle = train(stage_config, name=stage, data=shards, out=out / stage, runtime=runtime, options=options)
     if runtime.rank == 0:
         print(f"bundle: {bundle}")
 
@@ -128,11 +128,11 @@ def show_plan(config, stage: str, world: int, measure: bool, device, data, held,
     from cascade.train.costs import print_costs, print_sharing
     from stages.training.checks import checked_reader
 
-    wanted = stage_of(config, stage)
-    checked = checked_reader(wanted, data, rank=0, world=world, held=held, elementwise=zero > 0) if data else None
+    stage_config = stage_of(config, stage)
+    sharing = checked_reader(stage_config, data, rank=0, world=world, held=held, elementwise=zero > 0) if data else None
     print_costs(config, stage, world=world, measure=measure, device=device)
-    if checked:
-        print_sharing(*checked)
+    if sharing:
+        print_sharing(*sharing)
 
 
 def find_runtime(engine: str, device: str, settings=None):
@@ -156,14 +156,18 @@ def find_runtime(engine: str, device: str, settings=None):
         raise ValueError("--zero, --offload and --deepspeed-file need --engine deepspeed")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    where = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
-    if where.type == "cuda":
+    torch_device = (
+        torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
+    )
+    if torch_device.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError("--device cuda: no GPU is visible to torch; use --device cpu")
-        torch.cuda.set_device(where)
+        torch.cuda.set_device(torch_device)
     else:
         torch.set_flush_denormal(True)  # a zero-initialised gain gives denormals, which are 30 times slower on a CPU
-    return Runtime(engine=engine, rank=int(os.environ.get("RANK", "0")), world=world, device=where, deepspeed=settings)
+    return Runtime(
+        engine=engine, rank=int(os.environ.get("RANK", "0")), world=world, device=torch_device, deepspeed=settings
+    )
 
 
 if __name__ == "__main__":

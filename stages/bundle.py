@@ -156,14 +156,14 @@ def read_sidecar(folder: Path) -> Sidecar:
         raise BundleError(f"{path}: not readable as JSON ({error}); copy the bundle again") from None
     except ValidationError as error:
         raise BundleError(f"{path}: {first_error(error)}; the bundle is damaged or from another version") from None
-    own = make_contract(sidecar.config, sidecar.contract.text_encoder)
+    fresh = make_contract(sidecar.config, sidecar.contract.text_encoder)
     if sidecar.contract.text_tokens is None:  # from an older version, or a stage without text
-        told = sidecar.contract.model_copy(update={"text_tokens": own.text_tokens})
-        sidecar = sidecar.model_copy(update={"contract": told})
-    for key, promised in sidecar.contract.model_dump().items():
-        if key in ("space", "resolution", "channels", "text_tokens", "max_aug_sigma") and promised != getattr(own, key):
+        contract = sidecar.contract.model_copy(update={"text_tokens": fresh.text_tokens})
+        sidecar = sidecar.model_copy(update={"contract": contract})
+    for key, value in sidecar.contract.model_dump().items():
+        if key in ("space", "resolution", "channels", "text_tokens", "max_aug_sigma") and value != getattr(fresh, key):
             raise BundleError(
-                f"{path}: the contract says {key} {promised!r}, the config makes it {getattr(own, key)!r}; copy the bundle again"
+                f"{path}: the contract says {key} {value!r}, the config makes it {getattr(fresh, key)!r}; copy the bundle again"
             )
     return sidecar
 
@@ -199,11 +199,11 @@ def _assembled(config: StageConfig, path: Path) -> Stage:
     weights = _read_weights(path)
     with torch.device("meta"):
         stage = build_stage(config)
-    wanted = {name: tensor.shape for name, tensor in stage.state_dict().items()}
-    for problem, names in (("misses", wanted.keys() - weights.keys()), ("has extra", weights.keys() - wanted.keys())):
+    shapes = {name: tensor.shape for name, tensor in stage.state_dict().items()}
+    for problem, names in (("misses", shapes.keys() - weights.keys()), ("has extra", weights.keys() - shapes.keys())):
         if names:
             raise BundleError(f"{path}: {problem} tensor {min(names)} ({len(names)} in all); copy the bundle again")
-    for name, shape in wanted.items():
+    for name, shape in shapes.items():
         if weights[name].shape != shape:
             raise BundleError(f"{path}: tensor {name} is {tuple(weights[name].shape)}, {tuple(shape)} is needed")
         if not weights[name].is_floating_point():

@@ -36,9 +36,9 @@ def main(
     if out.exists() and not (out / "stage.json").exists() and any(out.iterdir()):
         raise ValueError(f"{out} is no bundle and not empty; choose another folder")
     stored = stored_averages(source)
-    nimg = nimg or max((each.nimg for each in stored), default=0)
+    nimg = nimg or max((average.nimg for average in stored), default=0)
     half_life = half_life or config.train.ema[0]
-    weights, off = reconstruct(source, half_life, nimg, config.train.batch)
+    weights, profile_error = reconstruct(source, half_life, nimg, config.train.batch)
     old = read_sidecar(find_bundle(source / "bundle"))
     save_bundle(
         out,
@@ -47,7 +47,7 @@ def main(
         text_encoder=old.contract.text_encoder,
         provenance=old.provenance.model_copy(update={"nimg": nimg, "ema": round(half_life), "scores": {}}),
     )
-    print(f"{out}: {nimg:,} images, half-life {half_life:,.0f}, error of the average's profile {off:.2%}")
+    print(f"{out}: {nimg:,} images, half-life {half_life:,.0f}, error of the average's profile {profile_error:.2%}")
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ class Frozen(Generic[M]):
         """Check the file. Raises ValueError, one line, if it is missing or has another sha256."""
         if not self.path.is_file():
             raise ValueError(f"{self.path}: missing; copy there the file that is meant, or name where it is")
-        if (found := file_sha256(self.path)) != self.sha256:
+        if (digest := file_sha256(self.path)) != self.sha256:
             raise ValueError(
-                f"{self.path}: its sha256 is {found[:12]}..., {self.sha256[:12]}... is asked for; copy there the file that is "
+                f"{self.path}: its sha256 is {digest[:12]}..., {self.sha256[:12]}... is asked for; copy there the file that is "
                 "meant, or write the sha256 of this one"
             )
 

@@ -45,11 +45,11 @@ class ClassifierFree:
 
     def asks(self, query: Query) -> NamedAsks:
         """The conditional ask of all rows; if any row is guided, also the null ask of those rows."""
-        given = self.cond if query.rows is None else self.cond[query.rows]
-        asks = [(OWN, Ask(query=query, cond=given))]
+        cond = self.cond if query.rows is None else self.cond[query.rows]
+        asks = [(OWN, Ask(query=query, cond=cond))]
         rows = self._guided(query)
         if rows is not None:
-            null = given.dropped(self.names)
+            null = cond.dropped(self.names)
             if len(rows) < len(query.x):
                 query, null = Query(query.x[rows], query.sigma[rows]), null[rows]
             asks.append((OWN, Ask(query=query, cond=null, second=True)))

@@ -27,16 +27,16 @@ def main(
 
     if low_res and (low_res >= resolution or resolution % low_res):
         raise ValueError(f"--low-res {low_res} must divide --resolution {resolution} and be smaller")
-    squares, errors, seen = [], [], 0
+    squares, errors, num_seen = [], [], 0
     for batch in read_split(data, "train", batch=50, resolution=resolution, limit=images):
         x0 = space.read(batch.image, (resolution, resolution))
         squares.append(x0.square().flatten(1).mean(1))
         if low_res:
-            back = space.up(space.down(x0, (low_res, low_res)), (resolution, resolution))
-            errors.append((x0 - back).square().flatten(1).mean(1))
-        seen += len(batch)
+            upsampled = space.up(space.down(x0, (low_res, low_res)), (resolution, resolution))
+            errors.append((x0 - upsampled).square().flatten(1).mean(1))
+        num_seen += len(batch)
     print(
-        f"noise: {{sigma_data: {torch.cat(squares).mean().sqrt():.3f}}}  # root-mean-square of {seen:,} pictures in [-1, 1]"
+        f"noise: {{sigma_data: {torch.cat(squares).mean().sqrt():.3f}}}  # root-mean-square of {num_seen:,} pictures in [-1, 1]"
     )
     if low_res:
         print(f"low_res_sigma: {torch.cat(errors).mean().sqrt():.3f}  # of x0 - upsample(low_res)")

@@ -13,8 +13,8 @@ T = TypeVar("T")
 def is_memory_error(error: BaseException) -> bool:
     """Whether an exception means out of memory, under any of torch's names for it."""
     text = str(error)
-    told = ("out of memory", "allocate memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in text for each in told)
+    patterns = ("out of memory", "allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(pattern in text for pattern in patterns)
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -52,19 +52,19 @@ def main(
     """List the runs below a folder."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give the --out of train.py, or a folder above it")
-    found: list[tuple[RunSummary, Lines]] = []
+    loaded: list[tuple[RunSummary, Lines]] = []
     for path in run_folders(folder):
         try:
             lines = read_lines(path)
-            found.append((summary(path, str(path.relative_to(folder)), lines), lines))
+            loaded.append((summary(path, str(path.relative_to(folder)), lines), lines))
         except (OSError, ValueError, KeyError, TypeError) as error:
             print(f"{path}: left out, not readable as a run ({type(error).__name__}: {error})", file=sys.stderr)
-    if not found:
+    if not loaded:
         raise ValueError(f"{folder}: no run directory in it or below it (one has config.json and metrics.jsonl)")
-    summaries = [each for each, _ in found]
-    print(json.dumps([asdict(each) for each in summaries], indent=2) if as_json else table(summaries))
+    summaries = [entry for entry, _ in loaded]
+    print(json.dumps([asdict(entry) for entry in summaries], indent=2) if as_json else table(summaries))
     if plot:
-        draw({each.name: lines for each, lines in found}, plot)
+        draw({entry.name: lines for entry, lines in loaded}, plot)
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
@@ -97,10 +97,10 @@ def summary(path: Path, name: str, lines: Lines) -> RunSummary:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"config.json is damaged, {type(error).__name__}: {error}; restore it") from None
     nimg = lines[-1]["nimg"] if lines else 0
-    ended = "done" if nimg >= images else "stopped" if lines else "empty"
+    state = "done" if nimg >= images else "stopped" if lines else "empty"
     return RunSummary(
         name=name,
-        state="running" if is_locked(path / "run.lock") else ended,
+        state="running" if is_locked(path / "run.lock") else state,
         nimg=nimg,
         images=images,
         img_per_s=last(lines, "img_per_s"),
@@ -116,8 +116,8 @@ def is_locked(path: Path) -> bool:
     at this moment is not turned away."""
     try:
         with path.open("rb") as file:
-            asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            return struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK
+            request = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            return struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, request))[0] != fcntl.F_UNLCK
     except FileNotFoundError:
         return False
 
@@ -142,20 +142,20 @@ def last(lines: Lines, key: str) -> float | None:
 def table(runs: list[RunSummary]) -> str:
     """Format runs as aligned text, one a line."""
     rows = [("run", "state", "images", "of", "", "img/s", "loss", "val loss", "last line", "checkpoints")]
-    for each in runs:
-        share = f"{100 * each.nimg / each.images:.0f} %"
+    for entry in runs:
+        share = f"{100 * entry.nimg / entry.images:.0f} %"
         rows.append(
             (
-                each.name,
-                each.state,
-                f"{each.nimg:,}",
-                f"{each.images:,}",
+                entry.name,
+                entry.state,
+                f"{entry.nimg:,}",
+                f"{entry.images:,}",
                 share,
-                "-" if each.img_per_s is None else f"{each.img_per_s:.3g}",
-                "-" if each.loss is None else f"{each.loss:.4f}",
-                "-" if each.val_loss is None else f"{each.val_loss:.4f}",
-                "-" if each.age_s is None else f"{age(each.age_s)} ago",
-                f"{each.checkpoint_bytes / 1e6:,.1f} MB",
+                "-" if entry.img_per_s is None else f"{entry.img_per_s:.3g}",
+                "-" if entry.loss is None else f"{entry.loss:.4f}",
+                "-" if entry.val_loss is None else f"{entry.val_loss:.4f}",
+                "-" if entry.age_s is None else f"{age(entry.age_s)} ago",
+                f"{entry.checkpoint_bytes / 1e6:,.1f} MB",
             )
         )
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
@@ -187,10 +187,10 @@ def draw(runs: dict[str, Lines], path: Path) -> None:
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True).flat
     for panel, (key, title) in zip(panels, CURVES.items(), strict=True):
-        for number, (name, lines) in enumerate(runs.items()):
+        for index, (name, lines) in enumerate(runs.items()):
             points = [(line["nimg"], line[key]) for line in lines if line.get(key) is not None]
             nimg, values = [p[0] for p in points], [p[1] for p in points]
-            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+            style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3]}
             if key == "val_loss" or len(values) < 20:
                 panel.plot(nimg, values, label=name, marker="o", markersize=3, **style)
             else:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def key_of(option: Option) -> Any:
     """Type and default of a sampler's option as a config key, which texts omit at its default."""
     bounds = Field(ge=option.low, le=option.high, description=option.help)
-    number = Annotated[float, Field(allow_inf_nan=False)] if isinstance(option.default, float) else int
-    return Annotated[number, bounds, LATER], option.default
+    value_type = Annotated[float, Field(allow_inf_nan=False)] if isinstance(option.default, float) else int
+    return Annotated[value_type, bounds, LATER], option.default
 
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class SampleConfig(SamplerOptions):
     def _read(self) -> Self:
         for name in all_options():
             if name in self.model_fields_set and name not in self.options:
-                readers = " or ".join(word for word, kind in SAMPLERS.items() if name in kind.options)
+                readers = " or ".join(sampler for sampler, kind in SAMPLERS.items() if name in kind.options)
                 raise ValueError(
                     f"{name} is an option of {readers}, not of {self.sampler}; leave it out, or set sampler to {readers}"
                 )

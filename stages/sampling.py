@@ -40,9 +40,9 @@ def start(
     (relay diffusion, Teng et al. 2023), else 0. sigma_max must drown the stand-in's error: 0.2 for an upsampled picture, 1 for
     none, so super-resolution can start an order of magnitude lower.
     """
-    known = cond.value("low_res") if x0 is None else x0
+    mean = cond.value("low_res") if x0 is None else x0
     x = settings.sigma_max * noise("start", shape)
-    x = x if known is None else x + known
+    x = x if mean is None else x + mean
     return SAMPLERS[settings.sampler](x, settings.sigmas, noise, settings.options)
 
 
@@ -56,27 +56,27 @@ def answer(
     """
     device = torch.device(device or asks[0].query.x.device)
     ordered = sorted(asks, key=lambda one: one.second)
-    x = torch.cat([one.query.x.to(device) for one in ordered])
-    sigma = torch.cat([one.query.sigma.to(device) for one in ordered])
-    cond = Cond.cat([one.cond.to(device) for one in ordered])
+    x = torch.cat([ask.query.x.to(device) for ask in ordered])
+    sigma = torch.cat([ask.query.sigma.to(device) for ask in ordered])
+    cond = Cond.cat([ask.cond.to(device) for ask in ordered])
     parts = []
     for begin in range(0, len(x), batch):
         num = min(batch, len(x) - begin)
         rows = torch.arange(begin, begin + num, device=device)
         if buckets:
             rows = F.pad(rows, (0, min(1 << (num - 1).bit_length(), batch) - num), value=begin)
-        found = stage.denoise(x[rows], sigma[rows], cond[rows])
-        parts.append((found.x0_hat[:num], None if found.var is None else found.var[:num]))
-    sizes = [len(one.query.x) for one in ordered]
+        estimate = stage.denoise(x[rows], sigma[rows], cond[rows])
+        parts.append((estimate.x0_hat[:num], None if estimate.var is None else estimate.var[:num]))
+    sizes = [len(ask.query.x) for ask in ordered]
     x0_hats = torch.cat([x0_hat for x0_hat, _ in parts]).split(sizes)
-    told = [var for _, var in parts if var is not None]
-    variances = torch.cat(told).split(sizes) if told else None
+    var_parts = [var for _, var in parts if var is not None]
+    variances = torch.cat(var_parts).split(sizes) if var_parts else None
     answers = {}
-    for number, one in enumerate(ordered):
-        place = one.query.x.device  # copied: a view would keep the whole batch in memory
-        var = None if variances is None else variances[number].to(place, copy=True)
-        answers[id(one)] = Answer(x0_hats[number].to(place, copy=True), var)
-    return [answers[id(one)] for one in asks]
+    for index, ask in enumerate(ordered):
+        query_device = ask.query.x.device  # copied: a view would keep the whole batch in memory
+        var = None if variances is None else variances[index].to(query_device, copy=True)
+        answers[id(ask)] = Answer(x0_hats[index].to(query_device, copy=True), var)
+    return [answers[id(ask)] for ask in asks]
 
 
 def of_own(asks: NamedAsks) -> list[Ask]:

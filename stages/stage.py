@@ -55,9 +55,9 @@ class Stage(nn.Module):
         stage takes a picture."""
         low_res, aug_sigma = cond.value("low_res"), cond.value("aug")
         inputs = self.parametrisation.inputs(x, sigma, low_res, aug_sigma)
-        told = cond.without("low_res", "aug") if low_res is not None else cond
-        told = told if inputs.aug is None else told.given(aug=inputs.aug)
-        F = self.net(inputs.x, inputs.noise, told)
+        net_cond = cond.without("low_res", "aug") if low_res is not None else cond
+        net_cond = net_cond if inputs.aug is None else net_cond.given(aug=inputs.aug)
+        F = self.net(inputs.x, inputs.noise, net_cond)
         return self.parametrisation.estimate(F, x, sigma, low_res, aug_sigma)
 
     def forward(

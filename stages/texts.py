@@ -29,19 +29,19 @@ def as_text(model: BaseModel) -> str:
 
 def omitted(model: BaseModel) -> dict[str, Any]:
     """The marked keys at their defaults, here and in nested configs, in the format of pydantic's `exclude`."""
-    found: dict[str, Any] = {}
+    omissions: dict[str, Any] = {}
     for name, key in type(model).model_fields.items():
         value = getattr(model, name)
         if LATER in key.metadata and value == key.get_default(call_default_factory=True, validated_data=dict(model)):
-            found[name] = True
-        elif within := _omitted(value):
-            found[name] = within
-    return found
+            omissions[name] = True
+        elif inner := _omitted(value):
+            omissions[name] = inner
+    return omissions
 
 
 def _omitted(value: Any) -> dict[str, Any]:
     if isinstance(value, BaseModel):
         return omitted(value)
     if isinstance(value, dict):
-        return {name: within for name, each in value.items() if (within := _omitted(each))}
+        return {name: inner for name, item in value.items() if (inner := _omitted(item))}
     return {}

@@ -65,9 +65,9 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.batch % self.streams:
-            fitting = largest_divisor(self.batch, self.streams)
+            divisor = largest_divisor(self.batch, self.streams)
             larger = self.streams * -(-self.batch // self.streams)
             raise ValueError(
-                f"batch {self.batch} is no multiple of streams {self.streams}; set streams={fitting}, or batch={larger}"
+                f"batch {self.batch} is no multiple of streams {self.streams}; set streams={divisor}, or batch={larger}"
             )
         return self

@@ -121,8 +121,8 @@ class SamplerKind:
 
     def __call__(self, x: "Tensor", levels: "Tensor", noise: Noise, options: Mapping[str, Any]) -> Sampler:
         """Start the coroutine over `levels` from x, with noise and option values if this sampler reads them."""
-        own = {name: options[name] for name in self.options}
-        return self.function(x, levels, **({"noise": noise} if self.draws else {}), **own)
+        accepted = {name: options[name] for name in self.options}
+        return self.function(x, levels, **({"noise": noise} if self.draws else {}), **accepted)
 
 
 SAMPLERS = {
@@ -145,9 +145,9 @@ def num_queries(name: str, num_steps: int) -> int:
 def drive(sampler: Sampler, denoise: "Denoiser") -> "Tensor":
     """Run one sampler to its end with one denoiser."""
     try:
-        wanted = next(sampler)
+        query = next(sampler)
         while True:
-            wanted = sampler.send(Answer(denoise(wanted.x, wanted.sigma)))
+            query = sampler.send(Answer(denoise(query.x, query.sigma)))
     except StopIteration as done:
         return done.value
 

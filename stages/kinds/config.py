@@ -105,6 +105,6 @@ class StageBase(Choice):
 
     def _check_multiple(self, name: str, size: int) -> None:
         if size % self.multiple:
-            own, scale = f"{self.net.multiple} = {self.net.multiple_rule}", self.space.scale
+            rule, scale = f"{self.net.multiple} = {self.net.multiple_rule}", self.space.scale
             cells = f"{self.multiple}, {scale} px a cell of space {self.space.kind} times " if scale > 1 else ""
-            raise ValueError(f"{name} {size} is no multiple of {cells}{own}")
+            raise ValueError(f"{name} {size} is no multiple of {cells}{rule}")

@@ -29,8 +29,8 @@ class SuperResStage(Stage):
         if given."""
         x0, cond = super().prepared(batch, draws, below)
         u = draws.uniforms
-        own = self.space.down(x0, self.config.shape(self.config.takes)[1:])
-        low_res = self.enlarge(own if below is None else self.space.mirrored(below, self.flipped(batch, u)))
+        downsampled = self.space.down(x0, self.config.shape(self.config.takes)[1:])
+        low_res = self.enlarge(downsampled if below is None else self.space.mirrored(below, self.flipped(batch, u)))
         x0, low_res = self._aligned_crops(x0, low_res, u)
         aug_sigma = (self.config.aug.max_sigma * u["aug_sigma"].square()).to(x0)
         low_res = augment(low_res, aug_sigma, draws.noise("aug", x0.shape))
@@ -48,8 +48,8 @@ class SuperResStage(Stage):
 
     def enlarge(self, low_res: Tensor) -> Tensor:
         """Upsample low_res (b, c, *size) by the stage's factor: the condition before augmentation."""
-        *others, height, width = low_res.shape[2:]
-        return self.space.up(low_res, (*others, height * self.config.factor, width * self.config.factor))
+        *leading, height, width = low_res.shape[2:]
+        return self.space.up(low_res, (*leading, height * self.config.factor, width * self.config.factor))
 
     def _aligned_crops(self, x0: Tensor, low_res: Tensor, u: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The same window of both, with its corner on the low-res grid. Cutting after resizing keeps the resize kernel's view of

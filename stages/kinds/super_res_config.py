@@ -91,5 +91,5 @@ class SuperResConfig(StageBase):
     @property
     def ports(self) -> "Ports":
         """Twice the channels, for low_res beside x, and the level `aug`."""
-        own = super().ports
-        return replace(own, inputs=2 * own.inputs, levels=("aug",))
+        base = super().ports
+        return replace(base, inputs=2 * base.inputs, levels=("aug",))

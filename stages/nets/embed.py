@@ -89,8 +89,8 @@ def text_context(part: Part | None, num: int, null_text: Tensor) -> tuple[Tensor
     A dropped or empty caption thus attends to the null token alone, and no row is fully masked.
     """
     null = null_text.expand(num, 1, -1)
-    seen = torch.ones(num, 1, dtype=torch.bool, device=null.device)
+    null_mask = torch.ones(num, 1, dtype=torch.bool, device=null.device)
     if part is None or part.mask is None:
-        return null, seen
+        return null, null_mask
     tokens = nn.functional.normalize(part.value, dim=-1) * math.sqrt(part.value.shape[-1])
-    return torch.cat([null, tokens], dim=1), torch.cat([seen, part.mask & part.keep[:, None]], dim=1)
+    return torch.cat([null, tokens], dim=1), torch.cat([null_mask, part.mask & part.keep[:, None]], dim=1)

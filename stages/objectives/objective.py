@@ -39,9 +39,9 @@ class Levels:
 
     def to(self, x: Tensor) -> Self:
         """Move to the device of x; floating-point tensors also take its dtype."""
-        drawn = {each.name: getattr(self, each.name) for each in fields(self)}
+        tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         moved = {
-            name: value.to(x) if value.is_floating_point() else value.to(x.device) for name, value in drawn.items()
+            name: value.to(x) if value.is_floating_point() else value.to(x.device) for name, value in tensors.items()
         }
         return replace(self, **moved)
 

@@ -93,18 +93,18 @@ class StageCost:
         ZeRO 1 and 2 update a second copy of this process's part of the weights; 2 partitions the gradients, 3 the weights too, but
         gathers what a layer needs, and everything for the averages, which are never partitioned.
         """
-        whole, part = self.weight_bytes, -(-self.weight_bytes // world)
-        gathered = max(self.activation_bytes + min(whole, LIVE), whole) - self.activation_bytes if zero == 3 else 0
+        full, part = self.weight_bytes, -(-self.weight_bytes // world)
+        gather_bytes = max(self.activation_bytes + min(full, LIVE), full) - self.activation_bytes if zero == 3 else 0
         master = part if zero in (1, 2) or (zero == 3 and offload) else 0
         moments = 2 * part if zero else self.adam_bytes
-        gradients = whole if zero < 2 else 0 if offload else part
+        gradients = full if zero < 2 else 0 if offload else part
         return Memory(
-            weights=part if zero == 3 else whole,
+            weights=part if zero == 3 else full,
             gradients=gradients,
             optimizer=0 if offload else master + moments,
             ema=self.ema_bytes,
             activations=self.activation_bytes,
-            buffers=(BUCKET if zero else 0) + gathered,
+            buffers=(BUCKET if zero else 0) + gather_bytes,
             host=(master + moments + part + (part if zero < 3 else 0)) if offload else 0,
         )
 

@@ -35,19 +35,17 @@ class Kept:
     @property
     def bytes(self) -> int:
         """Bytes of all storages, each counted once."""
-        everything = self.outside.copy()
+        storages = self.outside.copy()
         for block in self.blocks:
-            everything |= block
-        return size_of(everything)
+            storages |= block
+        return size_of(storages)
 
     @property
     def checkpointed_bytes(self) -> int:
         """Bytes with each block recomputed in the backward pass: all inputs are kept, and the inside of one block at a time."""
-        always = self.outside | self.inputs
-        largest = max(
-            (size_of({k: v for k, v in block.items() if k not in always}) for block in self.blocks), default=0
-        )
-        return size_of(always) + largest
+        base = self.outside | self.inputs
+        largest = max((size_of({k: v for k, v in block.items() if k not in base}) for block in self.blocks), default=0)
+        return size_of(base) + largest
 
 
 def size_of(storages: Storages) -> int:
@@ -76,12 +74,12 @@ def denoise(stage: Stage, size: int, batch: int) -> Tensor:
 @contextmanager
 def keep_saved(stage: Stage) -> Iterator[Kept]:
     """Collect the storages that autograd keeps within the context."""
-    own = {p.untyped_storage()._cdata for p in stage.parameters()}
+    parameters = {p.untyped_storage()._cdata for p in stage.parameters()}
     kept = Kept()
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in parameters:
             (kept.outside if kept.current is None else kept.current)[storage._cdata] = storage
         return tensor
 

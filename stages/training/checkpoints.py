@@ -57,12 +57,12 @@ class Checkpoints:
         exist and be whole. Raises ValueError."""
         if resume == "auto":
             return self.latest()
-        there = [folder.name for folder in self.folders()]
-        names = {"latest": there[-1:], "best": [p.name for p in [self.best()] if p]}.get(resume, [resume])
-        if not names or names[0] not in there:
+        available = [folder.name for folder in self.folders()]
+        names = {"latest": available[-1:], "best": [p.name for p in [self.best()] if p]}.get(resume, [resume])
+        if not names or names[0] not in available:
             raise ValueError(
                 f"--resume {resume}: no such checkpoint in {self.checkpoints}; there are "
-                f"{', '.join(there) or 'none'}, latest and best"
+                f"{', '.join(available) or 'none'}, latest and best"
             )
         problem = check_manifest(self.checkpoints / names[0])
         if problem:
@@ -71,12 +71,12 @@ class Checkpoints:
 
     def best(self) -> Path | None:
         """The checkpoint with the lowest validation loss in its manifest, or None."""
-        scored = [
+        candidates = [
             (manifest["val_loss"], folder)
             for folder in self.folders()
             if (manifest := read_manifest(folder)).get("val_loss") is not None
         ]
-        return min(scored)[1] if scored else None
+        return min(candidates)[1] if candidates else None
 
     def draft(self, nimg: int) -> Path:
         """Make an empty folder to write a checkpoint into."""
@@ -101,9 +101,9 @@ class Checkpoints:
         draft.rename(final)
         sync(self.checkpoints)
         best = self.best()
-        for old in sorted(self.checkpoints.glob("nimg-*[0-9]"))[:-keep]:
-            if old != best:
-                shutil.rmtree(old, ignore_errors=True)
+        for folder in sorted(self.checkpoints.glob("nimg-*[0-9]"))[:-keep]:
+            if folder != best:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_state(state: State, folder: Path) -> None:
@@ -142,10 +142,10 @@ def check_manifest(folder: Path) -> str | None:
     """What is wrong with a checkpoint, in words, or None if it is whole."""
     try:
         files: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["files"]
-        wanted = [(name, facts["bytes"], facts["sha256"]) for name, facts in files.items()]
+        entries = [(name, entry["bytes"], entry["sha256"]) for name, entry in files.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"manifest unreadable ({type(error).__name__})"
-    for name, num_bytes, sha256 in wanted:
+    for name, num_bytes, sha256 in entries:
         path = folder / name
         if not path.is_file() or path.stat().st_size != num_bytes:
             return f"{name} is missing or cut short"

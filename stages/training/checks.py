@@ -86,8 +86,10 @@ def _packed_so(text: TextConfig, tokens: int) -> str:
 def check_held_out(config: StageConfig, index: Index, held: Index) -> None:
     """Check that held-out data describe their pictures like the training data. Raises ValueError."""
     check_data(config, held)
-    if (ours := text_encoder_id(config, index)) != (other := text_encoder_id(config, held)):
-        raise ValueError(f"--val-data: text features are {other}, --data has {ours}; pack both with one --text-encoder")
+    if (encoder := text_encoder_id(config, index)) != (val_encoder := text_encoder_id(config, held)):
+        raise ValueError(
+            f"--val-data: text features are {val_encoder}, --data has {encoder}; pack both with one --text-encoder"
+        )
     if config.cond.num_classes and index.classes != held.classes:
         raise ValueError("--val-data numbers its classes otherwise than --data; pack both from one list of classes")
 

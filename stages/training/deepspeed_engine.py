@@ -54,9 +54,9 @@ class DeepSpeedEngine:
         self.objective = config.objective.build()
         self.optimizer = make_optimizer(stage, config)
         self.scaler = LossScale(config.precision)
-        wanted = settings.derived(config, micro_batch)
+        derived = settings.derived(config, micro_batch)
         try:
-            self.engine, *_ = deepspeed.initialize(model=stage, optimizer=self.optimizer, config=wanted)
+            self.engine, *_ = deepspeed.initialize(model=stage, optimizer=self.optimizer, config=derived)
         except (
             AssertionError,
             AttributeError,
@@ -103,10 +103,10 @@ class DeepSpeedEngine:
     def state(self) -> State:
         """Collect the whole state on rank 0; other ranks get an empty one."""
         if self.zero == 0:
-            whole = weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) if self.rank == 0 else {}
+            full_state = weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) if self.rank == 0 else {}
         else:
-            whole = self._gathered()
-        return whole | self.scaler.state() | learned(self.objective) if self.rank == 0 else {}
+            full_state = self._gathered()
+        return full_state | self.scaler.state() | learned(self.objective) if self.rank == 0 else {}
 
     def _gathered(self) -> State:
         """Every parameter with its optimizer state, gathered from the ranks one parameter at a time."""
@@ -115,12 +115,12 @@ class DeepSpeedEngine:
         keys, scalars = self._remembered()
         state = {WEIGHTS + name: to_cpu(buffer) for name, buffer in self._buffers().items()}
         for name, parameter in self.stage.named_parameters():
-            for full, tensor in (
+            for state_key, tensor in (
                 (WEIGHTS + name, safe_get_full_fp32_param(parameter)),
                 *((f"{OPTIMIZER}{name}/{key}", safe_get_full_optimizer_state(parameter, key)) for key in keys),
             ):
                 if self.rank == 0:
-                    state[full] = to_cpu(tensor)
+                    state[state_key] = to_cpu(tensor)
             state |= {f"{OPTIMIZER}{name}/{key}": torch.as_tensor(value).clone() for key, value in scalars.items()}
         return state if self.rank == 0 else {}
 
@@ -158,17 +158,17 @@ class DeepSpeedEngine:
 
     def _scatter(self, state: State) -> None:
         """Reverse `_gathered`: each rank takes its partitions."""
-        remembered = by_parameter(state)
-        some = next(iter(remembered.values()), {})
-        keys = [key for key, value in some.items() if isinstance(value, Tensor) and value.ndim]
+        by_name = by_parameter(state)
+        example = next(iter(by_name.values()), {})
+        keys = [key for key, value in example.items() if isinstance(value, Tensor) and value.ndim]
         inner = self.engine.optimizer.optimizer
         for flat in self._flat():
             inner.state[flat] = {
                 key: torch.zeros_like(flat) if key in keys else value.clone() if isinstance(value, Tensor) else value
-                for key, value in some.items()
+                for key, value in example.items()
             }
         if self.zero == 3:
-            return self._scatter3(state, remembered, keys)
+            return self._scatter3(state, by_name, keys)
         from deepspeed.utils import (
             lazy_init_hp_params_optimizer_state,
             safe_set_full_fp32_param,
@@ -182,7 +182,7 @@ class DeepSpeedEngine:
         for name, parameter in self.stage.named_parameters():
             safe_set_full_fp32_param(parameter, state[WEIGHTS + name].to(self.device))
             for key in keys:
-                safe_set_full_optimizer_state(parameter, remembered[name][key].to(self.device), key)
+                safe_set_full_optimizer_state(parameter, by_name[name][key].to(self.device), key)
 
     def _scatter3(self, state: State, remembered: dict[str, dict[str, Any]], keys: list[str]) -> None:
         """`_scatter` for ZeRO 3."""
@@ -214,9 +214,9 @@ class DeepSpeedEngine:
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag, whether it is raised on some rank."""
-        raised = torch.tensor(flags, dtype=torch.uint8, device=self.device)
-        dist.all_reduce(raised, dist.ReduceOp.MAX)
-        return tuple(bool(flag) for flag in raised.tolist())
+        reduced = torch.tensor(flags, dtype=torch.uint8, device=self.device)
+        dist.all_reduce(reduced, dist.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in reduced.tolist())
 
     def total(self, numbers: Tensor) -> Tensor:
         """Sum a tensor over all ranks."""
@@ -253,10 +253,10 @@ def init_distributed(deepspeed, device: torch.device, timeout_s: float) -> None:
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=timeout_s)
     deepspeed.init_distributed(backend, verbose=False, timeout=timeout)
-    made = (
+    communicator = (
         deepspeed.comm.comm.cdb
     )  # creates ZeRO's process groups, with torch's own time-out of 10 or 30 minutes unless patched
-    made.new_group = partial(dist.new_group, timeout=timeout)
+    communicator.new_group = partial(dist.new_group, timeout=timeout)
 
 
 def free_port() -> int:

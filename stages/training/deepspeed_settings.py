@@ -70,9 +70,9 @@ class DeepSpeedSettings:
                 raise ValueError(
                     f"DeepSpeed file: unknown key {key!r}" + (f"; did you mean {close[0]}?" if close else "")
                 )
-            kind, told = KINDS.get(key, (object, ""))
+            kind, description = KINDS.get(key, (object, ""))
             if not isinstance(value, kind):
-                raise ValueError(f"DeepSpeed file: {key} is {value!r}; it must be {told}")
+                raise ValueError(f"DeepSpeed file: {key} is {value!r}; it must be {description}")
         stage = (self.user or {}).get("zero_optimization", {}).get("stage", self.zero)
         if stage != self.zero:
             raise ValueError(f"DeepSpeed file: zero_optimization.stage is {stage}, --zero is {self.zero}; say the same")
@@ -82,7 +82,7 @@ class DeepSpeedSettings:
         zero: dict[str, Any] = {"stage": self.zero}
         if self.offload:
             zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-        mine = {
+        settings = {
             "train_micro_batch_size_per_gpu": micro_batch,
             "train_batch_size": config.batch,
             "gradient_clipping": config.clip
@@ -93,7 +93,7 @@ class DeepSpeedSettings:
             "zero_force_ds_cpu_optimizer": False,  # the same AdamW in both engines; theirs needs a compiler
             "steps_per_print": 10**9,
         }
-        return merged(mine, self.user or {})
+        return merged(settings, self.user or {})
 
 
 def read_user_file(path: Path) -> dict[str, Any]:
@@ -109,8 +109,8 @@ def read_user_file(path: Path) -> dict[str, Any]:
 
 def merged(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     """`theirs` laid over `mine`, recursively."""
-    both = mine | theirs
+    result = mine | theirs
     for key in mine.keys() & theirs.keys():
         if isinstance(mine[key], dict) and isinstance(theirs[key], dict):
-            both[key] = merged(mine[key], theirs[key])
-    return both
+            result[key] = merged(mine[key], theirs[key])
+    return result

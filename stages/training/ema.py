@@ -47,7 +47,7 @@ class Ema:
         """Copies of the averages on the CPU, unaffected by later updates."""
         return {
             half_life: {name: tensor.detach().to("cpu", copy=True) for name, tensor in stage.state_dict().items()}
-            for half_life, stage in ((each, self.module(each)) for each in self.averages)
+            for half_life, stage in ((key, self.module(key)) for key in self.averages)
         }
 
     def load(self, folder: Path, weights: dict[str, Tensor], nimg: int) -> list[int]:
@@ -76,5 +76,7 @@ def ema_file(folder: Path, half_life: int) -> Path:
 def save_averages(averages: Averages, folder: Path, begun: Mapping[int, int] = {}) -> None:
     """Write one safetensors file a half-life. begun: images seen at their start, for those not started at random."""
     for half_life, weights in averages.items():
-        said = {"begun": str(begun[half_life])} if begun.get(half_life) else None
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, ema_file(folder, half_life), said)
+        metadata = {"begun": str(begun[half_life])} if begun.get(half_life) else None
+        save_file(
+            {name: tensor.contiguous() for name, tensor in weights.items()}, ema_file(folder, half_life), metadata
+        )

@@ -144,8 +144,8 @@ class LocalEngine:
 
     def state(self) -> State:
         """The whole state, copied to the CPU."""
-        own = self.scaler.state() | learned(self.objective)
-        return weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) | own
+        extra = self.scaler.state() | learned(self.objective)
+        return weights_of(self.stage) | optimizer_state(self.optimizer, self.stage) | extra
 
     def load(self, state: State) -> None:
         """Load a whole state."""
@@ -253,9 +253,11 @@ def learned(objective: Objective[Any]) -> State:
 
 def load_learned(objective: Objective[Any], state: State) -> None:
     """Reverse `learned`; does nothing for a state without it, as after a change of objective."""
-    own = {name.removeprefix(OBJECTIVE): each for name, each in state.items() if name.startswith(OBJECTIVE)}
-    if own:
-        objective.load(own)
+    learned_state = {
+        name.removeprefix(OBJECTIVE): tensor for name, tensor in state.items() if name.startswith(OBJECTIVE)
+    }
+    if learned_state:
+        objective.load(learned_state)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, stage: Stage) -> State:
@@ -270,21 +272,21 @@ def optimizer_state(optimizer: torch.optim.Optimizer, stage: Stage) -> State:
 def load_optimizer(optimizer: torch.optim.Optimizer, stage: Stage, state: State) -> None:
     """Reverse `optimizer_state`; torch moves each tensor to its parameter's device."""
     names = {parameter: name for name, parameter in stage.named_parameters()}
-    ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    remembered = by_parameter(state)
-    own = {number: remembered[name] for number, name in enumerate(ordered) if name in remembered}
-    optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
+    ordered_names = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    optimizer_states = by_parameter(state)
+    indexed = {index: optimizer_states[name] for index, name in enumerate(ordered_names) if name in optimizer_states}
+    optimizer.load_state_dict({"state": indexed, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def by_parameter(state: State) -> dict[str, dict[str, Any]]:
     """{parameter: {key: value}} of the optimizer's part of a state, copied, because torch's optimizers keep what they load."""
-    found: dict[str, dict[str, Any]] = {}
-    for full, tensor in state.items():
-        if full.startswith(OPTIMIZER):
-            name, _, key = full.removeprefix(OPTIMIZER).rpartition("/")
+    states: dict[str, dict[str, Any]] = {}
+    for full_name, tensor in state.items():
+        if full_name.startswith(OPTIMIZER):
+            name, _, key = full_name.removeprefix(OPTIMIZER).rpartition("/")
             is_int = tensor.ndim == 0 and tensor.dtype == torch.int64
-            found.setdefault(name, {})[key] = int(tensor) if is_int else tensor.clone()
-    return found
+            states.setdefault(name, {})[key] = int(tensor) if is_int else tensor.clone()
+    return states
 
 
 def to_cpu(tensor: Tensor) -> Tensor:

@@ -37,10 +37,10 @@ def columns_of(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
     noise = noise_of("grid", 0, batch.index, device)
     takes = stage.config.takes
     below = None if takes is None else space.down(truth, stage.config.shape(takes)[1:])
-    given = conditioned(stage, batch.cond, below, settings, noise)
-    sample = sample_alone(stage, settings, given, noise, truth.shape)
-    before = () if below is None else (space.up(below, stage.config.size),)
-    return tuple(space.show(space.store(each)) for each in (*before, sample, truth))
+    cond = conditioned(stage, batch.cond, below, settings, noise)
+    sample = sample_alone(stage, settings, cond, noise, truth.shape)
+    upsampled = () if below is None else (space.up(below, stage.config.size),)
+    return tuple(space.show(space.store(image)) for image in (*upsampled, sample, truth))
 
 
 def save_picture(picture: Tensor, path: Path) -> None:

@@ -20,14 +20,14 @@ LAUNCHERS = {
 
 def stop_with_launcher() -> None:
     """Watch the launchers among this process's ancestors; when one has ended, send SIGTERM to this process."""
-    if launchers := [each for each in psutil.Process().parents() if is_launcher(each)]:
+    if launchers := [process for process in psutil.Process().parents() if is_launcher(process)]:
         threading.Thread(target=_watch, args=(launchers,), name="launcher", daemon=True).start()
 
 
 def is_launcher(process: psutil.Process) -> bool:
     """Whether a command line is a launcher's: a program's name, or a module's after -m."""
     try:
-        return any(Path(word).name in LAUNCHERS for word in process.cmdline()[:6])
+        return any(Path(arg).name in LAUNCHERS for arg in process.cmdline()[:6])
     except psutil.Error:
         return False
 
@@ -43,8 +43,8 @@ def has_ended(process: psutil.Process) -> bool:
 def _watch(launchers: list[psutil.Process]) -> None:
     while True:
         time.sleep(POLL_S)
-        for each in launchers:
-            if has_ended(each):
-                print(f"the launcher, process {each.pid}, has ended: so does the training", file=sys.stderr)
+        for process in launchers:
+            if has_ended(process):
+                print(f"the launcher, process {process.pid}, has ended: so does the training", file=sys.stderr)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return

@@ -138,8 +138,8 @@ class Run:
             self.engine.close()
             return self.run.bundle
         if self.leads:
-            held = self.options.val_data or self.reader.places
-            self.validation = make_validation(self.config, held, self.runtime.device, self.options.lower)
+            val_data = self.options.val_data or self.reader.places
+            self.validation = make_validation(self.config, val_data, self.runtime.device, self.options.lower)
         watch = self._watch() if self.leads else None
         batches = self.reader.batches(self.nimg)
         try:
@@ -164,7 +164,7 @@ class Run:
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RunError):
                 raise
-            told, config = str(error), self.config
+            message, config = str(error), self.config
             if is_memory_error(error):
                 raise RunError(
                     f"stage {self.name}: out of memory at image {self.nimg:,} with micro-batches of {self.micro} at "
@@ -172,18 +172,18 @@ class Run:
                     "train.checkpoint_activations=true, or --zero 2",
                     OUT_OF_MEMORY,
                 ) from error
-            if dist.is_initialized() and dist.get_world_size() > 1 and lost_a_rank(told):
+            if dist.is_initialized() and dist.get_world_size() > 1 and lost_a_rank(message):
                 raise RunError(
                     f"stage {self.name}: rank {self.runtime.rank} lost another one at image {self.nimg:,} "
-                    f"({told.splitlines()[0][:200]}); look at its log, then run the same command again"
+                    f"({message.splitlines()[0][:200]}); look at its log, then run the same command again"
                 ) from error
             raise
 
     def _ended(self) -> Path:
         """Return the bundle, or raise the reason why training ended early."""
         if self.leads and (self.stopped or self.fault):
-            why = "told to stop" if self.stopped else "no more data"
-            print(f"{self.run.path}: {why}, saved at {self.nimg:,} images; the same command goes on")
+            reason = "told to stop" if self.stopped else "no more data"
+            print(f"{self.run.path}: {reason}, saved at {self.nimg:,} images; the same command goes on")
         if self.interrupted:
             raise KeyboardInterrupt
         if self.stopped:
@@ -212,15 +212,18 @@ class Run:
 
     def _check_loaded(self, checkpoint: Path, state: State) -> None:
         """Read the state back from the engine and compare it bit for bit, at any world size and ZeRO stage."""
-        found = self.engine.state()
-        wrong = [
-            name for name, tensor in found.items() if not torch.equal(tensor, state.get(name, tensor.new_empty(0)))
+        loaded = self.engine.state()
+        mismatched = [
+            name for name, tensor in loaded.items() if not torch.equal(tensor, state.get(name, tensor.new_empty(0)))
         ]
-        wrong += sorted(state.keys() - found.keys()) if self.leads else []
-        turned = {name for name in found.keys() ^ state.keys() if name.startswith(OBJECTIVE)} | {LOSS_SCALE}
-        wrong = [name for name in wrong if name not in turned]  # after a change of objective; to or from fp16
-        if self.engine.any(bool(wrong))[0]:
-            raise RunError(f"stage {self.name}: {checkpoint} did not load as it was saved ({', '.join(wrong[:3])})")
+        mismatched += sorted(state.keys() - loaded.keys()) if self.leads else []
+        # these may differ after a change of objective, or to or from fp16
+        uncompared = {name for name in loaded.keys() ^ state.keys() if name.startswith(OBJECTIVE)} | {LOSS_SCALE}
+        mismatched = [name for name in mismatched if name not in uncompared]
+        if self.engine.any(bool(mismatched))[0]:
+            raise RunError(
+                f"stage {self.name}: {checkpoint} did not load as it was saved ({', '.join(mismatched[:3])})"
+            )
 
     def _say(self, note: str) -> None:
         print(f"{self.name}: note: {note}", file=sys.stderr)
@@ -253,20 +256,20 @@ class Run:
                     self.ema.update(self.engine.stage, nimg=self.nimg, batch=settings.batch)
                 self.engine.objective.learn(update.losses, self.engine.total)
             self.quartiles.add(update)
-            passed, last = crossed(before, self.nimg), self.nimg >= settings.images
-            told: dict[str, float] = {}
-            if last or passed(settings.save_every) or passed(settings.snapshot_every):
-                told |= self._save(
-                    checkpoint=last or passed(settings.save_every), snapshot=passed(settings.snapshot_every)
+            passed, is_last = crossed(before, self.nimg), self.nimg >= settings.images
+            metrics: dict[str, float] = {}
+            if is_last or passed(settings.save_every) or passed(settings.snapshot_every):
+                metrics |= self._save(
+                    checkpoint=is_last or passed(settings.save_every), snapshot=passed(settings.snapshot_every)
                 )
-            if last or passed(settings.log_every):
-                told |= self._quartiles()
+            if is_last or passed(settings.log_every):
+                metrics |= self._quartiles()
             if watch:
                 watch.update(update, batch=settings.batch)
-                if pictures is not None and (last or passed(settings.grid_every)):
-                    told |= self._draw(pictures, watch)
-                if last or told:
-                    watch.log(self.nimg, lr=lr, device=self.runtime.device, facts=told)
+                if pictures is not None and (is_last or passed(settings.grid_every)):
+                    metrics |= self._draw(pictures, watch)
+                if is_last or metrics:
+                    watch.log(self.nimg, lr=lr, device=self.runtime.device, facts=metrics)
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         """The next batch. None after a request to stop (which also ends waiting for data) or a fault of the data."""
@@ -281,7 +284,7 @@ class Run:
 
     def _is_over(self) -> bool:
         """Whether all ranks stop before the next update, because one of them must stop, has no data or cannot save."""
-        self.stopped, self.interrupted, starved, failed = self.engine.any(
+        self.stopped, self.interrupted, out_of_data, failed = self.engine.any(
             self.signals.caught is not None, self.signals.interrupted, self.fault is not None, self.saver.failed > 1
         )
         if failed:
@@ -289,17 +292,17 @@ class Run:
                 f"{self.saver.problem or 'rank 0 cannot save'}; stopped after two failed saves; make room there, and the same "
                 "command goes on from the last whole checkpoint, or begins anew"
             )
-        if starved and not self.fault:
+        if out_of_data and not self.fault:
             self.fault = RunError(f"stage {self.name}: another rank has no more data; look at its log")
-        return self.stopped or starved
+        return self.stopped or out_of_data
 
     def _stop(self, watch: Watch | None) -> None:
         """Save unsaved progress at once, without validation or grid."""
-        told = self._save(checkpoint=True, snapshot=False, judged=False) if self.nimg > self.saved else {}
+        metrics = self._save(checkpoint=True, snapshot=False, judged=False) if self.nimg > self.saved else {}
         if self.nimg > self.logged:
-            told |= self._quartiles()
+            metrics |= self._quartiles()
             if watch:
-                watch.log(self.nimg, lr=lr_at(self.settings, self.nimg), device=self.runtime.device, facts=told)
+                watch.log(self.nimg, lr=lr_at(self.settings, self.nimg), device=self.runtime.device, facts=metrics)
 
     def _quartiles(self) -> dict[str, float]:
         self.logged = self.nimg
@@ -351,10 +354,10 @@ class Run:
             return {}
         save_picture(picture, self.run.samples / f"nimg-{self.nimg:010d}.png")
         watch.grid(picture, self.nimg)
-        some = pictures[: self.portions.most].to(self.runtime.device)
+        batch = pictures[: self.portions.most].to(self.runtime.device)
         if not self.options.norms:
             return {}
-        return weight_norms(stage) | activation_norms(stage, some, objective=self.engine.objective)
+        return weight_norms(stage) | activation_norms(stage, batch, objective=self.engine.objective)
 
 
 def split(batch: Batch, size: int) -> list[Batch]:

@@ -23,11 +23,11 @@ def activation_norms(
     stage: Stage, batch: Batch, seed: int = 0, objective: Objective[Any] = DENOISING
 ) -> dict[str, float]:
     """`activation_rms/NAME` of the outputs of network, blocks and attention, in one forward pass at the objective's levels."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
 
     def watch(name: str):
         def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            found[f"activation_rms/{name}"] = rms(output)
+            metrics[f"activation_rms/{name}"] = rms(output)
 
         return hook
 
@@ -42,7 +42,7 @@ def activation_norms(
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return metrics
 
 
 def rms(x: Tensor) -> float:

@@ -23,11 +23,11 @@ def notes(settings: TrainConfig, before: TrainConfig | None, nimg: int) -> Itera
             f"{lr_at(settings, images):.3g} of {settings.lr:.3g}; a longer train.warmup keeps it higher"
         )
     if before is not None:
-        was, now = lr_at(before, nimg), lr_at(settings, nimg)
-        if max(was, now) > JUMP * min(was, now):
-            why = f"the {before.schedule} schedule was over {before.images:,} images and now is over {images:,}"
+        old_lr, new_lr = lr_at(before, nimg), lr_at(settings, nimg)
+        if max(old_lr, new_lr) > JUMP * min(old_lr, new_lr):
+            reason = f"the {before.schedule} schedule was over {before.images:,} images and now is over {images:,}"
             changed = (before.lr, before.schedule, before.warmup) != (settings.lr, settings.schedule, warmup)
             yield (
-                f"the learning rate jumps from {was:.3g} to {now:.3g} at image {nimg:,}: "
-                f"{'its settings have changed' if changed else why}"
+                f"the learning rate jumps from {old_lr:.3g} to {new_lr:.3g} at image {nimg:,}: "
+                f"{'its settings have changed' if changed else reason}"
             )

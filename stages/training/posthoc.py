@@ -33,7 +33,7 @@ class Stored:
 
 def stored_averages(run: Path) -> list[Stored]:
     """All averages in the snapshots and whole checkpoints of a run, by (nimg, half-life), once each."""
-    found: dict[tuple[int, int], Stored] = {}
+    averages: dict[tuple[int, int], Stored] = {}
     for folder in sorted([*RunDir(run).snapshots.glob("nimg-*"), *RunDir(run).checkpoints.glob("nimg-*")]):
         match = NAME.fullmatch(folder.name)
         if not match or (folder.parent.name == "checkpoints" and check_manifest(folder)):
@@ -41,8 +41,8 @@ def stored_averages(run: Path) -> list[Stored]:
         for path in folder.glob("ema-*.safetensors"):
             half_life = path.stem.removeprefix("ema-")
             if half_life.isdigit():
-                found[int(match[1]), int(half_life)] = Stored(int(match[1]), int(half_life), path, begun_at(path))
-    return sorted(found.values())
+                averages[int(match[1]), int(half_life)] = Stored(int(match[1]), int(half_life), path, begun_at(path))
+    return sorted(averages.values())
 
 
 def profile(half_life: float, nimg: int, *, end: int, step: int, begun: int = 0) -> Tensor:
@@ -54,39 +54,40 @@ def profile(half_life: float, nimg: int, *, end: int, step: int, begun: int = 0)
     seen = torch.arange(step, end + step, step, dtype=torch.float64)[: end // step]
     decay = 0.5 ** (step / torch.clamp(RAMP_UP * seen, max=float(half_life)))
     decay = torch.where(seen <= begun, 0.0, torch.where(seen <= nimg, decay, 1.0))
-    after = decay.flip(0).cumprod(0).flip(0)  # the share of an update's predecessors left at the end
-    left = torch.cat([after[1:], after.new_ones(1)])
-    own = torch.where(seen <= nimg, (1 - decay) * left, 0.0)
-    return torch.cat([after[:1] if len(after) else after.new_ones(1), own])
+    survival = decay.flip(0).cumprod(0).flip(0)  # the share of an update's predecessors left at the end
+    remaining = torch.cat([survival[1:], survival.new_ones(1)])
+    shares = torch.where(seen <= nimg, (1 - decay) * remaining, 0.0)
+    return torch.cat([survival[:1] if len(survival) else survival.new_ones(1), shares])
 
 
 def coefficients(stored: list[Stored], half_life: float, nimg: int, batch: int) -> tuple[Tensor, float]:
     """Factors (len(stored),) of the stored averages in the wanted one, and the relative error of its profile."""
     step = batch * max(1, -(-nimg // (batch * POINTS)))
-    known = torch.stack(
-        [profile(each.half_life, each.nimg, end=nimg, step=step, begun=each.begun) for each in stored], dim=1
+    profiles = torch.stack(
+        [profile(average.half_life, average.nimg, end=nimg, step=step, begun=average.begun) for average in stored],
+        dim=1,
     )
-    wanted = profile(half_life, nimg, end=nimg, step=step)
-    factors = torch.linalg.lstsq(known, wanted[:, None], driver="gelsd").solution[:, 0]
-    return factors, ((known @ factors - wanted).norm() / wanted.norm()).item()
+    target = profile(half_life, nimg, end=nimg, step=step)
+    factors = torch.linalg.lstsq(profiles, target[:, None], driver="gelsd").solution[:, 0]
+    return factors, ((profiles @ factors - target).norm() / target.norm()).item()
 
 
 def reconstruct(run: Path, half_life: float, nimg: int, batch: int) -> tuple[dict[str, Tensor], float]:
     """The averaged weights of any half-life at `nimg`, and their profile's error. Raises ValueError if that is too large."""
-    stored = [each for each in stored_averages(run) if each.nimg <= nimg]
+    stored = [average for average in stored_averages(run) if average.nimg <= nimg]
     if not stored:
         raise ValueError(f"{run}: no averages up to image {nimg:,}; train with train.snapshot_every above 0")
     factors, error = coefficients(stored, half_life, nimg, batch)
     if not error <= WORST:
-        lives = sorted({each.half_life for each in stored})
+        lives = sorted({average.half_life for average in stored})
         raise ValueError(
             f"{run}: half-life {half_life:,.0f} at image {nimg:,} is not in the {len(stored)} stored averages (error "
             f"{error:.0%}, {WORST:.0%} is allowed); half-lives from {lives[0]:,} to {lives[-1]:,} are, or store more often "
             "with train.snapshot_every"
         )
     weights: dict[str, Tensor] = {}
-    for each, factor in zip(stored, factors.tolist(), strict=True):
-        for name, tensor in tensors(each.path):
+    for average, factor in zip(stored, factors.tolist(), strict=True):
+        for name, tensor in tensors(average.path):
             weights[name] = weights.get(name, 0) + factor * tensor.double()
     return {name: tensor.float() for name, tensor in weights.items()}, error
 

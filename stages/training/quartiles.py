@@ -24,9 +24,9 @@ class SigmaQuartiles:
         if not update.applied:
             return
         for part in update.losses:
-            number = torch.bucketize(part.sigma.cpu(), self.edges.to(part.sigma.dtype))
-            both = torch.stack([part.per_image.double().cpu(), torch.ones(len(number), dtype=torch.float64)])
-            self.sums.index_add_(1, number, both)
+            quartile = torch.bucketize(part.sigma.cpu(), self.edges.to(part.sigma.dtype))
+            values = torch.stack([part.per_image.double().cpu(), torch.ones(len(quartile), dtype=torch.float64)])
+            self.sums.index_add_(1, quartile, values)
 
     def take(self, engine: Engine) -> dict[str, float]:
         """loss_q1 to loss_q4 since the last call; collective."""

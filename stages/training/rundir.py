@@ -101,26 +101,26 @@ class RunDir(Checkpoints):
 
     def _check(self, config: StageConfig, data: str, allow: tuple[str, ...], nimg: int) -> None:
         old = self._recorded()
-        was = read_config(old)
-        if was is None:  # another version's config, compared as written
+        old_config = read_config(old)
+        if old_config is None:  # another version's config, compared as written
             new = written(config, data)
         else:
-            old, new = old | record(was, old.get("data")), record(config, data)
+            old, new = old | record(old_config, old.get("data")), record(config, data)
         changed = {
             key.removeprefix("config."): pair
             for key, pair in differences(old, new).items()
             if key.removeprefix("config.") not in FREE_TO_CHANGE and not key.startswith("config.sample.")
         }
-        told = "; ".join(f"{key} was {a!r}, is {b!r}" for key, (a, b) in changed.items() if key not in allow)
-        if changed and (misfit := misfits(was, config)):
-            told = told or "; ".join(f"{key} was {a!r}, is {b!r}" for key, (a, b) in changed.items())
+        message = "; ".join(f"{key} was {a!r}, is {b!r}" for key, (a, b) in changed.items() if key not in allow)
+        if changed and (mismatch := misfits(old_config, config)):
+            message = message or "; ".join(f"{key} was {a!r}, is {b!r}" for key, (a, b) in changed.items())
             raise ValueError(
-                f"{self.path} holds a run of another config: {told}; its checkpoints do not fit ({misfit}), which nothing can "
+                f"{self.path} holds a run of another config: {message}; its checkpoints do not fit ({mismatch}), which nothing can "
                 "allow; restore it, or choose another --out"
             )
-        if told:
+        if message:
             raise ValueError(
-                f"{self.path} holds a run of another config: {told}; restore it, choose another --out, or allow it with "
+                f"{self.path} holds a run of another config: {message}; restore it, choose another --out, or allow it with "
                 f"{' '.join(f'--allow-change {key}' for key in changed if key not in allow)}{unread(config.train, nimg)}"
             )
 
@@ -142,9 +142,9 @@ class RunDir(Checkpoints):
             for path in sorted(folder.glob("nimg-*")):
                 match = NAME.fullmatch(path.name.removesuffix(".png"))
                 if match and int(match[1]) > nimg:
-                    aside = path.with_name(f"{path.name}.dropped")
-                    shutil.rmtree(aside, ignore_errors=True)
-                    path.replace(aside)
+                    dropped = path.with_name(f"{path.name}.dropped")
+                    shutil.rmtree(dropped, ignore_errors=True)
+                    path.replace(dropped)
         self.cut_metrics(nimg)
         self._write(config, data)
 
@@ -156,8 +156,8 @@ class RunDir(Checkpoints):
         """Drop log lines after nimg, so that a resumed run's log reads as if never interrupted."""
         if self.metrics.exists():
             lines = self.metrics.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and self._nimg_in(line) <= nimg]
-            replace_text(self.metrics, "".join(kept))
+            remaining = [line for line in lines if line.endswith("\n") and self._nimg_in(line) <= nimg]
+            replace_text(self.metrics, "".join(remaining))
 
     def _nimg_in(self, line: str) -> int:
         """The image at which a log line was written. Raises ValueError if it is no log line."""
@@ -189,10 +189,10 @@ def misfits(old: StageConfig | None, new: StageConfig) -> str:
     """Why a state of the old config does not fit the new: the first differing weight, or the optimizer; "" if it fits."""
     if old is None:
         return ""
-    was, now = shapes(old), shapes(new)
-    for name in sorted(was.keys() | now.keys()):
-        if was.get(name) != now.get(name):
-            return f"weight {name} has shape {was.get(name)} there, {now.get(name)} here"
+    old_shapes, new_shapes = shapes(old), shapes(new)
+    for name in sorted(old_shapes.keys() | new_shapes.keys()):
+        if old_shapes.get(name) != new_shapes.get(name):
+            return f"weight {name} has shape {old_shapes.get(name)} there, {new_shapes.get(name)} here"
     if old.train.optimizer != new.train.optimizer:
         return f"{old.train.optimizer} and {new.train.optimizer} remember different things"
     return ""
@@ -200,11 +200,11 @@ def misfits(old: StageConfig | None, new: StageConfig) -> str:
 
 def unread(train: TrainConfig, nimg: int) -> str:
     """Additional advice if the streams cannot resume at image `nimg`; "" if they can."""
-    fitting = largest_divisor(math.gcd(train.batch, nimg), train.streams)
+    divisor = largest_divisor(math.gcd(train.batch, nimg), train.streams)
     if nimg % train.streams == 0:
         return ""
     return (
-        f" and set train.streams={fitting} ({nimg:,} images are seen, which {train.streams} streams cannot have given)"
+        f" and set train.streams={divisor} ({nimg:,} images are seen, which {train.streams} streams cannot have given)"
     )
 
 
@@ -217,10 +217,10 @@ def shapes(config: StageConfig) -> dict[str, tuple[int, ...]]:
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
     """Dotted keys with different values, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found: dict[str, tuple[Any, Any]] = {}
+        changes: dict[str, tuple[Any, Any]] = {}
         for name in sorted(old.keys() | new.keys()):
-            found |= differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-        return found
+            changes |= differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+        return changes
     return {} if old == new else {key: (old, new)}
 
 

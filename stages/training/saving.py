@@ -50,9 +50,9 @@ class Saver:
         except (OSError, SafetensorError, ValueError) as error:
             self.failed += 1
             self.problem = f"{what} could not be saved in {self.folder} ({free_gb(self.folder):.1f} GB free): {error}"
-            whole = any(NAME.fullmatch(path.name) for path in self.folder.glob("checkpoints/nimg-*"))
-            older = "older checkpoints are whole" if whole else "there is no checkpoint yet; make room"
-            print(f"{self.problem}; {older}; training goes on", file=sys.stderr, flush=True)
+            has_checkpoint = any(NAME.fullmatch(path.name) for path in self.folder.glob("checkpoints/nimg-*"))
+            advice = "older checkpoints are whole" if has_checkpoint else "there is no checkpoint yet; make room"
+            print(f"{self.problem}; {advice}; training goes on", file=sys.stderr, flush=True)
 
 
 class Record:
@@ -73,10 +73,10 @@ class Record:
         if checkpoint is None:
             return
         try:
-            there = read_sidecar(self.run.bundle).provenance
+            provenance = read_sidecar(self.run.bundle).provenance
         except ValueError:
-            there = None
-        if there is None or (there.nimg, there.ema) != (nimg, half_life):
+            provenance = None
+        if provenance is None or (provenance.nimg, provenance.ema) != (nimg, half_life):
             self.write_bundle(nimg, ema.copies()[half_life], read_manifest(checkpoint).get("val_loss"))
 
     def write(

@@ -47,17 +47,17 @@ class StopSignals:
         if (
             self._depth == 1 and threading.current_thread() is threading.main_thread()
         ):  # elsewhere Python allows no handlers
-            kept = [
-                each for each in WATCHED if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN
+            handled = [
+                signum for signum in WATCHED if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN
             ]  # nohup
-            self._before = {number: signal.signal(number, self._catch) for number in kept}
+            self._before = {signum: signal.signal(signum, self._catch) for signum in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if not self._depth:
-            for number, handler in self._before.items():
-                signal.signal(number, handler)  # type: ignore[arg-type]
+            for signum, handler in self._before.items():
+                signal.signal(signum, handler)  # type: ignore[arg-type]
 
     def hold(self) -> None:
         """From now on there is something to save: a signal is only recorded, and ends nothing but `waiting`."""

@@ -23,11 +23,11 @@ class Skips:
         self.in_a_row = 0 if update.applied else self.in_a_row + 1
         if self.in_a_row <= self.most:
             return
-        good = latest()
+        checkpoint = latest()
         raise RunError(
             f"stage {self.stage}: loss {update.loss}, gradient norm {update.grad_norm} at image {nimg:,}, the "
             f"{self.in_a_row}. update in a row that was skipped ({suspects(update, batch)}); weights are as they were, "
-            f"the last good checkpoint is {good.name if good else 'none'}"
+            f"the last good checkpoint is {checkpoint.name if checkpoint else 'none'}"
         )
 
 
@@ -36,5 +36,5 @@ def suspects(update: Update, batch: Batch) -> str:
     losses = torch.cat([part.per_image for part in update.losses]).tolist()
     sigmas = torch.cat([part.sigma for part in update.losses]).tolist()
     rows = [k for k, loss in enumerate(losses) if not math.isfinite(loss)] or range(len(batch))
-    told = [f"{batch.keys[k]} at sigma {sigmas[k]:.3g}" for k in rows]
-    return f"samples {', '.join(told[:8])}{', ...' if len(told) > 8 else ''}"
+    descriptions = [f"{batch.keys[k]} at sigma {sigmas[k]:.3g}" for k in rows]
+    return f"samples {', '.join(descriptions[:8])}{', ...' if len(descriptions) > 8 else ''}"

@@ -19,26 +19,28 @@ def settle_threads(run: Path, since: Use) -> None:
 
     since: start of the measurement of how busy others keep the cores.
     """
-    kept, ranks = recorded(run), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    previous, ranks = recorded(run), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     others = since.others() if ranks == 1 else 0.0  # the other ranks' load would be counted, too
-    suits = fitting(allowed() // ranks, others)
-    said = "OMP_NUM_THREADS" in os.environ
-    if not said:
-        torch.set_num_threads(kept or suits)
+    suitable = fitting(allowed() // ranks, others)
+    is_set = "OMP_NUM_THREADS" in os.environ
+    if not is_set:
+        torch.set_num_threads(previous or suitable)
     if os.environ.get("RANK", "0") != "0":
         return
-    threads, busy = torch.get_num_threads(), f"others keep {others:.1f} of {allowed()} cores busy"
-    if kept and kept != threads:
-        tell(f"{run} was trained with {kept} threads, OMP_NUM_THREADS asks for {threads}: it goes on, not bit for bit")
-    elif threads > suits and ranks == 1:
-        why = "OMP_NUM_THREADS asks for" if said else "this run has kept"
-        tell(f"{busy}, and {why} {threads} threads; OMP_NUM_THREADS={suits} would suit the machine")
-    elif threads < min(allowed(), suits) and kept and not said:
+    threads, load = torch.get_num_threads(), f"others keep {others:.1f} of {allowed()} cores busy"
+    if previous and previous != threads:
         tell(
-            f"{run} goes on with {kept} threads, as it began; OMP_NUM_THREADS={suits} uses more cores, not bit for bit"
+            f"{run} was trained with {previous} threads, OMP_NUM_THREADS asks for {threads}: it goes on, not bit for bit"
         )
-    elif not said and threads < allowed() // ranks:
-        tell(f"{busy}, so training takes {threads} threads; OMP_NUM_THREADS={allowed()} takes them all")
+    elif threads > suitable and ranks == 1:
+        reason = "OMP_NUM_THREADS asks for" if is_set else "this run has kept"
+        tell(f"{load}, and {reason} {threads} threads; OMP_NUM_THREADS={suitable} would suit the machine")
+    elif threads < min(allowed(), suitable) and previous and not is_set:
+        tell(
+            f"{run} goes on with {previous} threads, as it began; OMP_NUM_THREADS={suitable} uses more cores, not bit for bit"
+        )
+    elif not is_set and threads < allowed() // ranks:
+        tell(f"{load}, so training takes {threads} threads; OMP_NUM_THREADS={allowed()} takes them all")
 
 
 def tell(text: str) -> None:
@@ -51,10 +53,10 @@ def recorded(run: Path) -> int | None:
     path = run / "environment.json"
     if not any((run / "checkpoints").glob("nimg-*")) or not path.is_file():
         return None
-    found = read_object(
+    threads = read_object(
         path, "restore it, or remove it, and the run goes on with the threads that suit the machine, not bit for bit"
     ).get("threads")
-    return found if isinstance(found, int) and found > 0 else None
+    return threads if isinstance(threads, int) and threads > 0 else None
 
 
 def share_of(run: Path, processes: int) -> int:

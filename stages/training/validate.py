@@ -45,23 +45,23 @@ class Validation:
     def losses(self, stage: Stage) -> dict[str, float]:
         """val_loss and, with a stage below, val_loss_generated: means over the held-out images, omitted if memory does not suffice.
         `stage` must be in evaluation mode."""
-        found = {"val_loss": self._mean(stage, [None] * len(self.batches))}
+        results = {"val_loss": self._mean(stage, [None] * len(self.batches))}
         if self.low_res is not None:
-            found["val_loss_generated"] = self._mean(stage, self.low_res)
-        return {name: loss for name, loss in found.items() if loss is not None}
+            results["val_loss_generated"] = self._mean(stage, self.low_res)
+        return {name: loss for name, loss in results.items() if loss is not None}
 
     def _mean(self, stage: Stage, low_res: list[Tensor] | list[None]) -> float | None:
         device, losses = device_of(stage), []
         for batch, given in zip(self.batches, low_res, strict=True):
 
             def loss(own: slice, batch: Batch = batch, given: Tensor | None = given) -> Tensor:
-                below = None if given is None else given[own].to(device)
-                return stage(batch[own].to(device), SEED, below, self.objective).per_image.cpu()
+                lower = None if given is None else given[own].to(device)
+                return stage(batch[own].to(device), SEED, lower, self.objective).per_image.cpu()
 
-            done = self.portions.each(len(batch), loss)
-            if done is None:
+            parts = self.portions.each(len(batch), loss)
+            if parts is None:
                 return None
-            losses += done
+            losses += parts
         return torch.cat(losses).mean().item()
 
 
@@ -69,9 +69,9 @@ def check_lower(config: StageConfig, lower: Path, data: MixtureLike) -> None:
     """Raise ValueError if `lower` is not the bundle of the stage below, or there is nothing to validate on."""
     if config.takes is None:
         raise ValueError(f"--lower {lower}: a base stage has none below; leave it out")
-    below = read_sidecar(lower).contract.resolution
-    if below != config.takes[0]:
-        raise ValueError(f"--lower {lower} makes {below} px, this stage takes low_res {config.takes[0]}")
+    lower_size = read_sidecar(lower).contract.resolution
+    if lower_size != config.takes[0]:
+        raise ValueError(f"--lower {lower} makes {lower_size} px, this stage takes low_res {config.takes[0]}")
     if not config.train.val_images or not facts(data).num_images.get("val"):
         raise ValueError(
             "--lower needs held-out pictures: pack with --val 0.05, name some with --val-data, val_images above 0"
@@ -108,18 +108,18 @@ def held_out(config: StageConfig, data: MixtureLike, limit: int, split: str = "v
 
 def all_resampled(below: Stage, batches: list[Batch], space: Space) -> list[Tensor] | None:
     """`resampled` of each batch, as x0 of `space`, on the CPU; None if memory does not suffice for a single picture."""
-    device, portions, found = device_of(below), Portions("validation with --lower"), []
+    device, portions, low_res = device_of(below), Portions("validation with --lower"), []
     for batch in batches:
 
         def again(own: slice, batch: Batch = batch) -> Tensor:
             x0 = resampled(below, batch[own].to(device))
             return (x0 if space is below.space else space.load(below.space.store(x0))).cpu()
 
-        done = portions.each(len(batch), again)
-        if done is None:
+        parts = portions.each(len(batch), again)
+        if parts is None:
             return None
-        found.append(torch.cat(done))
-    return found
+        low_res.append(torch.cat(parts))
+    return low_res
 
 
 @torch.no_grad()
@@ -130,6 +130,6 @@ def resampled(below: Stage, batch: Batch) -> Tensor:
     noise = noise_of("val", 0, batch.index, truth.device)
     takes = below.config.takes
     lower = None if takes is None else space.down(truth, below.config.shape(takes)[1:])
-    given = conditioned(below, batch.cond, lower, settings, noise)
-    sampler = start(settings, noise, given, truth.shape, x0=truth)
-    return drive(sampler, guided(below, settings, given)).clamp(*space.bounds)
+    cond = conditioned(below, batch.cond, lower, settings, noise)
+    sampler = start(settings, noise, cond, truth.shape, x0=truth)
+    return drive(sampler, guided(below, settings, cond)).clamp(*space.bounds)

@@ -106,7 +106,7 @@ class Watch:
         elapsed = max(time.monotonic() - self.logged_at, 1e-9)
         rate = (nimg - self.logged_nimg) / elapsed
         peak = peak_flops(device) if self.train_flops else None
-        known = {"mfu": mfu(rate / self.world, self.train_flops, peak)} if peak else {}
+        utilization = {"mfu": mfu(rate / self.world, self.train_flops, peak)} if peak else {}
         return {
             "nimg": nimg,
             "loss": mean(self.losses),
@@ -115,7 +115,7 @@ class Watch:
             "skipped": self.skipped,
             "img_per_s": rate,
             "img_per_s_per_device": rate / self.world,
-            **known,
+            **utilization,
             "wait": min(self.waited_s / elapsed, 1.0),
             "memory_mb": memory_mb(device),
             "eta_s": max(self.images - nimg, 0) / rate if rate > 0 else None,
@@ -153,14 +153,14 @@ class Wandb:
         check_wandb()
         import wandb
 
-        self.wandb, kept = wandb, run.path / "wandb_id"
-        if not kept.exists():
-            kept.write_text(uuid.uuid4().hex[:8])
+        self.wandb, id_file = wandb, run.path / "wandb_id"
+        if not id_file.exists():
+            id_file.write_text(uuid.uuid4().hex[:8])
         try:
             self.run = wandb.init(
                 project=project,
                 name=name,
-                id=kept.read_text().strip(),
+                id=id_file.read_text().strip(),
                 resume="allow",
                 dir=str(run.path),
                 config=dict(settings),
@@ -187,22 +187,24 @@ class Wandb:
 
 def speed(line: Facts) -> dict[str, str]:
     """Extra fields of the bar: MFU if known, the share of time waiting for data if above WAIT_SHOWN."""
-    shown = {}
+    figures = {}
     if line.get("mfu") is not None:
-        shown["MFU"] = f"{100 * (line['mfu'] or 0):.1f} %"
+        figures["MFU"] = f"{100 * (line['mfu'] or 0):.1f} %"
     if (line["wait"] or 0) > WAIT_SHOWN:
-        shown["waiting"] = f"{100 * (line['wait'] or 0):.0f} %"
-    return shown
+        figures["waiting"] = f"{100 * (line['wait'] or 0):.0f} %"
+    return figures
 
 
 def told(line: Facts, images: int) -> str:
     """Format a log line for people."""
     parts = [f"{line['nimg']:,} of {images:,} img"]
     parts += [
-        f"{what} {line[key]:.4f}" for what, key in (("loss", "loss"), ("val", "val_loss")) if line.get(key) is not None
+        f"{label} {line[key]:.4f}"
+        for label, key in (("loss", "loss"), ("val", "val_loss"))
+        if line.get(key) is not None
     ]
     parts += [f"{line['skipped']:.0f} skipped"] if line["skipped"] else []
-    parts += [f"{line['img_per_s']:.0f} img/s", *(f"{what} {amount}" for what, amount in speed(line).items())]
+    parts += [f"{line['img_per_s']:.0f} img/s", *(f"{label} {text}" for label, text in speed(line).items())]
     if line["eta_s"] is not None:
         parts.append(f"{duration(line['eta_s'])} left")
     return ", ".join(parts)
@@ -218,8 +220,8 @@ def duration(seconds: float) -> str:
 
 def mean(values: Any) -> float | None:
     """Mean of the finite values, or None if there are none."""
-    kept = [value for value in values if math.isfinite(value)]
-    return sum(kept) / len(kept) if kept else None
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
 
 
 def finite(value: float) -> float | None:
