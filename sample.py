@@ -110,31 +110,31 @@ def main(
         settings=settings_of(model, num_steps=steps, guidance_scale=guidance, aug_sigma=aug_sigma, sampler=sampler),
         batch=batch,
     )
-    wanted = numbers_of(pick or [])
+    picked = numbers_of(pick or [])
     if shard_size:
-        if files or wanted or overwrite:
+        if files or picked or overwrite:
             raise ValueError(
                 "--shard-size: makes all pictures of prompts or labels; leave --image, --pick, --overwrite out"
             )
-        made = 0
-        for made, path in enumerate(generate(model, request, Path(out), shard_size=shard_size), 1):  # noqa: B007
+        num_shards = 0
+        for num_shards, path in enumerate(generate(model, request, Path(out), shard_size=shard_size), 1):  # noqa: B007
             say(path)
-        if not made:
+        if not num_shards:
             say(f"nothing to do: all shards of this process are in {out}", sys.stderr)
         return
     if upscaling:
-        jobs = upscaling.jobs(model, request, target, wanted)
+        jobs = upscaling.jobs(model, request, target, picked)
     else:
         plan = model.resolve(request)
         target.check_names(plan)
-        model.check(plan.picked(wanted))
+        model.check(plan.picked(picked))
         jobs = [(target, lambda: plan)]
-    num_wanted = len(wanted) or (upscaling.num(request) if upscaling else request.total)
-    if target.is_grid and num_wanted > MAX_GRID:
+    num_images = len(picked) or (upscaling.num(request) if upscaling else request.total)
+    if target.is_grid and num_images > MAX_GRID:
         raise ValueError(
-            f"--num: {num_wanted} images in one grid; at most {MAX_GRID}, or write single files with --out folder/"
+            f"--num: {num_images} images in one grid; at most {MAX_GRID}, or write single files with --out folder/"
         )
-    save_all(model, jobs, pick=wanted)
+    save_all(model, jobs, pick=picked)
 
 
 if __name__ == "__main__":

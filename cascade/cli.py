@@ -23,15 +23,15 @@ MAX_PICK = 1_000_000  # images named with --pick: their numbers are a list in me
 
 def check_options(ctx: Context, option: str, allowed: Collection[str]) -> None:
     """Raise ValueError if the command line has options other than `allowed` beside `option`."""
-    others = [
+    conflicts = [
         param.opts[0] if param.param_type_name == "option" else f"the {param.name}"
         for param in ctx.command.params
         if param.name not in allowed and given(ctx, param.name or "")
     ]
-    if others:
+    if conflicts:
         names = ", ".join(param.opts[0] for param in ctx.command.params if param.name in allowed)
         raise ValueError(
-            f"{option}: the picture says all other settings; leave {', '.join(others)} out, only these go together: {names}"
+            f"{option}: the picture says all other settings; leave {', '.join(conflicts)} out, only these go together: {names}"
         )
 
 
@@ -52,8 +52,8 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
         for value in sorted(values or [], key=lambda v: "=" in v):  # a stage's own value overrides the general one
             stage, _, text = value.rpartition("=")
             if stage and stage not in names:
-                there = f"there are {', '.join(names)}{nearest(stage, names)}"
-                raise ValueError(f"{FLAGS[key]} {value}: no stage {stage!r}, {there}")
+                hint = f"there are {', '.join(names)}{nearest(stage, names)}"
+                raise ValueError(f"{FLAGS[key]} {value}: no stage {stage!r}, {hint}")
             for link in model.links:
                 if stage == link.name or (not stage and concerns(key, link)):
                     settings[link.name][key] = text
@@ -63,8 +63,8 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
 def concerns(key: str, link: Link) -> bool:
     """Whether a setting has an effect on a stage: aug_sigma in super-resolution, guidance_scale where the stage can be guided
     (elsewhere guidance would double the cost and change nothing)."""
-    wanted = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_guidable}
-    return bool(wanted.get(key, True))
+    applies = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_guidable}
+    return bool(applies.get(key, True))
 
 
 def class_numbers(model: Cascade, labels: list[str], what: str = "--label") -> tuple[int, ...]:
@@ -77,8 +77,8 @@ def class_numbers(model: Cascade, labels: list[str], what: str = "--label") -> t
         elif label.isdecimal():
             numbers.append(int(label))
         else:
-            known = f"one of the {len(names)} classes of the data" if names else "a name that the bundles know"
-            raise ValueError(f"{what} {label[:60]}: neither a number nor {known}{nearest(label, names)}")
+            expected = f"one of the {len(names)} classes of the data" if names else "a name that the bundles know"
+            raise ValueError(f"{what} {label[:60]}: neither a number nor {expected}{nearest(label, names)}")
     return tuple(numbers)
 
 
@@ -91,8 +91,8 @@ def lines_of(path: Path) -> list[str]:
         text = content.decode(coding)
     except UnicodeDecodeError:
         raise ValueError(f"--prompts-file {path}: not a text file in UTF-8") from None
-    ends = text.replace("\r\n", "\n").replace("\r", "\n")  # str.splitlines would also split at U+2028 and form feeds
-    lines = [line.strip() for line in ends.split("\n")]
+    body = text.replace("\r\n", "\n").replace("\r", "\n")  # str.splitlines would also split at U+2028 and form feeds
+    lines = [line.strip() for line in body.split("\n")]
     if not any(lines):
         raise ValueError(f"--prompts-file {path}: no prompt in it; write one a line")
     return [line for line in lines if line]
@@ -100,8 +100,8 @@ def lines_of(path: Path) -> list[str]:
 
 def numbers_of(said: Sequence[str]) -> tuple[int, ...]:
     """Parse the values of --pick: ["3", "5-7,9"] to (3, 5, 6, 7, 9). Raises ValueError."""
-    found: list[int] = []
-    for part in (part.strip() for text in said for part in text.split(",")):
+    images: list[int] = []
+    for part in (part.strip() for value in said for part in value.split(",")):
         match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part)
         low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if high - low >= MAX_PICK:
@@ -110,10 +110,10 @@ def numbers_of(said: Sequence[str]) -> tuple[int, ...]:
             )
         if low > high:
             raise ValueError(f"--pick {part or repr(part)}: write numbers of images, for instance 3 or 0-15")
-        found += range(low, high + 1)
-        if len(found) > MAX_PICK:
+        images += range(low, high + 1)
+        if len(images) > MAX_PICK:
             raise ValueError(f"--pick: more than {MAX_PICK:,} images are named; at most so many")
-    return tuple(found)
+    return tuple(images)
 
 
 def parse_size(size: str) -> tuple[int, int] | None:
@@ -141,8 +141,8 @@ def show(events: Iterable[Event], total: int, what: str = "") -> Iterator[Event]
             elif isinstance(event, Preview):
                 bars[event.stage].update(len(event.index))
             elif isinstance(event, StageFinished) and bars[event.stage].disable:
-                done = f"images {event.index[0]} to {event.index[-1]} of {total} done"
-                say(f"{what}{event.stage}: {done}", sys.stderr)
+                progress = f"images {event.index[0]} to {event.index[-1]} of {total} done"
+                say(f"{what}{event.stage}: {progress}", sys.stderr)
             yield event
     finally:
         for bar in bars.values():
@@ -152,9 +152,9 @@ def show(events: Iterable[Event], total: int, what: str = "") -> Iterator[Event]
 def say(line: object, stream: TextIO | None = None) -> None:
     """Print a line to stdout or `stream`. Neither a closed reader nor an encoding that lacks some character raises."""
     stream = stream or sys.stdout
-    known = stream.encoding or "utf-8"
+    encoding = stream.encoding or "utf-8"
     try:
-        print(str(line).encode(known, "backslashreplace").decode(known), file=stream, flush=True)
+        print(str(line).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except OSError:  # reader closed or disk full: redirect to /dev/null, else Python reports an error when it exits
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+        with open(os.devnull, "wb") as devnull:
+            os.dup2(devnull.fileno(), stream.fileno())

@@ -43,11 +43,11 @@ class Conditions:
     def check(self, request: Request) -> None:
         """Raise ValueError if no stage was trained with text or classes, or for a class number out of range."""
         if request.prompts and not self.text:
-            other = "; it takes class labels (--label)" if self.num_classes else "; it is unconditional"
-            raise ValueError(f"request: a prompt, but {self._who} takes no text{other}")
+            hint = "; it takes class labels (--label)" if self.num_classes else "; it is unconditional"
+            raise ValueError(f"request: a prompt, but {self._who} takes no text{hint}")
         if request.labels and not self.num_classes:
-            other = "; it takes a prompt" if self.text else "; it is unconditional"
-            raise ValueError(f"request: a class label, but {self._who} takes none{other}")
+            hint = "; it takes a prompt" if self.text else "; it is unconditional"
+            raise ValueError(f"request: a class label, but {self._who} takes none{hint}")
         for label in request.labels:
             if not 0 <= label < self.num_classes:
                 raise ValueError(f"request: class {label}; 0 to {self.num_classes - 1} are allowed")
@@ -63,8 +63,8 @@ class Conditions:
     def _encode(self, prompts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         from data.text import pad_text
 
-        alone = (self._encoder.encode([prompt])[0] for prompt in prompts)  # batching would change the last bits
-        return pad_text(list(alone), self.tokens)
+        encoded = (self._encoder.encode([prompt])[0] for prompt in prompts)  # batching would change the last bits
+        return pad_text(list(encoded), self.tokens)
 
     @cached_property
     def _encoder(self):
@@ -75,10 +75,10 @@ class Conditions:
         encoder = TextEncoder.load(
             self.text.encoder, max_tokens=self.text.packed_tokens, download=self.download
         )  # the captions of all stages were cut to the same length: see manifest.check_chain
-        wanted = next((link.contract.text_encoder for link in self.links if link.contract.text_encoder), None)
-        if encoder.id != wanted:
+        expected_id = next((link.contract.text_encoder for link in self.links if link.contract.text_encoder), None)
+        if encoder.id != expected_id:
             raise ValueError(
-                f"text encoder {self.text.encoder} is {encoder.id} here, the cascade was trained with {wanted}; "
+                f"text encoder {self.text.encoder} is {encoder.id} here, the cascade was trained with {expected_id}; "
                 "install that one"
             )
         return encoder
@@ -86,14 +86,14 @@ class Conditions:
 
 def class_names(links: list[Link]) -> tuple[str, ...]:
     """Class names in order of their numbers, () if no bundle has any. Raises ValueError if two stages number them differently."""
-    known = {link.name: classes for link in links if (classes := link.sidecar.provenance.classes)}
-    first = next(iter(known), "")
-    for name, classes in known.items():
-        if classes != known[first]:
+    by_stage = {link.name: classes for link in links if (classes := link.sidecar.provenance.classes)}
+    first = next(iter(by_stage), "")
+    for name, classes in by_stage.items():
+        if classes != by_stage[first]:
             raise ValueError(
                 f"stage {name} was trained on other classes than {first}; pack the shards of both from one data set"
             )
-    return known.get(first, ())
+    return by_stage.get(first, ())
 
 
 def for_stage(cond: Cond, config: CondConfig) -> Cond:
@@ -102,5 +102,5 @@ def for_stage(cond: Cond, config: CondConfig) -> Cond:
     if text is None or text.mask is None or config.text is None:
         return cond
     num = config.text.tokens
-    own = replace(text, value=text.value[:, :num], mask=text.mask[:, :num])
-    return replace(cond, parts={**cond.parts, "text": own})
+    shortened = replace(text, value=text.value[:, :num], mask=text.mask[:, :num])
+    return replace(cond, parts={**cond.parts, "text": shortened})

@@ -33,23 +33,23 @@ class CascadeConfig(Strict):
                         f"stage {name} comes first and must be kind: base, got {stage.kind}; put the base stage first"
                     )
                 continue
-            given = self.stages[before]
+            below = self.stages[before]
             if not stage.takes:
                 raise ValueError(
                     f"stage {name} is kind: base but comes after {before}; only the first stage is a base stage"
                 )
-            if stage.space.handed != given.space.handed:
+            if stage.space.handed != below.space.handed:
                 raise ValueError(
-                    f"stage {name} takes {stage.space.handed}, but {before} gives {given.space.handed}; "
+                    f"stage {name} takes {stage.space.handed}, but {before} gives {below.space.handed}; "
                     "give them spaces of which what is stored is the same"
                 )
-            if stage.takes != given.gives:
+            if stage.takes != below.gives:
                 raise ValueError(
-                    f"stage {name} expects low_res {stage.takes[0]} px, but {before} gives {given.resolution} px; "
-                    f"put a {given.resolution} -> {stage.takes[0]} stage between them, or change low_res"
+                    f"stage {name} expects low_res {stage.takes[0]} px, but {before} gives {below.resolution} px; "
+                    f"put a {below.resolution} -> {stage.takes[0]} stage between them, or change low_res"
                 )
-            if stage.channels != given.channels:
-                raise ValueError(f"stage {name} has {stage.channels} channels, but {before} gives {given.channels}")
+            if stage.channels != below.channels:
+                raise ValueError(f"stage {name} has {stage.channels} channels, but {before} gives {below.channels}")
         texts = {name: stage.cond.text for name, stage in self.stages.items() if stage.cond.text}
         for name, text in texts.items():
             first = next(iter(texts))
@@ -86,9 +86,9 @@ def load_config(name: str, overrides: list[str] | None = None) -> CascadeConfig:
         merged = OmegaConf.merge(values, OmegaConf.from_dotlist(overrides))
         values = OmegaConf.to_container(merged, resolve=False)
     except (OmegaConfBaseException, YAMLError, TypeError) as error:
-        told = " ".join(str(error).split())[:200]
+        detail = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"cascade {path}: override {' '.join(overrides)} does not fit ({told}); write lists whole: ...widths=[64,128]"
+            f"cascade {path}: override {' '.join(overrides)} does not fit ({detail}); write lists whole: ...widths=[64,128]"
         ) from None
     return parse_config(values, str(path))
 
@@ -130,22 +130,22 @@ def stage_of(config: CascadeConfig, name: str) -> StageConfig:
 
 def hint(error: ValidationError) -> str:
     """End of an error message about an unknown key: where the key belongs, else the nearest known key."""
-    where = next((each["loc"] for each in error.errors() if each["type"] == "extra_forbidden"), None)
-    if where is None:
+    loc = next((detail["loc"] for detail in error.errors() if detail["type"] == "extra_forbidden"), None)
+    if loc is None:
         return ""
-    key, in_stage = str(where[-1]), len(where) > 2 and where[0] == "stages"
-    stage = f"stages.{where[1]}" if in_stage else "stages.STAGE"
-    own = [KINDS[str(where[2])]] if in_stage else list(KINDS.values())  # pydantic's path: "stages", name, kind, ...
-    places = {f"{stage}.{place}" for kind in own for name, place in keys_of(kind) if name == key}
-    if ".".join(map(str, untagged(where))) in places:  # the key exists there under another value of `kind`
-        return f"; kind: {where[-2]} has no {key}; leave it out, in the YAML where an override changes the kind"
-    if places:
-        return f"; write it as {' or '.join(sorted(places))}"
-    having = [word for word, kind in KINDS.items() if key in dict(keys_of(kind))]
-    if having:
-        return f"; only {' and '.join(having)} stages have {key}"
+    key, in_stage = str(loc[-1]), len(loc) > 2 and loc[0] == "stages"
+    stage = f"stages.{loc[1]}" if in_stage else "stages.STAGE"
+    models = [KINDS[str(loc[2])]] if in_stage else list(KINDS.values())  # pydantic's path: "stages", name, kind, ...
+    paths = {f"{stage}.{path}" for model in models for name, path in keys_of(model) if name == key}
+    if ".".join(map(str, untagged(loc))) in paths:  # the key exists there under another value of `kind`
+        return f"; kind: {loc[-2]} has no {key}; leave it out, in the YAML where an override changes the kind"
+    if paths:
+        return f"; write it as {' or '.join(sorted(paths))}"
+    kinds = [kind for kind, model in KINDS.items() if key in dict(keys_of(model))]
+    if kinds:
+        return f"; only {' and '.join(kinds)} stages have {key}"
     return nearest(
-        key, {name for kind in KINDS.values() for name, _ in keys_of(kind)} | set(CascadeConfig.model_fields)
+        key, {name for model in KINDS.values() for name, _ in keys_of(model)} | set(CascadeConfig.model_fields)
     )
 
 
@@ -153,6 +153,6 @@ def keys_of(model: type[Strict], place: str = "") -> Iterator[tuple[str, str]]:
     """Every key of a config class and of the configs nested in it, with its dotted path. place: prefix of the paths."""
     for name, field in model.model_fields.items():
         yield name, place + name
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, Strict):
-                yield from keys_of(inner, f"{place}{name}.")
+        for annotation in (field.annotation, *get_args(field.annotation)):
+            if isinstance(annotation, type) and issubclass(annotation, Strict):
+                yield from keys_of(annotation, f"{place}{name}.")

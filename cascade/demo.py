@@ -58,17 +58,18 @@ def main(
         pack(chosen(EMOJI, out / "emoji"), shards, PackSettings(size=64, text_encoder="minilm", val=0.05))
     seen = {"base_16": base_images, "sr_64": sr_images}
     changes = {
-        name: [f"stages.{name}.train.{each}" for each in (f"images={num}", *SHORT)] for name, num in seen.items()
+        name: [f"stages.{name}.train.{override}" for override in (f"images={num}", *SHORT)]
+        for name, num in seen.items()
     }
-    config = load_config("emoji_tiny", [each for name in seen for each in changes[name]])
+    config = load_config("emoji_tiny", [override for name in seen for override in changes[name]])
     write_manifest(config, out)
 
     print(f"2/3 training {' and '.join(f'{name} with {num:,} images' for name, num in seen.items())}, both at once")
-    place = ("--data", str(shards), "--out", str(out))
+    paths = ("--data", str(shards), "--out", str(out))
     trainings = [
         TrainingProcess(
             name,
-            ("emoji_tiny", name, *place, *changes[name]),
+            ("emoji_tiny", name, *paths, *changes[name]),
             out / f"{name}.log",
             threads=share_of(out / name, len(seen)),
         )
@@ -79,8 +80,8 @@ def main(
 
     print(f"3/3 sampling {', '.join(PROMPTS)}")
     model = Cascade.load(out, device="cuda" if torch.cuda.is_available() else "cpu")
-    command = model.resolve(Request(prompts=PROMPTS, num=8, batch=32))
-    for path in target.write(show(model.sample(command), len(command.index)), command):
+    plan = model.resolve(Request(prompts=PROMPTS, num=8, batch=32))
+    for path in target.write(show(model.sample(plan), len(plan.index)), plan):
         print(f"{path}: a row each of {', '.join(PROMPTS)}; {time.monotonic() - started:.0f} s in all")
 
 
@@ -91,8 +92,8 @@ def chosen(source: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for row in rows:
         shutil.copy(source / row["file_name"], folder)
-    said = [json.dumps({"file_name": row["file_name"], "text": row["text"]}) for row in rows]
-    (folder / "metadata.jsonl").write_text("\n".join(said) + "\n", encoding="utf-8")
+    lines = [json.dumps({"file_name": row["file_name"], "text": row["text"]}) for row in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 

@@ -69,7 +69,7 @@ def main(
         raise ValueError("cascade.launch needs --data SHARDS and --out FOLDER")
     if nproc < 1 or nodes < 1:
         raise ValueError(f"--nproc {nproc}, --nodes {nodes}: both are at least 1")
-    config = load_config(cascade, [word for word in more or [] if not word.startswith("-")])
+    config = load_config(cascade, [argument for argument in more or [] if not argument.startswith("-")])
     commands = stage_commands(config, cascade, data=data, out=out, stages=stage or [], nproc=nproc, more=more or [])
     if slurm:
         check_commands(commands, world=nodes * nproc, data=not data_on_nodes)
@@ -85,17 +85,17 @@ def main(
         return
     commands = spread(commands, visible_gpus())
     write_manifest(config, out)
-    processes = sum(each.processes for each in commands)
+    processes = sum(command.processes for command in commands)
     trainings = [
         TrainingProcess(
-            each.stage,
-            each.arguments,
-            out / f"{each.stage}.log",
-            processes=each.processes,
-            devices=each.devices,
-            threads=0 if each.devices or processes == 1 else share_of(out / each.stage, processes),
+            command.stage,
+            command.arguments,
+            out / f"{command.stage}.log",
+            processes=command.processes,
+            devices=command.devices,
+            threads=0 if command.devices or processes == 1 else share_of(out / command.stage, processes),
         )
-        for each in commands
+        for command in commands
     ]
     run_all(config, trainings, out)
 
@@ -106,10 +106,10 @@ def run_all(config: CascadeConfig, trainings: list[TrainingProcess], out: Path) 
     caught = watch(config, trainings, out)
     failed = [training for training in trainings if not training.ended_well]
     if failed:
-        told = "; ".join(
+        message = "; ".join(
             f"stage {training.stage} failed ({training.log}): {training.last_line()}" for training in failed
         )
-        raise RunError(told, 2 if all(training.code == 2 for training in failed) else 1)
+        raise RunError(message, 2 if all(training.code == 2 for training in failed) else 1)
     if caught == signal.SIGINT:
         raise KeyboardInterrupt
     return caught is None
@@ -119,23 +119,23 @@ def stage_commands(
     config: CascadeConfig, cascade: str, *, data: list[str], out: Path, stages: list[str], nproc: int, more: list[str]
 ) -> list[StageCommand]:
     """The trainings to start, in the order of the chain. Raises ValueError for unknown stages, missing shards, GPUs given twice."""
-    chosen = {name: tuple(filter(None, gpus.split(","))) for name, _, gpus in (each.partition("=") for each in stages)}
-    chosen = chosen or dict.fromkeys(config.stages, ())
+    devices = {name: tuple(filter(None, gpus.split(","))) for name, _, gpus in (spec.partition("=") for spec in stages)}
+    devices = devices or dict.fromkeys(config.stages, ())
     shards = shards_of(config, data)
-    used: dict[str, str] = {}
-    for name, gpus in chosen.items():
+    owners: dict[str, str] = {}
+    for name, gpus in devices.items():
         stage_of(config, name)
         if name not in shards:
             raise ValueError(f"stage {name} has no shards; add --data {name}=SHARDS, or --data SHARDS for all")
         for gpu in gpus:
-            if gpu in used:
-                raise ValueError(f"GPU {gpu} is given to stage {used[gpu]} and to stage {name}; each needs its own")
-            used[gpu] = name
+            if gpu in owners:
+                raise ValueError(f"GPU {gpu} is given to stage {owners[gpu]} and to stage {name}; each needs its own")
+            owners[gpu] = name
     commands = []
-    for name in (each for each in config.stages if each in chosen):
+    for name in (name for name in config.stages if name in devices):
         arguments = (cascade, name, "--data", shards[name], "--out", str(out), *more)
         commands.append(
-            StageCommand(stage=name, processes=len(chosen[name]) or nproc, devices=chosen[name], arguments=arguments)
+            StageCommand(stage=name, processes=len(devices[name]) or nproc, devices=devices[name], arguments=arguments)
         )
     return commands
 
@@ -144,13 +144,13 @@ def shards_of(config: CascadeConfig, data: list[str]) -> dict[str, str]:
     """Map each stage to its shards: STAGE=SHARDS is for that stage, a value without a name for all stages that have no own one.
     Raises ValueError."""
     named, general = {}, []
-    for each in data:
-        name, _, place = each.partition("=")
+    for option in data:
+        name, _, place = option.partition("=")
         if place and NAME.fullmatch(name):
             named[name] = place
             stage_of(config, name)
         else:
-            general.append(each)
+            general.append(option)
     if len(general) > 1:
         raise ValueError(f"--data {general[0]} and --data {general[1]} are both for all stages; write STAGE=SHARDS")
     return dict.fromkeys(config.stages, general[0]) | named if general else named
@@ -160,21 +160,21 @@ def check_commands(commands: list[StageCommand], *, world: int, data: bool) -> N
     """Check the arguments of each stage, for `world` processes, with `train.py --dry-run`. data: with its shards. Raises
     ValueError with all errors."""
     environment = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
-    asked = []
-    for each in commands:
-        words = [*each.arguments[:2], *each.arguments[2 if data else 4 :], "--dry-run", f"--world={world}"]
-        command = [sys.executable, str(TRAIN), *words]
-        asked.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    checks = []
+    for command in commands:
+        arguments = [*command.arguments[:2], *command.arguments[2 if data else 4 :], "--dry-run", f"--world={world}"]
+        line = [sys.executable, str(TRAIN), *arguments]
+        checks.append(
+            subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         )
-    told = [process.communicate()[1].strip().splitlines() for process in asked]
-    wrong = [
+    outputs = [process.communicate()[1].strip().splitlines() for process in checks]
+    errors = [
         f"stage {command.stage}: {(lines or ['it fails'])[-1].removeprefix('error: ')}"
-        for command, process, lines in zip(commands, asked, told, strict=True)
+        for command, process, lines in zip(commands, checks, outputs, strict=True)
         if process.returncode
     ]
-    if wrong:
-        raise ValueError("; ".join(wrong))
+    if errors:
+        raise ValueError("; ".join(errors))
 
 
 def spread(commands: list[StageCommand], gpus: list[str]) -> list[StageCommand]:
@@ -183,14 +183,14 @@ def spread(commands: list[StageCommand], gpus: list[str]) -> list[StageCommand]:
     waiting = [command for command in commands if not command.devices]
     if not gpus or not waiting:
         return commands
-    each = len(free) // len(waiting)
-    if not each:
+    count = len(free) // len(waiting)
+    if not count:
         raise ValueError(
             f"{len(waiting)} stages wait for GPUs and {len(free)} of {len(gpus)} are free; train fewer at once with --stage"
         )
-    given = {command.stage: tuple(free[k * each : (k + 1) * each]) for k, command in enumerate(waiting)}
+    shares = {command.stage: tuple(free[k * count : (k + 1) * count]) for k, command in enumerate(waiting)}
     return [
-        replace(command, devices=given[command.stage], processes=each) if command.stage in given else command
+        replace(command, devices=shares[command.stage], processes=count) if command.stage in shares else command
         for command in commands
     ]
 
@@ -199,9 +199,9 @@ def visible_gpus() -> list[str]:
     """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    there = [str(k) for k in range(torch.cuda.device_count())]
+    gpus = [str(k) for k in range(torch.cuda.device_count())]
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return listed.split(",")[: len(there)] if listed else there
+    return listed.split(",")[: len(gpus)] if listed else gpus
 
 
 def watch(config: CascadeConfig, trainings: list[TrainingProcess], out: Path) -> int | None:
@@ -255,11 +255,11 @@ def status(training: TrainingProcess, out: Path) -> str:
     """One line about a stage: its state, images seen and, if known, its loss."""
     state = "running" if training.is_running else "ended" if training.ended_well else f"failed, see {training.log}"
     try:
-        found = summary(out / training.stage, training.stage, read_lines(out / training.stage))
+        progress = summary(out / training.stage, training.stage, read_lines(out / training.stage))
     except (OSError, ValueError, KeyError, TypeError):
         return f"{training.stage}: {state}, no image yet"
-    told = f"{training.stage}: {state}, {found.nimg:,} of {found.images:,} img"
-    return told + (f", loss {found.loss:.4f}" if found.loss is not None else "")
+    line = f"{training.stage}: {state}, {progress.nimg:,} of {progress.images:,} img"
+    return line + (f", loss {progress.loss:.4f}" if progress.loss is not None else "")
 
 
 def reached(config: CascadeConfig, out: Path) -> str:

@@ -91,25 +91,25 @@ class Link:
 def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) -> list[Link]:
     """The chain with some settings changed, by stage name. Raises ValueError for the first invalid one."""
     check_names(settings, [link.name for link in links])
-    changed = []
+    changed_links = []
     for link in links:
         try:
-            wanted = SampleConfig.model_validate(over(link.settings.model_dump(), settings.get(link.name, {})))
+            config = SampleConfig.model_validate(over(link.settings.model_dump(), settings.get(link.name, {})))
         except ValidationError as error:
             raise ValueError(f"settings of stage {link.name}: {first_error(error)}") from None
-        if wanted.guidance_scale not in (1, link.settings.guidance_scale) and not link.is_guidable:
+        if config.guidance_scale not in (1, link.settings.guidance_scale) and not link.is_guidable:
             raise ValueError(
                 f"settings of stage {link.name}: guidance_scale: this stage was trained without text or classes; leave it out"
             )
-        changed.append(replace(link, settings=wanted))
-    return changed
+        changed_links.append(replace(link, settings=config))
+    return changed_links
 
 
 def over(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a stage, `before` updated with `now`. If `now` names a sampler, old options that it does not use are dropped."""
     kind = SAMPLERS.get(str(now.get("sampler")))
-    unread = all_options().keys() - kind.options.keys() if kind else set()
-    return {name: value for name, value in before.items() if name not in unread} | dict(now)
+    unused = all_options().keys() - kind.options.keys() if kind else set()
+    return {name: value for name, value in before.items() if name not in unused} | dict(now)
 
 
 def check_names(settings: Collection[str], names: list[str]) -> None:

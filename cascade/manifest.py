@@ -79,14 +79,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 def discover(folder: Path) -> Manifest:
     """A manifest of FOLDER/*/bundle, in the order of a chain, with the sampling settings of their configs. Raises ValueError."""
-    places = sorted({path.parent.with_name("bundle") for path in folder.glob("*/bundle*/stage.json")})
-    found = {place.parent.name: read_sidecar(place) for place in places if find_bundle(place).is_dir()}
-    if not found:
+    bundles = sorted({path.parent.with_name("bundle") for path in folder.glob("*/bundle*/stage.json")})
+    sidecars = {bundle.parent.name: read_sidecar(bundle) for bundle in bundles if find_bundle(bundle).is_dir()}
+    if not sidecars:
         raise ValueError(
             f"cascade {folder}: neither {MANIFEST} nor STAGE/bundle in it; point --cascade at the --out of train.py"
         )
-    ordered = in_order({name: sidecar.contract for name, sidecar in found.items()})
-    entries = {name: StageEntry(bundle=f"{name}/bundle", sample=found[name].config.sample) for name in ordered}
+    ordered = in_order({name: sidecar.contract for name, sidecar in sidecars.items()})
+    entries = {name: StageEntry(bundle=f"{name}/bundle", sample=sidecars[name].config.sample) for name in ordered}
     try:
         return Manifest(name=folder.resolve().name, stages=entries)
     except ValidationError as error:
@@ -103,24 +103,24 @@ def in_order(contracts: Mapping[str, Contract]) -> list[str]:
     ordered: list[str] = []
     rest = sorted(contracts, key=key)
     while rest:
-        given = {name: contracts[name].gives for name in rest}
-        waits = [name for name in rest if any(gives == contracts[name].takes for gives in given.values())]
-        ordered.append(next((name for name in rest if name not in waits), rest[0]))
+        outputs = {name: contracts[name].gives for name in rest}
+        waiting = [name for name in rest if any(gives == contracts[name].takes for gives in outputs.values())]
+        ordered.append(next((name for name in rest if name not in waiting), rest[0]))
         rest.remove(ordered[-1])
     return ordered
 
 
 def check_chain(contracts: Mapping[str, Contract]) -> None:
     """Raise ValueError if these stages, in this order, do not fit together: resize kernel, sizes, text encoder, classes."""
-    before = text = classes = None  # the last stage, the last with a text encoder, the last with classes
+    previous = text = classes = None  # the last stage, the last with a text encoder, the last with classes
     for name, contract in contracts.items():
         if contract.resize != RESIZE_VERSION:
             raise ValueError(
                 f"stage {name} was trained with resize {contract.resize}, this version has {RESIZE_VERSION}; "
                 "train it again"
             )
-        if before:
-            check_pair(*before, name, contract)
+        if previous:
+            check_pair(*previous, name, contract)
         if text and contract.text_encoder and contract.text_encoder != text[1].text_encoder:
             raise ValueError(
                 f"stage {name} was trained with text encoder {contract.text_encoder}, "
@@ -136,9 +136,9 @@ def check_chain(contracts: Mapping[str, Contract]) -> None:
                 f"stage {name} knows {contract.num_classes} classes, but {classes[0]} {classes[1].num_classes}; "
                 "train them on the same classes"
             )
-        before = (name, contract)
-        text = before if contract.text_encoder else text
-        classes = before if contract.num_classes else classes
+        previous = (name, contract)
+        text = previous if contract.text_encoder else text
+        classes = previous if contract.num_classes else classes
 
 
 def check_pair(above: str, given: Contract, name: str, contract: Contract) -> None:

@@ -68,10 +68,10 @@ class Cascade:
         names = cut(list(manifest.stages), first, last, str(folder))
         place = place or {}
         bundles = {name: manifest.stages[name].bundles for name in names}
-        known = [host_name(name, role) for name, roles in bundles.items() for role in roles]
+        host_names = [host_name(name, role) for name, roles in bundles.items() for role in roles]
         for name in (*place, *elsewhere):
-            if name not in known:
-                raise ValueError(f"cascade {folder}: no stage {name!r} to place, it has {', '.join(known)}")
+            if name not in host_names:
+                raise ValueError(f"cascade {folder}: no stage {name!r} to place, it has {', '.join(host_names)}")
         place = {**place, **dict.fromkeys(elsewhere, "cpu")}
 
         def host_of(name: str, bundle: str) -> Host:
@@ -86,12 +86,12 @@ class Cascade:
             bundle = find_bundle(folder / manifest.stages[name].bundle)
             if not bundle.is_dir():
                 trained = [n for n in names if n in sidecars]
-                fix = (
+                remedy = (
                     f"sample up to {trained[-1]} with --until {trained[-1]}, or train it"
                     if trained
                     else "train it first"
                 )
-                raise ValueError(f"cascade {folder}: stage {name} has no bundle yet; {fix}")
+                raise ValueError(f"cascade {folder}: stage {name} has no bundle yet; {remedy}")
             sidecars[name] = read_sidecar(bundle)
         check_chain({name: sidecar.contract for name, sidecar in sidecars.items()})
         links = [

@@ -52,10 +52,10 @@ class Plan:
     @cached_property
     def wanted(self) -> Sequence[int]:
         """Numbers of the prompts or labels that the images of `index` use; these are the rows of `Painting.conds`."""
-        said, total = self.request.described, self.request.total
-        if said == 1 or len(self.index) == total:
-            return range(said)
-        return tuple(sorted({self.request.description(image) % said for image in self.index}))
+        num, total = self.request.described, self.request.total
+        if num == 1 or len(self.index) == total:
+            return range(num)
+        return tuple(sorted({self.request.description(image) % num for image in self.index}))
 
     def cond_row(self, image: int) -> int:
         """Position in `wanted` of an image's prompt or label."""
@@ -160,12 +160,12 @@ def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
             f"choose sides that are multiples of {multiple}, "
             f"for instance {nearest_multiple(w, multiple)}x{nearest_multiple(h, multiple)}"
         )
-    found = [(h * link.contract.resolution // resolution, w * link.contract.resolution // resolution) for link in links]
-    if max(found[-1]) > MAX_SIDE:
+    sides = [(h * link.contract.resolution // resolution, w * link.contract.resolution // resolution) for link in links]
+    if max(sides[-1]) > MAX_SIDE:
         raise ValueError(
-            f"request: the result would be {found[-1][1]}x{found[-1][0]} px; at most {MAX_SIDE} px a side are allowed"
+            f"request: the result would be {sides[-1][1]}x{sides[-1][0]} px; at most {MAX_SIDE} px a side are allowed"
         )
-    return found
+    return sides
 
 
 def nearest_multiple(side: int, multiple: int) -> int:

@@ -85,8 +85,8 @@ class Request:
     @property
     def places(self) -> int:
         """Number of different prompts, labels or given pictures, each of which gets `num` images; 1 if there are none."""
-        given = 0 if self.low_res is None or self.refines else len(self.low_res)
-        return max(len(self.prompts), len(self.labels), given, 1)
+        num_pictures = 0 if self.low_res is None or self.refines else len(self.low_res)
+        return max(len(self.prompts), len(self.labels), num_pictures, 1)
 
     @property
     def described(self) -> int:
@@ -119,11 +119,11 @@ class Request:
 def check_images(images: Sequence[int], total: int) -> None:
     """Raise ValueError unless these are distinct numbers from 0 to total - 1."""
     if isinstance(images, range) and images.step == 1:  # may be a billion: look at its ends only
-        ends: tuple[int, ...] = (images[0], images[-1]) if images else ()
+        checked: tuple[int, ...] = (images[0], images[-1]) if images else ()
     elif len(set(images)) < len(images):
         raise ValueError(f"request: pick {list(images)} names an image twice; name each once")
     else:
-        ends = tuple(images)
-    for image in ends:
+        checked = tuple(images)
+    for image in checked:
         if not 0 <= image < total:
             raise ValueError(f"request: pick {image} is out of range; 0 to {total - 1} are there")

@@ -31,11 +31,11 @@ def events_of(work: Work, batch: int) -> Iterator[Event]:
     for number in range(work.num_chunks):
         events: deque[Event] = deque()
         steps = work.steps(work.chunk(number), events.append)
-        asked = advance(steps, None, work.first)
+        asks = advance(steps, None, work.first)
         yield from drained(events)
-        while asked:
-            stage = asked[0][0].name
-            asked = advance(steps, answered(asked, stats), stage)
+        while asks:
+            stage = asks[0][0].name
+            asks = advance(steps, answered(asks, stats), stage)
             yield from drained(events)
     yield work.finished()
 
@@ -65,10 +65,10 @@ def answered(asked: Asks, stats: Mapping[str, HostStats]) -> list[Answer]:
     """The answers to the asks of a chunk, in order; asks to the same host share calls."""
     answers: dict[int, Answer] = {}
     for name in dict.fromkeys(host.name for host, _ in asked):
-        numbers = [number for number, (host, _) in enumerate(asked) if host.name == name]
-        host, asks = asked[numbers[0]][0], [asked[number][1] for number in numbers]
-        answers |= zip(numbers, called(host, asks, stats[name]), strict=True)
-    return [answers[number] for number in range(len(asked))]
+        positions = [position for position, (host, _) in enumerate(asked) if host.name == name]
+        host, asks = asked[positions[0]][0], [asked[position][1] for position in positions]
+        answers |= zip(positions, called(host, asks, stats[name]), strict=True)
+    return [answers[position] for position in range(len(asked))]
 
 
 @torch.inference_mode()
@@ -82,8 +82,8 @@ def called(host: Host, asks: list[Ask], stats: HostStats) -> list[Answer]:
             if is_memory_error(error) and stats.most(host, size) > 1:
                 stats.halve(host, size)
             else:
-                why = network_failure(error)
-                log.error("stage %s: %s", host.name, why, exc_info=error)
-                raise RunError(f"stage {host.name}: {why}") from error
+                message = network_failure(error)
+                log.error("stage %s: %s", host.name, message, exc_info=error)
+                raise RunError(f"stage {host.name}: {message}") from error
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()  # only now: the exception kept tensors alive

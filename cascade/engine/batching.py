@@ -44,11 +44,11 @@ def compiled(hosts: Sequence[Host]) -> dict[str, int]:
         limits.recompile_limit = limits.accumulated_recompile_limit = GRAPHS
         torch.compiler.set_stance("default")
         for host in hosts:
-            graphs = torch.device(host.device).type == "cuda"
-            host.stage.net.compile(mode="reduce-overhead" if graphs else None, dynamic=not graphs)
-        found = measured(hosts)
+            on_gpu = torch.device(host.device).type == "cuda"
+            host.stage.net.compile(mode="reduce-overhead" if on_gpu else None, dynamic=not on_gpu)
+        batches = measured(hosts)
         torch.compiler.set_stance("eager_on_recompile")
-        return found
+        return batches
 
 
 def preparing(compile_: bool | None, *, on_gpu: bool) -> tuple[Callable[[Sequence[Host]], dict[str, int]], bool]:
@@ -89,10 +89,10 @@ def timed(host: Host) -> Iterator[tuple[int, float]]:
 
 def call_s(host: Host, rows: int) -> float:
     """Seconds of one network call with so many rows."""
-    one = random_ask(host, rows)
-    began = time.perf_counter()
-    answer(host.stage, [one], device=host.device)[0].x0_hat.sum().item()
-    return time.perf_counter() - began
+    ask = random_ask(host, rows)
+    start = time.perf_counter()
+    answer(host.stage, [ask], device=host.device)[0].x0_hat.sum().item()
+    return time.perf_counter() - start
 
 
 def random_ask(host: Host, rows: int) -> Ask:

@@ -40,8 +40,8 @@ class Canvas:
     def continued(self, below: Tensor) -> Tensor:
         """Pad the stored picture of the stage before, repeating its border pixels, so that this stage enlarges it to `size`."""
         rows, cols = (
-            torch.arange(side // self.factor).sub(self.edge // self.factor).clamp(0, old - 1)
-            for side, old in zip(self.size, below.shape[-2:], strict=True)
+            torch.arange(side // self.factor).sub(self.edge // self.factor).clamp(0, length - 1)
+            for side, length in zip(self.size, below.shape[-2:], strict=True)
         )
         return below[..., rows, :][..., cols]
 

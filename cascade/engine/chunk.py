@@ -77,8 +77,8 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         canvas = Canvas.of(link.sidecar.config, size, continued=pictures is not None and size != config.gives)
         noise = noise_of(link.name, plan.request.seed, rows, link.device)
         below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
-        own = for_stage(conds, link.sidecar.config.cond).to(link.device)
-        cond = yield from asked(link, stage.condition(own, below, link.settings, noise))
+        stage_cond = for_stage(conds, link.sidecar.config.cond).to(link.device)
+        cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, noise))
         rule = guidance(link.settings, cond, config.cond.names, link.hosts)
         sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
         emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
@@ -104,8 +104,8 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
             )
             try:
                 query = sampler.send(answer)
-            except StopIteration as done:
-                x0 = done.value
+            except StopIteration as stop:
+                x0 = stop.value
                 for shaper in plan.shapers:
                     x0 = shaper.finish(x0)
                 pictures = canvas.cut(space.store(x0))
@@ -119,5 +119,5 @@ def asked(link: Link, steps: Generator[NamedAsks, list[Answer], Cond]) -> Genera
         asks = next(steps)
         while True:
             asks = steps.send((yield addressed(asks, link.hosts)))
-    except StopIteration as done:
-        return done.value
+    except StopIteration as stop:
+        return stop.value

@@ -35,10 +35,10 @@ def known(device: str, option: str = "--device ") -> str:
 
 def parse_place(said: list[str]) -> dict[str, str]:
     """Parse ["sr_256=cuda:1"] to {"sr_256": "cuda:1"}; `Cascade.load` checks the names. Raises ValueError."""
-    place = {}
-    for text in said:
-        stage, _, device = text.partition("=")
+    devices = {}
+    for assignment in said:
+        stage, _, device = assignment.partition("=")
         if not (stage and device):
-            raise ValueError(f"--place {text}: write STAGE=DEVICE, for instance sr_256=cuda:1")
-        place[stage] = known(device, f"--place {stage}=")
-    return place
+            raise ValueError(f"--place {assignment}: write STAGE=DEVICE, for instance sr_256=cuda:1")
+        devices[stage] = known(device, f"--place {stage}=")
+    return devices

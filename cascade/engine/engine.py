@@ -58,12 +58,12 @@ class Engine:
         self.cascade, self.prepare, self.buckets, self.clock = cascade, prepare, buckets, clock
         self.stats = {host.name: HostStats(batch=(batch or {}).get(host.name, BATCH)) for host in cascade.hosts}
         elsewhere = elsewhere or {}
-        here: dict[str, dict[str, Host]] = {}
-        for each in (cascade, *replicas):
-            for host in each.hosts:
+        by_device: dict[str, dict[str, Host]] = {}
+        for replica in (cascade, *replicas):
+            for host in replica.hosts:
                 if host.name not in elsewhere:
-                    here.setdefault(str(host.device), {}).setdefault(host.name, host)
-        self.workers = list(here.values())
+                    by_device.setdefault(str(host.device), {}).setdefault(host.name, host)
+        self.workers = list(by_device.values())
         for host in cascade.hosts:
             self.workers += [{host.name: replace(host, remote=remote)} for remote in elsewhere.get(host.name, ())]
         self._schedule = Schedule(self.stats, max_waiting=max_waiting, max_running=max_running)
@@ -84,12 +84,12 @@ class Engine:
 
     def fitted(self, plan: Plan) -> Plan:
         """The plan with chunks small enough for one call of each stage, so that others wait for one call, not for several."""
-        rooms = (
+        limits = (
             self.stats[link.hosts[name].name].most(link.hosts[name], size) // rows
             for link, size in zip(plan.links, plan.sizes, strict=True)
             for name, rows in link.rows.items()
         )
-        return plan.batched(max(1, min(plan.request.batch, *rooms)))
+        return plan.batched(max(1, min(plan.request.batch, *limits)))
 
     def check_room(self, num: int, owner: str = "", most: int | None = None) -> None:
         """Raise QueueFullError if `submit` would for a request of `num` images."""
@@ -142,46 +142,46 @@ class Engine:
         hosts = self.workers[worker]
         with self._changed:
             begun = self._schedule.begin(hosts, self._tell)
-        for one in begun:
-            self._step(one)
+        for chunk in begun:
+            self._step(chunk)
         with self._changed:
-            chosen = self._schedule.choose(hosts)
-        if not chosen:
+            wishes = self._schedule.choose(hosts)
+        if not wishes:
             return bool(begun)
-        host = hosts[chosen[0].host.name]
-        stats, asks = self.stats[host.name], [ask for wish in chosen for ask in wish.asks]
-        began = self.clock()
+        host = hosts[wishes[0].host.name]
+        stats, asks = self.stats[host.name], [ask for wish in wishes for ask in wish.asks]
+        start = self.clock()
         try:
             answers = host.answer(asks, batch=stats.most(host, asks[0].size), buckets=self.buckets)
         except Exception as error:
             answers = []
             with self._changed:
-                self._not_answered(chosen, stats, error)
+                self._not_answered(wishes, stats, error)
         if not answers:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()  # only now: the exception kept tensors alive
             return True
-        spent = self.clock() - began
+        seconds = self.clock() - start
         with self._changed:
-            ready = self._schedule.answered(chosen, answers, spent)
-        for one in ready:
-            self._step(one)
+            ready = self._schedule.answered(wishes, answers, seconds)
+        for chunk in ready:
+            self._step(chunk)
         return True
 
     def _step(self, one: Running) -> None:
         """Advance a chunk to its next asks; without answers, start it. The caller owns it: `is_stepping` keeps others away."""
-        asked: Asks | Exception | None = None
+        result: Asks | Exception | None = None
         answers = [answer for answer in one.answers if answer is not None]
         one.answers = []  # frees them before the next step
         try:
             if not one.ticket.done:
-                asked = one.steps.send(answers) if answers else next(one.steps)
+                result = one.steps.send(answers) if answers else next(one.steps)
         except StopIteration:
             pass
         except Exception as error:
-            asked = error
+            result = error
         with self._changed:
-            self._schedule.moved(one, asked)
+            self._schedule.moved(one, result)
             self._changed.notify_all()
 
     def _tell(self, ticket: Ticket, event: Event) -> None:
@@ -191,9 +191,9 @@ class Engine:
     def _not_answered(self, chosen: list[Wish], stats: HostStats, error: Exception) -> None:
         """Handle a failed call. Out of memory: halve the batch and retry; if one row does not fit, its request fails. Network in
         another process lost: retry, up to LOSSES times. Anything else is a defect, and the requests of the call fail."""
-        name, why = chosen[0].host.name, network_failure(error)
-        for one in chosen:
-            one.busy = False
+        name, message = chosen[0].host.name, network_failure(error)
+        for wish in chosen:
+            wish.busy = False
         if is_memory_error(error):
             host, size = chosen[0].host, chosen[0].asks[0].size
             if stats.most(host, size) > 1:
@@ -201,15 +201,15 @@ class Engine:
                 return
         elif isinstance(error, ConnectionError):
             log.warning("stage %s: %s", name, error)
-            for one in chosen:
-                one.losses += 1
-            chosen = [one for one in chosen if one.losses == LOSSES]
+            for wish in chosen:
+                wish.losses += 1
+            chosen = [wish for wish in chosen if wish.losses == LOSSES]
             if not chosen:
                 return
-            why = f"its network was lost {LOSSES} times; try again later"
-        log.error("stage %s: %s", name, why, exc_info=error)
-        for ticket in {one.ticket for one in chosen}:
-            self._schedule.end(ticket, Failed(stage=name, message=f"stage {name}: {why}", code=code_of(error)))
+            message = f"its network was lost {LOSSES} times; try again later"
+        log.error("stage %s: %s", name, message, exc_info=error)
+        for ticket in {wish.ticket for wish in chosen}:
+            self._schedule.end(ticket, Failed(stage=name, message=f"stage {name}: {message}", code=code_of(error)))
 
     def _wake(self) -> None:
         with self._changed:
@@ -223,10 +223,10 @@ class Engine:
             thread.start()
         with self._changed:
             self._changed.wait_for(lambda: len(self._prepared) == len(self.workers))
-        failed = [each for each in self._prepared if isinstance(each, Exception)]
-        if failed:
+        errors = [result for result in self._prepared if isinstance(result, Exception)]
+        if errors:
             self.stop()
-            raise failed[0]
+            raise errors[0]
         return self
 
     def _run(self, worker: int) -> None:
@@ -253,9 +253,9 @@ class Engine:
         """Record what a device's `prepare` returned or raised; of several devices with one network the smallest batch counts."""
         with self._changed:
             self._prepared.append(found)
-            batches = [each for each in self._prepared if not isinstance(each, Exception)]
+            batches = [batch for batch in self._prepared if not isinstance(batch, Exception)]
             for name, stats in self.stats.items():
-                stats.batch = min((each[name] for each in batches if name in each), default=stats.batch)
+                stats.batch = min((batch[name] for batch in batches if name in batch), default=stats.batch)
             self._changed.notify_all()
 
     def stop(self, *, drain_s: float = 0.0) -> None:
@@ -263,8 +263,8 @@ class Engine:
         deadline = time.monotonic() + drain_s
         with self._changed:
             self._closed = True
-            while self._schedule.tickets and self.is_alive and (left := deadline - time.monotonic()) > 0:
-                self._changed.wait(min(left, IDLE_S))
+            while self._schedule.tickets and self.is_alive and (remaining_s := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(remaining_s, IDLE_S))
             for ticket in list(self._schedule.tickets):
                 self._schedule.end(ticket, Cancelled())
             self._stopping = True

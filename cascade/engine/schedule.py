@@ -135,8 +135,8 @@ def is_beyond(held: Counter[str], owner: str, num: int, limit: int) -> bool:
     """
     if held.total() + num <= limit:
         return False
-    own, others = held[owner], sum(1 for each, has in held.items() if has and each != owner)
-    return num > limit or not others or (own > 0 and own + num > limit // (others + 1))
+    own_images, num_others = held[owner], sum(1 for other, images in held.items() if images and other != owner)
+    return num > limit or not num_others or (own_images > 0 and own_images + num > limit // (num_others + 1))
 
 
 class Schedule:
@@ -159,18 +159,18 @@ class Schedule:
     @property
     def wishes(self) -> list[Wish]:
         """All wishes, waiting or in a call, in the order in which their chunks began."""
-        return [wish for one in self.running for wish in one.wishes]
+        return [wish for chunk in self.running for wish in chunk.wishes]
 
     def check(self, num: int, owner: str, most: int | None = None) -> None:
         """Raise QueueFullError if there is no room for `num` more images of an owner. most: the owner's own limit."""
-        text = ""
+        message = ""
         if most is not None and self.held[owner] + num > most:
-            text = f"{self.held[owner]} images of this key wait, {num} more are too many for its {most}"
+            message = f"{self.held[owner]} images of this key wait, {num} more are too many for its {most}"
         elif is_beyond(self.held, owner, num, self.max_waiting):
-            text = f"{self.waiting} images wait, {num} more are too many for a queue of {self.max_waiting}"
-        if text:
-            spent_s = sum(host.busy_s / max(host.images, 1) for host in self.stats.values())  # per image
-            raise QueueFullError(text, min(max(num * spent_s, 1.0), 60.0))
+            message = f"{self.waiting} images wait, {num} more are too many for a queue of {self.max_waiting}"
+        if message:
+            image_s = sum(host.busy_s / max(host.images, 1) for host in self.stats.values())  # per image
+            raise QueueFullError(message, min(max(num * image_s, 1.0), 60.0))
 
     def reserve(self, num: int, owner: str, most: int | None = None) -> None:
         """Reserve room for `num` images, to be used by `accept` or given back by `release`. Raises QueueFullError."""
@@ -195,15 +195,15 @@ class Schedule:
         """Whether `begin` or `choose` would have something to do for these hosts."""
         images = self._images()
         return (
-            any(each.is_cancelled or self._may_begin(each, names, images) for each in self.tickets)
+            any(ticket.is_cancelled or self._may_begin(ticket, names, images) for ticket in self.tickets)
             or any(not wish.busy and wish.host.name in names for wish in self.wishes)
         )  # fmt: skip
 
     def _images(self) -> Counter[str]:
         """Images that hold their noise and x, by owner; larger ones count as several. Waiting owners have an entry, too."""
         images = Counter(dict.fromkeys((ticket.owner for ticket in self.tickets), 0))
-        for one in self.running:
-            images[one.ticket.owner] += one.images
+        for chunk in self.running:
+            images[chunk.ticket.owner] += chunk.images
         return images
 
     def _may_begin(self, ticket: Ticket, names: Collection[str], images: Counter[str]) -> bool:
@@ -215,7 +215,7 @@ class Schedule:
     def begin(self, names: Collection[str], tell: Callable[[Ticket, Event], None]) -> list[Running]:
         """End cancelled work, and begin chunks at the named hosts; the caller makes their first step. Newcomers begin at once,
         others if there is room, which goes to the owner with the fewest running images."""
-        for ticket in [each for each in self.tickets if each.is_cancelled]:
+        for ticket in [ticket for ticket in self.tickets if ticket.is_cancelled]:
             self.end(ticket, Cancelled())
         begun: list[Running] = []
         images = self._images()
@@ -241,25 +241,25 @@ class Schedule:
 
     def choose(self, names: Collection[str]) -> list[Wish]:
         """Select the wishes of the next call and mark them busy: for one of the named hosts, of one make, up to its batch."""
-        free = [wish for wish in self.wishes if not wish.busy and wish.host.name in names]
-        if not free:
+        waiting = [wish for wish in self.wishes if not wish.busy and wish.host.name in names]
+        if not waiting:
             return []
         spent = self.spent_s
-        self._floor_s = _raise(spent, {wish.ticket.owner for wish in free}, owed_s=OWED_S)
+        self._floor_s = _raise(spent, {wish.ticket.owner for wish in waiting}, owed_s=OWED_S)
         clocks = {name: host.clock for name, host in self.stats.items()}
-        _raise(clocks, {one.stage for one in self.running} | {wish.host.name for wish in self.wishes})
+        _raise(clocks, {chunk.stage for chunk in self.running} | {wish.host.name for wish in self.wishes})
         for name, clock in clocks.items():
             self.stats[name].clock = clock
         first = min(
-            (wish.ticket for wish in free), key=lambda each: (spent[each.owner], each.was_answered, each.number)
+            (wish.ticket for wish in waiting), key=lambda each: (spent[each.owner], each.was_answered, each.number)
         )
         owner = first.owner
-        name = min((wish.host.name for wish in free if wish.ticket.owner == owner), key=lambda each: clocks[each])
+        name = min((wish.host.name for wish in waiting if wish.ticket.owner == owner), key=lambda each: clocks[each])
         chosen: list[Wish] = []
         rows = most = 0
-        there = [wish for wish in free if wish.host.name == name]
+        candidates = [wish for wish in waiting if wish.host.name == name]
         for wish in sorted(
-            there, key=lambda each: (each.ticket.owner != owner, spent[each.ticket.owner], each.chunk.turn)
+            candidates, key=lambda each: (each.ticket.owner != owner, spent[each.ticket.owner], each.chunk.turn)
         ):
             if not chosen or (wish.make == chosen[0].make and rows + wish.rows <= most):
                 most = most or self.stats[name].most(wish.host, wish.asks[0].size)
@@ -273,12 +273,12 @@ class Schedule:
         answers, marked as stepping."""
         rows = sum(wish.rows for wish in chosen)
         self.stats[chosen[0].host.name].count(rows, seconds)
-        found, ready = iter(answers), []
+        remaining, ready = iter(answers), []
         for wish in chosen:
             self.spent_s[wish.ticket.owner] += seconds * wish.rows / rows
             chunk = wish.chunk
-            for number in wish.numbers:
-                chunk.answers[number] = next(found)
+            for position in wish.numbers:
+                chunk.answers[position] = next(remaining)
                 chunk.wanted -= 1
             chunk.wishes.remove(wish)
             if not chunk.wanted:
@@ -312,10 +312,10 @@ class Schedule:
         """Turn the asks of a step into wishes, one per host."""
         one.answers, one.wanted = [None] * len(asked), len(asked)
         wishes: dict[str, Wish] = {}
-        for number, (host, ask) in enumerate(asked):
+        for position, (host, ask) in enumerate(asked):
             wish = wishes.setdefault(host.name, Wish(one, host, [], []))
             wish.asks.append(ask)
-            wish.numbers.append(number)
+            wish.numbers.append(position)
         one.wishes = list(wishes.values())
         if one.hosts.isdisjoint(wishes):
             self._leave(one)
@@ -344,10 +344,10 @@ class Schedule:
         ticket.done = True
         self.release(ticket.left, ticket.owner)
         self.tickets.remove(ticket)
-        for one in [each for each in self.running if each.ticket is ticket]:
-            self.running.remove(one)
-            if not one.is_stepping:  # else `moved` closes it
-                one.steps.close()
+        for chunk in [chunk for chunk in self.running if chunk.ticket is ticket]:
+            self.running.remove(chunk)
+            if not chunk.is_stepping:  # else `moved` closes it
+                chunk.steps.close()
         self._tell(ticket, event)
 
     def tell(self, ticket: Ticket, event: Event) -> None:
@@ -366,8 +366,8 @@ class Schedule:
 def _raise(clocks: dict[str, float], waiting: Collection[str], owed_s: float = 0.0) -> float:
     """Return the least clock of those who wait. Raises all other clocks to at least that minus owed_s, which bounds what an idle
     one is owed."""
-    floor = min(clocks[each] for each in waiting)
-    for each in clocks:
-        if each not in waiting:
-            clocks[each] = max(clocks[each], floor - owed_s)
+    floor = min(clocks[name] for name in waiting)
+    for name in clocks:
+        if name not in waiting:
+            clocks[name] = max(clocks[name], floor - owed_s)
     return floor

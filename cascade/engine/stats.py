@@ -35,9 +35,9 @@ class HostStats:
             self.batch = rows
         else:
             self.fits[size] = rows
-        text = "stage %s: out of memory at %dx%d px, now %d rows a call"
+        message = "stage %s: out of memory at %dx%d px, now %d rows a call"
         height, width = (side * host.stage.config.space.scale for side in size[-2:])
-        log.warning(text, host.name, width, height, self.most(host, size))
+        log.warning(message, host.name, width, height, self.most(host, size))
 
     def count(self, rows: int, seconds: float) -> None:
         """Count a call."""

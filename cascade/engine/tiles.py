@@ -42,26 +42,26 @@ def answered(link: Link, rule: Guidance, query: Query, window: int = WINDOW) -> 
         return rule.combine(query, (yield asks))
     wholes = [Answer(torch.empty_like(ask.query.x)) for _, ask in asks]
     for tile in tiles:
-        found = yield [(host, cut(ask, tile)) for host, ask in asks]
-        wholes = [pasted(whole, part, tile) for whole, part in zip(wholes, found, strict=True)]
+        parts = yield [(host, cut(ask, tile)) for host, ask in asks]
+        wholes = [pasted(whole, part, tile) for whole, part in zip(wholes, parts, strict=True)]
     return rule.combine(query, wholes)
 
 
 def cut(ask: Ask, tile: "Tile") -> Ask:
     """The ask restricted to the window of a tile: x, and low_res, which has the same size."""
-    part = (..., tile.rows[0], tile.cols[0])
+    window = (..., tile.rows[0], tile.cols[0])
     low_res = ask.cond.value("low_res")
-    cond = ask.cond if low_res is None else ask.cond.given(low_res=low_res[part])
-    return replace(ask, query=replace(ask.query, x=ask.query.x[part]), cond=cond)
+    cond = ask.cond if low_res is None else ask.cond.given(low_res=low_res[window])
+    return replace(ask, query=replace(ask.query, x=ask.query.x[window]), cond=cond)
 
 
 def pasted(answer: Answer, part: Answer, tile: Tile) -> Answer:
     """Write the kept part of a tile's answer into the whole answer, x0_hat in place. Returns the whole answer."""
-    to, taken = (..., tile.rows[2], tile.cols[2]), (..., tile.rows[1], tile.cols[1])
-    answer.x0_hat[to] = part.x0_hat[taken]
+    target, kept = (..., tile.rows[2], tile.cols[2]), (..., tile.rows[1], tile.cols[1])
+    answer.x0_hat[target] = part.x0_hat[kept]
     if part.var is not None:
         var = torch.empty_like(answer.x0_hat) if answer.var is None else answer.var
-        var[to] = part.var[taken]
+        var[target] = part.var[kept]
         answer = replace(answer, var=var)
     return answer
 

@@ -74,15 +74,15 @@ class Said(BaseModel):
 def said_of(path: Path) -> dict[str, Any]:
     """Read the metadata of a PNG, or a .json from a shard, and check their types. Raises ValueError, OSError."""
     is_json = path.suffix.lower() == ".json"
-    said = parse_metadata(read_file(path, MEMBER_LIMITS["json"]), path) if is_json else read_metadata(path)
+    metadata = parse_metadata(read_file(path, MEMBER_LIMITS["json"]), path) if is_json else read_metadata(path)
     try:
-        Said.model_validate(said)
+        Said.model_validate(metadata)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        why = f"{where}: {first['msg']}" if where else first["msg"]
-        raise ValueError(f"{path}: damaged metadata ({why[:200]}); or another version wrote it") from None
-    return said
+        detail = error.errors()[0]
+        field = ".".join(map(str, detail["loc"]))
+        message = f"{field}: {detail['msg']}" if field else detail["msg"]
+        raise ValueError(f"{path}: damaged metadata ({message[:200]}); or another version wrote it") from None
+    return metadata
 
 
 def ends_of(said: Mapping[str, Any]) -> tuple[str, str]:
@@ -93,9 +93,9 @@ def ends_of(said: Mapping[str, Any]) -> tuple[str, str]:
 def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Plan:
     """The plan of the whole request that made a picture. Raises ValueError if the bundles or the given picture differ."""
     for link in model.links:
-        if (wanted := said["stages"].get(link.name, {}).get("bundle")) != link.sidecar.sha256:
+        if (recorded := said["stages"].get(link.name, {}).get("bundle")) != link.sidecar.sha256:
             raise ValueError(
-                f"{path}: made by stage {link.name} of sha256 {str(wanted)[:12]}, here it is {link.sidecar.sha256[:12]}; "
+                f"{path}: made by stage {link.name} of sha256 {str(recorded)[:12]}, here it is {link.sidecar.sha256[:12]}; "
                 "name the cascade that made it with --cascade"
             )
         if said["stages"][link.name].get("hosts", {}) != link.beside:
@@ -131,13 +131,13 @@ def low_res_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenF
         raise ValueError(f"{path}: damaged metadata (low_res is missing); or another version wrote it")
     if file is None:
         raise ValueError(f"{path}: made from another picture; give that one with --image")
-    given = file.pixels
-    if digest(given) == said["low_res"]["sha256"]:
-        return given
+    pixels = file.pixels
+    if digest(pixels) == said["low_res"]["sha256"]:
+        return pixels
     if min(file.size) >= low_res:
-        given = user_picture(file.path, low_res, model.low_res_multiple())
-        if digest(given) == said["low_res"]["sha256"]:
-            return given
+        pixels = user_picture(file.path, low_res, model.low_res_multiple())
+        if digest(pixels) == said["low_res"]["sha256"]:
+            return pixels
     raise ValueError(f"{file.path}: not the picture that {path} was made from; give that one with --image")
 
 
@@ -165,12 +165,18 @@ class Copies(Painting):
 
 def repainted(model: Cascade, plan: Plan, said: Mapping[str, Any]) -> Tensor:
     """Compute one image again, uint8 (c, h, w), at the position and with the number of rows of the first time."""
-    image, (place, rows) = said["image"], said.get("row", (0, 1))
-    alone = model.painting(plan.picked((image,)))
-    copies = Copies(plan=alone.plan, conds=alone.conds, image=image, rows=rows)
+    image, (position, rows) = said["image"], said.get("row", (0, 1))
+    single = model.painting(plan.picked((image,)))
+    copies = Copies(plan=single.plan, conds=single.conds, image=image, rows=rows)
     canvases = [
         Canvas.of(link.sidecar.config, size, continued=True) for link, size in zip(plan.links, plan.sizes, strict=True)
     ]
-    times = max(-(-math.prod(each.size) // link.host.area) for each, link in zip(canvases, plan.links, strict=True))
-    painted = {e.stage: e.images[place] for e in events_of(copies, rows * times) if isinstance(e, StageFinished)}
+    factor = max(
+        -(-math.prod(canvas.size) // link.host.area) for canvas, link in zip(canvases, plan.links, strict=True)
+    )
+    painted = {
+        event.stage: event.images[position]
+        for event in events_of(copies, rows * factor)
+        if isinstance(event, StageFinished)
+    }
     return painted[said.get("stage") or model.names[-1]]

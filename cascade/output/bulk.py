@@ -70,11 +70,11 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
         with disk_told(folder / ASKED):
             check_asked(folder / ASKED, asked(plan, shard_size), f".{rank}-of-{world}.request.part")
         remove_stale(folder, rank, world)
-        for number in range(rank, num, world):
-            path = folder / f"train-{number:05d}.tar"
+        for shard_index in range(rank, num, world):
+            path = folder / f"train-{shard_index:05d}.tar"
             if not is_whole(path):
-                images = range(number * shard_size, min((number + 1) * shard_size, request.total))
-                write(model, plan.picked(images), folder, path, f".{rank}-of-{world}.{number}.part")
+                images = range(shard_index * shard_size, min((shard_index + 1) * shard_size, request.total))
+                write(model, plan.picked(images), folder, path, f".{rank}-of-{world}.{shard_index}.part")
                 yield path
 
 
@@ -82,8 +82,8 @@ def remove_stale(folder: Path, rank: int, world: int) -> None:
     """Remove partial files that killed processes left: those of this rank and world; rank 0 also removes those of other numbers of
     processes, and their locks. That is safe: rank 0 of another living run would hold the lock that is held here."""
     for part in folder.glob(".*-of-*.part"):
-        of = int(part.name.split(".")[1].partition("-of-")[2])
-        if part.name.startswith(f".{rank}-of-{world}.") or (rank == 0 and of != world):
+        part_world = int(part.name.split(".")[1].partition("-of-")[2])
+        if part.name.startswith(f".{rank}-of-{world}.") or (rank == 0 and part_world != world):
             part.unlink(missing_ok=True)
     if rank == 0:
         for lock in folder.glob(".*.lock"):
@@ -111,9 +111,9 @@ def write(model: Cascade, plan: Plan, folder: Path, path: Path, part: str) -> No
             for event in model.sample(plan):
                 if isinstance(event, StageFinished) and event.last:
                     for row, (image, k) in enumerate(zip(event.images, event.index, strict=True)):
-                        said = describe(plan, k, (row, len(event.index)))
+                        metadata = describe(plan, k, (row, len(event.index)))
                         with disk_told(path):
-                            shard.add(f"{k:09d}", members(image, said))
+                            shard.add(f"{k:09d}", members(image, metadata))
             with disk_told(path):
                 shard.close()
                 put(folder / part, path)
@@ -130,9 +130,9 @@ def put(part: Path, path: Path) -> None:
 
 def members(image: Tensor, said: dict[str, Any]) -> dict[str, bytes]:
     """The members of a sample: the picture uint8 (c, h, w) as png, its metadata as json, its prompt as txt or label as cls."""
-    out = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(out, format="PNG")
-    sample = {"png": out.getvalue(), "json": json.dumps(said).encode()}
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(buffer, format="PNG")
+    sample = {"png": buffer.getvalue(), "json": json.dumps(said).encode()}
     if "prompts" in said:
         sample["txt"] = said["prompts"][0].encode()
     if "labels" in said:
@@ -142,11 +142,11 @@ def members(image: Tensor, said: dict[str, Any]) -> dict[str, bytes]:
 
 def asked(plan: Plan, shard_size: int) -> dict[str, Any]:
     """Everything that the bytes of the shards depend on; prompts and labels as a hash, since there may be millions."""
-    said = describe(plan) | {"shard_size": shard_size, "batch": plan.request.batch}
+    record = describe(plan) | {"shard_size": shard_size, "batch": plan.request.batch}
     for name in ("prompts", "labels"):
-        if name in said:
-            said[name] = hashlib.sha256(json.dumps(said[name]).encode()).hexdigest()
-    return said
+        if name in record:
+            record[name] = hashlib.sha256(json.dumps(record[name]).encode()).hexdigest()
+    return record
 
 
 def check_asked(path: Path, said: dict[str, Any], part: str) -> None:
@@ -162,14 +162,14 @@ def check_asked(path: Path, said: dict[str, Any], part: str) -> None:
             (path.parent / part).unlink(missing_ok=True)
         return
     try:
-        there = json.loads(path.read_text())
+        existing = json.loads(path.read_text())
     except ValueError:
-        there = None
-    if not isinstance(there, dict):
+        existing = None
+    if not isinstance(existing, dict):
         raise ValueError(f"{path}: damaged; remove the folder and start again, or choose another one")
-    there, said = as_meant(there), as_meant(json.loads(json.dumps(said)))
-    for key in said.keys() | there.keys():
-        if said.get(key) != there.get(key):
+    existing, said = as_meant(existing), as_meant(json.loads(json.dumps(said)))
+    for key in said.keys() | existing.keys():
+        if said.get(key) != existing.get(key):
             raise ValueError(
                 f"--out {path.parent}: shards of a request with other {key} are there; choose another folder"
             )

@@ -60,8 +60,8 @@ class Output:
 
     def single(self, plan: Plan, image: int, stage: str = "") -> Path:
         """The path of a single file; stage "" is the last."""
-        number = "" if self.stem and plan.request.total == 1 else f"{image:06d}"
-        return self.folder / ".".join(filter(None, (self.stem, number, stage, "png")))
+        digits = "" if self.stem and plan.request.total == 1 else f"{image:06d}"
+        return self.folder / ".".join(filter(None, (self.stem, digits, stage, "png")))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -87,57 +87,57 @@ class Output:
         self.check_names(plan)
         if self.is_grid:
             grids = self.grids(plan)
-            there = [
+            matches = [
                 self._is_of(path, describe_all(plan, index, stage))
                 for stage, path in grids.items()
                 if os.path.lexists(path)
             ]
-            if there == [True] * len(grids):
+            if matches == [True] * len(grids):
                 return None
             self._check_parts(plan)
-        left = without(index, self._done(plan, set(pick)), plan.per_chunk)
-        return left if left or self.is_grid else None
+        remaining = without(index, self._done(plan, set(pick)), plan.per_chunk)
+        return remaining if remaining or self.is_grid else None
 
     def _check_parts(self, plan: Plan) -> None:
         """Raise ValueError if the folder of a grid's single files holds anything else."""
-        ours = {path for path, _, _ in self._singles(plan)}
+        own_paths = {path for path, _, _ in self._singles(plan)}
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
-            if path.name != ".lock" and not PART.fullmatch(path.name) and not (path in ours and is_ours(path)):
+            if path.name != ".lock" and not PART.fullmatch(path.name) and not (path in own_paths and is_ours(path)):
                 raise foreign(path)
 
     def _done(self, plan: Plan, pick: Collection[int] = ()) -> set[int]:
         """The images whose files all exist and belong to this request. Raises ValueError as `claim` does."""
-        wanted = {"", *self._below(plan)}
-        found: dict[int, set[str]] = {}
+        required = {"", *self._below(plan)}
+        done: dict[int, set[str]] = {}
         for path, image, stage in self._singles(plan):
             is_more = image >= plan.request.total
-            if (is_more or stage not in wanted or (pick and image not in pick)) and not is_ours(path):
+            if (is_more or stage not in required or (pick and image not in pick)) and not is_ours(path):
                 continue  # not written by sample.py, and no name that we need
             if is_more and plan.request.places > 1 and not self.overwrite:
                 raise taken(path, "is of a request for more pictures")
             if self._is_of(path, describe(plan, image, stage=stage), (*FREE, "num")) and not is_more:
-                found.setdefault(image, set()).add(stage)
-        return {image for image, stages in found.items() if wanted <= stages}
+                done.setdefault(image, set()).add(stage)
+        return {image for image, stages in done.items() if required <= stages}
 
     def old(self, plan: Plan, pick: Sequence[int] = ()) -> list[Path]:
         """Files that sample.py wrote for other requests, which `overwrite` replaces or removes."""
         index = pick or plan.index
         grids = self.grids(plan) if self.is_grid else {}
-        there = [(path, describe_all(plan, index, stage)) for stage, path in grids.items()]
+        expected = [(path, describe_all(plan, index, stage)) for stage, path in grids.items()]
         for path, image, stage in self._singles(plan):
-            there.append((path, describe(plan, image, stage=stage)))
+            expected.append((path, describe(plan, image, stage=stage)))
         return [
             path
-            for path, said in there
-            if is_ours(path) and other_key(path, said, FREE if path in grids.values() else (*FREE, "num"))
+            for path, metadata in expected
+            if is_ours(path) and other_key(path, metadata, FREE if path in grids.values() else (*FREE, "num"))
         ]
 
     def remove(self, old: Iterable[Path], plan: Plan, pick: Sequence[int] = ()) -> int:
         """Remove those of `old` that were not replaced meanwhile. Returns their number."""
-        still = set(self.old(plan, pick)) & set(old)
-        for path in still:
+        remaining = set(self.old(plan, pick)) & set(old)
+        for path in remaining:
             path.unlink()
-        return len(still)
+        return len(remaining)
 
     def check_names(self, plan: Plan) -> None:
         """Raise ValueError if the name of a file would be too long for the file system."""
@@ -151,18 +151,18 @@ class Output:
         grids = self.grids(plan).values() if self.is_grid else ()
         written = {place_of(path) for path in grids}
         for path in given:
-            for place in {place_of(path), path.resolve()}:
-                match = self._name(plan).fullmatch(place.name)
-                if place in written or (match and place.parent == self.folder.resolve()):
+            for target in {place_of(path), path.resolve()}:
+                match = self._name(plan).fullmatch(target.name)
+                if target in written or (match and target.parent == self.folder.resolve()):
                     raise ValueError(
                         f"--out {self.path}: {path} was given and would be written over; choose another place"
                     )
 
     def _name(self, plan: Plan) -> re.Pattern[str]:
         """Pattern of the names of single files, with groups `image`, if they are numbered, and `stage`."""
-        number = "" if self.stem and plan.request.total == 1 else r"(?P<image>[0-9]{6,})"
+        digits = "" if self.stem and plan.request.total == 1 else r"(?P<image>[0-9]{6,})"
         stage = "|".join(re.escape(link.name) for link in plan.chain)
-        return re.compile(r"\.".join(filter(None, (re.escape(self.stem), number))) + rf"(?:\.(?P<stage>{stage}))?\.png")
+        return re.compile(r"\.".join(filter(None, (re.escape(self.stem), digits))) + rf"(?:\.(?P<stage>{stage}))?\.png")
 
     def _singles(self, plan: Plan) -> Iterator[tuple[Path, int, str]]:
         """Files with the name of a single file of this output, as (path, image, stage); whatever their content."""
@@ -229,13 +229,13 @@ def without(index: Sequence[int], done: set[int], at_once: int) -> Sequence[int]
     if not done:
         return index
     if isinstance(index, range):
-        number_of = Counter((image - index.start) // at_once for image in done if image in index)
+        counts = Counter((image - index.start) // at_once for image in done if image in index)
     else:
-        number_of = Counter(place // at_once for place, image in enumerate(index) if image in done)
-    whole = {n for n, num in number_of.items() if num == min(at_once, len(index) - n * at_once)}
-    if whole == set(range(len(whole))):
-        return index[len(whole) * at_once :]  # a slice: a list may have a billion entries
-    return tuple(image for place, image in enumerate(index) if place // at_once not in whole)
+        counts = Counter(position // at_once for position, image in enumerate(index) if image in done)
+    whole_chunks = {chunk for chunk, num in counts.items() if num == min(at_once, len(index) - chunk * at_once)}
+    if whole_chunks == set(range(len(whole_chunks))):
+        return index[len(whole_chunks) * at_once :]  # a slice: a list may have a billion entries
+    return tuple(image for position, image in enumerate(index) if position // at_once not in whole_chunks)
 
 
 def output_for(out: str, *, stages: bool, overwrite: bool = False) -> Output:
@@ -249,32 +249,32 @@ def output_for(out: str, *, stages: bool, overwrite: bool = False) -> Output:
         raise ValueError(f"--out {out}: write a name in .png for a grid, or a folder/ for single files")
     output = Output(path=path, is_grid=is_grid, stages=stages, overwrite=overwrite)
     check_name(output.folder / "000000.png", out)
-    there = next(place for place in (output.folder, *output.folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise unwritable(path, f"{there} is a file")
-    if not os.access(there, os.W_OK):
-        raise unwritable(path, f"{there} is not writable")
+    existing = next(parent for parent in (output.folder, *output.folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise unwritable(path, f"{existing} is a file")
+    if not os.access(existing, os.W_OK):
+        raise unwritable(path, f"{existing} is not writable")
     return output
 
 
 def check_name(path: Path, given: str) -> None:
     """Raise ValueError if a name or path is too long for the file system; `given` is what the user wrote, for the message."""
-    most, longest = limits_of(path)
+    max_name, max_path = limits_of(path)
     part = max(path.parts, key=lambda part: len(os.fsencode(part)), default="")
-    if len(os.fsencode(part)) > most:
-        why = f"{shortened(part)} would be {len(os.fsencode(part))} bytes long, at most {most} are allowed"
-    elif len(os.fsencode(path)) > longest:
-        why = f"the path would be {len(os.fsencode(path))} bytes long, at most {longest} are allowed"
+    if len(os.fsencode(part)) > max_name:
+        reason = f"{shortened(part)} would be {len(os.fsencode(part))} bytes long, at most {max_name} are allowed"
+    elif len(os.fsencode(path)) > max_path:
+        reason = f"the path would be {len(os.fsencode(path))} bytes long, at most {max_path} are allowed"
     else:
         return
-    raise ValueError(f"--out {shortened(given)}: {why}: the name is too long; choose a shorter one")
+    raise ValueError(f"--out {shortened(given)}: {reason}: the name is too long; choose a shorter one")
 
 
 def limits_of(path: Path) -> tuple[int, int]:
     """Most bytes of a name and of a path, on the file system of `path`."""
-    for place in path.absolute().parents:
+    for parent in path.absolute().parents:
         with suppress(OSError):
-            return os.pathconf(place, "PC_NAME_MAX"), os.pathconf(place, "PC_PATH_MAX") - 1
+            return os.pathconf(parent, "PC_NAME_MAX"), os.pathconf(parent, "PC_PATH_MAX") - 1
     return 255, 4095
 
 
@@ -298,9 +298,9 @@ def is_ours(path: Path) -> bool:
 
 def other_key(path: Path, said: dict[str, Any], free: Sequence[str] = FREE) -> str:
     """The first key in which the metadata of a file differ from `said`, `free` ones aside; "" if it is the same picture."""
-    there, now = as_meant(read_metadata(path)), as_meant(json.loads(json.dumps(said)))
+    stored, new = as_meant(read_metadata(path)), as_meant(json.loads(json.dumps(said)))
     return next(
-        (key for key in sorted(now.keys() | there.keys()) if key not in free and now.get(key) != there.get(key)), ""
+        (key for key in sorted(new.keys() | stored.keys()) if key not in free and new.get(key) != stored.get(key)), ""
     )
 
 

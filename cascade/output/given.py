@@ -31,31 +31,31 @@ class GivenFile:
 def given_files(paths: Sequence[Path], note: Callable[[str], None] | None = None) -> list[GivenFile]:
     """The given files, and all pictures of given folders in the order of their names, including those with a fault. note: gets a
     line about what was left out. Raises ValueError if all have a fault, or if the results of two would have the same name."""
-    found: list[Path] = []
+    selected: list[Path] = []
     for path in paths:
         if path.is_dir():
-            pictures, others = pictures_in(path)
-            found += pictures
-            if others and note:
-                note(f"--image {path}: {len(pictures)} pictures; not read are {others}")
+            pictures, skipped = pictures_in(path)
+            selected += pictures
+            if skipped and note:
+                note(f"--image {path}: {len(pictures)} pictures; not read are {skipped}")
         else:
-            found.append(path)
-    times = Counter(path.resolve() for path in found)
-    found = list({path.resolve(): path for path in found}.values())
-    for path in found:
-        if note and (num := times[path.resolve()]) > 1:
+            selected.append(path)
+    counts = Counter(path.resolve() for path in selected)
+    selected = list({path.resolve(): path for path in selected}.values())
+    for path in selected:
+        if note and (num := counts[path.resolve()]) > 1:
             note(f"--image {path}: given {num} times, made once; --num {num} makes several of each")
-    stems = Counter(path.stem for path in found)
+    stems = Counter(path.stem for path in selected)
     files = []
-    for path in found:
+    for path in selected:
         stem = path.stem if stems[path.stem] == 1 else path.name  # for a.jpg beside a.png
         try:
             files.append(GivenFile(path=path, size=size_of(path), stem=stem))
         except (ValueError, OSError) as error:
             files.append(GivenFile(path=path, size=(0, 0), stem=stem, fault=one_line(error)))
-    twice = [name for name, num in Counter(file.stem for file in files).items() if num > 1]
-    if twice:
-        raise ValueError(f"--image: two pictures are called {twice[0]}; rename one, or give them in two calls")
+    repeated = [name for name, num in Counter(file.stem for file in files).items() if num > 1]
+    if repeated:
+        raise ValueError(f"--image: two pictures are called {repeated[0]}; rename one, or give them in two calls")
     refuse_if_none(files)
     return files
 
@@ -68,29 +68,29 @@ def refuse_if_none(files: Sequence[GivenFile]) -> None:
 
 def pictures_in(folder: Path) -> tuple[list[Path], str]:
     """The pictures of a folder, and the counts of other entries as text. Raises ValueError if it has no picture."""
-    found, others = [], Counter[str]()
-    deeper = 0
+    pictures, others = [], Counter[str]()
+    nested = 0
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             others["hidden"] += 1
         elif path.is_dir():
             others["sub-folders"] += 1
-            deeper += sum(is_picture(file) for file in path.rglob("*"))
+            nested += sum(is_picture(file) for file in path.rglob("*"))
         elif not path.is_file():
             others["no plain files"] += 1
         elif is_picture(path):
-            found.append(path)
+            pictures.append(path)
         else:
             others["of other kinds"] += 1
-    told = ", ".join(f"{num} {what}" for what, num in others.items())
-    if deeper:
-        told += f" (with {deeper} pictures; name such a folder with another --image)"
-    if not found:
-        there = f", but {told}" if told else ""
+    summary = ", ".join(f"{num} {kind}" for kind, num in others.items())
+    if nested:
+        summary += f" (with {nested} pictures; name such a folder with another --image)"
+    if not pictures:
+        hint = f", but {summary}" if summary else ""
         raise ValueError(
-            f"--image {folder}: no picture in it ({', '.join(PACK_FORMATS)}){there}; name a folder that has some"
+            f"--image {folder}: no picture in it ({', '.join(PACK_FORMATS)}){hint}; name a folder that has some"
         )
-    return found, told
+    return pictures, summary
 
 
 def is_picture(path: Path) -> bool:

@@ -25,22 +25,25 @@ def describe(
     """
     request = plan.request
     num = request.num if image is None else max(request.num, image + 1)
-    said: dict[str, Any] = {"seed": request.seed, "num": num, "precision": plan.precision}
+    metadata: dict[str, Any] = {"seed": request.seed, "num": num, "precision": plan.precision}
     for name, values in (("prompts", request.prompts), ("labels", request.labels)):
         if values:
-            said[name] = list(values) if image is None else [values[request.description(image) % len(values)]]
+            metadata[name] = list(values) if image is None else [values[request.description(image) % len(values)]]
     if image is not None:
-        said["image"] = image
+        metadata["image"] = image
     if row is not None:
-        said["row"] = list(row)
+        metadata["row"] = list(row)
     if stage:
-        said["stage"] = stage
+        metadata["stage"] = stage
     if request.size:
-        said["size"] = list(request.size)
+        metadata["size"] = list(request.size)
     if request.low_res is not None:
-        rows = request.low_res if image is None else cast(Tensor, request.given((image,)))[0]
-        said["low_res"] = {"shape": list(rows.shape), "sha256": hashlib.sha256(rows.numpy().tobytes()).hexdigest()}
-    said["stages"] = {
+        pictures = request.low_res if image is None else cast(Tensor, request.given((image,)))[0]
+        metadata["low_res"] = {
+            "shape": list(pictures.shape),
+            "sha256": hashlib.sha256(pictures.numpy().tobytes()).hexdigest(),
+        }
+    metadata["stages"] = {
         link.name: {
             "bundle": link.sidecar.sha256,
             **({"hosts": link.beside} if link.beside else {}),
@@ -49,15 +52,15 @@ def describe(
         }
         for link in plan.made_by
     }
-    return said
+    return metadata
 
 
 def describe_all(plan: Plan, index: Sequence[int], stage: str = "") -> dict[str, Any]:
     """The metadata of a grid of the images `index`; a grid of one image is that picture."""
     if len(index) == 1:
         return describe(plan, index[0], stage=stage)
-    said = describe(plan, stage=stage) | {"batch": plan.request.batch}
-    return said if len(index) == plan.request.total else said | {"pick": list(index)}
+    metadata = describe(plan, stage=stage) | {"batch": plan.request.batch}
+    return metadata if len(index) == plan.request.total else metadata | {"pick": list(index)}
 
 
 def as_meant(said: dict[str, Any]) -> dict[str, Any]:

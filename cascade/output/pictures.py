@@ -70,12 +70,12 @@ def _foreign(path: Path, why: str) -> ValueError:
 def parse_metadata(text: str | bytes, path: Path) -> dict[str, Any]:
     """Parse metadata. Raises ValueError if the text is not a JSON object; `path` is for the message."""
     try:
-        said = json.loads(text)
+        metadata = json.loads(text)
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
+        metadata = None
+    if not isinstance(metadata, dict):
         raise ValueError(f"{path}: damaged metadata; not what sample.py writes about a picture")
-    return said
+    return metadata
 
 
 def read_png(path: Path) -> Tensor:

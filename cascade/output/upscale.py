@@ -72,29 +72,29 @@ class Upscaling:
             side_of(model, start)
         jobs: list[Pending] = []
         files: list[GivenFile] = []
-        for number, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
-            own = slice(number, number + 1) if len(self.files) > 1 and described > 1 else slice(None)
+        for position, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
+            rows = slice(position, position + 1) if len(self.files) > 1 and described > 1 else slice(None)
             names = model.names[model.names.index(start) :]
-            asked = replace(
+            file_request = replace(
                 request,
                 first=start,
-                prompts=request.prompts[own],
-                labels=request.labels[own],
-                settings={name: each for name, each in request.settings.items() if name in names},
+                prompts=request.prompts[rows],
+                labels=request.labels[rows],
+                settings={name: values for name, values in request.settings.items() if name in names},
             )
             output = target if target.is_grid else replace(target, stem=file.stem)
             plan = None
             if not file.fault:
-                what = f"--image {file.path}: "
+                prefix = f"--image {file.path}: "
                 try:
-                    plan = model.resolve(replace(asked, low_res=self._like(model, file, start)))
+                    plan = model.resolve(replace(file_request, low_res=self._like(model, file, start)))
                     model.check(plan.picked(pick))
                 except ValueError as error:
-                    fault = str(error) if len(self.files) == 1 else what + str(error).removeprefix(what)
+                    fault = str(error) if len(self.files) == 1 else prefix + str(error).removeprefix(prefix)
                     plan, file = None, replace(file, fault=fault)
                 else:
                     output.check_names(plan)
-                    output.check_given(plan, [each.path for each in self.files])
+                    output.check_given(plan, [other.path for other in self.files])
             files.append(file)
             jobs.append((output, partial(self._given, model, file, start, plan)))
         if len({file.fault.removeprefix(f"--image {file.path}: ") for file in files}) == 1:

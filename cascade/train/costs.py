@@ -29,31 +29,31 @@ def print_costs(
 
     Raises ValueError for an unknown stage or a number of processes that does not fit, RunError if measuring runs out of memory.
     """
-    trained = stage_of(config, stage)
+    stage_config = stage_of(config, stage)
     if world < 1:
         raise ValueError(f"--world {world}: at least one process trains")
-    micro_batch(trained, world)
-    costs = {name: cost_of(shared(each, world)) for name, each in config.stages.items()}
+    micro_batch(stage_config, world)
+    costs = {name: cost_of(shared(entry, world)) for name, entry in config.stages.items()}
     cost = costs[stage]
     print(f"{config.name} / {stage}")
-    for what, amount, note in (
+    for label, amount, note in (
         ("parameters", number_text(cost.parameters), ""),
         ("forward, an image", flop_text(cost.forward_flops), f"at {cost.train_size} px"),
         ("training, an image", flop_text(cost.train_flops), f"{BACKWARD} x forward"),
         ("training, whole run", flop_text(cost.train_flops * cost.images), f"{number_text(cost.images)} images"),
-        ("sampling, an image", flop_text(cost.sample_flops), sampling_note(cost, trained.sample)),
+        ("sampling, an image", flop_text(cost.sample_flops), sampling_note(cost, stage_config.sample)),
         ("weights", bytes_text(cost.weight_bytes), "float32"),
         ("gradients", bytes_text(cost.weight_bytes), "float32"),
         ("optimizer", bytes_text(cost.adam_bytes), "Adam's two moments"),
         ("EMA", bytes_text(cost.ema_bytes), f"{cost.num_ema} copies, never divided"),
-        ("activations", bytes_text(cost.activation_bytes), activation_note(cost, trained.train.precision)),
+        ("activations", bytes_text(cost.activation_bytes), activation_note(cost, stage_config.train.precision)),
         ("memory of a process", bytes_text(cost.train_bytes), "sum of the five lines above, at ZeRO 0"),
         ("bundle", bytes_text(cost.bundle_bytes), "on disk"),
     ):
-        print_line(what, amount, note)
+        print_line(label, amount, note)
     print_zero(cost, world)
     if measure:
-        print_measured(trained, cost, world, device or torch.device("cpu"))
+        print_measured(stage_config, cost, world, device or torch.device("cpu"))
     print(
         f"cascade of {len(costs)}: {number_text(sum(p.parameters for p in costs.values()))} parameters, "
         f"{flop_text(sum(p.sample_flops for p in costs.values()))} to sample an image, "
@@ -86,11 +86,11 @@ def print_zero(cost: StageCost, world: int) -> None:
 def print_measured(config: StageConfig, cost: StageCost, world: int, device: torch.device) -> None:
     """Measure and print images a second, MFU if the device's peak is known, and how long the whole run would take."""
     rate, count = measure_rate(config, cost.micro_batch, device)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print_line(
         "measured",
         f"{rate:.3g} img/s",
-        f"median of {count} updates of {cost.micro_batch} random pictures, eager, on {where}",
+        f"median of {count} updates of {cost.micro_batch} random pictures, eager, on {name}",
     )
     peak = peak_flops(device)
     if peak:
@@ -112,9 +112,9 @@ def measure_rate(config: StageConfig, micro_batch: int, device: torch.device) ->
     try:
         engine = LocalEngine(stage, config.train, device)
         for k in range(1 + UPDATES):
-            before = time.monotonic()
+            start = time.monotonic()
             engine.update([batch], config.train.lr if k else 0.0)  # reads the loss, so it waits for the device
-            seconds.append(time.monotonic() - before)
+            seconds.append(time.monotonic() - start)
             if k and time.monotonic() - started > MEASURE_S:
                 break
         engine.close()
@@ -154,15 +154,15 @@ def shared(config: StageConfig, world: int) -> StageConfig:
 
 def activation_note(cost: StageCost, precision: str) -> str:
     """The note beside the memory of activations: what the estimate assumes."""
-    how = "blocks computed again" if cost.checkpointed else f"{bytes_text(cost.checkpointed_bytes)} if checkpointed"
-    return f"estimate; micro-batch {cost.micro_batch}, {precision}, {how}, fused attention, no temporaries"
+    note = "blocks computed again" if cost.checkpointed else f"{bytes_text(cost.checkpointed_bytes)} if checkpointed"
+    return f"estimate; micro-batch {cost.micro_batch}, {precision}, {note}, fused attention, no temporaries"
 
 
 def sampling_note(cost: StageCost, settings: SampleConfig) -> str:
     """The note beside the cost of sampling: size, sampler, calls, and how many of them are guided."""
     guided = cost.rows - cost.nfe
-    twice = f", {guided} of them guided, which costs two" if guided else ""
-    return f"at {cost.resolution} px; {settings.sampler}, {cost.nfe} calls{twice}"
+    guided_note = f", {guided} of them guided, which costs two" if guided else ""
+    return f"at {cost.resolution} px; {settings.sampler}, {cost.nfe} calls{guided_note}"
 
 
 def print_line(what: str, amount: str, note: str) -> None:
@@ -195,5 +195,5 @@ def bytes_text(number: float) -> str:
 def scaled(number: float, units: tuple[tuple[str, float], ...]) -> str:
     """A number with three digits, in the largest unit that is not above it."""
     unit, factor = next((u for u in units if number >= u[1]), units[-1])
-    digits = number / factor
-    return f"{digits:.{2 if digits < 10 else 1 if digits < 100 else 0}f} {unit}".rstrip()
+    value = number / factor
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}".rstrip()

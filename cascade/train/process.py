@@ -93,14 +93,14 @@ class TrainingProcess:
         with self.log.open("rb") as log:
             log.seek(max(self.log.stat().st_size - 20_000, 0))
             lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-        told = [line for line in lines if line.startswith("error: ")]
-        return (told or lines or ["nothing was logged"])[-1]
+        errors = [line for line in lines if line.startswith("error: ")]
+        return (errors or lines or ["nothing was logged"])[-1]
 
 
 def children(pid: int) -> list[int]:
     """Process ids of the direct children of a process, from /proc or, where that is missing, from ps."""
     try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
-        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-        return [int(own) for own, parent in map(str.split, listed.splitlines()) if int(parent) == pid]
+        output = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        return [int(child) for child, parent in map(str.split, output.splitlines()) if int(parent) == pid]

@@ -47,10 +47,10 @@ def batch_script(name: str, stages: Sequence[tuple[str, Sequence[str]]], *, out:
     """The script for sbatch. stages: names, with arguments of train.py. tasks: processes per node, with a GPU each. Raises
     ValueError for arguments with white space."""
     for _, arguments in stages:
-        for word in arguments:
-            if not word or any(letter.isspace() for letter in word):
+        for argument in arguments:
+            if not argument or any(letter.isspace() for letter in argument):
                 raise ValueError(
-                    f"--slurm: {word!r} has white space in it, which a list of words cannot hold; rename it"
+                    f"--slurm: {argument!r} has white space in it, which a list of words cannot hold; rename it"
                 )
-    listed = "\n".join(f"  {shlex.quote(' '.join(arguments))} # {stage}" for stage, arguments in stages)
-    return SCRIPT.format(name=name, last=len(stages) - 1, nodes=nodes, tasks=tasks, out=out, stages=listed).rstrip()
+    lines = "\n".join(f"  {shlex.quote(' '.join(arguments))} # {stage}" for stage, arguments in stages)
+    return SCRIPT.format(name=name, last=len(stages) - 1, nodes=nodes, tasks=tasks, out=out, stages=lines).rstrip()
