@@ -37,11 +37,11 @@ def _boxes(content: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int
 
 
 def _metas(content: bytes, at: int, end: int, depth: int = len(WITHIN)) -> Iterator[tuple[int, int]]:
-    for kind, place in _boxes(content, at, end):
+    for kind, extent in _boxes(content, at, end):
         if kind == b"meta":
-            yield place
+            yield extent
         elif kind in WITHIN and depth:
-            yield from _metas(content, *place, depth - 1)
+            yield from _metas(content, *extent, depth - 1)
 
 
 def _exif_items(content: bytes, at: int, end: int) -> set[int]:

@@ -94,12 +94,12 @@ class Cond:
 
     def dropped(self, names: Collection[str], keep: Tensor | None = None) -> Self:
         """A copy with these parts dropped where `keep` (b,) is False, by default in every row."""
-        changed = {
+        replaced = {
             name: replace(part, keep=torch.zeros_like(part.keep) if keep is None else part.keep & keep)
             for name, part in self.parts.items()
             if name in names
         }
-        return replace(self, parts={**self.parts, **changed})
+        return replace(self, parts={**self.parts, **replaced})
 
     def without(self, *names: str) -> Self:
         """A copy without these parts."""

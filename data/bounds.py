@@ -106,13 +106,13 @@ def check_tags(content: bytes) -> None:
     is_big = content[2:3] == b"+"
     header, entry = (struct.Struct(order + form) for form in (("Q", "HHQQ") if is_big else ("H", "HHLL")))
     offsets = [int.from_bytes(content[8:16] if is_big else content[4:8], "little" if order == "<" else "big")]
-    seen: set[int] = set()
+    visited: set[int] = set()
     tags = numbers = num_bytes = 0
     while offsets:
         offset = offsets.pop()
-        if offset in seen or offset + header.size > len(content):
+        if offset in visited or offset + header.size > len(content):
             continue
-        seen.add(offset)
+        visited.add(offset)
         (num,) = header.unpack_from(content, offset)
         offset += header.size
         num = min(num, (len(content) - offset) // entry.size)
@@ -185,15 +185,15 @@ def _check_jpeg(content: bytes) -> None:
 
 
 def _check_png(content: bytes | mmap, *, ends: tuple[bytes, ...] = (b"IEND", b"")) -> None:
-    at, text = 8, 0
+    at, text_bytes = 8, 0
     for _ in range(MAX_CHUNKS):
         size, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
         if kind in ends:
             return
         if kind in (b"zTXt", b"iTXt", b"iCCP"):
-            text += _unpacked_bytes(kind, content[at + 8 : at + 8 + size])
-            if text > MAX_TEXT_BYTES:
-                raise _beyond("more compressed text than is unpacked", f"{text:,} bytes", MAX_TEXT_BYTES, WITHOUT)
+            text_bytes += _unpacked_bytes(kind, content[at + 8 : at + 8 + size])
+            if text_bytes > MAX_TEXT_BYTES:
+                raise _beyond("more compressed text than is unpacked", f"{text_bytes:,} bytes", MAX_TEXT_BYTES, WITHOUT)
         at += 12 + size
     raise _beyond("more chunks than are decoded", f"over {MAX_CHUNKS:,}", MAX_CHUNKS, AGAIN)
 

@@ -92,12 +92,12 @@ def progress(items: Iterable[T], total: int, what: str, unit: str = "img") -> It
 
         yield from tqdm(items, total=total, desc=what, unit=unit)
         return
-    started = shown = time.monotonic()
+    started_at = last_shown_at = time.monotonic()
     for num, item in enumerate(items, 1):
         now = time.monotonic()
-        if now - shown >= LINE_EVERY_S or num == total:
-            shown = now
-            _say(what, num, total, unit, now - started)
+        if now - last_shown_at >= LINE_EVERY_S or num == total:
+            last_shown_at = now
+            _say(what, num, total, unit, now - started_at)
         yield item
 
 

@@ -33,8 +33,8 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """A hint "; did you mean ...?" with the closest allowed name, or an empty string."""
     if len(name) > MAX_NAME:
         return ""
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    matches = difflib.get_close_matches(name, list(allowed), n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def first_error(error: "ValidationError") -> str:

@@ -30,15 +30,15 @@ def stop_as_interrupt() -> Iterator[None]:
         first[:] = [now]
         raise KeyboardInterrupt
 
-    signals = [number for number in TOLD if signal.getsignal(number) == signal.SIG_DFL]
-    for number in signals:
-        signal.signal(number, told)
+    signals = [signum for signum in TOLD if signal.getsignal(signum) == signal.SIG_DFL]
+    for signum in signals:
+        signal.signal(signum, told)
     try:
         yield
     finally:
-        for number in signals:
+        for signum in signals:
             signal.signal(
-                number, signal.SIG_IGN if first else signal.SIG_DFL
+                signum, signal.SIG_IGN if first else signal.SIG_DFL
             )  # after a request the command is about to end, with its own exit code
 
 
@@ -59,18 +59,18 @@ def held_back(unseen: Collection[signal.Signals]) -> Iterator[None]:
             handlers[number](number, frame)
 
     is_main = threading.current_thread() is threading.main_thread()  # elsewhere Python calls no handlers
-    previous = {int(number): signal.getsignal(number) for number in ASKED if is_main}
-    handlers = {number: handler for number, handler in previous.items() if callable(handler)}
+    previous = {int(signum): signal.getsignal(signum) for signum in ASKED if is_main}
+    handlers = {signum: handler for signum, handler in previous.items() if callable(handler)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        for number in handlers:
-            signal.signal(number, hold)
+        for signum in handlers:
+            signal.signal(signum, hold)
         signal.pthread_sigmask(signal.SIG_BLOCK, unseen)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         is_holding = False
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for signum in caught:
-            signal.raise_signal(signum)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        for caught_signum in caught:
+            signal.raise_signal(caught_signum)

@@ -100,9 +100,9 @@ class TextEncoder:
         inputs = self._tokenizer(
             texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self._model.device)
-        hidden = self._model(**inputs).last_hidden_state.float().cpu()
+        features = self._model(**inputs).last_hidden_state.float().cpu()
         real = inputs["attention_mask"].bool().cpu()
-        return [row[keep].to(torch.float16).numpy() for row, keep in zip(hidden, real, strict=True)]
+        return [row[keep].to(torch.float16).numpy() for row, keep in zip(features, real, strict=True)]
 
 
 def pad_text(features: Sequence[Tokens], tokens: int) -> tuple[Tensor, Tensor]:

@@ -112,35 +112,35 @@ def save_bundle(
     folder: Path, weights: dict[str, Tensor], *, config: StageConfig, text_encoder: str | None, provenance: Provenance
 ) -> None:
     """Write a bundle beside `folder`, then swap: readers see the old or the new one, even after a kill at any moment."""
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
+    staging, backup = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
     try:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / WEIGHTS)
-        (new / WEIGHTS).chmod(0o666 & ~umask())  # safetensors makes the file private; a run directory may be shared
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, staging / WEIGHTS)
+        (staging / WEIGHTS).chmod(0o666 & ~umask())  # safetensors makes the file private; a run directory may be shared
         sidecar = Sidecar(
             config=config,
             contract=make_contract(config, text_encoder),
             provenance=provenance,
-            sha256=file_sha256(new / WEIGHTS),
+            sha256=file_sha256(staging / WEIGHTS),
         )
-        (new / SIDECAR).write_text(as_text(sidecar))
-        for path in (new / WEIGHTS, new / SIDECAR, new):
+        (staging / SIDECAR).write_text(as_text(sidecar))
+        for path in (staging / WEIGHTS, staging / SIDECAR, staging):
             sync(path)
     except Exception:
-        shutil.rmtree(new, ignore_errors=True)  # for instance after a full disk
+        shutil.rmtree(staging, ignore_errors=True)  # for instance after a full disk
         raise
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(backup, ignore_errors=True)
+        folder.rename(backup)
+    staging.rename(folder)
+    shutil.rmtree(backup, ignore_errors=True)
 
 
 def find_bundle(folder: Path) -> Path:
     """Return `folder`, or its `.old` version if a kill fell between the two renames of `save_bundle`."""
-    old = folder.with_name(folder.name + ".old")
-    return old if not folder.exists() and old.exists() else folder
+    backup = folder.with_name(folder.name + ".old")
+    return backup if not folder.exists() and backup.exists() else folder
 
 
 def read_sidecar(folder: Path) -> Sidecar:

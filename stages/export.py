@@ -39,13 +39,13 @@ def main(
     nimg = nimg or max((average.nimg for average in stored), default=0)
     half_life = half_life or config.train.ema[0]
     weights, profile_error = reconstruct(source, half_life, nimg, config.train.batch)
-    old = read_sidecar(find_bundle(source / "bundle"))
+    sidecar = read_sidecar(find_bundle(source / "bundle"))
     save_bundle(
         out,
         weights,
         config=config,
-        text_encoder=old.contract.text_encoder,
-        provenance=old.provenance.model_copy(update={"nimg": nimg, "ema": round(half_life), "scores": {}}),
+        text_encoder=sidecar.contract.text_encoder,
+        provenance=sidecar.provenance.model_copy(update={"nimg": nimg, "ema": round(half_life), "scores": {}}),
     )
     print(f"{out}: {nimg:,} images, half-life {half_life:,.0f}, error of the average's profile {profile_error:.2%}")
 

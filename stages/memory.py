@@ -32,9 +32,9 @@ class Portions:
         """Apply `work` to consecutive portions of `num` pictures and return the results, or None if even one picture is too
         many."""
         while self.most:
-            done = self._tried(num, work)
-            if done is not None:
-                return done
+            results = self._tried(num, work)
+            if results is not None:
+                return results
             self.most = min(self.most, num) // 2
             self._say(f"{self.most} pictures at once are tried" if self.most else "skipped; training goes on")
             if torch.cuda.is_initialized():

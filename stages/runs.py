@@ -143,14 +143,14 @@ def table(runs: list[RunSummary]) -> str:
     """Format runs as aligned text, one a line."""
     rows = [("run", "state", "images", "of", "", "img/s", "loss", "val loss", "last line", "checkpoints")]
     for entry in runs:
-        share = f"{100 * entry.nimg / entry.images:.0f} %"
+        percent = f"{100 * entry.nimg / entry.images:.0f} %"
         rows.append(
             (
                 entry.name,
                 entry.state,
                 f"{entry.nimg:,}",
                 f"{entry.images:,}",
-                share,
+                percent,
                 "-" if entry.img_per_s is None else f"{entry.img_per_s:.3g}",
                 "-" if entry.loss is None else f"{entry.loss:.4f}",
                 "-" if entry.val_loss is None else f"{entry.val_loss:.4f}",

@@ -92,8 +92,8 @@ def conditioned(stage: Stage, cond: Cond, below: Tensor | None, settings: Sample
         asks = next(steps)
         while True:
             asks = steps.send(answer(stage, of_own(asks)))
-    except StopIteration as done:
-        return done.value
+    except StopIteration as stop:
+        return stop.value
 
 
 def guided(stage: Stage, settings: SampleConfig, cond: Cond) -> Denoiser:

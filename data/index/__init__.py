@@ -178,9 +178,9 @@ def check_files(folder: Path, shards: list[ShardInfo]) -> None:
 def refuse_changed(folder: Path, faults: list[str]) -> None:
     """Raise ValueError if any shard differs from the index, naming the first NAMES_KEPT."""
     if faults:
-        more = f"; {len(faults) - NAMES_KEPT} more shards" if len(faults) > NAMES_KEPT else ""
+        suffix = f"; {len(faults) - NAMES_KEPT} more shards" if len(faults) > NAMES_KEPT else ""
         raise ValueError(
-            f"{'; '.join(faults[:NAMES_KEPT])}{more}; restore what is lost, "
+            f"{'; '.join(faults[:NAMES_KEPT])}{suffix}; restore what is lost, "
             f"or if it was changed on purpose run: python -m data.index {folder} --update"
         )
 

@@ -32,8 +32,8 @@ def tables(tree: Tree) -> list[Path]:
     """The tables in use: the one at the top, else all those further down."""
     paths = [path for path in tree.files if path.name in TABLES]
     folders = [path.parent for path in paths]
-    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
-        raise ValueError(f"source {tree.folder / twice} has both {' and '.join(TABLES)}; remove one of them")
+    if duplicate := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise ValueError(f"source {tree.folder / duplicate} has both {' and '.join(TABLES)}; remove one of them")
     for path in tree.files:
         if path.name == PARQUET and path.parent not in folders:
             raise ValueError(_convert(tree.folder / path))

@@ -125,9 +125,9 @@ def _linked(src: Path, folder: Path, settings: PackSettings, about: dict) -> Ind
         except OSError:
             shutil.copyfile(path, target)
     index = index_folder(folder, settings=about, skip_damaged=settings.skip_damaged)
-    read = {shard.name for shard in index.shards}
+    names = {shard.name for shard in index.shards}
     for path in find_shards(folder):
-        if path.relative_to(folder).as_posix() not in read:
+        if path.relative_to(folder).as_posix() not in names:
             path.unlink()  # cannot be read, and is to be left out
     return index
 
@@ -164,8 +164,8 @@ class _Texts:
 
     @property
     def info(self) -> TextInfo | None:
-        e = self.encoder
-        return TextInfo(id=e.id, dim=e.dim, max_tokens=e.max_tokens) if e else None
+        encoder = self.encoder
+        return TextInfo(id=encoder.id, dim=encoder.dim, max_tokens=encoder.max_tokens) if encoder else None
 
     def added(self, samples: Iterator[tuple[str, Sample]]) -> Iterator[tuple[str, Sample]]:
         if self.encoder is None:

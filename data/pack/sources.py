@@ -83,14 +83,14 @@ def _pictures(tree: Tree, choices: Choices, kind: str) -> Source:
     parts = find_parts(tree, choices)
     beside = find_beside(tree, choices.text_column)
     pictures = tree.pictures
-    numbers: dict[str, int] = {}
+    class_numbers: dict[str, int] = {}
     if kind == "classes":
         pictures = [path for path in pictures if len(parts.inner(path).parts) > 1]
-        numbers = {name: k for k, name in enumerate(sorted({parts.inner(path).parts[0] for path in pictures}))}
+        class_numbers = {name: k for k, name in enumerate(sorted({parts.inner(path).parts[0] for path in pictures}))}
         if not pictures:
             hint = "add --no-splits if its folders are classes" if parts.folders else "leave out --source classes"
             raise ValueError(f"source {tree.folder} has no picture in a class folder; {hint}")
-    crawled = bool(pictures) and all(NUMBERED.fullmatch(parts.inner(path).parts[0]) for path in pictures)
+    is_crawled = bool(pictures) and all(NUMBERED.fullmatch(parts.inner(path).parts[0]) for path in pictures)
     items, bad = [], []
     for path in pictures:
         name = _name(path)
@@ -99,27 +99,27 @@ def _pictures(tree: Tree, choices: Choices, kind: str) -> Source:
         except (ValueError, OSError) as error:
             bad.append((str(error).partition(": ")[0], name))
             continue
-        facts = beside.facts(path) if crawled else None
+        facts = beside.facts(path) if is_crawled else None
         items.append(
             Item(
                 name,
                 name,
                 whole(tree.folder / path),
                 text,
-                numbers.get(parts.inner(path).parts[0]),
+                class_numbers.get(parts.inner(path).parts[0]),
                 old={"json": facts} if facts else {},
                 split=parts.split(path),
             )
         )
-    read = beside.read | set(pictures)
-    if crawled:
-        read |= {paths[".json"] for paths in beside.files.values() if ".json" in paths}
-    read_as = _told(kind, beside, numbers)
+    read_paths = beside.read | set(pictures)
+    if is_crawled:
+        read_paths |= {paths[".json"] for paths in beside.files.values() if ".json" in paths}
+    read_as = _told(kind, beside, class_numbers)
     return Source(
         items=items,
         bad=bad,
-        unread=_unread(tree, read),
-        classes=[printable(name) for name in numbers] or None,
+        unread=_unread(tree, read_paths),
+        classes=[printable(name) for name in class_numbers] or None,
         read_as=read_as,
     )
 

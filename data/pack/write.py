@@ -133,20 +133,20 @@ def parallel(function: Callable[[A], B], items: Iterable[A], workers: int) -> It
     if workers == 0:
         yield from map(function, items)
         return
-    rest, waiting = iter(items), deque[Any]()
+    remaining, futures = iter(items), deque[Any]()
     try:
-        with ExitStack() as ended:
+        with ExitStack() as stack:
             # no signal may abandon half-started processes, which die with a traceback; they do receive SIGTERM, which stops them
             with held_back((signal.SIGINT, signal.SIGHUP)):
                 pool = ProcessPoolExecutor(workers, mp_context=_fresh_processes(), initializer=_start_worker)
-                ended.callback(pool.shutdown, cancel_futures=True)
+                stack.callback(pool.shutdown, cancel_futures=True)
                 pool.submit(int).result()
             while True:
-                while len(waiting) < 3 * workers and (chunk := list(islice(rest, CHUNK))):
-                    waiting.append(pool.submit(_each, function, chunk))
-                if not waiting:
+                while len(futures) < 3 * workers and (chunk := list(islice(remaining, CHUNK))):
+                    futures.append(pool.submit(_each, function, chunk))
+                if not futures:
                     return
-                yield from waiting.popleft().result()
+                yield from futures.popleft().result()
     except BrokenProcessPool as error:
         raise ValueError("a worker process was killed (too little memory?); try --workers 1") from error
 

@@ -48,9 +48,9 @@ def parse(texts: Iterable[str], access: Access = ACCESS) -> Mixture:
 
 
 def _parsed(text: str) -> Weighted:
-    place, equals, weight = text.rpartition("=")
+    place, separator, weight = text.rpartition("=")
     if (
-        not equals
+        not separator
         or Path(text).exists()
         or not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|[-+]?(inf|nan)", weight, re.IGNORECASE)
     ):

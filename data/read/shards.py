@@ -118,12 +118,12 @@ class Reader:
         readers = shard_readers(self.opened, self)
         share = self.batch // self.streams
         slots = {stream: self._slots(readers[self._set_of(stream)], stream, nimg // self.streams) for stream in own}
-        places = [stream * share + k for stream, part in own.items() for k in part]
+        indices = [stream * share + k for stream, part in own.items() for k in part]
         while True:
             rows = []
             for stream, part in own.items():
                 rows += [slot() for slot in list(islice(slots[stream], share))[part.start : part.stop]]
-            yield Part(rows, [nimg + place for place in places])
+            yield Part(rows, [nimg + index for index in indices])
             nimg += self.batch
 
     def _set_of(self, stream: int) -> int:
@@ -137,11 +137,11 @@ class Reader:
         blocks = self._blocks(reader, stream, epoch, position // self.block)
         block, skip = next(blocks), position % self.block
         for next_block in blocks:
-            samples, places = block.read(), range(skip, block.num)
+            samples, offsets = block.read(), range(skip, block.num)
             order = permutation(block.num, self.seed, block.epoch, stream, block.number)
-            for num_done, place in enumerate(places, 1):
-                next_block.read(next_block.num * num_done // len(places))
-                yield partial(first_good, reader, samples, order, place)
+            for num_done, offset in enumerate(offsets, 1):
+                next_block.read(next_block.num * num_done // len(offsets))
+                yield partial(first_good, reader, samples, order, offset)
             block, skip = next_block, 0
 
     def _blocks(self, reader: ShardReader, stream: int, epoch: int, number: int) -> Iterator[Block]:

@@ -148,8 +148,8 @@ def drive(sampler: Sampler, denoise: "Denoiser") -> "Tensor":
         query = next(sampler)
         while True:
             query = sampler.send(Answer(denoise(query.x, query.sigma)))
-    except StopIteration as done:
-        return done.value
+    except StopIteration as stop:
+        return stop.value
 
 
 def intervals(sigmas: "Tensor") -> list[tuple[float, float]]:

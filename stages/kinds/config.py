@@ -106,5 +106,5 @@ class StageBase(Choice):
     def _check_multiple(self, name: str, size: int) -> None:
         if size % self.multiple:
             rule, scale = f"{self.net.multiple} = {self.net.multiple_rule}", self.space.scale
-            cells = f"{self.multiple}, {scale} px a cell of space {self.space.kind} times " if scale > 1 else ""
-            raise ValueError(f"{name} {size} is no multiple of {cells}{rule}")
+            cell_size = f"{self.multiple}, {scale} px a cell of space {self.space.kind} times " if scale > 1 else ""
+            raise ValueError(f"{name} {size} is no multiple of {cell_size}{rule}")

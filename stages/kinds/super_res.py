@@ -58,6 +58,6 @@ class SuperResStage(Stage):
         if self.config.crop in (0, self.config.resolution):
             return x0, low_res
         *_, crop = self.config.shape((self.config.crop, self.config.crop))
-        places = (self.config.size[-1] - crop) // factor + 1
-        corners = tuple((u[name] * places).long() * factor for name in ("crop_y", "crop_x"))
+        num_offsets = (self.config.size[-1] - crop) // factor + 1
+        corners = tuple((u[name] * num_offsets).long() * factor for name in ("crop_y", "crop_x"))
         return self.space.windows((x0, low_res), crop, corners)

@@ -60,8 +60,8 @@ class UNetConfig(NetworkConfig):
             4 * num + 2 * (level in (0, last)) for level, num in enumerate(self.blocks)
         ]  # conv_in, conv_out; the middle
         cells[0] += 2 * (last == 0)
-        far = sum((num + (level > 0)) * self.patch * 2**level for level, num in enumerate(cells))
-        return -(-far // self.multiple) * self.multiple
+        radius = sum((num + (level > 0)) * self.patch * 2**level for level, num in enumerate(cells))
+        return -(-radius // self.multiple) * self.multiple
 
     @property
     def reach_rule(self) -> str:

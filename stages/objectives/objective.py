@@ -40,10 +40,10 @@ class Levels:
     def to(self, x: Tensor) -> Self:
         """Move to the device of x; floating-point tensors also take its dtype."""
         tensors = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        moved = {
+        converted = {
             name: value.to(x) if value.is_floating_point() else value.to(x.device) for name, value in tensors.items()
         }
-        return replace(self, **moved)
+        return replace(self, **converted)
 
 
 L = TypeVar("L", bound=Levels)

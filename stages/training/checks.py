@@ -79,8 +79,8 @@ def check_data(config: StageConfig, index: Index) -> None:
 
 def _packed_so(text: TextConfig, tokens: int) -> str:
     """The advice for data packed at `tokens`."""
-    less = f" and tokens to {tokens} or less" if tokens < text.tokens else ""
-    return f"set packed_tokens to {tokens}{less}"
+    suffix = f" and tokens to {tokens} or less" if tokens < text.tokens else ""
+    return f"set packed_tokens to {tokens}{suffix}"
 
 
 def check_held_out(config: StageConfig, index: Index, held: Index) -> None:
@@ -103,13 +103,13 @@ def micro_batch(config: StageConfig, world: int) -> int:
             f"train.batch {batch} cannot be shared by {world} processes; set train.batch={unit * -(-batch // unit)}, "
             f"or start {largest_divisor(batch, world)}"
         )
-    share = batch // world
+    rank_batch = batch // world
     if micro is None:
-        return share
-    if share % micro:
+        return rank_batch
+    if rank_batch % micro:
         raise ValueError(
-            f"train.micro_batch {micro} does not divide {share} = batch {batch} / {world} processes; "
-            f"set train.micro_batch={largest_divisor(share, micro)}"
+            f"train.micro_batch {micro} does not divide {rank_batch} = batch {batch} / {world} processes; "
+            f"set train.micro_batch={largest_divisor(rank_batch, micro)}"
         )
     return micro
 

@@ -66,9 +66,9 @@ class DeepSpeedSettings:
             if key in OURS:
                 raise ValueError(f"DeepSpeed file: {key} is decided by {OURS[key]}; remove it there and set that")
             if key not in THEIRS:
-                close = get_close_matches(key, [*THEIRS, *OURS], 1)
+                matches = get_close_matches(key, [*THEIRS, *OURS], 1)
                 raise ValueError(
-                    f"DeepSpeed file: unknown key {key!r}" + (f"; did you mean {close[0]}?" if close else "")
+                    f"DeepSpeed file: unknown key {key!r}" + (f"; did you mean {matches[0]}?" if matches else "")
                 )
             kind, description = KINDS.get(key, (object, ""))
             if not isinstance(value, kind):

@@ -202,8 +202,8 @@ def check_optimizer(config: TrainConfig, *, elementwise: bool) -> None:
 
 def is_elementwise(config: TrainConfig) -> bool:
     """Whether updating a matrix equals updating its flat halves separately; tried on an 8 x 8 matrix."""
-    numbers = torch.Generator().manual_seed(0)
-    weight, gradients = torch.randn(8, 8, generator=numbers), torch.randn(3, 8, 8, generator=numbers)
+    generator = torch.Generator().manual_seed(0)
+    weight, gradients = torch.randn(8, 8, generator=generator), torch.randn(3, 8, 8, generator=generator)
 
     def updated(weight: Tensor, gradients: Tensor) -> Tensor:
         module = nn.Module()
@@ -213,8 +213,8 @@ def is_elementwise(config: TrainConfig) -> bool:
             optimizer.step()
         return module.weight.detach().flatten()
 
-    halves = zip(weight.flatten().split(32), gradients.flatten(1).split(32, dim=1), strict=True)
-    return torch.equal(updated(weight, gradients), torch.cat([updated(*half) for half in halves]))
+    chunks = zip(weight.flatten().split(32), gradients.flatten(1).split(32, dim=1), strict=True)
+    return torch.equal(updated(weight, gradients), torch.cat([updated(*chunk) for chunk in chunks]))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

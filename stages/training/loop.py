@@ -194,20 +194,20 @@ class Run:
 
     def _resume(self) -> None:
         """Load the checkpoint to resume from, if there is one, and print notes about unusual settings."""
-        checkpoint, before = self.run.chosen(self.options.resume), None
+        checkpoint, previous = self.run.chosen(self.options.resume), None
         if checkpoint is not None:
             state = load_state(checkpoint)
             self.engine.load(state)
             self.nimg = self.saved = self.logged = nimg_of(checkpoint)
             fresh = self.ema.load(checkpoint, weights_in(state), self.nimg)
             self._check_loaded(checkpoint, state)
-            before = self.run.before()
+            previous = self.run.before()
             for half_life in fresh if self.leads else []:
                 self._say(
                     f"the average of half-life {half_life:,} is new; it starts from the weights at {self.nimg:,} images"
                 )
         if self.leads and self.nimg < self.settings.images:
-            for note in notes(self.settings, before.train if before else None, self.nimg):
+            for note in notes(self.settings, previous.train if previous else None, self.nimg):
                 self._say(note)
 
     def _check_loaded(self, checkpoint: Path, state: State) -> None:
@@ -237,10 +237,10 @@ class Run:
         settings, pictures = self.settings, self._pictures()
         self.signals.hold()
         while self.nimg < settings.images:
-            waiting = time.monotonic()
+            wait_start = time.monotonic()
             batch = self._next(batches)
             if watch:
-                watch.waited(time.monotonic() - waiting)
+                watch.waited(time.monotonic() - wait_start)
             if self._is_over():
                 return self._stop(watch)
             assert batch is not None
@@ -250,23 +250,23 @@ class Run:
             if self.leads and not self.record.begun:
                 self.record.begin(self.nimg, self.ema)
                 self.options.checked()
-            before, self.nimg = self.nimg, self.nimg + settings.batch
+            previous_nimg, self.nimg = self.nimg, self.nimg + settings.batch
             if update.applied:
                 with self.engine.whole():
                     self.ema.update(self.engine.stage, nimg=self.nimg, batch=settings.batch)
                 self.engine.objective.learn(update.losses, self.engine.total)
             self.quartiles.add(update)
-            passed, is_last = crossed(before, self.nimg), self.nimg >= settings.images
+            is_due, is_last = crossed(previous_nimg, self.nimg), self.nimg >= settings.images
             metrics: dict[str, float] = {}
-            if is_last or passed(settings.save_every) or passed(settings.snapshot_every):
+            if is_last or is_due(settings.save_every) or is_due(settings.snapshot_every):
                 metrics |= self._save(
-                    checkpoint=is_last or passed(settings.save_every), snapshot=passed(settings.snapshot_every)
+                    checkpoint=is_last or is_due(settings.save_every), snapshot=is_due(settings.snapshot_every)
                 )
-            if is_last or passed(settings.log_every):
+            if is_last or is_due(settings.log_every):
                 metrics |= self._quartiles()
             if watch:
                 watch.update(update, batch=settings.batch)
-                if pictures is not None and (is_last or passed(settings.grid_every)):
+                if pictures is not None and (is_last or is_due(settings.grid_every)):
                     metrics |= self._draw(pictures, watch)
                 if is_last or metrics:
                     watch.log(self.nimg, lr=lr, device=self.runtime.device, facts=metrics)
@@ -310,7 +310,7 @@ class Run:
 
     def _save(self, *, checkpoint: bool, snapshot: bool, judged: bool = True) -> dict[str, float]:
         """Copy the state and write it in the background; return the validation losses and how long training stood still."""
-        started = time.monotonic()
+        start = time.monotonic()
         self.engine.barrier()  # detects a hanging rank in time; the groups that gather a state have their own time-out
         self.saved = self.nimg if checkpoint else self.saved
         state = self.engine.state() if checkpoint else {}
@@ -321,7 +321,7 @@ class Run:
             if self.validation and checkpoint and judged
             else {}
         )
-        measured = time.monotonic() if losses else started
+        measured = time.monotonic() if losses else start
         copy = self.ema.copies(), dict(self.ema.begun)
         job = partial(self.record.write, self.nimg, state, *copy, losses.get("val_loss"), snapshot)
         self.saver.submit(f"the checkpoint of image {self.nimg:,}", job)

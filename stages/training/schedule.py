@@ -13,8 +13,8 @@ def lr_at(config: TrainConfig, nimg: int) -> float:
     if nimg < config.warmup:
         return config.lr * nimg / config.warmup
     if config.schedule == "cosine":
-        done = (nimg - config.warmup) / max(config.images - config.warmup, 1)
-        return config.lr * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        progress = (nimg - config.warmup) / max(config.images - config.warmup, 1)
+        return config.lr * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
     if config.schedule == "rsqrt":
         return config.lr * math.sqrt(config.warmup / nimg)
     return config.lr

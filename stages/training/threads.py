@@ -20,14 +20,14 @@ def settle_threads(run: Path, since: Use) -> None:
     since: start of the measurement of how busy others keep the cores.
     """
     previous, ranks = recorded(run), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    others = since.others() if ranks == 1 else 0.0  # the other ranks' load would be counted, too
-    suitable = fitting(allowed() // ranks, others)
+    busy_cores = since.others() if ranks == 1 else 0.0  # the other ranks' load would be counted, too
+    suitable = fitting(allowed() // ranks, busy_cores)
     is_set = "OMP_NUM_THREADS" in os.environ
     if not is_set:
         torch.set_num_threads(previous or suitable)
     if os.environ.get("RANK", "0") != "0":
         return
-    threads, load = torch.get_num_threads(), f"others keep {others:.1f} of {allowed()} cores busy"
+    threads, load = torch.get_num_threads(), f"others keep {busy_cores:.1f} of {allowed()} cores busy"
     if previous and previous != threads:
         tell(
             f"{run} was trained with {previous} threads, OMP_NUM_THREADS asks for {threads}: it goes on, not bit for bit"

@@ -103,8 +103,8 @@ class Watch:
         self.logged_at, self.logged_nimg = time.monotonic(), nimg
 
     def _line(self, nimg: int, lr: float, device: torch.device) -> Facts:
-        elapsed = max(time.monotonic() - self.logged_at, 1e-9)
-        rate = (nimg - self.logged_nimg) / elapsed
+        elapsed_s = max(time.monotonic() - self.logged_at, 1e-9)
+        rate = (nimg - self.logged_nimg) / elapsed_s
         peak = peak_flops(device) if self.train_flops else None
         utilization = {"mfu": mfu(rate / self.world, self.train_flops, peak)} if peak else {}
         return {
@@ -116,7 +116,7 @@ class Watch:
             "img_per_s": rate,
             "img_per_s_per_device": rate / self.world,
             **utilization,
-            "wait": min(self.waited_s / elapsed, 1.0),
+            "wait": min(self.waited_s / elapsed_s, 1.0),
             "memory_mb": memory_mb(device),
             "eta_s": max(self.images - nimg, 0) / rate if rate > 0 else None,
         }
