@@ -56,9 +56,9 @@ class SampleConfig(SamplerOptions):
     def _read(self) -> Self:
         for name in all_options():
             if name in self.model_fields_set and name not in self.options:
-                readers = " or ".join(sampler for sampler, kind in SAMPLERS.items() if name in kind.options)
+                samplers = " or ".join(sampler for sampler, kind in SAMPLERS.items() if name in kind.options)
                 raise ValueError(
-                    f"{name} is an option of {readers}, not of {self.sampler}; leave it out, or set sampler to {readers}"
+                    f"{name} is an option of {samplers}, not of {self.sampler}; leave it out, or set sampler to {samplers}"
                 )
         return self
 

@@ -24,8 +24,8 @@ WHERE = "name another folder with CASCADE_CACHE"
 
 def default_folder() -> Path:
     """CASCADE_CACHE, else `cascade/shards` in the user's cache folder."""
-    if folder := os.environ.get("CASCADE_CACHE"):
-        return Path(folder)
+    if path := os.environ.get("CASCADE_CACHE"):
+        return Path(path)
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:

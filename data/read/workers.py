@@ -164,4 +164,4 @@ def _in_order(parts: list[Part | _Fault]) -> Part:
             raise ValueError(part.message)
         indexed += zip(part.places, part.rows, strict=True)
     indexed.sort(key=lambda pair: pair[0])
-    return Part([row for _, row in indexed], [place for place, _ in indexed])
+    return Part([row for _, row in indexed], [index for index, _ in indexed])

@@ -310,7 +310,7 @@ class Run:
 
     def _save(self, *, checkpoint: bool, snapshot: bool, judged: bool = True) -> dict[str, float]:
         """Copy the state and write it in the background; return the validation losses and how long training stood still."""
-        start = time.monotonic()
+        started_at = time.monotonic()
         self.engine.barrier()  # detects a hanging rank in time; the groups that gather a state have their own time-out
         self.saved = self.nimg if checkpoint else self.saved
         state = self.engine.state() if checkpoint else {}
@@ -321,11 +321,11 @@ class Run:
             if self.validation and checkpoint and judged
             else {}
         )
-        measured = time.monotonic() if losses else start
-        copy = self.ema.copies(), dict(self.ema.begun)
-        job = partial(self.record.write, self.nimg, state, *copy, losses.get("val_loss"), snapshot)
+        validated_at = time.monotonic() if losses else started_at
+        averages = self.ema.copies(), dict(self.ema.begun)
+        job = partial(self.record.write, self.nimg, state, *averages, losses.get("val_loss"), snapshot)
         self.saver.submit(f"the checkpoint of image {self.nimg:,}", job)
-        return losses | {"save_stall_s": time.monotonic() - measured}
+        return losses | {"save_stall_s": time.monotonic() - validated_at}
 
     def _watch(self) -> Watch:
         return Watch(
