@@ -32,9 +32,14 @@ def sync(path: Path) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write beside and rename: a reader sees the old text or the new, never half; several processes may write at once."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write bytes as `replace_text` writes text."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text)
+        part.write_bytes(content)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
