@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from laws import draw
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from cascade.judge.inception_score import inception_score
+
+from .laws import draw
 
 
 @pytest.mark.parametrize("strength", [50.0, 1e9])

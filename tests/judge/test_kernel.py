@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from laws import draw
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from cascade.judge import kernel
 from cascade.judge.features import halves
 from cascade.judge.kernel import kernel_distance
+
+from .laws import draw
 
 
 def by_definition(x, y):

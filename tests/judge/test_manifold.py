@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from laws import draw
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from cascade.judge import distances
 from cascade.judge.manifold import expected_coverage, manifold
+
+from .laws import draw
 
 
 def test_of_two_draws_of_one_law():

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from laws import draw
 
 from cascade.judge.neighbours import neighbours
+
+from .laws import draw
 
 
 def test_copies_are_found():

@@ -2,17 +2,18 @@
 
 import math
 
-import grain as former
 import numpy as np
 import pytest
 import torch
-from laws import noisy, pictures
 
 from cascade.judge.colour import colour_drift
 from cascade.judge.fidelity import low_res_consistency, psnr, ssim
 from cascade.judge.grain import grain, sharpness
 from data.batch import to_float, to_uint8
 from data.resize import downsample
+from tests import grain as former
+
+from .laws import noisy, pictures
 
 GREY = torch.full((2, 3, 32, 32), 128, dtype=torch.uint8)
 
@@ -46,12 +47,8 @@ def test_an_edge_is_sharp_and_no_grain():
 
 
 def test_where_nothing_is_flat_there_is_no_grain():
-    stripes = GREY.clone()
-    stripes[..., ::8] = 255
-    stripes[..., 1::8] = 255
-    stripes[..., 2::8] = 255
-    stripes[..., 3::8] = 255
-    assert grain(stripes).isnan().all()
+    saw = (torch.arange(32) * 32 % 256).to(torch.uint8).expand(2, 3, 32, 32)
+    assert grain(saw).isnan().all()
 
 
 def test_grain_is_that_of_the_tests():
@@ -73,7 +70,7 @@ def test_ssim_of_equal_pictures_is_one_and_of_flat_ones_its_closed_form():
     dark = GREY // 2
     c1 = (0.01 * 255) ** 2
     assert ssim(dark, GREY).tolist() == pytest.approx([(2 * 64 * 128 + c1) / (64**2 + 128**2 + c1)] * 2)
-    assert (ssim(noisy(images, 20), images) < 0.7).all()
+    assert (ssim(noisy(images, 20), images) < 0.8).all()
 
 
 def test_consistency_is_the_rounding_of_low_res_at_best():
@@ -105,7 +102,7 @@ def test_other_bad_pictures_are_refused():
         ssim(pictures(1, 10), pictures(1, 10))
     with pytest.raises(ValueError, match="low_res: 2 for 3 pictures"):
         low_res_consistency(pictures(3), pictures(2, 16))
-    with pytest.raises(ValueError, match="32 px cannot shrink|cannot shrink"):
+    with pytest.raises(ValueError, match="cannot shrink"):
         low_res_consistency(pictures(2), pictures(2, 64))
     for measure in (grain, sharpness):
         with pytest.raises(ValueError, match="uint8"):

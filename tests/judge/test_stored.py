@@ -5,12 +5,13 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from laws import draw
 
 from cascade.judge import stored
 from cascade.judge.frechet import frechet_of_moments
 from cascade.judge.moments import Moments, Ruler, moments
 from cascade.judge.stored import load_moments, save_moments
+
+from .laws import draw
 
 RULER = Ruler(name="things 64", sha256="ab" * 32)
 MU, SIGMA = np.zeros(3), np.eye(3)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from laws import noisy, pictures
 
 from cascade.judge.wasserstein import laplacian, sliced_wasserstein
+
+from .laws import noisy, pictures
 
 
 def generator():
@@ -24,7 +25,7 @@ def test_the_levels_sum_to_the_picture():
 
 
 def test_grain_is_far_in_the_finest_level():
-    real, other = pictures(60, 64), pictures(60, 64, seed=1)
+    real, other = pictures(30, 64), pictures(30, 64, seed=1)
     floor = sliced_wasserstein(real, other, generator())
     grainy = sliced_wasserstein(real, noisy(other, 10), generator())
     assert len(floor) == 3
@@ -33,9 +34,9 @@ def test_grain_is_far_in_the_finest_level():
 
 
 def test_a_tint_is_far_in_the_coarsest_level_only():
-    real = pictures(60, 64) // 2 + 40
-    floor = sliced_wasserstein(real, pictures(60, 64, seed=1) // 2 + 40, generator())
-    tinted = sliced_wasserstein(real, pictures(60, 64, seed=1) // 2 + 80, generator())
+    real = pictures(30, 64) // 2 + 40
+    floor = sliced_wasserstein(real, pictures(30, 64, seed=1) // 2 + 40, generator())
+    tinted = sliced_wasserstein(real, pictures(30, 64, seed=1) // 2 + 80, generator())
     assert tinted[0] < 1.5 * floor[0]
     assert tinted[2] > 2 * floor[2]
 
