@@ -45,6 +45,7 @@ CONFINED = {  # a library: the only places that may import it
     "transformers": ("data/text.py",),
     "huggingface_hub": ("data/text.py",),
     "diffusers": (),  # a peer in tests and benches
+    "torch_fidelity": (),  # the oracle of cascade/judge in tests
     "pickle": (),
     "marshal": (),
     "shelve": (),

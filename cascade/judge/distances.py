@@ -17,6 +17,6 @@ def blocks(x: Tensor, y: Tensor) -> Iterator[Tensor]:
         yield torch.cdist(part, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def to_other(x: Tensor, k: int) -> Tensor:
-    """Distance of each row to its k-th nearest other row; a twin counts as another row, at 0."""
-    return torch.cat([block.kthvalue(k + 1, dim=1).values for block in blocks(x, x)])
+def to_others(x: Tensor, k: int) -> Tensor:
+    """Distances (n, k) of each row to its k nearest other rows, nearest first; a twin counts as another row, at 0."""
+    return torch.cat([block.topk(k + 1, dim=1, largest=False).values[:, 1:] for block in blocks(x, x)])

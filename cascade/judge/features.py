@@ -54,7 +54,7 @@ def check_equal(real: int, generated: int) -> None:
     """Raise ValueError for different N: the bias of most measures depends on N."""
     if real != generated:
         raise ValueError(
-            f"features: {real:,} real and {generated:,} generated samples; the same N is needed on both sides: "
+            f"samples: {real:,} real and {generated:,} generated; the same N is needed on both sides: "
             f"draw {min(real, generated):,} of the larger side"
         )
 

@@ -39,7 +39,7 @@ def low_res_consistency(pictures: Tensor, low_res: Tensor) -> Tensor:
 
     The downsample is not rounded to uint8, so that a perfect picture scores about 59 dB (the rounding of low_res).
     """
-    check_channels(low_res, pictures)
+    check_channels(low_res, pictures, ("low_res", "pictures"))
     if len(pictures) != len(low_res):
         raise ValueError(f"low_res: {len(low_res):,} for {len(pictures):,} pictures; each picture needs its own")
     size = (low_res.shape[2], low_res.shape[3])

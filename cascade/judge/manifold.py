@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from cascade.judge.distances import blocks, to_other
+from cascade.judge.distances import blocks, to_others
 from cascade.judge.features import check_pair
 
 
@@ -33,7 +33,9 @@ def manifold(real: Tensor, generated: Tensor, k: int = 3, k_density: int = 5) ->
     for name, each in (("k", k), ("k_density", k_density)):
         if not 1 <= each < n:
             raise ValueError(f"manifold: {name} is {each} with {n} samples a side; it must be from 1 to {n - 1}")
-    radius, wide, generated_radius = to_other(real, k), to_other(real, k_density), to_other(generated, k)
+    around_real = to_others(real, max(k, k_density))
+    radius, wide = around_real[:, k - 1], around_real[:, k_density - 1]
+    generated_radius = to_others(generated, k)[:, -1]
     precise, recalled, density = 0, torch.zeros(n, dtype=torch.bool, device=real.device), 0
     nearest = torch.full((n,), torch.inf, dtype=real.dtype, device=real.device)
     start = 0

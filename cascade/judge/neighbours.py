@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cascade.judge.distances import blocks, to_other
+from cascade.judge.distances import blocks, to_others
 from cascade.judge.features import check_features
 
 
@@ -38,7 +38,7 @@ def neighbours(training: Tensor, generated: Tensor) -> Neighbours:
         raise ValueError("training: 1 picture has no neighbour to compare with; at least 2 are needed: add pictures")
     nearest = [block.min(dim=1) for block in blocks(generated, training)]
     distance, index = torch.cat([each.values for each in nearest]), torch.cat([each.indices for each in nearest])
-    own = to_other(training, 1)
+    own = to_others(training, 1)[:, 0]
     ordered = own.sort().values
     above = len(own) - torch.searchsorted(ordered, distance, right=True)
     not_below = len(own) - torch.searchsorted(ordered, distance, right=False)

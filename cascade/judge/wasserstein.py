@@ -31,7 +31,8 @@ def sliced_wasserstein(
     """Mean |difference| of sorted projections of patches, finest level first; units are stds of the real patches.
 
     Pictures uint8 (n, c, h, w), n equal, at least 7 px; num_patches a picture and level; num_directions random unit
-    vectors. Its floor is the same of two halves of the real set.
+    vectors. Its floor is the distance of two halves of the real set. Memory: 196 * c * num_patches bytes a
+    picture, level and side, 3.8 GB in all for 10,000 RGB pictures a side at 256 px.
     """
     check_sizes(real, generated)
     check_equal(len(real), len(generated))

@@ -91,7 +91,7 @@ def test_one_seed_has_no_spread():
         (draw(79), draw(80), r"real: 79 samples for 8 dimensions; ten a dimension, 80, .*at most 7 dimensions"),
         (draw(80), draw(79), r"generated: 79 samples for 8 dimensions"),
         (draw(5), draw(80), r"80, are needed: add pictures$"),
-        (draw(90), draw(100), r"90 real and 100 generated samples; .*draw 90 of the larger side"),
+        (draw(90), draw(100), r"90 real and 100 generated; .*draw 90 of the larger side"),
         (draw(80), draw(80, 4), r"real have 8 dimensions, generated 4; .*one ruler"),
         (draw(80)[0], draw(80), r"real: features are float64 \(8,\); floating \(n, d\)"),
         (draw(80).long(), draw(80), r"real: features are int64"),

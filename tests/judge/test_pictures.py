@@ -88,8 +88,8 @@ def test_consistency_is_the_rounding_of_low_res_at_best():
     [
         (pictures(3), pictures(2), "3 for 2 references"),
         (pictures(2), pictures(2, 16), "16 x 16 and 32 x 32 px"),
-        (pictures(2), pictures(2, channels=1), "real have 1 channels, generated 3"),
-        (pictures(2).float(), pictures(2), "generated: pictures are float32"),
+        (pictures(2), pictures(2, channels=1), "channels: references have 1, pictures 3"),
+        (pictures(2).float(), pictures(2), "pictures: pictures are float32"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(measure, images, references, message):

@@ -51,9 +51,9 @@ def test_of_scaled_white_noise_it_is_the_closed_form():
 @pytest.mark.parametrize(
     ("real", "generated", "message"),
     [
-        (pictures(3), pictures(4), "3 real and 4 generated samples"),
+        (pictures(3), pictures(4), "3 real and 4 generated"),
         (pictures(3), pictures(3, 64), "32 x 32 and 64 x 64 px"),
-        (pictures(3), pictures(3, channels=4), "real have 3 channels, generated 4"),
+        (pictures(3), pictures(3, channels=4), "channels: real have 3, generated 4"),
         (pictures(3)[:0], pictures(3), r"real: pictures are uint8 \(0, 3, 32, 32\)"),
         (pictures(3).float(), pictures(3), "real: pictures are float32"),
         (pictures(3, 6), pictures(3, 6), "6 x 6 px; at least 7 px"),
