@@ -129,6 +129,7 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     "data.pack": ("data.index",),
     "data.places": ("data.index",),
     "data.read": ("data.index", "data.places"),
+    "data.world": (),
     "stages.diffusion": (),
     "stages.conditions": (),
     "stages.nets": (),

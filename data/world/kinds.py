@@ -6,6 +6,7 @@ circle. The six kinds of data.shapes keep their geometry; the star is new.
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -16,7 +17,11 @@ CONTAINERS = ("circle", "square", "diamond", "ring")  # large and convex enough 
 HOLE = 0.6  # inner radius of a ring, in radii
 ARM = 0.35  # half the width of a cross's arm, in radii
 NOTCH = 0.4  # radius of a star's inner corners, in radii
-CORNERS = {"square": (4, 45), "triangle": (3, 0), "diamond": (4, 0)}  # number; the first, in degrees clockwise from the top
+CORNERS = {
+    "square": (4, 45),
+    "triangle": (3, 0),
+    "diamond": (4, 0),
+}  # number; the first, in degrees clockwise from the top
 AREAS = {
     "circle": math.pi,
     "square": 2.0,
@@ -58,12 +63,13 @@ def distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarr
         return ((away * np.cos(angle) - radius) * across - away * np.sin(angle) * along) / length
     corners, turn = CORNERS[kind]
     middles = [math.radians(turn + 360 * (k + 0.5) / corners) for k in range(corners)]
-    return np.max([x * math.sin(a) - y * math.cos(a) for a in middles], axis=0) - radius * math.cos(math.pi / corners)
+    sides = (x * math.sin(a) - y * math.cos(a) for a in middles)
+    return reduce(np.maximum, sides) - radius * math.cos(math.pi / corners)
 
 
 def coverage(what: Object, rows: slice, columns: slice, size: int, finer: int) -> np.ndarray:
     """Share of each pixel that the object covers: (rows, columns) of a picture of `size` px, `finer`² samples a pixel."""
-    y = (np.arange(rows.start * finer, rows.stop * finer) + 0.5) / finer - what.y * size
+    y = (np.arange(rows.start * finer, rows.stop * finer)[:, None] + 0.5) / finer - what.y * size
     x = (np.arange(columns.start * finer, columns.stop * finer) + 0.5) / finer - what.x * size
-    inside = np.clip(0.5 - distance(what.kind, *np.meshgrid(x, y), what.radius * size) * finer, 0, 1)
-    return inside.reshape(len(y) // finer, finer, len(x) // finer, finer).mean((1, 3))
+    inside = np.clip(0.5 - distance(what.kind, x, y, what.radius * size) * finer, 0, 1)
+    return inside if finer == 1 else inside.reshape(len(y) // finer, finer, len(x) // finer, finer).mean((1, 3))

@@ -16,11 +16,12 @@ from data.shapes import COLORS
 from data.world.kinds import AREAS, KINDS, Object, coverage
 
 MIN_SIZE = 16  # px
+VISIBLE = 40  # levels between a colour and the background; closer ones are not searched for
 READ_SIZE = 64  # px: larger pictures are averaged down to nearly this
 PAINTED = 0.25  # share above which a pixel belongs to a patch
 SOLID = 0.4  # the same within a patch of two colours, where noise weighs more
 MIN_AREA = 0.008  # of the picture; the smallest true object (a star) has 0.019
-MAX_PATCHES = 12  # of a picture, largest first: no caption has so many objects
+MAX_OBJECTS = 12  # of a picture, largest first: no caption has so many objects
 MIN_FIT = 0.8  # below, an object is of no kind
 UNCLEAR = "unclear"  # the kind of such an object
 SHARPEST = 3  # kinds that are fitted to the end
@@ -40,17 +41,18 @@ def read(picture: Picture) -> tuple[Seen, ...]:
     """The objects in a square RGB picture (a Pillow image, or uint8 in (height, width, 3)), from the largest to the smallest."""
     pixels = _pixels(picture)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    palette = np.array(list(COLORS.values()), float) - np.median(border, axis=0)
     paint = pixels - np.median(border, axis=0)
-    length = np.linalg.norm(palette, axis=1)
-    shares = (paint @ (palette / length[:, None] ** 2).T).max(2)
+    palette = {name: color - np.median(border, axis=0) for name, color in COLORS.items()}
+    palette = {name: color for name, color in palette.items() if np.linalg.norm(color) > VISIBLE}
+    length = np.linalg.norm(list(palette.values()), axis=1)
+    shares = (paint @ (np.stack(list(palette.values())) / length[:, None] ** 2).T).max(2)
     seen: list[Seen] = []
     painted = shares > PAINTED
-    for patch in _patches(painted, shares, MIN_AREA * shares.size)[:MAX_PATCHES]:
+    for patch in _patches(painted, shares, MIN_AREA * shares.size)[:MAX_OBJECTS]:
         window = _window(patch)
         near = _grown(patch) & ~_grown(painted & ~patch)
         seen += _objects(paint[window] * (near | patch)[window][:, :, None], palette, window, len(pixels))
-    return tuple(sorted(seen, key=lambda each: -each.radius))
+    return tuple(sorted(seen, key=lambda each: -each.radius)[:MAX_OBJECTS])
 
 
 def _pixels(picture: Picture) -> np.ndarray:
@@ -67,18 +69,22 @@ def _pixels(picture: Picture) -> np.ndarray:
 
 def _patches(mask: np.ndarray, shares: np.ndarray, least: float) -> list[np.ndarray]:
     """The connected parts of a mask (corners connect) with at least `least` px of paint, largest first."""
-    left = set(zip(*(each.tolist() for each in np.nonzero(mask)), strict=True))
+    wide = mask.shape[1] + 1  # a column more, so that no row's end touches the next row's start
+    left = set((np.nonzero(mask)[0] * wide + np.nonzero(mask)[1]).tolist())
+    near = {-wide - 1, -wide, -wide + 1, -1, 1, wide - 1, wide, wide + 1}
     found = []
     while left:
-        todo = [left.pop()]
-        part = np.zeros_like(mask)
+        first = left.pop()
+        part, todo = [first], [first]
         while todo:
-            y, x = todo.pop()
-            part[y, x] = True
-            beside = {(y + j, x + i) for j in (-1, 0, 1) for i in (-1, 0, 1)} & left
-            left -= beside
+            here = todo.pop()
+            beside = [here + step for step in near if here + step in left]
+            left.difference_update(beside)
             todo += beside
-        found.append((shares[part].sum(), part))
+            part += beside
+        whole = np.zeros_like(mask)
+        whole[tuple(np.divmod(part, wide))] = True
+        found.append((shares[whole].sum(), whole))
     return [part for area, part in sorted(found, key=lambda each: -each[0]) if area >= least]
 
 
@@ -96,9 +102,9 @@ def _window(mask: np.ndarray) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _objects(paint: np.ndarray, palette: np.ndarray, window: tuple[slice, slice], size: int) -> list[Seen]:
+def _objects(paint: np.ndarray, palette: dict[str, np.ndarray], window: tuple[slice, slice], size: int) -> list[Seen]:
     """The objects of one patch of paint: one, one inside another, or several that touch."""
-    (one, two), shares = _unmixed(paint, palette)
+    (one, two), shares = _unmixed(paint, np.stack(list(palette.values())))
     corner, least = (window[0].start, window[1].start), MIN_AREA * size**2
     parts = [
         (color, part, np.where(_grown(part), share, 0))
@@ -117,7 +123,7 @@ def _objects(paint: np.ndarray, palette: np.ndarray, window: tuple[slice, slice]
         ]
         covered = np.minimum(sum(within, share), 1)
         targets = {kind: share if kind == "ring" else covered for kind in KINDS}
-        seen.append(_fitted(targets, list(COLORS)[color], corner, size))
+        seen.append(_fitted(targets, list(palette)[color], corner, size))
     return seen
 
 
@@ -130,10 +136,13 @@ def _unmixed(paint: np.ndarray, palette: np.ndarray) -> tuple[tuple[int, int], l
     for i, j in combinations(range(len(palette)), 2):
         (ii, ij), (_, jj) = squares[np.ix_((i, j), (i, j))]
         a, b = along[i], along[j]
-        mixed = np.stack([a * jj - b * ij, b * ii - a * ij]) / (ii * jj - ij * ij)
-        only = np.where(a * np.abs(a) * jj > b * np.abs(b) * ii, [a / ii, 0 * b], [0 * a, b / jj])  # the better of the two
+        mixed = np.stack([a * jj - b * ij, b * ii - a * ij]) / max(ii * jj - ij * ij, 1.0)
+        only = np.where(
+            a * np.abs(a) * jj > b * np.abs(b) * ii, [a / ii, 0 * b], [0 * a, b / jj]
+        )  # the better of the two
         shares = np.maximum(np.where(mixed.min(0) >= 0, mixed, only), 0)
-        shares /= np.maximum(1, shares.sum(0))
+        full = ((a - b + jj - ij) / (ii + jj - 2 * ij)).clip(0, 1)  # nearest on the line between the two
+        shares = np.where(shares.sum(0) > 1, [full, 1 - full], shares)
         error = (shares[0] * (ii * shares[0] - 2 * a) + shares[1] * (jj * shares[1] + 2 * ij * shares[0] - 2 * b)).sum()
         if error < best[0]:
             best = (float(error), (i, j), shares)
@@ -153,7 +162,9 @@ def _surrounds(outer: np.ndarray, inner: np.ndarray) -> bool:
 
 def _fitted(targets: dict[str, np.ndarray], color: str, corner: tuple[int, int], size: int) -> Seen:
     """The kind with its place and size that explains its shares best."""
-    tries = sorted((_first(kind, target, color, corner, size) for kind, target in targets.items()), key=lambda t: -t.fit)
+    tries = sorted(
+        (_first(kind, target, color, corner, size) for kind, target in targets.items()), key=lambda t: -t.fit
+    )
     best = max((_refined(each, targets[each.kind], corner, size) for each in tries[:SHARPEST]), key=lambda t: t.fit)
     return best if best.fit >= MIN_FIT else replace(best, kind=UNCLEAR)
 

@@ -116,7 +116,7 @@ def _draws(index: int, seed: int) -> Iterator[float]:
     """Endless uniform numbers in [0, 1): raw words, as NumPy keeps these the same in all its versions."""
     bits = np.random.PCG64(np.random.SeedSequence((seed, index)))
     while True:
-        yield from (bits.random_raw(64) >> np.uint64(11)) / 2.0**53
+        yield from ((bits.random_raw(64) >> np.uint64(11)) / 2.0**53).tolist()
 
 
 def _caption(draws: Iterator[float]) -> Caption:

@@ -20,7 +20,7 @@ def test_commands_of_the_readme(tmp_path):
     shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("__pycache__"))
     text = (ROOT / "data" / "README.md").read_text()
     blocks = re.findall(r"(?<!-->\n)```bash\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euc", "\n".join(blocks)],
@@ -31,6 +31,8 @@ def test_commands_of_the_readme(tmp_path):
     assert (large.size, small.size) == ((64, 64), (16, 16))
     assert large.num_images == small.num_images
     assert large.classes == small.classes
+    assert "50 of 50 captions drawn right" in done.stdout
+    assert load(tmp_path / "shards/world").num_images == {"train": 50, "test": 50}
     assert f"{large.num_images['val']} pictures held out" in done.stdout
     assert "the same batch: True" in done.stdout
     assert "torch.Size([64, 3, 64, 64]) torch.Size([64, 16, 384]) 6400" in done.stdout
