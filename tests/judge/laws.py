@@ -1,13 +1,7 @@
-"""Gaussian features, of which the Fréchet distance is known."""
+"""Pictures for the tests of the judge."""
 
 import torch
 from torch import Tensor
-
-
-def draw(num: int, dimensions: int = 8, seed: int = 0, shift: float = 0.0, scale: float = 1.0) -> Tensor:
-    """(num, dimensions) float64 of N(shift, scale^2)."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(num, dimensions, generator=generator, dtype=torch.float64) * scale + shift
 
 
 def pictures(num: int, size: int = 32, seed: int = 0, channels: int = 3) -> Tensor:

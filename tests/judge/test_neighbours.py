@@ -5,7 +5,7 @@ import torch
 
 from cascade.judge.neighbours import neighbours
 
-from .laws import draw
+from .oracle import draw
 
 
 def test_copies_are_found():

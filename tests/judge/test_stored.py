@@ -11,7 +11,7 @@ from cascade.judge.frechet import frechet_of_moments
 from cascade.judge.moments import Moments, Ruler, moments
 from cascade.judge.stored import load_moments, save_moments
 
-from .laws import draw
+from .oracle import draw
 
 RULER = Ruler(name="things 64", sha256="ab" * 32)
 MU, SIGMA = np.zeros(3), np.eye(3)
