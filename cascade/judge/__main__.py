@@ -1,0 +1,95 @@
+"""Scores of pictures and of cascades.
+
+python -m cascade.judge score REAL GENERATED       two folders of pictures, data sets or .npz files of statistics
+python -m cascade.judge CASCADE --data SHARDS      a cascade: its pictures, and each stage by strength of augmentation
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data.cli import run
+
+
+def score_main(
+    real: Annotated[str, typer.Argument(help="the true pictures: a folder, a data set or a .npz of statistics")],
+    generated: Annotated[str, typer.Argument(help="the pictures to judge: likewise")],
+    size: Annotated[int, typer.Option(help="shrink square pictures to this side, px; 0: their own")] = 0,
+    split: Annotated[str, typer.Option(help="of data sets")] = "val",
+    seed: Annotated[int, typer.Option(help="of halves, slices and draws")] = 0,
+    json: Annotated[Path | None, typer.Option(help="write all numbers to this file, too")] = None,
+    save: Annotated[Path | None, typer.Option(help="write the statistics of GENERATED to this .npz")] = None,
+) -> None:
+    """Compare two sets of pictures. Numbers mean something beside the floor (halves of the real) and at the same N only."""
+    from json import dumps
+
+    from cascade.judge.look import LOOK, look
+    from cascade.judge.moments import moments
+    from cascade.judge.score import score
+    from cascade.judge.side import load_side
+    from cascade.judge.stored import save_moments
+    from data.files import replace_text
+
+    sides = [load_side(each, size=size, split=split, note=_note) for each in (real, generated)]
+    found = score(*sides, seed=seed)
+    print(*found.lines(), sep="\n")
+    if json:
+        replace_text(json, dumps(found.as_json(), indent=1) + "\n")
+    if save:
+        if sides[1].pictures is None:
+            raise ValueError(f"--save {save}: GENERATED is a statistics file already; leave it out")
+        save_moments(save, moments(look(sides[1].pictures), LOOK))
+
+
+def judge_main(
+    cascade: Annotated[Path, typer.Argument(help="a folder of bundles: the --out of train.py")],
+    data: Annotated[str, typer.Option(help="shards with the conditions of the cascade")] = "",
+    split: Annotated[str, typer.Option(help="of the data: the pictures whose conditions are sampled")] = "val",
+    num: Annotated[int, typer.Option(help="most pictures; 0: all of the split")] = 64,
+    levels: Annotated[
+        str, typer.Option(help="aug_sigma of each super-resolution stage, to try")
+    ] = "0,0.05,0.1,0.2,0.4",
+    seed: Annotated[int, typer.Option(help="of sampling and of the scores")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    json: Annotated[Path | None, typer.Option(help="write all numbers to this file, too")] = None,
+) -> None:
+    """Judge each super-resolution stage on true low-res pictures and on those of the stages below, at several strengths."""
+    from json import dumps
+
+    from cascade.engine.devices import choose_device
+    from cascade.judge.mismatch import mismatch
+    from cascade.pipeline import Cascade
+    from data.files import replace_text
+
+    if not data:
+        raise ValueError("--data SHARDS is needed: whose pictures and conditions the cascade is judged on")
+    model = Cascade.load(cascade, device=choose_device(device))
+    rows = []
+    for row in mismatch(model, data, split=split, num=num, levels=_levels(levels), seed=seed):
+        rows.append(row)
+        print(row.line(header=len(rows) == 1), flush=True)
+    if json:
+        replace_text(json, dumps([row.as_json() for row in rows], indent=1) + "\n")
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--levels {text}: numbers with commas between them are needed, such as 0,0.1,0.4") from None
+    if not all(0 <= value < 1e6 for value in values):
+        raise ValueError(f"--levels {text}: levels are standard deviations of noise, 0 or more")
+    return values
+
+
+def _note(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["score"]:
+        del sys.argv[1]
+        run(score_main)
+    run(judge_main)

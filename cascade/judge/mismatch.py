@@ -1,0 +1,150 @@
+"""What each super-resolution stage makes of true low-res pictures, and of those that the stages below it painted.
+
+Over the strength of augmentation, aug_sigma, quality falls on true low_res and first rises on painted ones (Ho et al. 2021): a
+level chosen on true pictures is wrong by construction. Both stand here side by side, from one set of painted low_res, with the
+noise of the same images.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cascade.conditions import for_stage
+from cascade.judge.fidelity import low_res_consistency, psnr
+from cascade.judge.grain import grain, sharpness
+from cascade.judge.kernel import kernel_distance
+from cascade.judge.look import look
+from cascade.judge.wasserstein import sliced_wasserstein
+from cascade.link import Link
+from cascade.pipeline import Cascade
+from data.batch import Batch, Cond, to_float, to_uint8
+from data.read.shards import read_split
+from data.resize import downsample
+from stages.config import SampleConfig
+from stages.sampling import conditioned, noise_of, sample_alone
+
+BATCH = 16  # pictures sampled at once
+TRUE, PAINTED = "true", "painted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Scores of `num` pictures of a stage at one aug_sigma, given true or painted low_res.
+
+    psnr: dB against the true pictures, of true low_res only. consistency: dB of THE downsample against low_res. sharpness: over
+    the true pictures'. grain: std of the high-pass in flat regions. swd: of the finest Laplacian level against the true
+    pictures. kid, kid_error: by `look`; None for too few pictures.
+    """
+
+    stage: str
+    low_res: str
+    aug_sigma: float
+    num: int
+    psnr: float | None
+    consistency: float
+    sharpness: float
+    grain: float
+    swd: float
+    kid: float | None
+    kid_error: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as plain values."""
+        return asdict(self)
+
+    def line(self, header: bool = False) -> str:
+        """The row of a table, under its header if that is wanted."""
+        names = f"{'stage':<12}{'low_res':<9}{'aug_sigma':>9}{'N':>6}{'PSNR':>8}{'consist.':>10}"
+        names += f"{'sharp':>8}{'grain':>8}{'SWD':>8}  KID"
+        kid = f"{self.kid:.4f} +- {self.kid_error:.4f}" if self.kid is not None else "-"
+        one = f"{self.psnr:8.2f}" if self.psnr is not None else f"{'-':>8}"
+        text = f"{self.stage:<12}{self.low_res:<9}{self.aug_sigma:>9g}{self.num:>6,}{one}{self.consistency:>10.2f}"
+        text += f"{self.sharpness:>8.3f}{self.grain:>8.4f}{self.swd:>8.3f}  {kid}"
+        return f"{names}\n{text}" if header else text
+
+
+def mismatch(
+    model: Cascade, data: str, *, split: str = "val", num: int = 0, levels: Sequence[float], seed: int = 0
+) -> Iterator[Row]:
+    """The rows of each super-resolution stage, in the order of the chain. Levels above a stage's largest are left out for it.
+
+    num: most pictures, 0 for all of the split. The other settings are the manifest's. Raises ValueError if the cascade has no
+    super-resolution stage, or one has no level to try.
+    """
+    upper = model.links[1:] if model.links[0].sidecar.config.takes is None else model.links
+    if not upper or upper == model.links:
+        raise ValueError(
+            f"cascade {', '.join(model.names)}: a base stage and one above it are needed to compare their pictures"
+        )
+    for link in upper:
+        if not _levels(link, levels):
+            most = link.sidecar.config.max_aug_sigma
+            raise ValueError(
+                f"stage {link.name}: it was trained up to aug_sigma {most:g}, all of {list(levels)} are above it"
+            )
+    batches = list(_read(model, data, split, num))
+    painted = [_sample(model.links[0], batch, None, seed) for batch in batches]
+    for link in upper:
+        config = link.sidecar.config
+        assert config.takes is not None
+        truth = torch.cat([_at(batch.image, config.gives) for batch in batches])
+        low_res = {TRUE: [_at(batch.image, config.takes) for batch in batches], PAINTED: painted}
+        for level in _levels(link, levels):
+            for name, below in low_res.items():
+                made = [
+                    _sample(link, batch, each, seed, aug_sigma=level)
+                    for batch, each in zip(batches, below, strict=True)
+                ]
+                yield _row(link.name, name, level, torch.cat(made), torch.cat(below), truth, seed)
+        painted = [_sample(link, batch, each, seed) for batch, each in zip(batches, painted, strict=True)]
+
+
+def _levels(link: Link, levels: Sequence[float]) -> list[float]:
+    return [level for level in levels if level <= link.sidecar.config.max_aug_sigma]
+
+
+def _read(model: Cascade, data: str, split: str, num: int) -> Iterator[Batch]:
+    configs = [link.sidecar.config for link in model.links]
+    texts = [config.cond.text.tokens for config in configs if config.cond.text]
+    yield from read_split(
+        data, split, batch=BATCH, resolution=max(config.resolution for config in configs), limit=num,
+        label=any(config.cond.num_classes for config in configs), text_tokens=max(texts, default=0),
+    )  # fmt: skip
+
+
+def _at(image: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Pictures uint8 (b, c, *size) by THE downsample."""
+    height, width = size
+    return to_uint8(downsample(to_float(image), (height, width)))
+
+
+def _sample(link: Link, batch: Batch, below: Tensor | None, seed: int, **changes: float) -> Tensor:
+    """Pictures uint8 of one stage for the conditions of a batch; below: uint8 pictures of the stage below."""
+    config, stage, device = link.sidecar.config, link.stage, link.device
+    settings: SampleConfig = link.settings.model_copy(update=changes)
+    noise = noise_of(link.name, seed, batch.index, device)
+    own: Cond = for_stage(batch.cond, config.cond).to(device)
+    given = None if below is None else to_float(below).to(device)
+    with torch.inference_mode():
+        cond = conditioned(stage, own, given, settings, noise)
+        x0 = sample_alone(stage, settings, cond, noise, (len(batch), *config.shape(config.gives)))
+    return to_uint8(x0.cpu())
+
+
+def _row(stage: str, name: str, level: float, made: Tensor, low_res: Tensor, truth: Tensor, seed: int) -> Row:
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        kernel = kernel_distance(look(truth), look(made))
+    except ValueError:
+        kernel = None
+    return Row(
+        stage=stage, low_res=name, aug_sigma=level, num=len(made),
+        psnr=psnr(made, truth).mean().item() if name == TRUE else None,
+        consistency=low_res_consistency(made, low_res).mean().item(),
+        sharpness=(sharpness(made).mean() / sharpness(truth).mean()).item(),
+        grain=grain(made).nanmean().item(), swd=sliced_wasserstein(truth, made, generator)[0],
+        kid=kernel.value if kernel else None, kid_error=kernel.error if kernel else None,
+    )  # fmt: skip

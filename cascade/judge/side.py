@@ -1,0 +1,94 @@
+"""One side of a comparison: pictures of a folder or of a data set, at one size, or the moments in a statistics file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cascade.judge.moments import Moments
+from cascade.judge.stored import load_moments
+from data.batch import to_float, to_uint8
+from data.decode import load_image, to_array
+from data.index import INDEX_NAME
+from data.index.tree import look as files_below
+from data.read.shards import read_split
+from data.resize import downsample
+
+BATCH = 64  # pictures read at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Pictures uint8 (n, 3, size, size) with a name each, or moments alone. broken: files that could not be read, and why."""
+
+    name: str
+    pictures: Tensor | None = None
+    names: tuple[str, ...] = ()
+    moments: Moments | None = None
+    broken: tuple[str, ...] = ()
+
+
+def load_side(source: str, *, size: int = 0, split: str = "val", note: Callable[[str], None] = lambda _: None) -> Side:
+    """Load a side from a .npz file, a folder of pictures, or a data set of which `split` is read.
+
+    size: px, to which larger square pictures shrink by THE downsample; 0: their own, which must be one. Raises ValueError, OSError.
+    """
+    path = Path(source)
+    if path.suffix == ".npz":
+        return Side(name=source, moments=load_moments(path))
+    if path.is_dir() and not (path / INDEX_NAME).exists() and not any(path.glob("*.tar")):
+        return _of_folder(path, size, note)
+    return _of_data(source, size, split)
+
+
+def _of_folder(folder: Path, size: int, note: Callable[[str], None]) -> Side:
+    paths = files_below(folder).pictures
+    if not paths:
+        raise ValueError(f"{folder} has no pictures; name a folder of pictures, a data set or a .npz file")
+    pictures, names, broken = [], [], []
+    for path in paths:
+        try:
+            picture = _tensor(load_image(folder / path), size)
+        except ValueError as error:
+            broken.append(f"{path}: {error}")
+            note(f"{folder / path} is left out: {error}")
+            continue
+        pictures.append(picture)
+        names.append(str(path))
+    sides = {tuple(each.shape[1:]) for each in pictures}
+    if len(sides) != 1:
+        told = ", ".join(f"{w} x {h}" for h, w in sorted(sides)[:4]) or "none that can be read"
+        raise ValueError(f"{folder}: pictures of {told} px; one size is needed: add --size, or resize them")
+    return Side(name=str(folder), pictures=torch.stack(pictures), names=tuple(names), broken=tuple(broken))
+
+
+def _tensor(image: Image.Image, size: int) -> Tensor:
+    pixels = torch.from_numpy(to_array(image))
+    if not size:
+        return pixels
+    if pixels.shape[1] != pixels.shape[2] or pixels.shape[1] < size:
+        raise ValueError(f"{image.width} x {image.height} px; a square of at least {size} px is needed")
+    return to_uint8(downsample(to_float(pixels[None]), (size, size)))[0]
+
+
+def _of_data(source: str, size: int, split: str) -> Side:
+    from data.read.mixture import facts, parse
+
+    places = parse([source])
+    index = facts(places)
+    resolution = size or (index.size[0] if index.size else 0)
+    if not resolution:
+        raise ValueError(f"data {source} has pictures of several sizes; add --size")
+    pictures: list[Tensor] = []
+    names: list[str] = []
+    for batch in read_split(places, split, batch=BATCH, resolution=resolution):
+        whole = batch.image
+        small = (
+            whole if whole.shape[-1] == resolution else to_uint8(downsample(to_float(whole), (resolution, resolution)))
+        )
+        pictures.append(small)
+        names += batch.keys
+    return Side(name=f"{source} ({split})", pictures=torch.cat(pictures), names=tuple(names))

@@ -1,0 +1,110 @@
+"""`python -m cascade.judge score`: folders, data sets and statistics against each other, and what cannot be."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from cascade.judge.__main__ import score_main
+from cascade.judge.score import score
+from cascade.judge.side import load_side
+from data.pack.packer import pack
+from data.pack.settings import PackSettings
+from data.shapes import write_folder
+from tests.calling import call
+
+from .laws import noisy, pictures
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def folder_of(images, folder):
+    folder.mkdir()
+    for k, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{k:04d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """1,300 true pictures of 16 px, as two folders and as a data set."""
+    root = tmp_path_factory.mktemp("shapes")
+    a, b = write_folder(root / "a", 650, 16, seed=1), write_folder(root / "b", 650, 16, seed=2)
+    pack(a, root / "shards", PackSettings(size=16, val=0.2, shards=4), workers=0)
+    return root, a, b
+
+
+def test_two_draws_of_one_law_are_at_the_floor(shapes, tmp_path, capsys):
+    _, a, b = shapes
+    assert call(score_main, a, b, "--json", tmp_path / "out.json") == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["num_real"], found["num_generated"], found["left_out"]) == (650, 650, {})
+    scores = found["scores"]
+    assert abs(scores["KID"]) < 3 * scores["KID, standard error"]
+    assert scores["FD at N = 650"] < scores["FD of halves of the real, N = 325"]
+    assert scores["precision"] > 0.9
+    assert scores["coverage"] > 0.9
+    printed = capsys.readouterr().out
+    assert "650 pictures" in printed
+    assert "look-1" in printed
+
+
+def test_speckle_is_seen_by_every_measure_that_should(shapes, tmp_path):
+    _, a, b = shapes
+    side = load_side(str(b))
+    spoiled = folder_of(noisy(side.pictures, 25), tmp_path / "spoiled")
+    true, bad = (score(load_side(str(a)), load_side(str(each))).scores for each in (b, spoiled))
+    assert bad["KID"] > 10 * bad["KID, standard error"]
+    assert bad["FD at N = 650"] > 5 * true["FD at N = 650"]
+    assert bad["grain, generated"] > 3 * bad["grain, real"]
+    assert bad["precision"] < 0.5
+
+
+def test_a_data_set_is_a_side_and_statistics_are(shapes, tmp_path):
+    root, a, _ = shapes
+    assert call(score_main, a, root / "shards", "--split", "train", "--save", tmp_path / "train.npz") == 0
+    assert call(score_main, tmp_path / "train.npz", tmp_path / "train.npz", "--json", tmp_path / "out.json") == 0
+    assert json.loads((tmp_path / "out.json").read_text())["scores"]["FD"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_broken_file_is_named_and_the_rest_goes_on(tmp_path, capsys):
+    for name in ("a", "b"):
+        folder_of(pictures(20, 32), tmp_path / name)
+    (tmp_path / "b" / "0003.png").write_bytes(b"no picture")
+    assert call(score_main, tmp_path / "a", tmp_path / "b") == 0
+    printed = capsys.readouterr()
+    assert "b/0003.png is left out" in printed.err
+    assert "19 pictures" in printed.out
+    assert "left out: real: 20 samples for 32 dimensions; ten a dimension, 320, are needed" in printed.out
+
+
+def test_larger_pictures_are_shrunk_where_that_is_asked_for(tmp_path, capsys):
+    folder_of(pictures(8, 64), tmp_path / "a")
+    folder_of(pictures(8, 32), tmp_path / "b")
+    assert call(score_main, tmp_path / "a", tmp_path / "b") == 2
+    assert "sizes: real and generated are 64 x 64 and 32 x 32 px" in capsys.readouterr().err
+    assert call(score_main, tmp_path / "a", tmp_path / "b", "--size", 32) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: f.mkdir(), "has no pictures"),
+        (lambda f: None, "does not exist"),
+        (
+            lambda f: folder_of([*pictures(2, 32), *pictures(2, 16)], f),
+            "pictures of 16 x 16, 32 x 32 px; one size is needed",
+        ),
+        (lambda f: f.with_suffix(".npz").write_bytes(b"x"), "no .npz file, or damaged"),
+    ],
+)
+def test_what_is_no_side_is_one_line(tmp_path, capsys, make, message):
+    make(tmp_path / "bad")
+    bad = tmp_path / "bad.npz" if (tmp_path / "bad.npz").exists() else tmp_path / "bad"
+    assert call(score_main, folder_of(pictures(4, 32), tmp_path / "good"), bad) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in line
