@@ -26,6 +26,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 
 import cascade.demo
+import cascade.judge.__main__
 import cascade.launch
 import cascade.serve.__main__
 import cascade.serve.on_ray
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "data.pack": data.pack.__main__.main,
     "data.index": data.index.tally.main,
     "cascade.demo": cascade.demo.main,
+    "cascade.judge": cascade.judge.__main__.judge_main,
     "cascade.launch": cascade.launch.main,
     "cascade.serve": cascade.serve.__main__.main,
     "cascade.serve.on_ray": cascade.serve.on_ray.main,
