@@ -142,7 +142,7 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
         *("stages.diffusion", "stages.nets", "stages.objectives", "stages.spaces", "stages.tools"),
     ),
     "cascade.engine": ("stages.conditions", "stages.diffusion"),
-    "cascade.judge": ("cascade.engine", "cascade.output", "data.read", "stages.diffusion"),
+    "cascade.judge": ("data.index", "cascade.engine", "cascade.output", "data.read", "stages.diffusion"),
     "cascade.output": ("cascade.engine", "data.pack"),
     "cascade.train": ("data.read", "stages.tools", "stages.training"),
     "cascade.serve.http": ("cascade.engine", "cascade.serve.page"),
