@@ -17,7 +17,7 @@ export async function openAddress(how) {
   const id = location.hash.slice(1);
   if (!id) return closeJob();
   try {
-    await open(id, how);
+    await open(id, { ...how, push: false });
   } catch (error) {
     if (location.hash.slice(1) === id) history.replaceState(null, "", view ? `#${view.job.id}` : location.pathname);
     throw [404, 410].includes(error.status) ? new Error(`There is no job #${id} here: it was deleted, has expired, or is of another key`) : error;
@@ -31,11 +31,12 @@ function closeJob() {
   showHistory();
 }
 
-// focus: moves the focus to the first tile, since the element that had it may be gone.
-export async function open(id, { scroll = false, focus = false } = {}) {
+// focus: moves the focus to the first tile, since the element that had it may be gone. push: whether the address follows the job; else
+// the job follows the address, which may have moved on before its event comes (Back or Forward pressed twice).
+export async function open(id, { scroll = false, focus = false, push = true } = {}) {
   const turn = ++opened;
   const next = [view, ...behind].find((each) => each?.alive && each.job.id === id) ?? new View(await loadLine(id));
-  if (turn !== opened) return; // another job was opened meanwhile
+  if (turn !== opened || (!push && location.hash.slice(1) !== id)) return; // another job was opened meanwhile, or will be
   if (next !== view) {
     bringForward(next);
     view?.stepBack();
@@ -43,7 +44,7 @@ export async function open(id, { scroll = false, focus = false } = {}) {
     show(next);
     view.mount();
   }
-  if (location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
+  if (push && location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
   if (view.alive) listen(); // reconnects, so that its previews come first
   else if (!OVER.includes(view.job.state)) view.watch();
   if (focus) view.tiles.get(view.job.images[0]).pick.focus({ preventScroll: true });
