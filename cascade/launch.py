@@ -31,7 +31,7 @@ from .train.process import OF_LAUNCHERS, TRAIN, TrainingProcess
 from .train.slurm import batch_script
 
 POLL_S = 0.2
-NAME = re.compile(r"\w[\w-]*")  # of a stage; does not match an address of shards
+STAGE_NAME = re.compile(r"\w[\w-]*")  # of a stage; does not match an address of shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def shards_of(config: CascadeConfig, data: list[str]) -> dict[str, str]:
     named, general = {}, []
     for option in data:
         name, _, place = option.partition("=")
-        if place and NAME.fullmatch(name):
+        if place and STAGE_NAME.fullmatch(name):
             named[name] = place
             stage_of(config, name)
         else:

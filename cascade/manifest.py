@@ -23,13 +23,13 @@ from stages.texts import as_text
 from .config import CascadeConfig, StageName
 
 MANIFEST = "cascade.json"
-PART = r"[^/\\.[:cntrl:]][^/\\[:cntrl:]]*"  # a component of a path: not hidden, not ".."
+PATH_PART = r"[^/\\.[:cntrl:]][^/\\[:cntrl:]]*"  # a component of a path: not hidden, not ".."
 
 
 class StageEntry(Strict):
     """A stage in the manifest. bundle: its folder, relative to the manifest. sample: its sampling settings in this cascade."""
 
-    bundle: Annotated[str, Field(pattern=rf"^{PART}(/{PART})*$")]  # never leaves the folder
+    bundle: Annotated[str, Field(pattern=rf"^{PATH_PART}(/{PATH_PART})*$")]  # never leaves the folder
     sample: SampleConfig
 
     @property

@@ -6,14 +6,14 @@ the colon is the same for all captions with that fault: guessing a code page wou
 
 import codecs
 
-MAX_BYTES = 2**18  # of one caption
+MAX_CAPTION_BYTES = 2**18  # of one caption
 TEXT_TOKENS = 32  # to which captions are cut before they are encoded: the default of --text-tokens
 
 
 def decode_caption(content: bytes) -> str:
     """The caption in the bytes of a file or member, without surrounding white space."""
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"caption too long: {len(content):,} bytes, at most {MAX_BYTES:,}")
+    if len(content) > MAX_CAPTION_BYTES:
+        raise ValueError(f"caption too long: {len(content):,} bytes, at most {MAX_CAPTION_BYTES:,}")
     try:
         text = content.decode(encoding_of(content))
     except UnicodeDecodeError as error:
@@ -31,8 +31,8 @@ def check_caption(text: str) -> str:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         raise ValueError(f"caption holds half a character: {text[error.start]!r} at {error.start}") from error
-    if size > MAX_BYTES:
-        raise ValueError(f"caption too long: {size:,} bytes, at most {MAX_BYTES:,}")
+    if size > MAX_CAPTION_BYTES:
+        raise ValueError(f"caption too long: {size:,} bytes, at most {MAX_CAPTION_BYTES:,}")
     return text.strip()
 
 

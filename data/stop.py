@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SAME_S = 5.0  # within this time a signal is the same request again: a group, `timeout` and launchers deliver one several times
-TOLD = (signal.SIGTERM, signal.SIGHUP)
-ASKED = (signal.SIGINT, *TOLD, signal.SIGUSR1)  # all signals that may ask for a stop
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, *END_SIGNALS, signal.SIGUSR1)  # all signals that may ask for a stop
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def stop_as_interrupt() -> Iterator[None]:
         first[:] = [now]
         raise KeyboardInterrupt
 
-    signals = [signum for signum in TOLD if signal.getsignal(signum) == signal.SIG_DFL]
+    signals = [signum for signum in END_SIGNALS if signal.getsignal(signum) == signal.SIG_DFL]
     for signum in signals:
         signal.signal(signum, told)
     try:
@@ -59,7 +59,7 @@ def held_back(unseen: Collection[signal.Signals]) -> Iterator[None]:
             handlers[number](number, frame)
 
     is_main = threading.current_thread() is threading.main_thread()  # elsewhere Python calls no handlers
-    previous = {int(signum): signal.getsignal(signum) for signum in ASKED if is_main}
+    previous = {int(signum): signal.getsignal(signum) for signum in STOP_SIGNALS if is_main}
     handlers = {signum: handler for signum, handler in previous.items() if callable(handler)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data.captions import MAX_BYTES
+from data.captions import MAX_CAPTION_BYTES
 
 MIB = 1 << 20
 # Extensions that are read at all, and the most bytes of one member. Nothing here is executable, compressed twice, or a pickle.
@@ -26,7 +26,7 @@ MEMBER_LIMITS = {
     "webp": 64 * MIB,
     **dict.fromkeys(("apng", "jpe", "jfif", "gif", "bmp", "dib", "tif", "tiff", "avif"), 64 * MIB),
     "json": MIB,
-    "txt": MAX_BYTES,
+    "txt": MAX_CAPTION_BYTES,
     "cls": 64,
     "npy": 4 * MIB,
 }

@@ -27,7 +27,7 @@ from .stats import HostStats
 from .work import Work
 
 log = logging.getLogger(__name__)
-BATCH = 16  # rows of a network call if none were measured
+CALL_ROWS = 16  # rows of a network call if none were measured
 IDLE_S = 0.5
 LOSSES = 3  # times that a network in another process may be lost during the same call before its requests fail
 
@@ -56,7 +56,7 @@ class Engine:
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.cascade, self.prepare, self.buckets, self.clock = cascade, prepare, buckets, clock
-        self.stats = {host.name: HostStats(batch=(batch or {}).get(host.name, BATCH)) for host in cascade.hosts}
+        self.stats = {host.name: HostStats(batch=(batch or {}).get(host.name, CALL_ROWS)) for host in cascade.hosts}
         elsewhere = elsewhere or {}
         by_device: dict[str, dict[str, Host]] = {}
         for replica in (cascade, *replicas):

@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-from cascade.judge.pictures import check_channels, check_pairs
+from cascade.judge.pictures import BATCH, check_channels, check_pairs
 from data.batch import to_float
 from data.resize import downsample
 
-WINDOW = 11  # px: the window of Wang et al. 2004, Gaussian with a std of 1.5
-BATCH = 64  # pictures at once
+SSIM_WINDOW = 11  # px: the window of Wang et al. 2004, Gaussian with a std of 1.5
 
 
 def psnr(pictures: Tensor, references: Tensor) -> Tensor:
@@ -25,12 +24,12 @@ def ssim(pictures: Tensor, references: Tensor) -> Tensor:
     from kornia.metrics import ssim as ssim_map
 
     check_pairs(pictures, references)
-    if min(pictures.shape[2:]) < WINDOW:
+    if min(pictures.shape[2:]) < SSIM_WINDOW:
         size = f"{pictures.shape[3]} x {pictures.shape[2]}"
-        raise ValueError(f"SSIM: pictures are {size} px; at least {WINDOW} px a side are needed: use PSNR")
+        raise ValueError(f"SSIM: pictures are {size} px; at least {SSIM_WINDOW} px a side are needed: use PSNR")
     pairs = zip(pictures.split(BATCH), references.split(BATCH), strict=True)
     return torch.cat(
-        [ssim_map(a.double(), b.double(), WINDOW, 255.0, padding="valid").mean(dim=(1, 2, 3)) for a, b in pairs]
+        [ssim_map(a.double(), b.double(), SSIM_WINDOW, 255.0, padding="valid").mean(dim=(1, 2, 3)) for a, b in pairs]
     )
 
 

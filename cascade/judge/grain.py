@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cascade.judge.pictures import check_pictures
+from cascade.judge.pictures import BATCH, check_pictures
 from data.batch import to_float
 
 FLAT = 0.25  # most that the blurred picture may change within a flat region: an edge of a drawing changes it by 0.5
-BATCH = 64  # pictures at once
 
 
 def grain(pictures: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cascade.judge.distances import ROWS
 from cascade.judge.features import check_pair
-
-ROWS = 1024  # of the kernel matrix at once: memory is ROWS * n * 8 bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cascade.judge.grain import high_pass
 from cascade.judge.moments import Ruler
-from cascade.judge.pictures import check_pictures
+from cascade.judge.pictures import BATCH, check_pictures
 from data.batch import to_float
 from data.resize import downsample, upsample
 
@@ -21,7 +21,6 @@ VERSION = "look-1"
 SIDE = 16  # px, at which the low frequencies and the edges are measured
 DIRECTIONS = 4
 DIMENSIONS = 32
-BATCH = 64  # pictures at once
 LOOK = Ruler(name=VERSION, sha256=hashlib.sha256(VERSION.encode()).hexdigest())
 
 

@@ -2,6 +2,7 @@
 
 from torch import Tensor, uint8
 
+BATCH = 64  # pictures that a measure takes at once
 SIDES = ("real", "generated")
 
 

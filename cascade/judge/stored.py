@@ -15,7 +15,7 @@ from cascade.judge.moments import Moments, Ruler
 from data.files import replace_bytes
 
 MAX_DIMENSIONS = 16_384
-MAX_BYTES = 8 * MAX_DIMENSIONS**2 + 1024  # of an array: float64 and its header
+MAX_ARRAY_BYTES = 8 * MAX_DIMENSIONS**2 + 1024  # of an array: float64 and its header
 
 
 def save_moments(path: Path, moments: Moments) -> None:
@@ -64,8 +64,8 @@ def _moments(path: Path, arrays: np.lib.npyio.NpzFile, sizes: dict[str, int]) ->
             f"{path}: holds {has}, lacks {', '.join(missing)}; a statistics file has mean, cov, num, ruler, sha256 "
             "(ours) or mu, sigma (ADM, pytorch-fid)"
         )
-    if large := [name for name in needed if sizes[name] > MAX_BYTES]:
-        raise ValueError(f"{path}: {large[0]} takes {sizes[large[0]]:,} bytes; at most {MAX_BYTES:,} are read")
+    if large := [name for name in needed if sizes[name] > MAX_ARRAY_BYTES]:
+        raise ValueError(f"{path}: {large[0]} takes {sizes[large[0]]:,} bytes; at most {MAX_ARRAY_BYTES:,} are read")
     mean, cov = (_array(path, arrays, name) for name in names)
     if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not len(mean):
         raise ValueError(f"{path}: {names[0]} is {mean.shape}, {names[1]} {cov.shape}; (d,) and (d, d) are needed")

@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cascade.judge.features import check_equal
-from cascade.judge.pictures import check_sizes
+from cascade.judge.pictures import BATCH, check_sizes
 from data.batch import to_float
 from data.resize import downsample, upsample
 
 PATCH = 7  # px
 SMALLEST = 16  # px: the shorter side of the last level
-BATCH = 64  # pictures at once
 
 
 def sliced_wasserstein(

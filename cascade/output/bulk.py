@@ -27,7 +27,7 @@ from ..plan import Plan
 from ..request import Request
 from .metadata import as_meant, describe
 
-ASKED = "request.json"
+REQUEST_FILE = "request.json"
 RECORD = 10_240  # bytes of a tar record
 
 
@@ -67,8 +67,8 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = rank_and_world()
     with held(folder / f".{rank}.lock", f"--out {folder}"):
-        with disk_told(folder / ASKED):
-            check_asked(folder / ASKED, asked(plan, shard_size), f".{rank}-of-{world}.request.part")
+        with disk_told(folder / REQUEST_FILE):
+            check_asked(folder / REQUEST_FILE, asked(plan, shard_size), f".{rank}-of-{world}.request.part")
         remove_stale(folder, rank, world)
         for shard_index in range(rank, num, world):
             path = folder / f"train-{shard_index:05d}.tar"

@@ -27,7 +27,7 @@ from ..plan import Plan
 from .metadata import as_meant, describe, describe_all
 from .pictures import columns_for, grid, read_metadata, read_png, save_png
 
-PART = re.compile(r"\.[0-9]+\.[0-9]+\.part")  # temporary file of a `save_png` that was killed
+TEMPORARY = re.compile(r"\.[0-9]+\.[0-9]+\.part")  # temporary file of a `save_png` that was killed
 FREE = ("row", "batch")  # keys that may differ between two pictures that are equal up to rounding
 
 
@@ -102,7 +102,11 @@ class Output:
         """Raise ValueError if the folder of a grid's single files holds anything else."""
         own_paths = {path for path, _, _ in self._singles(plan)}
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
-            if path.name != ".lock" and not PART.fullmatch(path.name) and not (path in own_paths and is_ours(path)):
+            if (
+                path.name != ".lock"
+                and not TEMPORARY.fullmatch(path.name)
+                and not (path in own_paths and is_ours(path))
+            ):
                 raise foreign(path)
 
     def _done(self, plan: Plan, pick: Collection[int] = ()) -> set[int]:
@@ -217,7 +221,7 @@ class Output:
             for image in index:
                 self.single(plan, image, stage).unlink(missing_ok=True)
         for path in self.folder.iterdir():
-            if PART.fullmatch(path.name):
+            if TEMPORARY.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         with suppress(OSError):  # not empty: the lock is in it, or pictures of other images
             self.folder.rmdir()

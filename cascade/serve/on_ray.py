@@ -33,7 +33,7 @@ from .http import early
 from .options import SHIPPED
 
 log = logging.getLogger("cascade.serve")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+APPLICATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 HEALTH_EVERY_S = 5.0  # a replica that fails three checks is restarted
 CLOSING_S = 4.0  # for all replicas, after the time that their jobs have
 ENDING_S = 5.0  # for a replica, after its jobs have ended
@@ -114,7 +114,7 @@ def chosen_name(said: str, cascade: str) -> str:
     """The name that was given, or, for "", the cascade's with a random suffix. Raises ValueError."""
     if not said:
         return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', cascade)[:40].strip('-') or 'cascade'}-{secrets.token_hex(4)}"
-    if not NAME.fullmatch(said):
+    if not APPLICATION_NAME.fullmatch(said):
         raise ValueError(f"--name {said!r}: take up to 60 letters, digits, '_', '.' and '-', a letter or digit first")
     return said
 

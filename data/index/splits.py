@@ -2,12 +2,12 @@
 
 import re
 
-WORDS = {
+SPLIT_WORDS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "eval"),
     "test": ("test", "testing"),
 }
-_SPLITS = {word: split for split, words in WORDS.items() for word in words}
+_SPLITS = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 
 
 def split_of(path: str) -> str:

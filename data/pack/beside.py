@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.captions import MAX_BYTES, check_caption, decode_caption
+from data.captions import MAX_CAPTION_BYTES, check_caption, decode_caption
 from data.index.items import whole
 from data.index.tree import Tree
 from data.tar import MEMBER_LIMITS, Span
@@ -45,7 +45,7 @@ class Beside:
         if path is None:
             return ""
         with (self.folder / path).open("rb") as file:
-            return decode_caption(file.read(MAX_BYTES + 1))
+            return decode_caption(file.read(MAX_CAPTION_BYTES + 1))
 
     def facts(self, picture: Path) -> Span | None:
         """Where the picture's .json lies; None without one, or if it exceeds the size limit."""

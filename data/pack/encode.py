@@ -13,7 +13,7 @@ from data.index.items import DAMAGED, Item
 from data.tar import Sample
 
 RESIZES = ("center_crop", "pad", "none")
-FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+STORED_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def _padded(image: Image.Image, how: Encoding) -> Image.Image:
 def _encoded(image: Image.Image, how: Encoding) -> bytes:
     out = io.BytesIO()
     options = {"compress_level": 6} if how.format == "png" else {"quality": how.quality}
-    image.save(out, FORMATS[how.format], **options)
+    image.save(out, STORED_FORMATS[how.format], **options)
     return out.getvalue()
 
 

@@ -5,7 +5,7 @@ from PIL import ImageColor
 from data.captions import TEXT_TOKENS
 from data.index import Strict
 from data.index.items import Choices
-from data.pack.encode import FORMATS, RESIZES, Encoding
+from data.pack.encode import RESIZES, STORED_FORMATS, Encoding
 from data.pack.sources import SOURCES
 
 
@@ -37,7 +37,7 @@ class PackSettings(Strict):
     def check(self) -> None:
         """Raise ValueError for the first option that is out of range."""
         _one_of("--resize", self.resize, RESIZES)
-        _one_of("--format", self.format, tuple(FORMATS))
+        _one_of("--format", self.format, tuple(STORED_FORMATS))
         if self.source is not None:
             _one_of("--source", self.source, tuple(SOURCES))
         for flag, value, low, high in (

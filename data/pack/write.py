@@ -21,9 +21,9 @@ from data.orphans import end_with_parent
 from data.stop import held_back
 from data.tar import Sample
 
-PART = "packing.part"  # folder in which a data set is built before it is moved into place
-OURS = re.compile(r"(train|val|test)-\d{5}\.tar")
-CHUNK = 16  # items given to a worker process at once
+PACKING = "packing.part"  # folder in which a data set is built before it is moved into place
+SHARD_NAME = re.compile(r"(train|val|test)-\d{5}\.tar")
+ITEMS_AT_ONCE = 16  # items given to a worker process at once
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -77,7 +77,7 @@ class _HashingWriter:
 def workspace(dst: Path) -> Iterator[Path]:
     """A folder inside `dst` to build in: on success its files move up, index.json last; otherwise nothing stays."""
     created = not dst.exists()
-    part = dst / PART
+    part = dst / PACKING
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
@@ -103,8 +103,8 @@ def check_target(src: Path, dst: Path) -> None:
 def is_free(dst: Path) -> bool:
     """Whether `dst` can take a data set without --overwrite: it is missing, empty, or left by an interrupted run."""
     names = {path.name for path in dst.iterdir()} if dst.exists() else set()
-    interrupted = PART in names and INDEX_NAME not in names
-    return all(name == PART or (interrupted and OURS.fullmatch(name)) for name in names)
+    interrupted = PACKING in names and INDEX_NAME not in names
+    return all(name == PACKING or (interrupted and SHARD_NAME.fullmatch(name)) for name in names)
 
 
 def _commit(part: Path, dst: Path) -> None:
@@ -124,7 +124,7 @@ def _old_files(dst: Path) -> list[Path]:
         names = [shard.name for shard in load(dst).shards]
     except ValueError:
         names = []
-    names += [path.name for path in dst.iterdir() if OURS.fullmatch(path.name)]
+    names += [path.name for path in dst.iterdir() if SHARD_NAME.fullmatch(path.name)]
     return [dst / name for name in (INDEX_NAME, *names)]
 
 
@@ -142,7 +142,7 @@ def parallel(function: Callable[[A], B], items: Iterable[A], workers: int) -> It
                 stack.callback(pool.shutdown, cancel_futures=True)
                 pool.submit(int).result()
             while True:
-                while len(futures) < 3 * workers and (chunk := list(islice(remaining, CHUNK))):
+                while len(futures) < 3 * workers and (chunk := list(islice(remaining, ITEMS_AT_ONCE))):
                     futures.append(pool.submit(_each, function, chunk))
                 if not futures:
                     return

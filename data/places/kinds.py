@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import IO
 from urllib.parse import quote
 
-CHUNK = 1 << 20
-GONE = (404, 410)
-REFUSED = (400, 401, 403)
+CHUNK_BYTES = 1 << 20
+GONE_STATUSES = (404, 410)
+REFUSED_STATUSES = (400, 401, 403)
 NO_HEAD = (405, 501)
 
 
@@ -36,7 +36,7 @@ class Http:
     def chunks(self, file: str) -> Iterator[bytes]:
         """Yield the bytes of a file; ConnectionError if the connection ends early."""
         with self._faults(), self._ask("GET", file) as answer:
-            while chunk := answer.read1(CHUNK):
+            while chunk := answer.read1(CHUNK_BYTES):
                 yield chunk
             if answer.length:  # bytes that the header announced and that did not arrive
                 raise ConnectionError(f"the connection ended {answer.length:,} bytes too early")
@@ -80,11 +80,11 @@ class _NoHeadError(OSError):
 
 
 def _of_status(code: int, told: str) -> OSError:
-    if code in GONE:
+    if code in GONE_STATUSES:
         return FileNotFoundError(told)
     if code in NO_HEAD:
         return _NoHeadError(told)
-    return (PermissionError if code in REFUSED else ConnectionError)(told)
+    return (PermissionError if code in REFUSED_STATUSES else ConnectionError)(told)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class FsSpec:
         with self._faults():
             system, path = self._at(file)
             with system.open(path, "rb") as stream:
-                while chunk := stream.read(CHUNK):
+                while chunk := stream.read(CHUNK_BYTES):
                     yield chunk
 
     def size(self, file: str) -> int | None:
@@ -177,7 +177,7 @@ class Pipe:
     def _next(self, output: IO[bytes]) -> bytes:
         if not select.select([output], [], [], self.timeout_s)[0]:
             raise ConnectionError(f"the command wrote nothing for {self.timeout_s:g} s")
-        return os.read(output.fileno(), CHUNK)
+        return os.read(output.fileno(), CHUNK_BYTES)
 
     def size(self, file: str) -> int | None:
         """None: a command does not tell sizes."""

@@ -15,8 +15,8 @@ from typing import BinaryIO, Protocol
 
 from data.index import INDEX_NAME, Index, ShardInfo, parse_index
 from data.places.cache import ChangedError, ShardCache
+from data.tar import MIB
 
-MIB = 1 << 20
 MAX_INDEX_BYTES = 512 * MIB
 MIN_RATE = 50_000  # bytes/s over a whole shard; a slower server counts as not answering
 CHECKED = 256  # most shards whose size is checked when a data set is opened; the others are checked when fetched

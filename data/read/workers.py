@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from data.orphans import end_with_parent
 from data.read.samples import Part, Row
-from data.stop import ASKED, held_back
+from data.stop import STOP_SIGNALS, held_back
 
 
 class Divided(Protocol):
@@ -87,7 +87,7 @@ def _started(loader: DataLoader) -> Iterator[Any]:
     may have something to save, ends them.
     """
     with ExitStack() as stack:
-        with held_back(ASKED):
+        with held_back(STOP_SIGNALS):
             parts = iter(loader)
             stack.callback(Finalize(None, _end, args=(parts,), exitpriority=0))
         yield parts

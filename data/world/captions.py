@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 
 from data.shapes import COLORS
-from data.world.kinds import KINDS, Object
+from data.world.kinds import OBJECT_KINDS, Object
 
 RELATIONS = ("above", "left of", "inside")
 NUMBERS = ("a", "two", "three")
-PLURALS = {kind: kind + ("es" if kind.endswith("s") else "s") for kind in KINDS}
+PLURALS = {kind: kind + ("es" if kind.endswith("s") else "s") for kind in OBJECT_KINDS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +72,11 @@ def _group(words: str, text: str) -> Group:
     number, color, kind = [*words.split(), "", "", ""][:3]
     number = "a" if number == "an" else number
     singular = kind if number == "a" else next((one for one, many in PLURALS.items() if many == kind), kind)
-    if number in NUMBERS and color in COLORS and singular in KINDS:
+    if number in NUMBERS and color in COLORS and singular in OBJECT_KINDS:
         group = Group(count=NUMBERS.index(number) + 1, kind=singular, color=color)
         if group.text == words:
             return group
     raise ValueError(
         f"caption {text[:80]!r}: {words[:40]!r} is not a number (a, two, three), a color ({', '.join(COLORS)}) "
-        f"and a kind ({', '.join(KINDS)})"
+        f"and a kind ({', '.join(OBJECT_KINDS)})"
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.shapes import SHAPES
 
-KINDS = (*SHAPES, "star")
+OBJECT_KINDS = (*SHAPES, "star")
 CONTAINERS = ("circle", "square", "diamond", "ring")  # large and convex enough for an object inside
 HOLE = 0.6  # inner radius of a ring, in radii
 ARM = 0.35  # half the width of a cross's arm, in radii

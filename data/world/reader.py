@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data.shapes import COLORS
-from data.world.kinds import AREAS, KINDS, Object, coverage
+from data.world.kinds import AREAS, OBJECT_KINDS, Object, coverage
 
 MIN_SIZE = 16  # px
 VISIBLE = 40  # levels between a colour and the background; closer ones are not searched for
@@ -122,7 +122,7 @@ def _objects(paint: np.ndarray, palette: dict[str, np.ndarray], window: tuple[sl
             if _surrounds(part, inner) and (other == color or others != {one, two})
         ]
         covered = np.minimum(sum(within, share), 1)
-        targets = {kind: share if kind == "ring" else covered for kind in KINDS}
+        targets = {kind: share if kind == "ring" else covered for kind in OBJECT_KINDS}
         seen.append(_fitted(targets, list(palette)[color], corner, size))
     return seen
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from data.shapes import COLORS
 from data.world.captions import RELATIONS, Caption, Group, relation
-from data.world.kinds import CONTAINERS, HOLE, KINDS, Object, coverage
+from data.world.kinds import CONTAINERS, HOLE, OBJECT_KINDS, Object, coverage
 
 Show = Literal["all", "train", "test"]
 
@@ -26,7 +26,7 @@ GAP = 0.1  # between two objects, so that they are apart at 16 px
 CLEAR = 0.04  # by how much every direction is above or left of, rather than on the diagonal
 RADII = {1: (0.2, 0.35), 2: (0.14, 0.22), 3: (0.13, 0.16)}  # by number of objects
 CONTAINER = (0.37, 0.44)  # radius
-TRIES = 1_000  # of captions, and of places for each: most need a few
+MAX_DRAWS = 1_000  # of captions, and of places for each: most need a few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,14 @@ class Hidden:
 
 def _hidden() -> Hidden:
     """Each kind lacks one colour, each kind or container one partner in each relation."""
-    num, colors = len(KINDS), list(COLORS)
-    pairs = {(kind, colors[(3 * k + 1) % len(colors)]) for k, kind in enumerate(KINDS)}
-    beside = {(KINDS[k], side, KINDS[(k + 2 + r) % num]) for r, side in enumerate(RELATIONS[:2]) for k in range(num)}
-    inside = {(KINDS[(KINDS.index(outer) + 4) % num], "inside", outer) for outer in CONTAINERS}
+    num, colors = len(OBJECT_KINDS), list(COLORS)
+    pairs = {(kind, colors[(3 * k + 1) % len(colors)]) for k, kind in enumerate(OBJECT_KINDS)}
+    beside = {
+        (OBJECT_KINDS[k], side, OBJECT_KINDS[(k + 2 + r) % num])
+        for r, side in enumerate(RELATIONS[:2])
+        for k in range(num)
+    }
+    inside = {(OBJECT_KINDS[(OBJECT_KINDS.index(outer) + 4) % num], "inside", outer) for outer in CONTAINERS}
     return Hidden(pairs=frozenset(pairs), relations=frozenset(beside | inside))
 
 
@@ -74,15 +78,17 @@ class Scene:
 def scene(index: int, seed: int = 0, *, show: Show = "all", hidden: Hidden = HIDDEN) -> Scene:
     """The content of picture `index`; a ValueError if nothing is left to show."""
     draws = _draws(index, seed)
-    for _ in range(TRIES):
+    for _ in range(MAX_DRAWS):
         caption = _caption(draws)
         if show != "all" and hidden.in_caption(caption) != (show == "test"):
             continue
-        for _ in range(TRIES):
+        for _ in range(MAX_DRAWS):
             objects = _place(caption, draws)
             if objects and not (show == "train" and hidden.in_picture(objects)):
                 return Scene(caption=caption, objects=objects, background=int(225 + 31 * next(draws)))
-    raise ValueError(f"no scene for show={show!r} in {TRIES:,} tries: hide fewer combinations, or some for show='test'")
+    raise ValueError(
+        f"no scene for show={show!r} in {MAX_DRAWS:,} tries: hide fewer combinations, or some for show='test'"
+    )
 
 
 def draw(what: Scene, size: int) -> Image.Image:
@@ -123,7 +129,7 @@ def _caption(draws: Iterator[float]) -> Caption:
     def pick(choices):
         return choices[int(next(draws) * len(choices))]
 
-    def group(count: int = 1, kinds: tuple[str, ...] = KINDS) -> Group:
+    def group(count: int = 1, kinds: tuple[str, ...] = OBJECT_KINDS) -> Group:
         return Group(count=count, kind=pick(kinds), color=pick(list(COLORS)))
 
     form = pick(("count", "count", "list", *RELATIONS))

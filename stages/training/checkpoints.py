@@ -22,7 +22,7 @@ from data.files import file_sha256, replace_text, sync
 from .engine import State
 
 STATE = "state.safetensors"
-NAME = re.compile(r"nimg-(\d{10})")
+CHECKPOINT_NAME = re.compile(r"nimg-(\d{10})")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Checkpoints:
 
     def folders(self) -> list[Path]:
         """All checkpoints, whole or not, oldest first. Empty for a new run."""
-        return sorted(path for path in self.checkpoints.glob("nimg-*") if NAME.fullmatch(path.name))
+        return sorted(path for path in self.checkpoints.glob("nimg-*") if CHECKPOINT_NAME.fullmatch(path.name))
 
     def latest(self) -> Path | None:
         """The newest whole checkpoint, or None for a new run. Raises ValueError if there are some but none is whole."""
@@ -124,7 +124,7 @@ def load_state(checkpoint: Path) -> State:
 
 def nimg_of(checkpoint: Path) -> int:
     """Images seen, from the name of a checkpoint."""
-    match = NAME.fullmatch(checkpoint.name)
+    match = CHECKPOINT_NAME.fullmatch(checkpoint.name)
     assert match
     return int(match[1])
 

@@ -10,7 +10,7 @@ import torch
 
 from ..config import TrainConfig
 
-OURS = {  # keys of a DeepSpeed JSON that the stage's config decides, and what decides them
+DECIDED = {  # keys of a DeepSpeed JSON that the stage's config decides, and what decides them
     "train_batch_size": "train.batch",
     "train_micro_batch_size_per_gpu": "train.micro_batch",
     "gradient_accumulation_steps": "train.micro_batch",
@@ -32,7 +32,7 @@ THEIRS = (  # keys that a user's file may set
     "gradient_predivide_factor", "memory_breakdown", "prescale_gradients", "steps_per_print", "timers",
     "wall_clock_breakdown", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "zero_optimization",
 )  # fmt: skip
-KINDS: dict[str, tuple[type, str]] = {  # required types of values on which DeepSpeed would otherwise crash
+REQUIRED_TYPES: dict[str, tuple[type, str]] = {  # required types of values on which DeepSpeed would otherwise crash
     "aio": (dict, "an object"),
     "comms_logger": (dict, "an object"),
     "csv_monitor": (dict, "an object"),
@@ -63,14 +63,14 @@ class DeepSpeedSettings:
         if self.offload and self.zero == 0:
             raise ValueError("offload to the CPU needs ZeRO 1, 2 or 3: add --zero 1")
         for key, value in (self.user or {}).items():
-            if key in OURS:
-                raise ValueError(f"DeepSpeed file: {key} is decided by {OURS[key]}; remove it there and set that")
+            if key in DECIDED:
+                raise ValueError(f"DeepSpeed file: {key} is decided by {DECIDED[key]}; remove it there and set that")
             if key not in THEIRS:
-                matches = get_close_matches(key, [*THEIRS, *OURS], 1)
+                matches = get_close_matches(key, [*THEIRS, *DECIDED], 1)
                 raise ValueError(
                     f"DeepSpeed file: unknown key {key!r}" + (f"; did you mean {matches[0]}?" if matches else "")
                 )
-            kind, description = KINDS.get(key, (object, ""))
+            kind, description = REQUIRED_TYPES.get(key, (object, ""))
             if not isinstance(value, kind):
                 raise ValueError(f"DeepSpeed file: {key} is {value!r}; it must be {description}")
         stage = (self.user or {}).get("zero_optimization", {}).get("stage", self.zero)

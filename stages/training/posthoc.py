@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .checkpoints import NAME, check_manifest
+from .checkpoints import CHECKPOINT_NAME, check_manifest
 from .ema import RAMP_UP, begun_at
 from .rundir import RunDir
 
@@ -35,7 +35,7 @@ def stored_averages(run: Path) -> list[Stored]:
     """All averages in the snapshots and whole checkpoints of a run, by (nimg, half-life), once each."""
     averages: dict[tuple[int, int], Stored] = {}
     for folder in sorted([*RunDir(run).snapshots.glob("nimg-*"), *RunDir(run).checkpoints.glob("nimg-*")]):
-        match = NAME.fullmatch(folder.name)
+        match = CHECKPOINT_NAME.fullmatch(folder.name)
         if not match or (folder.parent.name == "checkpoints" and check_manifest(folder)):
             continue
         for path in folder.glob("ema-*.safetensors"):

@@ -22,7 +22,7 @@ from data.read.streams import largest_divisor
 from ..build import build_stage
 from ..config import StageConfig, TrainConfig
 from ..texts import as_values
-from .checkpoints import NAME, Checkpoints, nimg_of, read_object, write_json
+from .checkpoints import CHECKPOINT_NAME, Checkpoints, nimg_of, read_object, write_json
 
 FREE_TO_CHANGE = {
     f"train.{key}"
@@ -140,7 +140,7 @@ class RunDir(Checkpoints):
         """Make the run one of `config` at `nimg`: record that, and set aside files of later images as `.dropped`."""
         for folder in (self.checkpoints, self.snapshots, self.samples):
             for path in sorted(folder.glob("nimg-*")):
-                match = NAME.fullmatch(path.name.removesuffix(".png"))
+                match = CHECKPOINT_NAME.fullmatch(path.name.removesuffix(".png"))
                 if match and int(match[1]) > nimg:
                     dropped = path.with_name(f"{path.name}.dropped")
                     shutil.rmtree(dropped, ignore_errors=True)

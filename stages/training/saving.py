@@ -15,7 +15,7 @@ from data.index import Index
 
 from ..bundle import Provenance, read_sidecar, save_bundle
 from ..config import StageConfig
-from .checkpoints import NAME, read_manifest, save_state
+from .checkpoints import CHECKPOINT_NAME, read_manifest, save_state
 from .checks import text_encoder_id
 from .ema import Averages, Ema, save_averages
 from .engine import State
@@ -50,7 +50,9 @@ class Saver:
         except (OSError, SafetensorError, ValueError) as error:
             self.failed += 1
             self.problem = f"{what} could not be saved in {self.folder} ({free_gb(self.folder):.1f} GB free): {error}"
-            has_checkpoint = any(NAME.fullmatch(path.name) for path in self.folder.glob("checkpoints/nimg-*"))
+            has_checkpoint = any(
+                CHECKPOINT_NAME.fullmatch(path.name) for path in self.folder.glob("checkpoints/nimg-*")
+            )
             advice = "older checkpoints are whole" if has_checkpoint else "there is no checkpoint yet; make room"
             print(f"{self.problem}; {advice}; training goes on", file=sys.stderr, flush=True)
 

@@ -246,6 +246,6 @@ def test_a_shard_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
     few = {"base_16": {"num_steps": 1}, "sr_64": {"num_steps": 1}}
     request = Request(prompts=("red heart",), num=2, settings=few)
     shards = list(bulk.generate(Cascade.load("cascade/shipped/emoji_tiny"), request, tmp_path / "out", shard_size=1))
-    files = [path.stat().st_ino for path in (tmp_path / "out" / bulk.ASKED, *shards)]
+    files = [path.stat().st_ino for path in (tmp_path / "out" / bulk.REQUEST_FILE, *shards)]
     folder = (tmp_path / "out").stat().st_ino
     assert found == [each for file in files for each in (("sync", file), ("rename", file), ("sync", folder))]

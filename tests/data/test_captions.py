@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 
-from data.captions import MAX_BYTES, decode_caption
+from data.captions import MAX_CAPTION_BYTES, decode_caption
 
 TEXT = "a café, 🍎"
 
@@ -32,7 +32,7 @@ def test_encodings_that_say_what_they_are(content):
         (TEXT.encode("utf-16-le"), "caption (is neither|holds NUL)"),
         ("plain".encode("utf-16-le"), "caption holds NUL characters"),
         ("plain".encode("utf-32"), "caption holds NUL characters"),
-        (b"x" * (MAX_BYTES + 1), "caption too long: 262,145 bytes, at most 262,144"),
+        (b"x" * (MAX_CAPTION_BYTES + 1), "caption too long: 262,145 bytes, at most 262,144"),
         (codecs.BOM_UTF16_LE + "語".encode("utf-16-le") * 100_000, "caption too long: 300,000 bytes"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.captions import MAX_BYTES
+from data.captions import MAX_CAPTION_BYTES
 from data.pack.packer import pack
 from data.pack.settings import PackSettings
 from data.read.shards import read_split
@@ -20,7 +20,7 @@ CAPTIONS = {
     "mark": codecs.BOM_UTF8 + b"marked",
     "utf16": "wide é".encode("utf-16"),
     "cp1252": b"it\x92s a caf\xe9",
-    "long": b"x" * (MAX_BYTES + 1),
+    "long": b"x" * (MAX_CAPTION_BYTES + 1),
     "empty": b" \n",
     "none": None,
 }
@@ -72,7 +72,7 @@ def test_captions_are_read_or_counted_alike_in_folders_and_tars(tmp_path, made):
 def test_captions_of_metadata_are_checked_too(tmp_path):
     rows = [
         {"file_name": f"{k}.png", "text": text}
-        for k, text in enumerate(["fine", None, "x" * (MAX_BYTES + 1), "\ud83d", "a\0"])
+        for k, text in enumerate(["fine", None, "x" * (MAX_CAPTION_BYTES + 1), "\ud83d", "a\0"])
     ]
     src = lay(
         tmp_path, *(row["file_name"] for row in rows), others={"metadata.jsonl": "\n".join(map(json.dumps, rows))}

@@ -23,7 +23,7 @@ from data.pack.__main__ import main
 from data.pack.layout import held_out, lay_out
 from data.pack.packer import pack
 from data.pack.settings import PackSettings
-from data.pack.write import PART, Shard
+from data.pack.write import PACKING, Shard
 from data.read.shards import read_split
 from data.resize import RESIZE_VERSION, downsample
 from data.shapes import write_folder
@@ -239,7 +239,7 @@ def test_the_next_run_takes_over_what_a_killed_run_left(shapes, tmp_path):
     pack(shapes, tmp_path / "want", PackSettings(size=16, shards=4))
     for left in ([], ["train-00000.tar", "train-00007.tar"]):  # killed while building; while moving into place
         out = tmp_path / f"out{len(left)}"
-        shutil.copytree(tmp_path / "want", out / PART)
+        shutil.copytree(tmp_path / "want", out / PACKING)
         for name in left:
             (out / name).write_bytes(b"old")
         pack(shapes, out, PackSettings(size=16, shards=4))

@@ -8,11 +8,11 @@ import pytest
 
 from data.shapes import COLORS, SHAPES
 from data.world.captions import RELATIONS, Caption, Group, parse, relation
-from data.world.kinds import AREAS, KINDS, Object, coverage
+from data.world.kinds import AREAS, OBJECT_KINDS, Object, coverage
 from data.world.scenes import GAP, HIDDEN, HIDDEN_PAIRS, HIDDEN_RELATIONS, Hidden, draw, scene, write_folder
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OBJECT_KINDS)
 @pytest.mark.parametrize(("size", "finer"), [(32, 8), (200, 2)])
 def test_area_and_centre_of_gravity_are_those_of_geometry(kind, size, finer):
     what = Object(kind=kind, color="red", x=0.52, y=0.47, radius=0.31)
@@ -76,7 +76,7 @@ def test_scenes_are_as_their_captions_say():
 def test_all_forms_kinds_and_colours_are_common():
     scenes = [scene(index) for index in range(1200)]
     named = [group for what in scenes for group in what.caption.groups]
-    for kind in KINDS:
+    for kind in OBJECT_KINDS:
         assert sum(each.kind == kind for each in named) > len(named) / 12
     for color in COLORS:
         assert sum(each.color == color for each in named) > len(named) / 12
@@ -102,16 +102,16 @@ def test_a_train_set_never_shows_what_is_hidden_and_a_test_set_only_that(hidden)
 def test_a_train_set_still_shows_every_kind_colour_relation_and_partner():
     scenes = [scene(index, show="train").caption for index in range(1500)]
     assert {(each.kind, each.color) for caption in scenes for each in caption.groups} == {
-        (kind, color) for kind in KINDS for color in COLORS
+        (kind, color) for kind in OBJECT_KINDS for color in COLORS
     } - HIDDEN.pairs
     for name in RELATIONS:
         triples = {(c.groups[0].kind, name, c.groups[1].kind) for c in scenes if c.relation == name}
-        assert {each[0] for each in triples} == set(KINDS)
+        assert {each[0] for each in triples} == set(OBJECT_KINDS)
         assert len({each[2] for each in triples}) == (4 if name == "inside" else 7)
 
 
 def test_a_world_with_nothing_left_is_refused():
-    everything = Hidden(pairs=frozenset((kind, color) for kind in KINDS for color in COLORS))
+    everything = Hidden(pairs=frozenset((kind, color) for kind in OBJECT_KINDS for color in COLORS))
     with pytest.raises(ValueError, match="hide fewer"):
         scene(0, show="train", hidden=everything)
     with pytest.raises(ValueError, match="some for show='test'"):
@@ -119,7 +119,7 @@ def test_a_world_with_nothing_left_is_refused():
 
 
 def test_kinds_of_shapes_are_kinds_of_the_world():
-    assert KINDS[: len(SHAPES)] == SHAPES
+    assert OBJECT_KINDS[: len(SHAPES)] == SHAPES
 
 
 def test_folder(tmp_path):

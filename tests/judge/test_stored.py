@@ -101,7 +101,7 @@ def test_a_flipped_bit_is_refused(tmp_path):
 def test_what_claims_to_be_large_is_not_read(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
     np.savez_compressed(path, mu=np.zeros(100), sigma=np.zeros((100, 100)))
-    monkeypatch.setattr(stored, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(stored, "MAX_ARRAY_BYTES", 10_000)
     with pytest.raises(ValueError, match="sigma takes 80,128 bytes; at most 10,000 are read"):
         load_moments(path)
     with zipfile.ZipFile(path, "w") as archive:

@@ -85,8 +85,8 @@ def test_the_events_of_a_turn_are_bounded():
             is_whole = is_whole or isinstance(event, h11.EndOfMessage)
         turns.append(num)
     assert content == b"x" * 500
-    assert max(turns) == protocol.EVENTS
-    assert len(turns) == 502 // protocol.EVENTS + 1
+    assert max(turns) == protocol.EVENTS_A_TURN
+    assert len(turns) == 502 // protocol.EVENTS_A_TURN + 1
 
 
 def test_a_body_in_too_many_tiny_chunks(keyed: Serving, caplog):

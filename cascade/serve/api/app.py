@@ -38,7 +38,7 @@ from .views import Accepted, ImagesView, JobsView, JobView, ModelsView, ModelVie
 log = logging.getLogger(__name__)
 PROBES_AT_ONCE = 2  # threads of their own, since others may be busy for long
 UPLOADS = 2  # pictures decoded at once: one of 25 megapixels takes about 300 MB
-CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+ERROR_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -47,14 +47,14 @@ def stream(said: str) -> Responses:
     return {200: {"description": said, "content": {"text/event-stream": {}}}}  # no schema can describe a stream
 
 
-EVENTS = stream(
+EVENT_STREAM = stream(
     "Events stage_started, preview and stage_finished; the last one is held, finished, failed or cancelled. The data of each "
     "is one line of JSON. Lines that begin with a colon are heartbeats."
 ) | {204: {"description": "No events are left."}}
-IMAGES = stream(
+IMAGE_STREAM = stream(
     "The pictures as JSON; with `stream`, the events image_generation.partial_image and image_generation.completed, or error."
 )
-IMAGES[200]["model"] = ImagesView
+IMAGE_STREAM[200]["model"] = ImagesView
 SAME: Responses = {304: {"description": "Not modified, by If-None-Match."}}
 OPEN: Responses = {409: {"description": "The job has not ended."}}
 NOT_READY: Responses = {503: {"description": "The reason.", "content": {"text/plain": {"schema": {"type": "string"}}}}}
@@ -159,7 +159,7 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> JSONResponse:
-        code = CODES.get(error.status_code, "error")
+        code = ERROR_CODES.get(error.status_code, "error")
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         if error.status_code == 405:  # one path may have several routes
             matches = (route for route in app.routes if route.matches(request.scope)[0] != Match.NONE)
@@ -213,7 +213,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         view = service.describe(service.row(owner(request), job))
         return answer(request.headers, mounted(view, root_of(request)))
 
-    @app.get("/v1/jobs/{job}/events", response_class=Response, responses=EVENTS, summary="Follow a job")
+    @app.get("/v1/jobs/{job}/events", response_class=Response, responses=EVENT_STREAM, summary="Follow a job")
     async def events(
         request: Request, job: str, last_event_id: Annotated[str, Header()] = "", after: Annotated[str, Query()] = ""
     ) -> Response:
@@ -229,7 +229,7 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         chunks = frames(slot, target, int(position), service.preview, pace=service.pace, root_path=root_of(request))
         return EventStream(chunks, service.limits)
 
-    @app.get("/v1/events", response_class=Response, responses=EVENTS, summary="Follow several jobs")
+    @app.get("/v1/events", response_class=Response, responses=EVENT_STREAM, summary="Follow several jobs")
     async def events_of_all(
         request: Request,
         jobs: Annotated[str, Query(max_length=ROOM)],
@@ -294,7 +294,7 @@ def add_openai(app: FastAPI, service: Service) -> None:
             raise Refused(404, "model_not_found", f"model {model[:60]!r} is not here; there is {service.name!r}")
         return cast(Data, models(service)["data"][0])
 
-    @app.post(openai.PATH, responses=IMAGES, summary="Generate images")
+    @app.post(openai.PATH, responses=IMAGE_STREAM, summary="Generate images")
     async def generate(request: Request, body: ImagesBody) -> Any:
         """OpenAI's images.generate. Prefer `stream`: without it nothing is sent before all is done, and a proxy may time
         out (nginx after 60 s), which cancels the work. Extensions: seed, steps, guidance, settings {stage: {...}}."""

@@ -21,7 +21,7 @@ MOST = 256  # jobs in a stream
 ROOM = 100 * MOST  # characters of the list of jobs
 OTHERS_EVERY_S = 1.0  # between previews of a job that is not the first
 END = object()
-GONE = 10**18 - 1  # position of a job that is not there, after its event `gone`
+GONE_POSITION = 10**18 - 1  # position of a job that is not there, after its event `gone`
 
 
 def positions(said: str, what: str) -> dict[str, int]:
@@ -40,7 +40,9 @@ def positions(said: str, what: str) -> dict[str, int]:
 def is_told(jobs: Mapping[str, Job | Refused], at: Mapping[str, int]) -> bool:
     """Whether nothing of these jobs is left to send, now or later."""
     return all(
-        at[name] == GONE if isinstance(job, Refused) else job.has_ended and not job.since(at[name], previews=False)
+        at[name] == GONE_POSITION
+        if isinstance(job, Refused)
+        else job.has_ended and not job.since(at[name], previews=False)
         for name, job in jobs.items()
     )
 
@@ -60,8 +62,8 @@ async def feed(
     with place:
         yield b"retry: 1000\n\n"
         for name, outcome in jobs.items():
-            if isinstance(outcome, Refused) and at[name] != GONE:
-                at[name] = GONE
+            if isinstance(outcome, Refused) and at[name] != GONE_POSITION:
+                at[name] = GONE_POSITION
                 yield frame(_id(at), "gone", {"job": name, "code": outcome.code, "message": str(outcome)})
         existing = [job for job in jobs.values() if isinstance(job, Job)]
         async with aclosing(_merged(existing, at, make, pace)) as events:

@@ -10,7 +10,7 @@ from ..http.limits import Limits
 from ..jobs.job import Data
 from .service import Service
 
-TOLD = ("images", "prompt_chars", "steps", "scale", "upload_pixels", "body_bytes", "open_jobs", "jobs_per_min")
+PUBLIC_LIMITS = ("images", "prompt_chars", "steps", "scale", "upload_pixels", "body_bytes", "open_jobs", "jobs_per_min")
 
 
 def models(service: Service) -> Data:
@@ -22,7 +22,7 @@ def models(service: Service) -> Data:
         "conditioning": kind,
         "num_classes": conditions.num_classes,
         "classes": list(conditions.classes),
-        "limits": {name: value for name, value in asdict(service.limits).items() if name in TOLD},
+        "limits": {name: value for name, value in asdict(service.limits).items() if name in PUBLIC_LIMITS},
     }
     model = {"id": service.name, "object": "model", "created": 0, "owned_by": "cascade", "cascade": cascade}
     return {"object": "list", "data": [model]}

@@ -20,7 +20,7 @@ from data.resize import downsample
 
 from ..jobs.job import Job
 
-MAX_SIDE = 256
+PREVIEW_SIDE = 256
 LOSSLESS_SIDE = 128  # smaller pictures are shown enlarged, which makes WebP's losses visible
 QUALITY = 80
 
@@ -51,9 +51,9 @@ def _encode(image: Tensor, kind: str, **options: int) -> bytes:
 def small(images: Tensor) -> Tensor:
     """uint8 (b, c, h, w) shrunk so that no side exceeds MAX_SIDE."""
     h, w = images.shape[-2:]
-    if max(h, w) <= MAX_SIDE:
+    if max(h, w) <= PREVIEW_SIDE:
         return images
-    scale = MAX_SIDE / max(h, w)
+    scale = PREVIEW_SIDE / max(h, w)
     return to_uint8(downsample(to_float(images), (max(1, round(h * scale)), max(1, round(w * scale)))))
 
 

@@ -31,7 +31,7 @@ ERRORS = {
     503: "Temporarily unavailable: busy, starting, shutting down, out of memory, or the disk fails.",
     507: "No space is left on the disk.",
 }
-LATER = (429, 503, 507)  # may have Retry-After
+RETRIED = (429, 503, 507)  # may have Retry-After
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -82,7 +82,7 @@ def complete(found: Described, *, keyed: bool) -> None:
                 answer.setdefault("content", {})["application/json"] = {
                     "schema": {"$ref": "#/components/schemas/ErrorBody"}
                 }
-                if status in LATER:
+                if status in RETRIED:
                     answer["headers"] = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
             for answer in answers.values():
                 answer.setdefault("headers", {})["X-Request-Id"] = {"$ref": "#/components/headers/RequestId"}

@@ -23,7 +23,7 @@ from ..http.metrics import Metrics
 from ..jobs.job import Data, Job
 from ..jobs.states import EXPIRED
 from ..jobs.store import JobRow, PictureRow, Store
-from ..jobs.writer import REFUSED, Check, Writer, told
+from ..jobs.writer import REFUSED_CONTENT, Check, Writer, told
 from .bodies import RefineBody, as_stored, check_count, planned
 from .previews import partial_marks, preview_data, time_left
 from .refine import refined, settings_over
@@ -261,7 +261,7 @@ class Service:
         images = event.images
         if self.writer.allows(images):
             return images
-        job.fail(*REFUSED)
+        job.fail(*REFUSED_CONTENT)
         return None
 
     def preview(self, job: Job, event: Preview) -> Data:

@@ -24,7 +24,7 @@ class Budget:
 
 SERVED = Budget(burst=500, per_s=100.0)
 WARNINGS = Budget(burst=100, per_s=10.0)  # and refused requests
-ERRORS = Budget(burst=20, per_s=1.0)  # tracebacks are long
+ERROR_BUDGET = Budget(burst=20, per_s=1.0)  # tracebacks are long
 
 
 @dataclass(eq=False)
@@ -61,7 +61,7 @@ class CalmHandler(logging.StreamHandler):
         status_class = getattr(record, "said", {}).get("status", 0) // 100
         key = (record.pathname, record.lineno, status_class)
         if (kind := self._kinds.get(key)) is None:
-            budget = ERRORS if record.levelno >= logging.ERROR else SERVED
+            budget = ERROR_BUDGET if record.levelno >= logging.ERROR else SERVED
             if record.levelno == logging.WARNING or status_class >= 4:
                 budget = WARNINGS
             kind = self._kinds[key] = Kind(budget, float(budget.burst))

@@ -23,10 +23,10 @@ log = logging.getLogger("cascade.serve")
 BACKLOG = 512
 TURN = 8  # accepted per turn of the event loop: those just accepted cannot make room yet
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-WORDS = json.dumps(error_body("too_many_connections", "too many connections; try again later", 503)).encode()
+TOO_MANY = json.dumps(error_body("too_many_connections", "too many connections; try again later", 503)).encode()
 ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s" % (len(WORDS), WORDS)
+    b"content-length: %d\r\n\r\n%s" % (len(TOO_MANY), TOO_MANY)
 )
 
 

@@ -12,14 +12,14 @@ from types import FrameType
 from typing import NoReturn
 
 log = logging.getLogger("cascade.serve")
-CODES = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: 130}
+EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: 130}
 NOT_TAKEN = (signal.SIG_DFL, signal.default_int_handler)
 _has_begun = False
 
 
 def end_at_once() -> None:
     """End at once on SIGTERM, SIGINT and SIGHUP, unless the signal has a handler already or is ignored (nohup)."""
-    for signum in CODES:
+    for signum in EXIT_CODES:
         if signal.getsignal(signum) in NOT_TAKEN:
             signal.signal(signum, _told)
 
@@ -44,7 +44,7 @@ def told(number: int) -> NoReturn:
     try:
         log.info("%s while the server starts: ended", signal.Signals(number).name)
     finally:
-        end(CODES[signal.Signals(number)])
+        end(EXIT_CODES[signal.Signals(number)])
 
 
 def end(code: int) -> NoReturn:

@@ -22,7 +22,7 @@ from .addresses import client_of, plain
 from .keys import Keys, Share
 from .limits import NOBODY, Guesses, Limits, Refused
 from .metrics import HttpMetrics
-from .origins import SHOWN, Origin, authority_of, check_origin
+from .origins import SHOWN_CHARACTERS, Origin, authority_of, check_origin
 from .paths import path_of
 from .reads import Reads
 
@@ -179,7 +179,7 @@ class Guard:
         host = headers.get("host", "")
         is_ours = self.hosts is None or ((authority := authority_of(host)) is not None and authority.name in self.hosts)
         if not (is_ours or self._may_scrape(scope, headers)):
-            text = f"Host says {host[:SHOWN]!a}; this server answers to loopback names and those of --allow-host"
+            text = f"Host says {host[:SHOWN_CHARACTERS]!a}; this server answers to loopback names and those of --allow-host"
             raise Refused(421, "wrong_host", text)
         if scope["method"] not in ("GET", "HEAD"):
             check_origin(headers, self.origins)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # options load without the extra
     from starlette.datastructures import Headers
 
 PORTS = {"http": 80, "https": 443}
-SHOWN = 200  # characters of a client's value in messages
+SHOWN_CHARACTERS = 200  # characters of a client's value in messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +81,8 @@ def check_origin(headers: "Headers", allowed: frozenset[Origin]) -> None:
         return  # no browser, or plain http beyond loopback, where browsers omit Sec-Fetch-Site
     hint = "let the proxy pass Host on (nginx: proxy_set_header Host $http_host)"
     if origin is not None:
-        hint += f" or start the server with --allow-origin {text[:SHOWN]}"
-    values = f"Origin says {text[:SHOWN]!a}, Host says {host[:SHOWN]!a}"
+        hint += f" or start the server with --allow-origin {text[:SHOWN_CHARACTERS]}"
+    values = f"Origin says {text[:SHOWN_CHARACTERS]!a}, Host says {host[:SHOWN_CHARACTERS]!a}"
     raise Refused(
         403, "foreign_origin", f"{values}: other sites' pages are refused; if it is this server's page, {hint}"
     )

@@ -19,10 +19,10 @@ from .connections import Places
 from .guard import error_body
 
 HEAD_S = 15.0  # deadline for a request's head
-ENDING_S = 2.0  # between an error response and closing
+CLOSING_S = 2.0  # between an error response and closing
 READ_BYTES = 16 << 10  # per read; bounds heads and trailers too, since h11 bounds only incomplete ones
 HEADERS = 100
-EVENTS = 64  # of one connection in a turn of the event loop; each takes about 40 us
+EVENTS_A_TURN = 64  # of one connection in a turn of the event loop; each takes about 40 us
 CHUNKS = 1000  # of a body, and one more for each CHUNK_BYTES
 CHUNK_BYTES = 1024
 
@@ -38,7 +38,7 @@ class Connection(h11.Connection):
 
     def next_event(self) -> Any:
         """The next event, or NEED_DATA if the turn is used up."""
-        if self.turn >= EVENTS:
+        if self.turn >= EVENTS_A_TURN:
             return h11.NEED_DATA
         self.turn += 1
         try:
@@ -116,7 +116,7 @@ class Protocol(H11Protocol):
         """Handle at most EVENTS events; if there are more, continue in a later turn of the event loop."""
         self.conn.turn = 0
         super().handle_events()
-        if self.conn.turn >= EVENTS and not (self._is_due or self._is_ending or self.transport.is_closing()):
+        if self.conn.turn >= EVENTS_A_TURN and not (self._is_due or self._is_ending or self.transport.is_closing()):
             self.transport.pause_reading()
             self._is_due = True
             self.loop.call_soon(self._go_on)
@@ -158,7 +158,7 @@ class Protocol(H11Protocol):
         self._no_longer()
         self.transport.write_eof()
         self.transport.resume_reading()
-        self.loop.call_later(ENDING_S, self.transport.close)
+        self.loop.call_later(CLOSING_S, self.transport.close)
         self.places.waits(self, self.address)
 
     def drop(self) -> None:

@@ -47,7 +47,7 @@ create table if not exists events (
 """
 TOMBSTONES = 10_000  # per owner
 THERE = "state != 'expired' and state in ('held', 'finished', 'failed', 'cancelled')"
-OURS = re.compile(r"[\w-]{24}(-[0-9a-f]{16})?\.png|\.\d+\.\d+\.part")  # no other files are removed
+PICTURE_NAME = re.compile(r"[\w-]{24}(-[0-9a-f]{16})?\.png|\.\d+\.\d+\.part")  # no other files are removed
 PART_OF_DISK = 0.9  # of the room on disk: open jobs may exceed the bound, and the index is larger than its texts
 SETTLE_S = 10.0  # some file systems report freed space this late
 AFTER_CRASH = 1_000_000  # added to the last id: clients may have seen ids of previews, which are not stored
@@ -146,7 +146,7 @@ class Store:
             files = {
                 entry.name: entry
                 for entry in os.scandir(self.pictures_dir)
-                if OURS.fullmatch(entry.name) and entry.is_file()
+                if PICTURE_NAME.fullmatch(entry.name) and entry.is_file()
             }
             for name in files.keys() - indexed:
                 (self.pictures_dir / name).unlink(missing_ok=True)
@@ -361,7 +361,7 @@ def _keep_private(folder: Path) -> None:
         (folder / name).touch(mode=0o600)
     folders = (folder, pictures_dir) if is_ours else (pictures_dir,)
     files = [folder / "lock", *folder.glob("index.sqlite*")]
-    files += [path for path in pictures_dir.iterdir() if OURS.fullmatch(path.name) and path.is_file()]
+    files += [path for path in pictures_dir.iterdir() if PICTURE_NAME.fullmatch(path.name) and path.is_file()]
     for path in (*folders, *files):
         if path.stat().st_uid == os.geteuid():  # only the owner may change the mode
             path.chmod(0o700 if path.is_dir() else 0o600)

@@ -21,6 +21,7 @@ from cascade.engine.schedule import is_beyond
 from cascade.events import Cancelled, Event, Failed, Finished, StageFinished, StageStarted
 from cascade.output.metadata import describe
 from cascade.output.pictures import save_png
+from data.disk import FULL
 
 from ..http import logs
 from .job import Data, Entry, Job
@@ -31,8 +32,7 @@ from .turns import Turns
 log = logging.getLogger(__name__)
 Check = Callable[[Tensor], bool]  # whether uint8 (b, c, h, w) may be shown
 RETRY_S = 1.0
-REFUSED = ("refused_content", "a picture was refused by the filter")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED_CONTENT = ("refused_content", "a picture was refused by the filter")
 
 
 class Writer:
@@ -145,7 +145,7 @@ class Writer:
             case StageFinished() if job.failure:
                 entry.data = {}
             case StageFinished() if not self.allows(event.images):
-                self._fail(job, entry, *REFUSED)
+                self._fail(job, entry, *REFUSED_CONTENT)
             case StageFinished():
                 pictures = self._save(job, event)
                 self._keep(job, entry, {"stage": event.stage, "index": list(event.index), "pictures": pictures})

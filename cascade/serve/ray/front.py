@@ -46,8 +46,8 @@ SCOPE = [
     "share",
     "about",
 ]
-IMAGES = "/v1/images/generations"
-MAKES = ("/v1/jobs", IMAGES)
+IMAGES_PATH = "/v1/images/generations"
+MAKES = ("/v1/jobs", IMAGES_PATH)
 ASK_S = 5.0  # for the first answer if all are asked, and for a replica that was silent before
 PATIENCE_S = 1.0  # after the first answer, for the others
 BRIEF_S = 0.25  # after the first answer, for replicas that were silent before
@@ -265,7 +265,7 @@ class Front:
 def last_words(scope: Scope, lost: Refused) -> bytes:
     """The end of a stream after its replica was lost, in the form that its readers expect."""
     body = error_body(lost.code, str(lost), lost.status)
-    name, data = ("error", body) if scope["path"] == IMAGES else ("failed", body["error"])
+    name, data = ("error", body) if scope["path"] == IMAGES_PATH else ("failed", body["error"])
     events = [{"job": job, **data} for job in jobs_of(scope)] if scope["path"] == FEED else [data]
     return b"".join(f"event: {name}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
 

@@ -22,7 +22,7 @@ from data.errors import RunError
 from stages.bundle import load_bundle, read_sidecar
 from stages.stage import Stage
 from stages.training import loop
-from stages.training.checkpoints import NAME, nimg_of
+from stages.training.checkpoints import CHECKPOINT_NAME, nimg_of
 from stages.training.loop import train
 from stages.training.norms import activation_norms, weight_norms
 from stages.training.rundir import RunDir
@@ -41,7 +41,9 @@ def run(tmp_path) -> RunDir:
 
 def newest_nimg(run: RunDir) -> int:
     """By name, which a checkpoint gets when it is whole: older ones may just be removed."""
-    return max((nimg_of(path) for path in run.checkpoints.glob("nimg-*") if NAME.fullmatch(path.name)), default=0)
+    return max(
+        (nimg_of(path) for path in run.checkpoints.glob("nimg-*") if CHECKPOINT_NAME.fullmatch(path.name)), default=0
+    )
 
 
 def killed_at_twenty_moments(run: RunDir, training: Callable[[], object]) -> list[int]:
