@@ -32,6 +32,7 @@ def score_main(
     from cascade.judge.stored import save_moments
     from data.files import replace_text
 
+    _check_folders(json, save)
     sides = [load_side(each, size=size, split=split, note=_note) for each in (real, generated)]
     found = score(*sides, seed=seed)
     print(*found.lines(), sep="\n")
@@ -65,6 +66,9 @@ def judge_main(
 
     if not data:
         raise ValueError("--data SHARDS is needed: whose pictures and conditions the cascade is judged on")
+    if num < 0:
+        raise ValueError(f"--num {num}: give a number of pictures, or 0 for all of the split")
+    _check_folders(json)
     model = Cascade.load(cascade, device=choose_device(device))
     rows = []
     for row in mismatch(model, data, split=split, num=num, levels=_levels(levels), seed=seed):
@@ -82,6 +86,13 @@ def _levels(text: str) -> tuple[float, ...]:
     if not all(0 <= value < 1e6 for value in values):
         raise ValueError(f"--levels {text}: levels are standard deviations of noise, 0 or more")
     return values
+
+
+def _check_folders(*paths: Path | None) -> None:
+    """Raise ValueError, before any work, for a file to write whose folder is not there."""
+    for path in paths:
+        if path and not path.parent.is_dir():
+            raise ValueError(f"{path}: there is no folder {path.parent}; make it, or name another file")
 
 
 def _note(message: str) -> None:

@@ -39,6 +39,8 @@ def load_side(source: str, *, size: int = 0, split: str = "val", note: Callable[
     path = Path(source)
     if path.suffix == ".npz":
         return Side(name=source, moments=load_moments(path))
+    if path.is_file():
+        raise ValueError(f"{path} is a file; name a folder of pictures, a data set or a .npz file of statistics")
     if path.is_dir() and not (path / INDEX_NAME).exists() and not any(path.glob("*.tar")):
         return _of_folder(path, size, note)
     return _of_data(source, size, split)
@@ -58,9 +60,11 @@ def _of_folder(folder: Path, size: int, note: Callable[[str], None]) -> Side:
             continue
         pictures.append(picture)
         names.append(str(path))
+    if not pictures:
+        raise ValueError(f"{folder}: none of {len(paths):,} pictures can be used; the first: {broken[0]}")
     sides = {tuple(each.shape[1:]) for each in pictures}
     if len(sides) != 1:
-        told = ", ".join(f"{w} x {h}" for h, w in sorted(sides)[:4]) or "none that can be read"
+        told = ", ".join(f"{w} x {h}" for h, w in sorted(sides)[:4])
         raise ValueError(f"{folder}: pictures of {told} px; one size is needed: add --size, or resize them")
     return Side(name=str(folder), pictures=torch.stack(pictures), names=tuple(names), broken=tuple(broken))
 

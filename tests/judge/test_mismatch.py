@@ -68,6 +68,8 @@ def test_the_same_seed_gives_the_same_rows(shards):
     ("options", "message"),
     [
         ((), "--data SHARDS is needed"),
+        (("--num", "-3"), "--num -3: give a number of pictures"),
+        (("--json", "/nowhere/out.json"), "there is no folder /nowhere"),
         (("--levels", "0,much"), "--levels 0,much: numbers with commas between them"),
         (("--levels", "-1"), "levels are standard deviations of noise"),
         (("--levels", "99"), "stage sr_64: it was trained up to aug_sigma"),

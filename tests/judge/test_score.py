@@ -95,6 +95,7 @@ def test_larger_pictures_are_shrunk_where_that_is_asked_for(tmp_path, capsys):
     [
         (lambda f: f.mkdir(), "has no pictures"),
         (lambda f: None, "does not exist"),
+        (lambda f: f.write_text("text"), "is a file; name a folder of pictures"),
         (
             lambda f: folder_of([*pictures(2, 32), *pictures(2, 16)], f),
             "pictures of 16 x 16, 32 x 32 px; one size is needed",
@@ -108,3 +109,14 @@ def test_what_is_no_side_is_one_line(tmp_path, capsys, make, message):
     assert call(score_main, folder_of(pictures(4, 32), tmp_path / "good"), bad) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in line
+
+
+def test_pictures_that_are_all_too_small_are_one_line(tmp_path, capsys):
+    folder = folder_of(pictures(4, 32), tmp_path / "small")
+    assert call(score_main, folder, folder, "--size", 99) == 2
+    assert "none of 4 pictures can be used; the first: 0000.png: 32 x 32 px" in capsys.readouterr().err
+
+
+def test_a_file_that_could_not_be_written_is_refused_before_the_work(tmp_path, capsys):
+    assert call(score_main, "nowhere", "nowhere", "--json", tmp_path / "no" / "out.json") == 2
+    assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
