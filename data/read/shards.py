@@ -195,6 +195,8 @@ def read_split(
     """
     if batch < 1 or resolution < 1:
         raise ValueError(f"batch={batch}, resolution={resolution}; both must be at least 1")
+    if limit < 0:
+        raise ValueError(f"{limit} pictures of split {split}; give a number, or 0 for all of them")
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank} of {world}; ranks count from 0")
     settings = Finite(

@@ -32,3 +32,9 @@ def test_two_data_sets_with_the_same_names_do_not_mix(tmp_path):
     red, blue = (next(read_split(tmp_path / n, "train", batch=1, resolution=SIDE)) for n in ("base", "sr"))
     assert red.image[0, :, 0, 0].tolist() == [255, 0, 0]
     assert blue.image[0, :, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_fewer_than_no_pictures_are_refused_before_anything_is_read():
+    """By a command that passes on what its user wrote, too."""
+    with pytest.raises(ValueError, match=r"-3 pictures of split val; give a number, or 0 for all of them"):
+        read_split("nowhere", batch=4, resolution=16, limit=-3)
