@@ -5,6 +5,7 @@ python -m cascade.judge CASCADE --data SHARDS      a cascade: its pictures, and 
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -99,8 +100,10 @@ def _note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
+COMMANDS: dict[str, Callable[..., object]] = {"score": score_main}
+"""What stands after `cascade.judge`, if it is no cascade."""
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["score"]:
-        del sys.argv[1]
-        run(score_main)
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        run(COMMANDS[sys.argv.pop(1)])
     run(judge_main)
