@@ -12,21 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cascade.conditions import for_stage
 from cascade.judge.fidelity import low_res_consistency, psnr
 from cascade.judge.grain import grain, sharpness
 from cascade.judge.kernel import kernel_distance
 from cascade.judge.look import look
+from cascade.judge.painted import at_size, paint, read_conditions
 from cascade.judge.wasserstein import sliced_wasserstein
 from cascade.link import Link
 from cascade.pipeline import Cascade
-from data.batch import Batch, Cond, to_float, to_uint8
-from data.read.shards import read_split
-from data.resize import downsample
-from stages.config import SampleConfig
-from stages.sampling import conditioned, noise_of, sample_alone
 
-BATCH = 16  # pictures sampled at once
 TRUE, PAINTED = "true", "painted"
 
 
@@ -85,53 +79,23 @@ def mismatch(
             raise ValueError(
                 f"stage {link.name}: it was trained up to aug_sigma {most:g}, all of {list(levels)} are above it"
             )
-    batches = list(_read(model, data, split, num))
-    painted = [_sample(model.links[0], batch, None, seed) for batch in batches]
+    batches = list(read_conditions(model, data, split, num))
+    painted = [paint(model.links[0], batch, seed=seed) for batch in batches]
     for link in upper:
         config = link.sidecar.config
         assert config.takes is not None
-        truth = torch.cat([_at(batch.image, config.gives) for batch in batches])
-        low_res = {TRUE: [_at(batch.image, config.takes) for batch in batches], PAINTED: painted}
+        truth = torch.cat([at_size(batch.image, config.gives) for batch in batches])
+        low_res = {TRUE: [at_size(batch.image, config.takes) for batch in batches], PAINTED: painted}
         for level in _levels(link, levels):
             for name, below in low_res.items():
-                made = [
-                    _sample(link, batch, each, seed, aug_sigma=level)
-                    for batch, each in zip(batches, below, strict=True)
-                ]
+                pairs = zip(batches, below, strict=True)
+                made = [paint(link, batch, each, seed=seed, aug_sigma=level) for batch, each in pairs]
                 yield _row(link.name, name, level, torch.cat(made), torch.cat(below), truth, seed)
-        painted = [_sample(link, batch, each, seed) for batch, each in zip(batches, painted, strict=True)]
+        painted = [paint(link, batch, each, seed=seed) for batch, each in zip(batches, painted, strict=True)]
 
 
 def _levels(link: Link, levels: Sequence[float]) -> list[float]:
     return [level for level in levels if level <= link.sidecar.config.max_aug_sigma]
-
-
-def _read(model: Cascade, data: str, split: str, num: int) -> Iterator[Batch]:
-    configs = [link.sidecar.config for link in model.links]
-    texts = [config.cond.text.tokens for config in configs if config.cond.text]
-    yield from read_split(
-        data, split, batch=BATCH, resolution=max(config.resolution for config in configs), limit=num,
-        label=any(config.cond.num_classes for config in configs), text_tokens=max(texts, default=0),
-    )  # fmt: skip
-
-
-def _at(image: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Pictures uint8 (b, c, *size) by THE downsample."""
-    height, width = size
-    return to_uint8(downsample(to_float(image), (height, width)))
-
-
-def _sample(link: Link, batch: Batch, below: Tensor | None, seed: int, **changes: float) -> Tensor:
-    """Pictures uint8 of one stage for the conditions of a batch; below: uint8 pictures of the stage below."""
-    config, stage, device = link.sidecar.config, link.stage, link.device
-    settings: SampleConfig = link.settings.model_copy(update=changes)
-    noise = noise_of(link.name, seed, batch.index, device)
-    own: Cond = for_stage(batch.cond, config.cond).to(device)
-    given = None if below is None else to_float(below).to(device)
-    with torch.inference_mode():
-        cond = conditioned(stage, own, given, settings, noise)
-        x0 = sample_alone(stage, settings, cond, noise, (len(batch), *config.shape(config.gives)))
-    return to_uint8(x0.cpu())
 
 
 def _row(stage: str, name: str, level: float, made: Tensor, low_res: Tensor, truth: Tensor, seed: int) -> Row:

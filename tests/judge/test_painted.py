@@ -1,0 +1,47 @@
+"""Pictures that are judged are those that sampling gives."""
+
+import pytest
+import torch
+
+from cascade.judge.painted import paint, read_conditions
+from cascade.request import Request
+from data.batch import Batch, Cond
+from data.pack.packer import pack
+from data.pack.settings import PackSettings
+from tests.cascade.chains import finished, tiny
+from tests.judge.test_mismatch import ROOT
+
+LABELS = (2, 0, 1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_stage_paints_what_the_cascade_samples(scale):
+    model = tiny(8, 16, classes=3, guidance_scale=scale)
+    cond = Cond.of(torch.ones(3, dtype=torch.bool), label=torch.tensor(LABELS))
+    batch = Batch(image=torch.zeros(3, 3, 16, 16), cond=cond, index=torch.arange(3), keys=("a", "b", "c"))
+    base, upper = model.links
+    events = list(model.sample(Request(labels=LABELS, seed=5)))
+    below = paint(base, batch, seed=5)
+    assert torch.equal(below, finished(events, base.name))
+    assert torch.equal(paint(upper, batch, below, seed=5), finished(events))
+    settings = {upper.name: {"aug_sigma": 0.5, "num_steps": 3}}
+    changed = finished(model.sample(Request(labels=LABELS, seed=5, settings=settings)))
+    assert torch.equal(paint(upper, batch, below, seed=5, aug_sigma=0.5, num_steps=3), changed)
+
+
+def test_settings_that_are_not_allowed_are_one_line():
+    model = tiny(8, 16)
+    batch = Batch(image=torch.zeros(1, 3, 16, 16), cond=Cond.empty(1), index=torch.arange(1), keys=("a",))
+    with pytest.raises(ValueError, match="aug_sigma 9.0 is above 1.0"):
+        paint(model.links[1], batch, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), aug_sigma=9.0)
+
+
+def test_the_first_pictures_of_a_split_with_their_conditions(tmp_path):
+    settings = PackSettings(size=16, limit=24, val=0.5, shards=1, label_column="group")
+    index = pack(ROOT / "data" / "emoji64", tmp_path / "shards", settings, workers=0)
+    model = tiny(8, 16, classes=len(index.classes or ()))
+    few, all_ = (list(read_conditions(model, str(tmp_path / "shards"), num=num)) for num in (3, 0))
+    assert [len(batch) for batch in few] == [3]
+    assert sum(map(len, all_)) == index.num_images["val"]
+    assert few[0].keys == all_[0].keys[:3]
+    assert few[0].cond.parts.keys() == {"label"}
