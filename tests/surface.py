@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "data.index": data.index.tally.main,
     "cascade.demo": cascade.demo.main,
     "cascade.judge": cascade.judge.__main__.judge_main,
+    **{f"cascade.judge {name}": command for name, command in cascade.judge.__main__.COMMANDS.items()},
     "cascade.launch": cascade.launch.main,
     "cascade.serve": cascade.serve.__main__.main,
     "cascade.serve.on_ray": cascade.serve.on_ray.main,
