@@ -34,7 +34,8 @@ class Cond:
     """Conditions of `num` pictures, by name. Every part is per picture, so rows of different requests can share a batch.
 
     Names are those of the network's ports: label (b,) int64; text (b, n, d), token features of a frozen encoder;
-    low_res (b, c, h, w), the augmented picture of the previous stage, and aug (b,), its augmentation level.
+    low_res (b, c, h, w), the augmented picture of the previous stage, and aug (b,), its augmentation level; in training
+    warp (b, 3), how the picture was moved and scaled.
     """
 
     num: int
@@ -157,7 +158,7 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def to_float(image: Tensor) -> Tensor:
-    """uint8 [0, 255] to float32 [-1, 1]; 0 and 255 map exactly to the ends."""
+    """uint8, or float of its levels, [0, 255] to float32 [-1, 1]; 0 and 255 map exactly to the ends."""
     return image.to(torch.float32) / 127.5 - 1
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from data.batch import Batch, Cond
 
 from .ask import NamedAsks
+from .conditions.in_training import dropped, noisy_text
 from .config import SampleConfig, StageConfig
 from .diffusion.parametrisation import Parametrisation
 from .diffusion.samplers import Answer, Noise
@@ -18,6 +19,7 @@ from .nets.network import Network
 from .objectives.denoising import DENOISING
 from .objectives.objective import Objective
 from .spaces.space import Space
+from .warp import NUMBERS, PORT, drawn, warped
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -79,11 +81,18 @@ class Stage(nn.Module):
         return cond
 
     def prepared(self, batch: Batch, draws: Draws, below: Tensor | None) -> tuple[Tensor, Cond]:
-        """x0 and cond of a training batch, with random mirroring and dropout of conditions."""
-        u = draws.uniforms
-        x0 = self.space.read(batch.image, self.config.size, self.flipped(batch, u))
-        keep = (u["drop"] >= self.config.cond.drop).to(x0.device)
-        return x0, batch.cond.dropped(self.config.cond.names, keep)
+        """x0 and cond of a training batch, with random mirroring and dropout of conditions; in training mode also with the warp,
+        unless `below` shows the pictures without it, and with noise on text features."""
+        u, config = draws.uniforms, self.config
+        flipped, cond = self.flipped(batch, u), dropped(batch.cond, config.cond, u)
+        if self.training and config.cond.text and config.cond.text.noise and "text" in cond.parts:
+            eps = draws.noise("text", cond.parts["text"].value.shape)
+            cond = noisy_text(cond, config.cond.text.noise, eps)
+        if not config.train.augment.probability:
+            return self.space.read(batch.image, config.size, flipped), cond
+        warp = drawn(config.train.augment, u) if self.training and below is None else torch.zeros(len(batch), NUMBERS)
+        x0 = self.space.read(warped(batch.image, warp, config.train.augment, flipped), config.size, flipped)
+        return x0, cond.given(**{PORT: warp.to(x0.device)})
 
     def flipped(self, batch: Batch, u: dict[str, Tensor]) -> Tensor | None:
         """Which images (b,) are mirrored: half of them if the config says `flip`, else None."""

@@ -11,6 +11,7 @@ from .objectives.denoising_config import DenoisingConfig
 from .objectives.registry import OBJECTIVES
 from .strict import Fraction, NonNegative, PositiveFloat, Strict, one_of
 from .texts import LATER
+from .warp_config import WarpConfig
 
 if TYPE_CHECKING:
     TowardsConfig: TypeAlias = ObjectiveConfig
@@ -45,6 +46,7 @@ class TrainConfig(Strict):
     compile: bool | Literal["auto"] = "auto"  # auto: on a GPU; on a CPU compiling takes minutes and gains little
     checkpoint_activations: bool = False
     flip: bool = False
+    augment: Annotated[WarpConfig, LATER] = WarpConfig.defaults()
     max_skipped: Annotated[int, Field(ge=0)] = 10
     save_every: PositiveInt = 20_000
     log_every: PositiveInt = 2_000

@@ -6,12 +6,14 @@ from pydantic import Field, PositiveInt, model_validator
 
 from data.captions import TEXT_TOKENS
 
-from ..strict import Fraction, Strict
+from ..strict import Fraction, NonNegative, Strict
+from ..texts import LATER
 
 
 class TextConfig(Strict):
     """Frozen token features: `encoder` and `packed_tokens` as given to data.pack (--text-encoder, --text-tokens), `dim`
-    numbers a token; the network reads the first `tokens` of them.
+    numbers a token; the network reads the first `tokens` of them. `noise`: std of the normal noise that training adds to them, in
+    units of the root-mean-square of each token's own features.
 
     A token's features depend on all tokens encoded with it, so sampling encodes at `packed_tokens`, too.
     """
@@ -20,6 +22,7 @@ class TextConfig(Strict):
     dim: PositiveInt
     tokens: PositiveInt
     packed_tokens: PositiveInt = TEXT_TOKENS
+    noise: Annotated[NonNegative, LATER] = 0.0
 
     @model_validator(mode="before")
     @classmethod
@@ -40,11 +43,23 @@ class TextConfig(Strict):
 
 
 class CondConfig(Strict):
-    """What the pictures are conditioned on. `drop`: share of training images whose condition is replaced by the null one."""
+    """What the pictures are conditioned on. `drop`: share of training images whose condition is replaced by the null one.
+    `drop_each`: of the others, the share in which the class is dropped, and, drawn apart, the share in which the text is."""
 
     text: TextConfig | None = None
     num_classes: Annotated[int, Field(ge=0)] = 0
     drop: Fraction = 0.1
+    drop_each: Annotated[Fraction, LATER] = 0.0
+
+    @model_validator(mode="after")
+    def _several(self) -> Self:
+        if self.drop_each and len(self.names) < 2:
+            given = self.names[0] if self.names else "none"
+            raise ValueError(
+                f"drop_each {self.drop_each} drops class and text apart, and the only condition is {given}; "
+                "set drop instead, or give both num_classes and text"
+            )
+        return self
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from ..config import StageBase
 
 
 def likely_cond(config: StageBase, x: Tensor) -> Cond:
-    """A cond for x (b, c, *size), on its device, with every part the stage reads: class, text, low_res with aug."""
+    """A cond for x (b, c, *size), on its device, with every part the stage reads in sampling: class, text, low_res with aug."""
     num, text = len(x), config.cond.text
     with torch.device(x.device):
         cond = Cond.of(

@@ -94,11 +94,13 @@ class StageBase(Choice):
     def ports(self) -> "Ports":
         """Inputs and outputs of the network."""
         from ..nets.ports import Ports
+        from ..warp import NUMBERS, PORT
 
         text, (channels, *_) = self.cond.text, self.shape(self.gives)
         return Ports(
             inputs=channels,
             outputs=channels,
+            vectors={PORT: NUMBERS} if self.train.augment.probability else {},
             classes={"label": self.cond.num_classes} if self.cond.num_classes else {},
             tokens={"text": text.dim} if text else {},
         )

@@ -1,7 +1,9 @@
-"""Embeddings: the network's inputs besides pixels - noise level, augmentation level, class, pooled text - as one vector (b, e).
+"""Embeddings: the network's inputs besides pixels - noise level, augmentation level, class, pooled text, vectors such as the
+warp - as one vector (b, e).
 
 Each part has unit variance and the parts are summed with equal weight. In rows where a part is not kept its learned null vector
-takes its place: that is condition dropout in training and the unconditional half of guidance in sampling.
+takes its place: that is condition dropout in training and the unconditional half of guidance in sampling. A vector is added through
+a linear map without bias and does not count in the scaling of the sum, so that a vector of zeros is exactly none.
 """
 
 import math
@@ -33,7 +35,7 @@ class Fourier(nn.Module):
 
 class Embedding(nn.Module):
     """Maps (noise (b,), cond) to (b, e) float32, the sum over all ports. A missing class or text counts as dropped; a missing
-    level is left out of the sum."""
+    level or vector is left out of the sum."""
 
     def __init__(self, emb_dim: int, ports: Ports):
         super().__init__()
@@ -48,6 +50,8 @@ class Embedding(nn.Module):
         for name, dim in ports.tokens.items():
             self.add_module(name, MPWeight(dim, emb_dim))
             self.register_parameter(f"null_{name}", nn.Parameter(torch.randn(dim)))
+        for name, numbers in ports.vectors.items():
+            self.add_module(name, MPWeight(numbers, emb_dim))
 
     def forward(self, noise: Tensor, cond: Cond) -> Tensor:
         """Embed noise (b,) and the parts of a cond."""
@@ -63,7 +67,11 @@ class Embedding(nn.Module):
         for name in self.ports.tokens:
             pooled = pooled_text(cond.parts.get(name), num, getattr(self, f"null_{name}"))
             parts.append(getattr(self, name)(pooled))
-        return SILU_GAIN * nn.functional.silu(sum(parts) / math.sqrt(len(parts)))
+        scale = math.sqrt(len(parts))
+        for name in self.ports.vectors:
+            if (vector := cond.value(name)) is not None:
+                parts.append(getattr(self, name)(vector))
+        return SILU_GAIN * nn.functional.silu(sum(parts) / scale)
 
 
 def labels(part: Part | None, num: int, null: int, device: torch.device) -> Tensor:

@@ -19,7 +19,8 @@ class Pixels:
         self.config = config
 
     def read(self, stored: Tensor, size: Size, flipped: Tensor | None = None) -> Tensor:
-        """Convert uint8 (b, c, H, W) of a shard to x0 (b, c, *size), downsampled and mirrored where `flipped`."""
+        """Convert uint8 (b, c, H, W) of a shard, or float32 of its levels, to x0 (b, c, *size), downsampled, and
+        mirrored where `flipped`."""
         return self.mirrored(downsample(to_float(stored), (size[0], size[1])), flipped)
 
     def mirrored(self, x: Tensor, flipped: Tensor | None) -> Tensor:

@@ -17,8 +17,10 @@ class Space(Protocol):
     bounds: tuple[float, float]
 
     def read(self, stored: Tensor, size: Size, flipped: Tensor | None = None) -> Tensor:
-        """Convert a shard's pictures to x0 by THE downsample to `size`. flipped (b,): which pictures are mirrored; this happens
-        before the conversion, because a mirrored x0 may be no picture's x0."""
+        """Convert a shard's pictures, uint8 or after a warp float32 of the same levels, to x0 by THE downsample to `size`.
+
+        flipped (b,): which pictures are mirrored; this happens before the conversion, because a mirrored x0 may be no picture's
+        x0."""
         ...
 
     def mirrored(self, x: Tensor, flipped: Tensor | None) -> Tensor:

@@ -15,7 +15,11 @@ from stages.texts import LATER, as_text, as_values
 from tests.cascade.chains import sidecar
 from tests.stages.tiny import base_config
 
-LATER_KEYS = {"space": True, "train": {"objective"}}  # of a stage: what the first version did not know
+LATER_KEYS = {
+    "space": True,
+    "cond": {"drop_each": True, "text": {"noise"}},
+    "train": {"objective", "augment"},
+}  # of a stage: what the first version did not know
 
 
 class Inner(Strict):
