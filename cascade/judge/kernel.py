@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cascade.judge.distances import ROWS
+from cascade.judge.estimate import Estimate
 from cascade.judge.features import check_pair
 
 
@@ -27,6 +28,12 @@ def kernel_distance(real: Tensor, generated: Tensor) -> KernelDistance:
 
     Near 0 the statistic is degenerate and the jackknife errs on the safe side: it is larger than the std over draws.
     """
+    estimate = kernel_estimate(real, generated)
+    return KernelDistance(value=estimate.value, error=estimate.error)
+
+
+def kernel_estimate(real: Tensor, generated: Tensor) -> Estimate:
+    """KID as `kernel_distance` has it, with its values without each real and without each generated picture."""
     real, generated = check_pair(real, generated, equal=False)
     m, n = len(real), len(generated)
     if min(m, n) < 3:
@@ -37,9 +44,8 @@ def kernel_distance(real: Tensor, generated: Tensor) -> KernelDistance:
     real_term, generated_term = a / (m * (m - 1)), b / (n * (n - 1))
     without_real = (a - 2 * within_real) / ((m - 1) * (m - 2)) + generated_term - 2 * (c - to_generated) / ((m - 1) * n)
     without_generated = real_term + (b - 2 * within_generated) / ((n - 1) * (n - 2)) - 2 * (c - to_real) / (m * (n - 1))
-    variance = sum((len(each) - 1) * each.var(correction=0) for each in (without_real, without_generated))
-    return KernelDistance(
-        value=(real_term + generated_term - 2 * c / (m * n)).item(), error=torch.as_tensor(variance).sqrt().item()
+    return Estimate(
+        value=(real_term + generated_term - 2 * c / (m * n)).item(), left_out=(without_real, without_generated)
     )
 
 
