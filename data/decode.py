@@ -33,9 +33,14 @@ WHITE: Color = (255, 255, 255)
 
 
 def decode_image(
-    content: bytes, *, background: Color = WHITE, shrink_to: int = 0, formats: tuple[str, ...] = FORMATS
+    content: bytes,
+    *,
+    background: Color = WHITE,
+    alpha: bool = False,
+    shrink_to: int = 0,
+    formats: tuple[str, ...] = FORMATS,
 ) -> Image.Image:
-    """The picture in `content` as upright 8-bit sRGB without alpha.
+    """The picture in `content` as upright 8-bit sRGB: RGB on `background`, or straight RGBA if `alpha`.
 
     shrink_to > 0 allows a JPEG to be decoded at a smaller scale with sides at least twice `shrink_to`, for pictures
     that will be shrunk anyway.
@@ -47,19 +52,19 @@ def decode_image(
             image.draft(None, (2 * shrink_to, 2 * shrink_to))  # type: ignore[arg-type]
         image.load()
         _check_exif(image)
-        return _to_srgb(image, background)
+        return _to_srgb(image, background, alpha)
     except TooMuchError:
         raise
     except Exception as error:
         raise ValueError(f"broken {image.format} picture: {_short(error)}") from error
 
 
-def load_image(path: str | Path, background: Color = WHITE) -> Image.Image:
+def load_image(path: str | Path, background: Color = WHITE, *, alpha: bool = False) -> Image.Image:
     """Decode a user's own picture from a file; errors name the file."""
     path = Path(path)
     content = read_file(path)
     try:
-        return decode_image(content, background=background, formats=PACK_FORMATS)
+        return decode_image(content, background=background, alpha=alpha, formats=PACK_FORMATS)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -123,11 +128,6 @@ def _check_exif(image: Image.Image) -> None:
     check_exif(exif or b"")
 
 
-def to_array(image: Image.Image) -> np.ndarray:
-    """Pixels as (3, h, w) uint8, contiguous."""
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
 def decode_label(content: bytes) -> int:
     """The class number in a `.cls` member: decimal digits, below MAX_CLASSES."""
     text = content.strip()
@@ -164,8 +164,8 @@ def _npy_shape(header: bytes) -> tuple[int, ...]:
     return shape
 
 
-def _to_srgb(image: Image.Image, background: Color) -> Image.Image:
-    if image.mode == "RGB" and not image.info:
+def _to_srgb(image: Image.Image, background: Color, keeps_alpha: bool) -> Image.Image:
+    if image.mode == ("RGBA" if keeps_alpha else "RGB") and not image.info:
         return image  # what our own packer writes
     icc = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
@@ -174,10 +174,14 @@ def _to_srgb(image: Image.Image, background: Color) -> Image.Image:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
         rgb = _through_profile(image.convert("RGB"), icc)
+        if keeps_alpha:
+            rgb.putalpha(alpha)
+            return rgb
         opaque = Image.new("RGB", image.size, background)
         opaque.paste(rgb, mask=alpha)
         return opaque
-    return _through_profile(image.convert("RGB") if image.mode in ("P", "1") else image, icc)
+    opaque = _through_profile(image.convert("RGB") if image.mode in ("P", "1") else image, icc)
+    return opaque.convert("RGBA") if keeps_alpha else opaque
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

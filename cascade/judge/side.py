@@ -10,8 +10,9 @@ from torch import Tensor
 
 from cascade.judge.moments import Moments
 from cascade.judge.stored import load_moments
+from data.alpha import to_pixels
 from data.batch import to_float, to_uint8
-from data.decode import load_image, to_array
+from data.decode import load_image
 from data.index import INDEX_NAME
 from data.index.tree import look as files_below
 from data.read.shards import read_split
@@ -70,7 +71,7 @@ def _of_folder(folder: Path, size: int, note: Callable[[str], None]) -> Side:
 
 
 def _tensor(image: Image.Image, size: int) -> Tensor:
-    pixels = torch.from_numpy(to_array(image))
+    pixels = torch.from_numpy(to_pixels(image))
     if not size:
         return pixels
     if pixels.shape[1] != pixels.shape[2] or pixels.shape[1] < size:

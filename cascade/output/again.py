@@ -131,11 +131,12 @@ def low_res_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenF
         raise ValueError(f"{path}: damaged metadata (low_res is missing); or another version wrote it")
     if file is None:
         raise ValueError(f"{path}: made from another picture; give that one with --image")
-    pixels = file.pixels
+    channels = model.links[0].contract.channels
+    pixels = file.pixels(channels)
     if digest(pixels) == said["low_res"]["sha256"]:
         return pixels
     if min(file.size) >= low_res:
-        pixels = user_picture(file.path, low_res, model.low_res_multiple())
+        pixels = user_picture(file.path, low_res, model.low_res_multiple(), channels)
         if digest(pixels) == said["low_res"]["sha256"]:
             return pixels
     raise ValueError(f"{file.path}: not the picture that {path} was made from; give that one with --image")

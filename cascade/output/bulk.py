@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
+from data.alpha import to_image
 from data.errors import disk_told
 from data.files import held, sync
 from data.pack.write import Shard
@@ -131,7 +131,7 @@ def put(part: Path, path: Path) -> None:
 def members(image: Tensor, said: dict[str, Any]) -> dict[str, bytes]:
     """The members of a sample: the picture uint8 (c, h, w) as png, its metadata as json, its prompt as txt or label as cls."""
     buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(buffer, format="PNG")
+    to_image(image).save(buffer, format="PNG")
     sample = {"png": buffer.getvalue(), "json": json.dumps(said).encode()}
     if "prompts" in said:
         sample["txt"] = said["prompts"][0].encode()

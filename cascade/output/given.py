@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.decode import PACK_FORMATS, image_size, load_image, read_file, to_array
+from data.alpha import to_pixels
+from data.decode import PACK_FORMATS, image_size, load_image, read_file
 from data.errors import one_line
 
 
@@ -22,10 +23,9 @@ class GivenFile:
     stem: str
     fault: str = ""
 
-    @property
-    def pixels(self) -> Tensor:
-        """The pixels, uint8 (1, 3, h, w), read at each access. Raises ValueError, OSError."""
-        return torch.tensor(to_array(load_image(self.path)))[None]
+    def pixels(self, channels: int) -> Tensor:
+        """Read the pixels, uint8 (1, channels, h, w): on white, or with their transparency for 4. Raises ValueError, OSError."""
+        return torch.tensor(to_pixels(load_image(self.path, alpha=channels == 4)))[None]
 
 
 def given_files(paths: Sequence[Path], note: Callable[[str], None] | None = None) -> list[GivenFile]:

@@ -10,15 +10,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from data.alpha import to_image, to_pixels
 from data.batch import to_float, to_uint8
 from data.bounds import TooMuchError, check_png_head
-from data.decode import check_file, load_image, to_array
+from data.decode import check_file, load_image
 from data.resize import downsample
 
 METADATA_KEY = "cascade"
@@ -33,7 +33,7 @@ def save_png(image: Tensor, path: Path, metadata: dict[str, Any]) -> None:
         f".{os.getpid()}.{threading.get_ident()}.part"
     )  # a short name, since that of `path` may be as long as the file system allows
     try:
-        Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy()).save(part, format="PNG", pnginfo=info)
+        to_image(image).save(part, format="PNG", pnginfo=info)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -81,8 +81,7 @@ def parse_metadata(text: str | bytes, path: Path) -> dict[str, Any]:
 def read_png(path: Path) -> Tensor:
     """Read a picture that `save_png` wrote, as uint8 (c, h, w)."""
     with Image.open(path) as image:
-        pixels = torch.tensor(np.atleast_3d(np.asarray(image)))
-    return pixels.permute(2, 0, 1)
+        return torch.tensor(to_pixels(image))
 
 
 def levels_apart(a: Tensor, b: Tensor) -> int:
@@ -104,13 +103,13 @@ def columns_for(num: int, places: int) -> int:
     return max(1, round(num**0.5 + 0.4999))
 
 
-def user_picture(path: Path, low_res: int, multiple: int) -> Tensor:
-    """Load a picture and shrink it to what a super-resolution stage was trained to enlarge, uint8 (1, 3, h, w): the shorter side is
-    `low_res` px, both sides multiples of `multiple`, with THE downsample, after cropping at the centre to that aspect ratio.
+def user_picture(path: Path, low_res: int, multiple: int, channels: int) -> Tensor:
+    """Load a picture and shrink it to what a super-resolution stage was trained to enlarge, uint8 (1, channels, h, w): the shorter
+    side is `low_res` px, both sides multiples of `multiple`, with THE downsample, after cropping at the centre to that aspect ratio.
 
     Raises ValueError if it is not a picture, or too small.
     """
-    pixels = torch.tensor(to_array(load_image(path)))[None]
+    pixels = torch.tensor(to_pixels(load_image(path, alpha=channels == 4)))[None]
     return fitted(pixels, user_size(path, (pixels.shape[-2], pixels.shape[-1]), low_res, multiple))
 
 

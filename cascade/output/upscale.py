@@ -108,16 +108,15 @@ class Upscaling:
         size = file.size
         if self.fit:
             size = user_size(file.path, size, side_of(model, start), model.low_res_multiple(start))
-        return torch.zeros(1, dtype=torch.uint8).expand(1, 3, *size)
+        return torch.zeros(1, dtype=torch.uint8).expand(1, channels_of(model, start), *size)
 
     def _given(self, model: Cascade, file: GivenFile, start: str, plan: Plan | None) -> Plan:
         """The plan with the picture itself, read now. plan: None for a file with a fault, which is raised. Raises ValueError,
         OSError."""
         if plan is None:
             raise ValueError(file.fault)
-        pixels = (
-            user_picture(file.path, side_of(model, start), model.low_res_multiple(start)) if self.fit else file.pixels
-        )
+        side, multiple, channels = side_of(model, start), model.low_res_multiple(start), channels_of(model, start)
+        pixels = user_picture(file.path, side, multiple, channels) if self.fit else file.pixels(channels)
         assert plan.request.low_res is not None
         (h, w), (was_h, was_w) = pixels.shape[-2:], plan.request.low_res.shape[-2:]
         if (h, w) != (was_h, was_w):
@@ -131,6 +130,11 @@ def side_of(model: Cascade, stage: str) -> int:
     if low_res is None:
         raise ValueError(f"--image with --from {stage}: a base stage takes no picture; start at a later stage")
     return low_res
+
+
+def channels_of(model: Cascade, stage: str) -> int:
+    """The channels of the pictures that a stage takes."""
+    return model.links[model.names.index(stage)].contract.channels
 
 
 def takes_of(folder: Path) -> dict[int, str]:

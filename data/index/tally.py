@@ -174,7 +174,12 @@ def index_folder(folder: Path, old: Index | None = None, *, skip_damaged: bool =
         )
         raise ValueError(f"{folder} has no picture in {len(paths)} shards; {fix}")
     if old is not None:
-        kept_fields = {"resize": old.resize, "text_encoder": old.text_encoder, "settings": old.settings}
+        kept_fields = {
+            "resize": old.resize,
+            "channels": old.channels,
+            "text_encoder": old.text_encoder,
+            "settings": old.settings,
+        }
         return tally.index(shards, classes=_still_enough(old.classes, tally), **(kept_fields | fields))
     return tally.index(shards, **({"resize": None} | fields))
 

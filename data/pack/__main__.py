@@ -20,8 +20,11 @@ def main(
         bool, typer.Option("--upscale", help="enlarge pictures smaller than --size, not skip them")
     ] = False,
     background: Annotated[str, typer.Option(help="colour under transparency")] = "white",
+    alpha: Annotated[
+        bool, typer.Option("--alpha", help="keep transparency: pictures of four channels, for stages with channels: 4")
+    ] = False,
     format: Annotated[str, typer.Option(help="png, jpg or webp")] = "png",
-    quality: Annotated[int, typer.Option(help="of jpg and webp")] = 95,
+    quality: Annotated[int, typer.Option(help="of jpg and webp; webp of 100 is lossless")] = 95,
     text_encoder: Annotated[str | None, typer.Option(help="minilm, a folder or a hub id: store token features")] = None,
     text_tokens: Annotated[int, typer.Option(help="longest caption in tokens; the rest is cut")] = 32,
     source: Annotated[str | None, typer.Option(help="metadata, classes, plain or tars, if not found by itself")] = None,
@@ -55,7 +58,8 @@ def main(
 ) -> None:
     """Pack pictures into webdataset shards with an index, ready for train.py --data DST."""
     settings = PackSettings(
-        size=0 if keep else size, resize=resize, upscale=upscale, background=background, format=format, quality=quality,
+        size=0 if keep else size, resize=resize, upscale=upscale, background=background, alpha=alpha, format=format,
+        quality=quality,
         text_encoder=text_encoder, text_tokens=text_tokens, source=source, text_column=text_column, label_column=label_column,
         splits=splits, shards=shards, val=val, limit=limit, seed=seed, max_bad=max_bad, min_side=min_side,
         skip_uncaptioned=skip_uncaptioned,

@@ -24,6 +24,7 @@ class Encoding:
     resize: str
     upscale: bool
     background: Color
+    alpha: bool
     format: str
     quality: int
     min_side: int = 0
@@ -42,7 +43,7 @@ class LeftOutError(ValueError):
 def encode(item: Item, how: Encoding) -> Sample:
     """The members of one sample, without token features; ValueError states the fault of the picture."""
     content = item.image.read()
-    image = decode_image(content, background=how.background, shrink_to=how.size, formats=PACK_FORMATS)
+    image = decode_image(content, background=how.background, alpha=how.alpha, shrink_to=how.size, formats=PACK_FORMATS)
     height, width = image_size(content)
     if min(height, width) < how.min_side:
         raise LeftOutError(BELOW)
@@ -94,7 +95,7 @@ def resized(image: Image.Image, how: Encoding) -> Image.Image:
 
 
 def _padded(image: Image.Image, how: Encoding) -> Image.Image:
-    square = Image.new("RGB", (how.size, how.size), how.background)
+    square = Image.new(image.mode, (how.size, how.size), (0, 0, 0, 0) if how.alpha else how.background)
     square.paste(image, ((how.size - image.width) // 2, (how.size - image.height) // 2))
     return square
 
@@ -102,6 +103,8 @@ def _padded(image: Image.Image, how: Encoding) -> Image.Image:
 def _encoded(image: Image.Image, how: Encoding) -> bytes:
     out = io.BytesIO()
     options = {"compress_level": 6} if how.format == "png" else {"quality": how.quality}
+    if how.format == "webp" and how.quality == 100:
+        options |= {"lossless": True, "method": 6}
     image.save(out, STORED_FORMATS[how.format], **options)
     return out.getvalue()
 

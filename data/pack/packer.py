@@ -101,6 +101,7 @@ def _packed(
         classes=source.classes,
         resize=RESIZE_VERSION,
         text_encoder=texts.info,
+        channels=settings.channels,
         settings=about,
         unread=unread.fields(),
         read_as=source.read_as,
@@ -124,7 +125,7 @@ def _linked(src: Path, folder: Path, settings: PackSettings, about: dict) -> Ind
             os.link(path, target)
         except OSError:
             shutil.copyfile(path, target)
-    index = index_folder(folder, settings=about, skip_damaged=settings.skip_damaged)
+    index = index_folder(folder, channels=settings.channels, settings=about, skip_damaged=settings.skip_damaged)
     names = {shard.name for shard in index.shards}
     for path in find_shards(folder):
         if path.relative_to(folder).as_posix() not in names:
@@ -228,7 +229,8 @@ def _listing(source: Source, settings: PackSettings) -> Iterator[list]:
     """What determines the result: settings, versions, and the source's names, sizes, captions and labels, but not its pixels."""
     from data.resize import RESIZE_VERSION
 
-    yield [INDEX_VERSION, RESIZE_VERSION, settings.model_dump(), source.bad, source.classes]
+    options = settings.model_dump(exclude=None if settings.alpha else {"alpha"})  # as before there was the option
+    yield [INDEX_VERSION, RESIZE_VERSION, options, source.bad, source.classes]
     for item in source.items:
         yield [item.key, item.name, item.split, item.image.offset, item.image.size, item.text, item.label, item.extra]
 

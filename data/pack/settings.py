@@ -16,6 +16,7 @@ class PackSettings(Strict):
     resize: str = "center_crop"
     upscale: bool = False
     background: str = "white"
+    alpha: bool = False
     format: str = "png"
     quality: int = 95
     text_encoder: str | None = None
@@ -33,6 +34,11 @@ class PackSettings(Strict):
     skip_uncaptioned: bool = False
     dotted_keys: bool = False
     skip_damaged: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pictures that are stored."""
+        return 4 if self.alpha else 3
 
     def check(self) -> None:
         """Raise ValueError for the first option that is out of range."""
@@ -53,6 +59,8 @@ class PackSettings(Strict):
         ):
             if not low <= value <= high:
                 raise ValueError(f"{flag} {value} is out of range; give {low} to {high}")
+        if self.alpha and self.format == "jpg":
+            raise ValueError("--format jpg holds no transparency, --alpha keeps it; give --format png or webp")
         self.encoding()
 
     def check_keep(self) -> None:
@@ -83,6 +91,7 @@ class PackSettings(Strict):
             resize=self.resize,
             upscale=self.upscale,
             background=background,  # type: ignore[arg-type]
+            alpha=self.alpha,
             format=self.format,
             quality=self.quality,
             min_side=self.min_side,

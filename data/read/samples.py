@@ -7,7 +7,8 @@ from itertools import islice
 
 import numpy as np
 
-from data.decode import decode_image, decode_label, decode_tokens, to_array
+from data.alpha import to_pixels
+from data.decode import decode_image, decode_label, decode_tokens
 from data.images import center_crop, resize
 from data.index import Index, ShardInfo
 from data.places.store import DataSet, ShardStore
@@ -24,7 +25,7 @@ class Row:
     """One decoded sample."""
 
     key: str
-    image: np.ndarray  # (3, h, w) uint8
+    image: np.ndarray  # (c, h, w) uint8, premultiplied if c is 4
     label: int | None
     tokens: np.ndarray | None  # (tokens, dim) float16
 
@@ -173,7 +174,7 @@ class ShardReader:
         missing = "a picture" if content is None else self._missing(sample)
         if content is None or missing:
             raise ValueError(f"half a sample, without {missing}")
-        image = decode_image(content, shrink_to=self.side or 0)
+        image = decode_image(content, alpha=self.index.channels == 4, shrink_to=self.side or 0)
         if self.side is not None:
             if min(image.size) < self.side:
                 raise TooSmallError(f"{image.width} x {image.height} px, smaller than the index says")
@@ -183,7 +184,7 @@ class ShardReader:
         encoder = self.index.text_encoder
         return Row(
             key=key,
-            image=to_array(image),
+            image=to_pixels(image),
             label=self._label(sample["cls"]) if self.label else None,
             tokens=decode_tokens(sample[TEXT_MEMBER], encoder.dim) if self.text and encoder else None,
         )

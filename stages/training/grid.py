@@ -45,6 +45,6 @@ def columns_of(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
 
 def save_picture(picture: Tensor, path: Path) -> None:
     """Write uint8 (c, h, w) as a PNG file."""
-    from PIL import Image
+    from data.alpha import to_image
 
-    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(path)
+    to_image(picture.cpu()).save(path)

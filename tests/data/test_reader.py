@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.decode import to_array
+from data.alpha import to_pixels
 from data.index import load
 from data.read.shards import Reader, read_split
 from data.tar import stream
@@ -31,7 +31,7 @@ def test_pictures_labels_and_text_are_those_that_were_packed(shapes, packed):
         assert label.keep.all()
         assert text.keep.all()
         for k, key in enumerate(batch.keys):
-            want = to_array(Image.open(shapes / f"{key}.png"))
+            want = to_pixels(Image.open(shapes / f"{key}.png"))
             np.testing.assert_array_equal(batch.image[k].numpy(), want)
             assert classes[label.value[k]] == rows[key]["label"]
             tokens = torch.from_numpy(encoder.encode([rows[key]["text"]])[0]).float()

@@ -23,7 +23,8 @@ from cascade.output.upscale import choose_start
 from cascade.pipeline import Cascade
 from cascade.plan import Plan
 from cascade.request import MAX_SEED, MAX_SIDE, Request
-from data.decode import FORMATS, decode_image, image_size, to_array
+from data.alpha import to_pixels
+from data.decode import FORMATS, decode_image, image_size
 
 from ..http.limits import Limits, Refused, mistakes
 
@@ -259,7 +260,7 @@ def check_size(request: Request, cascade: Cascade, limits: Limits) -> None:
 
 
 def upload(text: str, cascade: Cascade, limits: Limits, *, fit: bool, last: str) -> tuple[str, Tensor]:
-    """The stage that a picture in base64 enters, and the picture as that stage takes it, uint8 (1, 3, h, w). Raises
+    """The stage that a picture in base64 enters, and the picture as that stage takes it, uint8 (1, c, h, w). Raises
     ValueError, Refused."""
     content = unpack(text)
     try:
@@ -275,7 +276,7 @@ def upload(text: str, cascade: Cascade, limits: Limits, *, fit: bool, last: str)
             raise ValueError(f"{w}x{h} px; at most {limits.scale} times as long as wide")
         if not fit:
             check_enlarged((h, w), link, cascade, limits, last)
-        pixels = torch.tensor(to_array(decode_image(content)))[None]
+        pixels = torch.tensor(to_pixels(decode_image(content, alpha=link.contract.channels == 4)))[None]
     except ValueError as error:
         raise ValueError(f"image: {error}") from None
     if not fit:

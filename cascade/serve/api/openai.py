@@ -128,7 +128,7 @@ def results(service: Service, owner: str, job: Job, body: ImagesBody) -> list[Da
     contents = [service.picture(owner, job.id, last, k) for k in job.plan.index]
     pictures = []
     for k, content in zip(job.plan.index, contents, strict=True):
-        image = pixels(content)
+        image = pixels(content, service.cascade.links[-1].contract.channels)
         if (body.output_format or "png") != "png":
             content = _encoded(image, body)
         pictures.append({"b64_json": base64.b64encode(content).decode(), "size": _size(image), "index": k})

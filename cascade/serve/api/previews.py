@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from cascade.engine.stats import HostStats
 from cascade.events import Preview
 from cascade.plan import Plan
+from data.alpha import on_background, to_image
 from data.batch import to_float, to_uint8
 from data.resize import downsample
 
@@ -25,13 +25,9 @@ LOSSLESS_SIDE = 128  # smaller pictures are shown enlarged, which makes WebP's l
 QUALITY = 80
 
 
-def pil(image: Tensor) -> Image.Image:
-    """A Pillow image of uint8 (c, h, w)."""
-    return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
-
-
 def encode(image: Tensor, kind: str, quality: int = 90) -> bytes:
-    """uint8 (c, h, w) encoded as png, webp or jpeg."""
+    """uint8 (c, h, w) encoded as png, webp or jpeg, which holds no transparency: there it is laid on white."""
+    image = on_background(image) if kind == "jpeg" else image
     return _encode(image, kind, **({} if kind == "png" else {"quality": quality}))
 
 
@@ -44,7 +40,7 @@ def encode_preview(image: Tensor) -> bytes:
 
 def _encode(image: Tensor, kind: str, **options: int) -> bytes:
     out = io.BytesIO()
-    pil(image).save(out, format=kind.upper(), **options)
+    to_image(image).save(out, format=kind.upper(), **options)
     return out.getvalue()
 
 

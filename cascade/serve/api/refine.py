@@ -9,7 +9,8 @@ import torch
 from cascade.link import cut, over
 from cascade.pipeline import Cascade
 from cascade.request import Request
-from data.decode import decode_image, to_array
+from data.alpha import to_pixels
+from data.decode import decode_image
 
 from ..http.limits import Refused
 from ..jobs.store import PictureRow
@@ -48,6 +49,7 @@ def refined(
     done = [name for name in body.settings if name in names and name not in later]
     if done:
         raise ValueError(f"settings: stage {done[0]} is done; allowed are {', '.join(later)}")
+    channels = cascade.links[names.index(stage)].contract.channels
     rest = cut(names, names[names.index(stage) + 1], body.until, "request")
     return Request(
         prompts=tuple(asked["prompts"]),
@@ -58,7 +60,7 @@ def refined(
         first=rest[0],
         last=rest[-1],
         pick=pick,
-        low_res=torch.stack([pixels(read(stored[k])) for k in pick]),
+        low_res=torch.stack([pixels(read(stored[k]), channels) for k in pick]),
         batch=batch_of(len(pick)),
     )
 
@@ -68,9 +70,9 @@ def settings_over(before: Settings, now: Settings) -> Settings:
     return before | {name: over(before.get(name, {}), values) for name, values in now.items()}
 
 
-def pixels(content: bytes) -> torch.Tensor:
-    """uint8 (3, h, w) of a stored PNG. Raises Refused (410) if it is damaged."""
+def pixels(content: bytes, channels: int) -> torch.Tensor:
+    """uint8 (channels, h, w) of a stored PNG. Raises Refused (410) if it is damaged."""
     try:
-        return torch.tensor(to_array(decode_image(content)))
+        return torch.tensor(to_pixels(decode_image(content, alpha=channels == 4)))
     except ValueError:
         raise Refused(410, "expired", "this picture is damaged on the disk; start the job again") from None
