@@ -26,7 +26,7 @@ def to_image(pixels: Tensor) -> Image.Image:
     """
     array = pixels.permute(1, 2, 0).numpy()
     if array.shape[-1] != 4:
-        return Image.fromarray(array.squeeze(-1))
+        return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
     alpha = array[..., 3:].astype(np.uint16)
     colour = (np.minimum(array[..., :3], alpha) * np.uint16(255) + alpha // 2) // np.maximum(alpha, 1)
     return Image.fromarray(np.concatenate([colour, alpha], -1).astype(np.uint8))

@@ -104,9 +104,10 @@ def columns_for(num: int, places: int) -> int:
 
 
 def user_picture(path: Path, low_res: int, multiple: int, channels: int) -> Tensor:
-    """Load a picture and shrink it to what a super-resolution stage was trained to enlarge, uint8 (1, channels, h, w): the shorter
-    side is `low_res` px, both sides multiples of `multiple`, with THE downsample, after cropping at the centre to that aspect ratio.
+    """Load a picture and shrink it to what a super-resolution stage was trained to enlarge, uint8 (1, channels, h, w).
 
+    The shorter side becomes `low_res` px, both sides multiples of `multiple`, by THE downsample, after cropping at the centre to
+    that aspect ratio.
     Raises ValueError if it is not a picture, or too small.
     """
     pixels = torch.tensor(to_pixels(load_image(path, alpha=channels == 4)))[None]
