@@ -103,7 +103,7 @@ def columns_for(num: int, places: int) -> int:
     return max(1, round(num**0.5 + 0.4999))
 
 
-def user_picture(path: Path, low_res: int, multiple: int, channels: int) -> Tensor:
+def user_picture(path: Path, low_res: int, multiple: int, channels: int = 3) -> Tensor:
     """Load a picture and shrink it to what a super-resolution stage was trained to enlarge, uint8 (1, channels, h, w).
 
     The shorter side becomes `low_res` px, both sides multiples of `multiple`, by THE downsample, after cropping at the centre to

@@ -69,13 +69,13 @@ def test_few_large_pictures_are_decoded_at_once(serve, monkeypatch):
     """However many are sent at once: each is legal and takes some 100 MB. Others are answered meanwhile."""
     at_once, most, decode = 0, 0, bodies.decode_image
 
-    def counted(content):
+    def counted(content, **options):
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
         time.sleep(0.1)
         at_once -= 1
-        return decode(content)
+        return decode(content, **options)
 
     monkeypatch.setattr(bodies, "decode_image", counted)
     serving = serve(limits=Limits(jobs_per_min=200, open_jobs=200))

@@ -132,7 +132,7 @@ def test_the_metadata_of_a_sharpened_picture(trained, tmp_path):
     Image.new("RGB", (11, 9)).save(tmp_path / "other.png")
     low, other = given_files([tmp_path / "low.png", tmp_path / "other.png"])
     part = Cascade.load(trained, first="sr_16")
-    for low_res in (low.pixels, user_picture(low.path, 8, 1)):
+    for low_res in (low.pixels(3), user_picture(low.path, 8, 1)):
         request = Request(num=2, low_res=low_res)
         list(output_for(f"{tmp_path}/new/", stages=False).write(part.sample(request), part.resolve(request)))
         path = tmp_path / "new" / "000001.png"
