@@ -32,7 +32,7 @@ def test_a_stage_paints_what_the_cascade_samples(scale):
 def test_settings_that_are_not_allowed_are_one_line():
     model = tiny(8, 16)
     batch = Batch(image=torch.zeros(1, 3, 16, 16), cond=Cond.empty(1), index=torch.arange(1), keys=("a",))
-    with pytest.raises(ValueError, match="aug_sigma 9.0 is above 1.0"):
+    with pytest.raises(ValueError, match=r"aug_sigma 9\.0 is above 1\.0"):
         paint(model.links[1], batch, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), aug_sigma=9.0)
 
 
