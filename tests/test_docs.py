@@ -158,9 +158,13 @@ def command_lines(doc: str) -> Iterator[tuple[str, str]]:
     text = re.sub(r"\\\n\s*", " ", read(doc))
     for line in re.findall(r"^[^\n]*$", text, re.MULTILINE):
         for span in re.findall(r"`([^`]+)`", line) or [line]:
-            called = [name for name in COMMANDS if re.search(rf"(^|\s|/){re.escape(name)}(\s|$)", span) and "--" in span]
+            called = [
+                name for name in COMMANDS if re.search(rf"(^|\s|/){re.escape(name)}(\s|$)", span) and "--" in span
+            ]
             for name in called:
-                if not any(other.startswith(f"{name} ") for other in called):  # a command of a command is called instead
+                if not any(
+                    other.startswith(f"{name} ") for other in called
+                ):  # a command of a command is called instead
                     yield name, span
 
 

@@ -104,7 +104,11 @@ def _encoded(image: Image.Image, how: Encoding) -> bytes:
     out = io.BytesIO()
     options = {"compress_level": 6} if how.format == "png" else {"quality": how.quality}
     if how.format == "webp" and how.quality == 100:
-        options = {"lossless": True, "quality": 75, "method": 4}  # effort, not loss: 1 % larger than the most, 20 times as fast
+        options = {
+            "lossless": True,
+            "quality": 75,
+            "method": 4,
+        }  # effort, not loss: 1 % larger than the most, 20 times as fast
     image.save(out, STORED_FORMATS[how.format], **options)
     return out.getvalue()
 
