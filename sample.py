@@ -2,6 +2,7 @@
 
 python sample.py "red heart" "slice of pizza" --num 4 --out out.png
 python sample.py "red heart" --cascade runs/emoji --out pictures/
+python sample.py "red heart" "slice of pizza" --label all --cascade runs/styles --out table.png
 python sample.py --image photo.jpg --cascade runs/emoji --out larger.png
 torchrun --nproc-per-node 8 -- sample.py --prompts-file prompts.txt --num 100 --shard-size 1000 --out shards/made
 """
@@ -25,7 +26,12 @@ def main(
     prompts: Annotated[list[str] | None, typer.Argument(help="captions; none is unconditional")] = None,
     cascade: Annotated[Path, typer.Option(help="the --out of train.py", show_default="the one that ships")] = SHIPPED,
     num: Annotated[
-        int | None, typer.Option(help="images of each prompt", show_default="16; with --image 1", metavar="INTEGER")
+        int | None,
+        typer.Option(
+            help="images of each prompt",
+            show_default="16; with --image, or prompts with several labels, 1",
+            metavar="INTEGER",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="the same seed gives the same images")] = 0,
     pick: Annotated[list[str] | None, typer.Option(help="only these images, by number: 3, or 0-15,20")] = None,
@@ -38,7 +44,7 @@ def main(
         bool, typer.Option("--fit", help="shrink --image first, to what its first stage was trained to enlarge")
     ] = False,
     label: Annotated[
-        list[str] | None, typer.Option(help="class name or number, for class-conditional cascades")
+        list[str] | None, typer.Option(help="class name or number, or `all`; may be repeated, each with every prompt")
     ] = None,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the result, if not the cascade's own")] = "",
     first: Annotated[str, typer.Option("--from", help="first stage to use, with --image")] = "",
@@ -66,7 +72,7 @@ def main(
     """Sample a trained cascade."""
     import torch
 
-    from cascade.cli import check_options, class_numbers, lines_of, numbers_of, parse_size, say, settings_of
+    from cascade.cli import check_options, class_numbers, lines_of, numbers_of, parse_size, say, settings_of, table
     from cascade.engine.devices import choose_device
     from cascade.output.bulk import generate, local_device, rank_and_world
     from cascade.output.destinations import output_for
@@ -101,11 +107,16 @@ def main(
     upscaling = Upscaling.of(files, cascade, first=first, fit=fit) if files else None
     first = upscaling.first if upscaling else first
     model = Cascade.load(cascade, first=first, last=last, device=device, precision=precision, download=download)
+    captions = (*(prompts or ()), *(lines_of(prompts_file) if prompts_file else ()))
+    labels = class_numbers(model, label or [])
+    is_table = len(files) < 2 and len(labels) > 1 and bool(captions)
+    if is_table:
+        captions, labels = table(captions, labels)
     request = Request(
-        num=num if num is not None else 1 if files else 16,
+        num=num if num is not None else 1 if files or is_table else 16,
         seed=seed,
-        prompts=(*(prompts or ()), *(lines_of(prompts_file) if prompts_file else ())),
-        labels=class_numbers(model, label or []),
+        prompts=captions,
+        labels=labels,
         size=parse_size(size),
         settings=settings_of(model, num_steps=steps, guidance_scale=guidance, aug_sigma=aug_sigma, sampler=sampler),
         batch=batch,

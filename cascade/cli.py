@@ -67,19 +67,21 @@ def concerns(key: str, link: Link) -> bool:
     return bool(applies.get(key, True))
 
 
-def class_numbers(model: Cascade, labels: list[str], what: str = "--label") -> tuple[int, ...]:
-    """Class numbers of class names or decimal numbers. `Conditions.check` tests the range. what: the option, for messages."""
-    names = model.conditions.classes
-    numbers = []
-    for label in labels:
-        if label in names:
-            numbers.append(names.index(label))
-        elif label.isdecimal():
-            numbers.append(int(label))
-        else:
-            expected = f"one of the {len(names)} classes of the data" if names else "a name that the bundles know"
-            raise ValueError(f"{what} {label[:60]}: neither a number nor {expected}{nearest(label, names)}")
-    return tuple(numbers)
+def class_numbers(model: Cascade, labels: Sequence[str]) -> tuple[int, ...]:
+    """Class numbers of the values of --label: names, decimal numbers, or the word `all`, unless a class has that name."""
+    conditions = model.conditions
+    if "all" in labels and conditions.num_classes and "all" not in conditions.classes:
+        if len(labels) > 1:
+            raise ValueError("--label all: already names every class; leave the other --label out")
+        return tuple(range(conditions.num_classes))
+    return conditions.numbers(labels, "--label")
+
+
+def table(prompts: Sequence[str], labels: Sequence[int]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Every prompt with every label: the prompts and labels of a request, prompt by prompt. Without one of them, the other."""
+    if not prompts or not labels:
+        return tuple(prompts), tuple(labels)
+    return tuple(prompt for prompt in prompts for _ in labels), tuple(labels) * len(prompts)
 
 
 def lines_of(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Prompts and class labels to conditions: one row each, in the form that the stages were trained with."""
+"""Prompts and class labels to conditions: a row for each description, in the form that the stages were trained with."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from data.batch import Cond
+from data.batch import Cond, Part
+from data.errors import nearest
 from stages.config import CondConfig
 
 from .link import Link
@@ -27,18 +28,40 @@ class Conditions:
         self.classes = class_names(links)
 
     def of(self, prompts: Sequence[str] = (), labels: Sequence[int] = ()) -> Cond:
-        """A row for each prompt or label (already checked), or one null row if there are none. The null row has the same
-        parts and shapes (`make`), so that it can share network calls with the others."""
-        if prompts:
-            text, mask = self._encode(tuple(prompts))
-            return Cond.of(torch.ones(len(prompts), dtype=torch.bool), text=text, text_mask=mask)
-        if labels:
-            return Cond.of(torch.ones(len(labels), dtype=torch.bool), label=torch.tensor(labels))
-        dropped = torch.zeros(1, dtype=torch.bool)
+        """A row for each prompt, label or pair of them (already checked), or one null row if there are none.
+
+        Rows have every part that the chain knows, dropped where it is not given: so all have the same parts and shapes (`make`)
+        and can share network calls.
+        """
+        num, parts = max(len(prompts), len(labels), 1), {}
+        if self.num_classes:
+            label = torch.tensor(labels, dtype=torch.int64) if labels else torch.zeros(num, dtype=torch.int64)
+            parts["label"] = Part(value=label, keep=torch.full((num,), bool(labels)))
         if self.text:
-            shape = (1, self.tokens, self.text.dim)
-            return Cond.of(dropped, text=torch.zeros(shape), text_mask=torch.zeros(shape[:2], dtype=torch.bool))
-        return Cond.of(dropped, label=torch.zeros(1, dtype=torch.int64)) if self.num_classes else Cond.empty(1)
+            shape = (num, self.tokens, self.text.dim)
+            no_text = torch.zeros(1, 1, 1).expand(shape), torch.zeros(1, 1, dtype=torch.bool).expand(shape[:2])
+            text, mask = self._encode(tuple(prompts)) if prompts else no_text
+            parts["text"] = Part(value=text, keep=torch.full((num,), bool(prompts)), mask=mask)
+        return Cond(num=num, parts=parts)
+
+    def numbers(self, labels: Sequence[int | str], what: str = "request: label") -> tuple[int, ...]:
+        """Class numbers of class names or decimal numbers. what: begins the message. Raises ValueError for a name that is not
+        there; `check` tests the range of numbers."""
+        positions = {name: number for number, name in enumerate(self.classes)}
+        numbers = []
+        for label in labels:
+            if not isinstance(label, str):
+                numbers.append(label)
+            elif label in positions:
+                numbers.append(positions[label])
+            elif label.isdecimal():
+                numbers.append(int(label))
+            else:
+                known = f"one of the {len(self.classes)} classes of the data" if self.classes else ""
+                expected = known or "a name that the bundles know"
+                hint = nearest(label, list(self.classes))
+                raise ValueError(f"{what} {label[:60]}: neither a number nor {expected}{hint}")
+        return tuple(numbers)
 
     def check(self, request: Request) -> None:
         """Raise ValueError if no stage was trained with text or classes, or for a class number out of range."""
@@ -48,7 +71,7 @@ class Conditions:
         if request.labels and not self.num_classes:
             hint = "; it takes a prompt" if self.text else "; it is unconditional"
             raise ValueError(f"request: a class label, but {self._who} takes none{hint}")
-        for label in request.labels:
+        for label in self.numbers(request.labels):
             if not 0 <= label < self.num_classes:
                 raise ValueError(f"request: class {label}; 0 to {self.num_classes - 1} are allowed")
 
@@ -63,8 +86,11 @@ class Conditions:
     def _encode(self, prompts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         from data.text import pad_text
 
-        encoded = (self._encoder.encode([prompt])[0] for prompt in prompts)  # batching would change the last bits
-        return pad_text(list(encoded), self.tokens)
+        encode = self._encoder.encode
+        encoded = {
+            prompt: encode([prompt])[0] for prompt in dict.fromkeys(prompts)
+        }  # a batch would change the last bits
+        return pad_text([encoded[prompt] for prompt in prompts], self.tokens)
 
     @cached_property
     def _encoder(self):

@@ -129,10 +129,8 @@ class Cascade:
     def painting(self, asked: Request | Plan) -> Painting:
         """The work of a request or plan, with its prompts encoded. Raises ValueError."""
         plan = asked if isinstance(asked, Plan) else self.resolve(asked)
-        request = plan.request
-        prompts = [request.prompts[row] for row in plan.wanted] if request.prompts else []
-        labels = [request.labels[row] for row in plan.wanted] if request.labels else []
-        return Painting(plan=plan, conds=self.conditions.of(prompts, labels))
+        prompts, labels = plan.request.prompts_of(plan.wanted), plan.request.labels_of(plan.wanted)
+        return Painting(plan=plan, conds=self.conditions.of(prompts, self.conditions.numbers(labels)))
 
     def check(self, asked: Request | Plan) -> None:
         """Raise ValueError if `sample` would; encodes the prompts, computes no picture."""

@@ -28,7 +28,7 @@ class Chain(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request that was checked and resolved; its prompts are not encoded yet (`Cascade.painting`).
+    """A request that was checked and resolved, its labels to numbers; its prompts are not encoded yet (`Cascade.painting`).
 
     links: the stages that it uses, with its settings. sizes: (h, w) of the pictures of each. chain: the whole cascade, with all
     given settings: it has the stages that held pictures went through before, and those that may follow. precision: of the
@@ -51,14 +51,14 @@ class Plan:
 
     @cached_property
     def wanted(self) -> Sequence[int]:
-        """Numbers of the prompts or labels that the images of `index` use; these are the rows of `Painting.conds`."""
+        """Numbers of the descriptions that the images of `index` use; these are the rows of `Painting.conds`."""
         num, total = self.request.described, self.request.total
         if num == 1 or len(self.index) == total:
             return range(num)
         return tuple(sorted({self.request.description(image) % num for image in self.index}))
 
     def cond_row(self, image: int) -> int:
-        """Position in `wanted` of an image's prompt or label."""
+        """Position in `wanted` of an image's description."""
         return self.wanted.index(self.request.description(image) % self.request.described)
 
     @property
@@ -130,6 +130,8 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
     settings = {**(others or {}), **request.settings}
     chain = with_settings(cascade.links, settings)
     links = [link for link in chain if link.name in names]
+    if any(isinstance(label, str) for label in request.labels):
+        request = replace(request, labels=cascade.conditions.numbers(request.labels))
     plan = Plan(
         request=request,
         chain=chain,

@@ -1,4 +1,4 @@
-"""A request: which images a user wants, from which prompts, labels or pictures, with which settings."""
+"""A request: which images a user wants, from which prompts, labels and pictures, with which settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,12 @@ MAX_SIDE = 16_384  # px a side of the result
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """`num` images of each prompt, label or picture. Given seed and settings, image k does not depend on the other images.
+    """`num` images of each description or picture. Given seed and settings, image k does not depend on the other images.
 
-    prompts: captions; labels: class numbers; at most one of the two, neither is unconditional. low_res: uint8 (n, c, h, w),
-    pictures to enlarge instead of sampling a base stage; picture i goes with prompt i, a single one with all. size:
+    prompts: captions; labels: numbers of classes, or their names where the bundles know them. Together: as many of both, or a
+    single one that goes with all of the other; what is not given is the null condition in every stage that has it. low_res:
+    uint8 (n, c, h, w), pictures to enlarge instead of sampling a base stage; picture i goes with description i, a single one
+    with all. size:
     (height, width) of the result, by default the last stage's resolution. settings: overrides by stage name,
     {"sr_64": {"num_steps": 8}}. batch: images computed together; it bounds memory, `num` does not. first, last: names of
     stages, for a part of the chain.
@@ -29,7 +31,7 @@ class Request:
     num: int = 1
     seed: int = 0
     prompts: tuple[str, ...] = ()
-    labels: tuple[int, ...] = ()
+    labels: tuple[int | str, ...] = ()
     low_res: Tensor | None = None
     size: tuple[int, int] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -50,8 +52,12 @@ class Request:
             raise ValueError(f"request: prompts is one string; write ({self.prompts[:40]!r},)")
         if any("\ud800" <= char <= "\udfff" for prompt in self.prompts for char in prompt):
             raise ValueError("request: prompts: half of a character (a lone surrogate) in it; send whole ones")
-        if self.prompts and self.labels:
-            raise ValueError("request: both prompts and labels; give one of them")
+        if isinstance(self.labels, str):
+            raise ValueError(f"request: labels is one string; write ({self.labels[:40]!r},)")
+        if len({len(self.prompts), len(self.labels)} - {0, 1}) > 1:
+            raise ValueError(
+                f"request: {len(self.prompts)} prompts and {len(self.labels)} labels; give one of either, or as many of both"
+            )
         if self.low_res is not None and self.size is not None:
             raise ValueError("request: both a picture and a size; the picture decides the size")
         if self.size is not None and not (min(self.size) > 0 and max(self.size) <= MAX_SIDE):
@@ -71,10 +77,9 @@ class Request:
             if shape[0] != len(self.pick):
                 raise ValueError(f"request: {shape[0]} pictures for {len(self.pick)} picked images; give one for each")
             return
-        described = len(self.prompts) + len(self.labels)
-        if len({shape[0], described} - {0, 1}) > 1:
+        if len({shape[0], self.described} - {1}) > 1:
             raise ValueError(
-                f"request: {shape[0]} pictures and {described} prompts or labels; give one of either, or as many of both"
+                f"request: {shape[0]} pictures and {self.described} prompts or labels; give one of either, or as many of both"
             )
 
     @property
@@ -84,13 +89,13 @@ class Request:
 
     @property
     def places(self) -> int:
-        """Number of different prompts, labels or given pictures, each of which gets `num` images; 1 if there are none."""
+        """Number of different descriptions or given pictures, each of which gets `num` images; 1 if there are none."""
         num_pictures = 0 if self.low_res is None or self.refines else len(self.low_res)
-        return max(len(self.prompts), len(self.labels), num_pictures, 1)
+        return max(self.described, num_pictures)
 
     @property
     def described(self) -> int:
-        """Number of prompts or labels; 1 if there are none."""
+        """Number of descriptions: prompts, labels, or pairs of them; 1 if there are none."""
         return max(len(self.prompts), len(self.labels), 1)
 
     @property
@@ -112,8 +117,16 @@ class Request:
         return self.low_res[[self.description(image) % len(self.low_res) for image in images]]
 
     def description(self, image: int) -> int:
-        """Number of the prompt, label or picture of an image."""
+        """Number of the description or picture of an image."""
         return image // self.num
+
+    def prompts_of(self, rows: Sequence[int]) -> list[str]:
+        """The prompts of these descriptions, by number; [] without prompts."""
+        return [self.prompts[row % len(self.prompts)] for row in rows] if self.prompts else []
+
+    def labels_of(self, rows: Sequence[int]) -> list[int | str]:
+        """The labels of these descriptions, by number; [] without labels."""
+        return [self.labels[row % len(self.labels)] for row in rows] if self.labels else []
 
 
 def check_images(images: Sequence[int], total: int) -> None:

@@ -51,12 +51,12 @@ def local_device(device: str) -> str:
 
 
 def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int) -> Iterator[Path]:
-    """Make this process's shards of a request and yield each when complete: train-00000.tar, ...; members png, json, txt or cls.
+    """Make this process's shards of a request and yield each when complete: train-00000.tar, ...; members png, json, txt, cls.
 
     Raises ValueError if the folder holds shards of another request, and for a request with given pictures.
     """
     if request.low_res is not None:
-        raise ValueError("--shard-size: makes pictures from prompts or labels; leave --image out")
+        raise ValueError("--shard-size: makes pictures from prompts and labels; leave --image out")
     if not 1 <= shard_size <= 100_000:
         raise ValueError(f"--shard-size {shard_size} is out of range; 1 to 100000 images a shard are allowed")
     num = -(-request.total // shard_size)
@@ -129,7 +129,7 @@ def put(part: Path, path: Path) -> None:
 
 
 def members(image: Tensor, said: dict[str, Any]) -> dict[str, bytes]:
-    """The members of a sample: the picture uint8 (c, h, w) as png, its metadata as json, its prompt as txt or label as cls."""
+    """The members of a sample: the picture uint8 (c, h, w) as png, its metadata as json, its prompt as txt, its label as cls."""
     buffer = io.BytesIO()
     to_image(image).save(buffer, format="PNG")
     sample = {"png": buffer.getvalue(), "json": json.dumps(said).encode()}

@@ -24,6 +24,7 @@ from data.files import held
 
 from ..events import Event, StageFinished
 from ..plan import Plan
+from ..request import Request
 from .metadata import as_meant, describe, describe_all
 from .pictures import columns_for, grid, read_metadata, read_png, save_png
 
@@ -207,7 +208,7 @@ class Output:
             yield from self._put_together(plan, pick or plan.index)
 
     def _put_together(self, plan: Plan, index: Sequence[int]) -> Iterator[Path]:
-        columns = columns_for(len(index), 1 if len(index) < plan.request.total else plan.request.places)
+        columns = columns_of(plan.request, len(index))
         for stage, path in self.grids(plan).items():
             singles = [self.single(plan, image, stage) for image in index]
             with disk_told(path):
@@ -225,6 +226,18 @@ class Output:
                 path.unlink(missing_ok=True)
         with suppress(OSError):  # not empty: the lock is in it, or pictures of other images
             self.folder.rmdir()
+
+
+def columns_of(request: Request, num: int) -> int:
+    """Columns of a grid of `num` of its images: all of them have one row per description; but single images of prompts with labels
+    are a table, one row per prompt. A part of them is nearly square."""
+    if num < request.total:
+        return columns_for(num, 1)
+    if request.num > 1 or not request.prompts or len(request.labels) < 2:
+        return columns_for(num, request.places)
+    prompts = request.prompts_of(range(request.places))
+    columns = next((place for place, prompt in enumerate(prompts) if prompt != prompts[0]), len(prompts))
+    return columns if num % columns == 0 else 1
 
 
 def without(index: Sequence[int], done: set[int], at_once: int) -> Sequence[int]:

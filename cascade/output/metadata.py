@@ -18,8 +18,8 @@ def describe(
 ) -> dict[str, Any]:
     """The metadata of a picture: enough to make it again with the same bundles (`cascade.output.again`).
 
-    image: its number; None: of the whole request. A single picture is described with its own prompt or label only, since it is also
-    picture `image` of a request for that one alone.
+    image: its number; None: of the whole request. A single picture is described with its own prompt and label only, since
+    it is also picture `image` of a request for these alone.
     row: its position among the images that were computed together, and their number, on which rounding depends. stage: the stage
     whose picture it is, if not the last.
     """

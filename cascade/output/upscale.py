@@ -55,16 +55,15 @@ class Upscaling:
 
     def num(self, request: Request) -> int:
         """Number of images in all."""
-        described = max(len(request.prompts), len(request.labels), 1)
-        return request.num * (described if len(self.files) == 1 else len(self.files))
+        return request.num * (request.described if len(self.files) == 1 else len(self.files))
 
     def jobs(self, model: Cascade, request: Request, target: Output, pick: Sequence[int] = ()) -> list[Pending]:
-        """One job per file, with the only prompt or label, or the one of its number. The job of a file with a fault raises it when
+        """One job per file, with the only description, or the one of its number. The job of a file with a fault raises it when
         its plan is made. Raises ValueError for mistakes that concern all files or --out, and if every file has a fault."""
         if len(self.files) > 1 and target.is_grid:
             raise ValueError(f"--out {target.path}: {len(self.files)} pictures are given; write them into a folder/")
-        described = len(request.prompts) + len(request.labels)
-        if len(self.files) > 1 and described not in (0, 1, len(self.files)):
+        described = request.described
+        if len(self.files) > 1 and described not in (1, len(self.files)):
             raise ValueError(
                 f"--image: {len(self.files)} pictures and {described} prompts or labels; give one of either, or as many of both"
             )
@@ -73,13 +72,13 @@ class Upscaling:
         jobs: list[Pending] = []
         files: list[GivenFile] = []
         for position, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
-            rows = slice(position, position + 1) if len(self.files) > 1 and described > 1 else slice(None)
+            rows = (position,) if len(self.files) > 1 and described > 1 else range(described)
             names = model.names[model.names.index(start) :]
             file_request = replace(
                 request,
                 first=start,
-                prompts=request.prompts[rows],
-                labels=request.labels[rows],
+                prompts=tuple(request.prompts_of(rows)),
+                labels=tuple(request.labels_of(rows)),
                 settings={name: values for name, values in request.settings.items() if name in names},
             )
             output = target if target.is_grid else replace(target, stem=file.stem)

@@ -25,6 +25,8 @@ LETTERS = {StageStarted: "S", Preview: "P", StageFinished: "F", Finished: "E"}
 ENCODER = (
     "minilm-192005b91631"  # the text encoder that tiny text cascades say they were trained with: the installed one
 )
+TEXT = TextConfig(encoder="minilm", dim=384, tokens=6)
+STYLES = ("fluent 3d", "noto", "twemoji")  # the classes of `write_both`
 FEW_STEPS = {"num_steps": 2, "sigma_max": 5.0, "sigma_min": 0.02}
 
 
@@ -111,8 +113,14 @@ def write_cascade(folder: Path, config: CascadeConfig, *, classes: tuple[str, ..
     """A folder as the runs of all stages would leave it."""
     write_manifest(config, folder)
     for name, stage in config.stages.items():
-        write_bundle(folder / name / "bundle", stage, classes=classes)
+        text_encoder = ENCODER if stage.cond.text else None
+        write_bundle(folder / name / "bundle", stage, text_encoder=text_encoder, classes=classes)
     return folder
+
+
+def write_both(folder: Path) -> Path:
+    """A folder with a cascade whose stages all take a caption and a style."""
+    return write_cascade(folder, tiny_config(8, 16, classes=len(STYLES), text=TEXT, name="both"), classes=STYLES)
 
 
 def spelled(events: Iterable[Event]) -> str:

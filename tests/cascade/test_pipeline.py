@@ -231,7 +231,8 @@ def test_wrong_settings_are_refused_before_the_first_event(model, settings, mess
         ({"num": 2.5}, "num 2.5 is out of range"),
         ({"seed": "1"}, "seed 1 is out of range"),
         ({"prompts": "a red apple"}, "prompts is one string; write ('a red apple',)"),
-        ({"prompts": ("a",), "labels": (1,)}, "both prompts and labels"),
+        ({"prompts": ("a",) * 2, "labels": (1,) * 3}, "2 prompts and 3 labels; give one of either, or as many of both"),
+        ({"labels": "noto"}, "labels is one string; write ('noto',)"),
         ({"low_res": torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "size": (16, 16)}, "the picture decides the size"),
         ({"low_res": torch.zeros(1, 3, 8, 8)}, "low_res must be uint8 (n, c, h, w), got float32 (1, 3, 8, 8)"),
         (

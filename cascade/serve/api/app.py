@@ -181,9 +181,9 @@ def add_jobs(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/jobs", status_code=202, summary="Start a job")
     async def create(request: Request, body: JobBody) -> Accepted:
-        """Start a job: `num` images for each of `prompts` or `labels` (neither: unconditional), or for `image`, which is
-        enlarged. Stage names and limits are in /v1/models. seed: random if left out. until: hold after this stage. size:
-        [width, height] of the result in px. settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image:
+        """Start a job: `num` images for each of `prompts`, `labels` (names or numbers of classes) or pairs of them, as many of
+        both or one with all of the other (neither: unconditional), or for `image`, which is enlarged. Stage names and limits
+        are in /v1/models. seed: random if left out. until: hold after this stage. size: [width, height] of the result in px. settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image:
         a PNG, JPEG or WebP in base64. fit: first shrink the image until its shorter side is what its first stage was
         trained to enlarge."""
 
@@ -297,7 +297,7 @@ def add_openai(app: FastAPI, service: Service) -> None:
     @app.post(openai.PATH, responses=IMAGE_STREAM, summary="Generate images")
     async def generate(request: Request, body: ImagesBody) -> Any:
         """OpenAI's images.generate. Prefer `stream`: without it nothing is sent before all is done, and a proxy may time
-        out (nginx after 60 s), which cancels the work. Extensions: seed, steps, guidance, settings {stage: {...}}."""
+        out (nginx after 60 s), which cancels the work. Extensions: label, seed, steps, guidance, settings {stage: {...}}."""
         await to_thread.run_sync(service.admit, owner(request))
         slot = service.place(owner(request)) if body.stream else None
         job = await to_thread.run_sync(openai.start, service, owner(request), body)

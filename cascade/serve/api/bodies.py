@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 from torch import Tensor
 
-from cascade.cli import class_numbers
 from cascade.link import Link, cut, with_settings
 from cascade.output.pictures import fitted, fitted_size
 from cascade.output.upscale import choose_start
@@ -59,9 +58,9 @@ class Body(BaseModel):
 
 
 class JobBody(Body):
-    """`num` images for each of `prompts` or `labels` (neither: unconditional), or for `image`. seed: random if left out.
-    until: hold after this stage. size: [width, height]. fit: first shrink the image until its shorter side is what its
-    first stage was trained to enlarge."""
+    """`num` images for each of `prompts`, `labels` or pairs of them (as many of both, or one with all of the other; neither:
+    unconditional), or for `image`. seed: random if left out. until: hold after this stage. size: [width, height]. fit: first
+    shrink the image until its shorter side is what its first stage was trained to enlarge."""
 
     prompts: Annotated[list[str], Field(max_length=10_000)] = []
     labels: Annotated[list[int | Name], Field(max_length=10_000)] = []
@@ -99,9 +98,9 @@ class Digits:
 
 
 class ImagesBody(Body):
-    """Body of OpenAI's `images.generate`. Extensions: seed (-1: random), steps, guidance (of every stage that has it) and
-    settings (which take precedence over these). background, quality, style, moderation and user have no effect; any other
-    field is refused."""
+    """Body of OpenAI's `images.generate`. Extensions: label (name or number of a class), seed (-1: random), steps, guidance (of
+    every stage that has it) and settings (which take precedence over these). background, quality, style, moderation and user
+    have no effect; any other field is refused."""
 
     prompt: str
     model: Name | None = None
@@ -112,6 +111,7 @@ class ImagesBody(Body):
     output_compression: Annotated[int, Field(ge=0, le=100), Digits()] | None = None
     stream: bool | None = None
     partial_images: Annotated[int, Field(ge=0, le=3), Digits()] | None = None
+    label: int | Name | None = None
     seed: Annotated[int, Field(ge=-1, le=MAX_SEED), Digits()] | None = None
     steps: Annotated[int, Field(ge=1), Digits()] | None = None
     guidance: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -135,7 +135,7 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
             raise ValueError(f"until: the picture enters at stage {first}; allowed are {', '.join(later)}")
     request = Request(
         prompts=tuple(body.prompts),
-        labels=class_numbers(cascade, [str(label) for label in body.labels], "labels:"),
+        labels=cascade.conditions.numbers([str(label) for label in body.labels], "labels:"),
         num=body.num,
         seed=seed_of(body.seed),
         low_res=low_res,
@@ -163,13 +163,16 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
     with mistakes("prompt"):
         check_prompts([body.prompt], limits)
         cascade.conditions.check(Request(prompts=(body.prompt,)))
+    labels: list[int | Name] = [] if body.label is None else [body.label]
+    with mistakes("label"):
+        cascade.conditions.check(Request(labels=cascade.conditions.numbers([str(label) for label in labels], "label")))
     with mistakes("n"):
         check_count(body.n or 1, limits)
     with mistakes("size"):
         width, _, height = (body.size or "auto").partition("x")
         size = [int(width), int(height)] if height else None
         seed = None if body.seed == -1 else body.seed
-        job = JobBody(prompts=[body.prompt], num=body.n or 1, seed=seed, size=size, settings=settings)
+        job = JobBody(prompts=[body.prompt], labels=labels, num=body.n or 1, seed=seed, size=size, settings=settings)
         return job_request(job, cascade, limits)
 
 

@@ -49,7 +49,7 @@ class StageView(TypedDict):
 
 
 class JobView(TypedDict):
-    """A job. created: seconds since 1970. parent: id of the job that it refines. num: images of each prompt or label. size:
+    """A job. created: seconds since 1970. parent: id of the job that it refines. num: images of each prompt, label or pair. size:
     [width, height], null for the cascade's own. images: their numbers. until: the stage after which it holds, "" for the
     last."""
 
@@ -91,7 +91,8 @@ class ModelStage(TypedDict):
 
 
 class CascadeView(TypedDict):
-    """Stages in order, kind of conditioning, names of classes and limits."""
+    """Stages in order, kind of conditioning, names of classes and limits. conditioning: `text` with num_classes > 0 takes labels
+    beside prompts."""
 
     stages: list[ModelStage]
     conditioning: Literal["text", "class", "none"]
