@@ -183,9 +183,9 @@ def add_jobs(app: FastAPI, service: Service) -> None:
     async def create(request: Request, body: JobBody) -> Accepted:
         """Start a job: `num` images for each of `prompts`, `labels` (names or numbers of classes) or pairs of them, as many of
         both or one with all of the other (neither: unconditional), or for `image`, which is enlarged. Stage names and limits
-        are in /v1/models. seed: random if left out. until: hold after this stage. size: [width, height] of the result in px. settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image:
-        a PNG, JPEG or WebP in base64. fit: first shrink the image until its shorter side is what its first stage was
-        trained to enlarge."""
+        are in /v1/models. seed: random if left out. until: hold after this stage. size: [width, height] of the result in px.
+        settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image: a PNG, JPEG or WebP in base64. fit:
+        first shrink the image until its shorter side is what its first stage was trained to enlarge."""
 
         def start() -> Accepted:
             service.admit(owner(request))
