@@ -1,6 +1,7 @@
 """Scores of pictures and of cascades.
 
 python -m cascade.judge score REAL GENERATED       two folders of pictures, data sets or .npz files of statistics
+python -m cascade.judge vote A B                   people vote on two folders, cascades or stores of servers, on a page
 python -m cascade.judge CASCADE --data SHARDS      a cascade: its pictures, and each stage by strength of augmentation
 """
 
@@ -11,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cascade.judge.vote.command import vote_main
 from data.cli import run
 
 
@@ -100,7 +102,7 @@ def _note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
-COMMANDS: dict[str, Callable[..., object]] = {"score": score_main}
+COMMANDS: dict[str, Callable[..., object]] = {"score": score_main, "vote": vote_main}
 """What stands after `cascade.judge`, if it is no cascade."""
 
 if __name__ == "__main__":
