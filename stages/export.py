@@ -1,6 +1,6 @@
 """Command: write a bundle from a run directory, of any checkpoint and any half-life of its averages.
 
-python -m stages.export runs/emoji/base_16 bundles/base_16 --nimg 120000 --half-life 12000
+python -m stages.export runs/emoji/base_16 bundles/base_16 --nimg 120000 --half-life 12000 --half
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ def main(
     out: Annotated[Path, typer.Argument(help="folder of the new bundle")],
     nimg: Annotated[int, typer.Option(help="images seen; 0: as many as there are averages of")] = 0,
     half_life: Annotated[float, typer.Option(help="of the average, in images; 0: the run's first")] = 0,
+    half: Annotated[bool, typer.Option("--half", help="store 16 bits a weight: half the file, to 3 digits")] = False,
 ) -> None:
     """Write a bundle with the averaged weights that are wanted."""
     from data.errors import first_error
@@ -39,6 +40,8 @@ def main(
     nimg = nimg or max((average.nimg for average in stored), default=0)
     half_life = half_life or config.train.ema[0]
     weights, profile_error = reconstruct(source, half_life, nimg, config.train.batch)
+    if half:
+        weights = {name: tensor.half() for name, tensor in weights.items()}
     sidecar = read_sidecar(find_bundle(source / "bundle"))
     save_bundle(
         out,

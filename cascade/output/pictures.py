@@ -90,10 +90,10 @@ def levels_apart(a: Tensor, b: Tensor) -> int:
 
 
 def grid(images: Tensor, columns: int) -> Tensor:
-    """Arrange uint8 (b, c, h, w) in one uint8 picture, with white lines between them."""
+    """Arrange uint8 (b, c, h, w) in one uint8 picture, with white lines between them, transparent ones in four channels."""
     from torchvision.utils import make_grid  # two seconds, which a single picture does not need
 
-    return make_grid(images, nrow=columns, padding=2, pad_value=255)
+    return make_grid(images, nrow=columns, padding=2, pad_value=0 if images.shape[1] == 4 else 255)
 
 
 def columns_for(num: int, places: int) -> int:

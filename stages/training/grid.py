@@ -25,7 +25,7 @@ def sample_grid(stage: Stage, batch: Batch, portions: Portions | None = None) ->
         rows, nrow = torch.stack(columns, dim=1).flatten(0, 1), 3 * max(1, len(batch) // 4)
     else:
         rows, nrow = torch.cat(columns), len(batch)
-    return make_grid(rows, nrow=nrow, pad_value=255)
+    return make_grid(rows, nrow=nrow, pad_value=0 if rows.shape[1] == 4 else 255)
 
 
 @torch.inference_mode()
