@@ -141,6 +141,16 @@ class TestExport:
         ) == (144, 30)
         load_bundle(tmp_path / "bundle")
 
+    def test_half_the_bits_are_half_the_file_and_the_same_stage(self, trained, tmp_path):
+        for name, half in (("whole", False), ("half", True)):
+            export.main(trained, tmp_path / name, half=half)
+        whole, half = (load_file(tmp_path / name / "ema.safetensors") for name in ("whole", "half"))
+        assert {tensor.dtype for tensor in half.values()} == {torch.float16}
+        assert_close({name: tensor.float() for name, tensor in half.items()}, whole, rtol=5e-4, atol=1e-7)
+        sizes = [(tmp_path / name / "ema.safetensors").stat().st_size for name in ("whole", "half")]
+        assert sizes[1] < 0.55 * sizes[0]
+        assert {weight.dtype for weight in load_bundle(tmp_path / "half").state_dict().values()} == {torch.float32}
+
     def test_a_folder_of_other_things_is_left_alone(self, trained, tmp_path):
         (tmp_path / "mine.txt").write_text("mine")
         with pytest.raises(ValueError, match="is no bundle and not empty"):
