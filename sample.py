@@ -51,6 +51,8 @@ def main(
     last: Annotated[str, typer.Option("--until", help="last stage to use")] = "",
     steps: Annotated[list[str] | None, typer.Option(help="sampler steps: 8, or sr_64=8; may be repeated")] = None,
     guidance: Annotated[list[str] | None, typer.Option(help="guidance scale, 1 is off: 3, or base_16=3")] = None,
+    guidance_text: Annotated[list[str] | None, typer.Option(help="guidance scale of the prompt, if another")] = None,
+    guidance_label: Annotated[list[str] | None, typer.Option(help="guidance scale of the label, if another")] = None,
     aug_sigma: Annotated[list[str] | None, typer.Option(help="conditioning augmentation: sr_64=0.1")] = None,
     sampler: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SAMPLERS)}: heun, or base_16=heun")] = None,
     prompts_file: Annotated[
@@ -118,7 +120,15 @@ def main(
         prompts=captions,
         labels=labels,
         size=parse_size(size),
-        settings=settings_of(model, num_steps=steps, guidance_scale=guidance, aug_sigma=aug_sigma, sampler=sampler),
+        settings=settings_of(
+            model,
+            num_steps=steps,
+            guidance_scale=guidance,
+            guidance_text=guidance_text,
+            guidance_label=guidance_label,
+            aug_sigma=aug_sigma,
+            sampler=sampler,
+        ),
         batch=batch,
     )
     picked = numbers_of(pick or [])

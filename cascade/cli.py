@@ -13,11 +13,14 @@ from typer import Context
 from data.errors import nearest
 
 from .events import Event, Preview, StageFinished, StageStarted
-from .link import Link
+from .link import PARTS, Link
 from .pipeline import Cascade
 from .request import MAX_SIDE
 
-FLAGS = {"num_steps": "--steps", "guidance_scale": "--guidance", "aug_sigma": "--aug-sigma", "sampler": "--sampler"}
+FLAGS = {
+    "num_steps": "--steps", "guidance_scale": "--guidance", "guidance_text": "--guidance-text",
+    "guidance_label": "--guidance-label", "aug_sigma": "--aug-sigma", "sampler": "--sampler",
+}  # fmt: skip
 MAX_PICK = 1_000_000  # images named with --pick: their numbers are a list in memory
 
 
@@ -44,7 +47,8 @@ def given(ctx: Context, name: str) -> bool:
 def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[str, Any]]:
     """Parse {"num_steps": ["8", "sr_64=4"]} to {"base_16": {"num_steps": "8"}, "sr_64": {"num_steps": "4"}}.
 
-    A value without a stage's name goes to every stage that it applies to. Raises ValueError for an unknown stage.
+    A value without a stage's name goes to every stage that it applies to. Raises ValueError for an unknown stage, and for the
+    guidance of a condition that no stage has.
     """
     names = [link.name for link in model.links]
     settings: dict[str, dict[str, Any]] = {name: {} for name in names}
@@ -54,6 +58,8 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
             if stage and stage not in names:
                 hint = f"there are {', '.join(names)}{nearest(stage, names)}"
                 raise ValueError(f"{FLAGS[key]} {value}: no stage {stage!r}, {hint}")
+            if not stage and key in PARTS and not any(concerns(key, link) for link in model.links):
+                raise ValueError(f"{FLAGS[key]} {value}: no stage is guided by {PARTS[key][1]}; leave it out")
             for link in model.links:
                 if stage == link.name or (not stage and concerns(key, link)):
                     settings[link.name][key] = text
@@ -62,8 +68,9 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
 
 def concerns(key: str, link: Link) -> bool:
     """Whether a setting has an effect on a stage: aug_sigma in super-resolution, guidance_scale where the stage can be guided
-    (elsewhere guidance would double the cost and change nothing)."""
+    (elsewhere guidance would double the cost and change nothing), its parts where the stage has them."""
     applies = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_guidable}
+    applies |= {key: part in link.guided_parts for key, (part, _) in PARTS.items()}
     return bool(applies.get(key, True))
 
 

@@ -19,6 +19,8 @@ from stages.stage import Stage
 
 from .engine.host import Host
 
+PARTS = {"guidance_text": ("text", "a text"), "guidance_label": ("label", "a class")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
@@ -67,10 +69,16 @@ class Link:
         return bool(self.sidecar.config.cond.names) or not guidance_kind(self.hosts).drops
 
     @property
+    def guided_parts(self) -> tuple[str, ...]:
+        """The conditions that have guidance scales of their own: "label", "text"."""
+        return self.sidecar.config.cond.names if guidance_kind(self.hosts).drops else ()
+
+    @property
     def rows(self) -> Mapping[str, int]:
-        """Batch rows per image for each host, by its name here: with classifier-free guidance 2 of its own network, else 1."""
-        is_guided = self.is_guidable and self.settings.guidance_scale != 1
-        return guidance_kind(self.hosts).rows if is_guided else {OWN: 1}
+        """Batch rows per image for each host, by its name here: with classifier-free guidance 2 of its own network, up to 3 where
+        text and class are guided apart, else 1."""
+        names = self.sidecar.config.cond.names
+        return guidance_kind(self.hosts).rows(self.settings, names) if self.is_guidable else {OWN: 1}
 
     @property
     def beside(self) -> dict[str, str]:
@@ -101,14 +109,21 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
             raise ValueError(
                 f"settings of stage {link.name}: guidance_scale: this stage was trained without text or classes; leave it out"
             )
+        for key, (part, words) in PARTS.items():
+            if getattr(config, key) not in (None, getattr(link.settings, key)) and part not in link.guided_parts:
+                raise ValueError(
+                    f"settings of stage {link.name}: {key}: this stage is not guided by {words}; leave it out"
+                )
         changed_links.append(replace(link, settings=config))
     return changed_links
 
 
 def over(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a stage, `before` updated with `now`. If `now` names a sampler, old options that it does not use are dropped."""
+    """Settings of a stage, `before` updated with `now`. If `now` names a sampler, old options that it does not use are dropped; if
+    it has a guidance_scale, the old scales of single conditions are, too: it is for all of them."""
     kind = SAMPLERS.get(str(now.get("sampler")))
     unused = all_options().keys() - kind.options.keys() if kind else set()
+    unused |= PARTS.keys() if "guidance_scale" in now else set()
     return {name: value for name, value in before.items() if name not in unused} | dict(now)
 
 

@@ -143,4 +143,4 @@ class Cascade:
         call; RunError during the iteration if a network gives NaN or infinity or if memory does not suffice.
         """
         work = self.painting(asked)
-        return events_of(work, work.plan.request.batch)
+        return events_of(work, work.plan.request.batch, work.plan.rows)

@@ -100,6 +100,11 @@ class Plan:
         return max(1, -(-h * w // side**2))
 
     @property
+    def rows(self) -> int:
+        """Batch rows per image of the host that has most; at least 2, whether guided or not."""
+        return max(2, *(rows for link in self.links for rows in link.rows.values()))
+
+    @property
     def nfe(self) -> int:
         """Network calls in all, if it runs alone."""
         return self.num_chunks * sum(link.nfe for link in self.links)

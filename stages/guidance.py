@@ -6,7 +6,7 @@ determine which rule guides it: see GUIDANCES.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from data.batch import Cond
 
 from .ask import OWN, Ask, NamedAsks
 from .config import SampleConfig
-from .diffusion.guidance import guide, is_guided
+from .diffusion.corrupt import expand_to
+from .diffusion.guidance import guide, is_guided, is_inside
 from .diffusion.samplers import Answer, Query
 
 
@@ -32,67 +33,110 @@ class Guidance(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierFree:
-    """Classifier-free guidance: x0_hat = null + scale (cond - null) on rows whose level is inside the interval, else a single ask.
+class Scales:
+    """The scales of one image: x0_hat = null + label (label_only - null) + text (cond - label_only). Where they are equal, and for
+    an image with one condition, that is null + scale (cond - null)."""
 
-    names: the parts of the cond that the null one lacks.
+    label: float
+    text: float
+
+    @classmethod
+    def of(cls, settings: SampleConfig, names: Collection[str]) -> Self:
+        """Those of images with all conditions `names`, "label" or "text" or both."""
+        own = [settings.scale_of(name) for name in ("label", "text") if name in names] or [settings.guidance_scale]
+        return cls(label=own[0], text=own[-1])
+
+    @property
+    def rows(self) -> int:
+        """Batch rows of a guided image: cond, label_only if the scales differ, null unless its weight is 0."""
+        return 1 + (self.label != self.text) + (self.label != 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFree:
+    """Classifier-free guidance on rows whose level is inside the interval, else a single ask.
+
+    names: the parts of the cond that the null one lacks. scales: by row of the cond.
     """
 
     cond: Cond
     names: tuple[str, ...]
-    scale: float
+    scales: Sequence[Scales]
     interval: tuple[float, float]
 
     def asks(self, query: Query) -> NamedAsks:
-        """The conditional ask of all rows; if any row is guided, also the null ask of those rows."""
+        """The conditional ask of all rows; then the null ask, and the one without the text, of the rows that need them."""
         cond = self.cond if query.rows is None else self.cond[query.rows]
         asks = [(OWN, Ask(query=query, cond=cond))]
-        rows = self._guided(query)
-        if rows is not None:
-            null = cond.dropped(self.names)
-            if len(rows) < len(query.x):
-                query, null = Query(query.x[rows], query.sigma[rows]), null[rows]
-            asks.append((OWN, Ask(query=query, cond=null, second=True)))
+        for names, rows in zip((self.names, ("text",)), self._rows(query), strict=True):
+            if len(rows) == len(query.x):
+                asks.append((OWN, Ask(query=query, cond=cond.dropped(names), second=True)))
+            elif len(rows):
+                part = Query(query.x[rows], query.sigma[rows])
+                asks.append((OWN, Ask(query=part, cond=cond.dropped(names)[rows], second=True)))
         return asks
 
     def combine(self, query: Query, answers: Sequence[Answer]) -> Answer:
         """Guide the guided rows; the variance is that of the conditional answer."""
-        if len(answers) == 1:
-            return answers[0]
-        first, null = answers
-        rows = self._guided(query)
-        assert rows is not None
-        scale = query.x.new_full((len(rows),), self.scale)
-        if len(rows) == len(query.x):
-            return replace(first, x0_hat=guide(first.x0_hat, null.x0_hat, scale))
+        first, *others = answers
+        if not others:
+            return first
+        null_rows, label_rows = self._rows(query)
+        scales = self._scales(query)
         x0_hat = first.x0_hat.clone()
-        x0_hat[rows] = guide(x0_hat[rows], null.x0_hat, scale)
+        if len(label_rows):
+            label_only = others[-1].x0_hat
+            x0_hat[label_rows] = label_only
+        if len(null_rows):
+            scale = query.x.new_tensor([scales[row].label for row in null_rows.tolist()])
+            x0_hat[null_rows] = guide(x0_hat[null_rows], others[0].x0_hat, scale)
+        if len(label_rows):
+            scale = query.x.new_tensor([scales[row].text for row in label_rows.tolist()])
+            x0_hat[label_rows] += expand_to(scale, label_only) * (first.x0_hat[label_rows] - label_only)
         return replace(first, x0_hat=x0_hat)
 
-    def _guided(self, query: Query) -> Tensor | None:
-        """Rows of a query that are guided, or None if there are none."""
-        is_on = [is_guided(self.scale, level, self.interval) for level in query.sigma.tolist()]
-        return torch.tensor([row for row, on in enumerate(is_on) if on], device=query.x.device) if any(is_on) else None
+    def _scales(self, query: Query) -> Sequence[Scales]:
+        """The scales of the rows of a query."""
+        return self.scales if query.rows is None else [self.scales[row] for row in query.rows.tolist()]
+
+    def _rows(self, query: Query) -> tuple[Tensor, Tensor]:
+        """Rows of a query that need the null answer, and rows that need the one without the text."""
+        rows = list(enumerate(zip(self._scales(query), query.sigma.tolist(), strict=True)))
+        null_rows = [row for row, (each, level) in rows if is_guided(each.label, level, self.interval)]
+        label_rows = [row for row, (each, level) in rows if each.label != each.text and is_inside(level, self.interval)]
+        device = query.x.device
+        return torch.tensor(null_rows, device=device).long(), torch.tensor(label_rows, device=device).long()
 
 
 def classifier_free(settings: SampleConfig, cond: Cond, names: tuple[str, ...]) -> Guidance:
-    """Make the classifier-free rule from the settings."""
-    return ClassifierFree(cond=cond, names=names, scale=settings.guidance_scale, interval=settings.guidance_interval)
+    """Make the classifier-free rule from the settings. An image that lacks one of two conditions is guided by the other alone, with
+    the scale of that."""
+    scales = [Scales.of(settings, names)] * cond.num
+    if scales and scales[0].label != scales[0].text:
+        kept = {name: cond.parts[name].keep.tolist() for name in names if name in cond.parts}
+        given = [[name for name, keep in kept.items() if keep[row]] for row in range(cond.num)]
+        scales = [Scales.of(settings, row_names) if row_names else Scales(label=1, text=1) for row_names in given]
+    return ClassifierFree(cond=cond, names=names, scales=scales, interval=settings.guidance_interval)
+
+
+def own_rows(settings: SampleConfig, names: tuple[str, ...]) -> Mapping[str, int]:
+    """Batch rows per image of a stage's own network with classifier-free guidance."""
+    return {OWN: Scales.of(settings, names).rows}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceKind:
     """One way to guide. make: builds the rule for a chunk from settings, cond and the parts that training drops.
 
-    rows: batch rows per guided image, by host. drops: whether it needs conditions that training drops.
+    rows: batch rows per image, by host, from settings and those parts. drops: whether it needs conditions that training drops.
     """
 
     make: Callable[[SampleConfig, Cond, tuple[str, ...]], Guidance]
-    rows: Mapping[str, int]
+    rows: Callable[[SampleConfig, tuple[str, ...]], Mapping[str, int]]
     drops: bool = False
 
 
-GUIDANCES: dict[str, GuidanceKind] = {OWN: GuidanceKind(make=classifier_free, rows={OWN: 2}, drops=True)}
+GUIDANCES: dict[str, GuidanceKind] = {OWN: GuidanceKind(make=classifier_free, rows=own_rows, drops=True)}
 """Kinds of guidance by the host whose answer is extrapolated away from. A stage with several of these hosts uses the last entry."""
 
 

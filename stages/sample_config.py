@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
 def key_of(option: Option) -> Any:
     """Type and default of a sampler's option as a config key, which texts omit at its default."""
     bounds = Field(ge=option.low, le=option.high, description=option.help)
@@ -30,7 +33,10 @@ else:
 
 class SampleConfig(SamplerOptions):
     """Sampling settings; the manifest keeps one per stage and a request may change them. Options that only some samplers read
-    may be given only with one of those samplers."""
+    may be given only with one of those samplers.
+
+    guidance_text, guidance_label: scales of one condition; by default guidance_scale.
+    """
 
     grid: ClassVar[str] = "power"  # becomes a field when there is a second grid
     sampler: Literal[tuple(SAMPLERS)] = "dpmpp_2m"  # type: ignore[valid-type]
@@ -38,7 +44,9 @@ class SampleConfig(SamplerOptions):
     sigma_min: Level = 0.005
     sigma_max: Level = 80.0
     rho: Annotated[float, Field(ge=0.1, le=1000)] = 7.0
-    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    guidance_scale: Scale = 1.0
+    guidance_text: Annotated[Scale | None, LATER] = None
+    guidance_label: Annotated[Scale | None, LATER] = None
     guidance_interval: tuple[NonNegative, NonNegative] = (0.0, 1e9)
     aug_sigma: NonNegative = 0.0
 
@@ -65,12 +73,17 @@ class SampleConfig(SamplerOptions):
     @model_serializer(mode="wrap")
     def _without_unread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unread = all_options().keys() - self.options.keys()
-        return {name: value for name, value in handler(self).items() if name not in unread}
+        return {name: value for name, value in handler(self).items() if name not in unread and value is not None}
 
     @property
     def options(self) -> dict[str, Any]:
         """Values of the sampler's own options."""
         return {name: getattr(self, name) for name in SAMPLERS[self.sampler].options}
+
+    def scale_of(self, part: str) -> float:
+        """The guidance scale of a part of the cond, "text" or "label"."""
+        own = {"text": self.guidance_text, "label": self.guidance_label}[part]
+        return self.guidance_scale if own is None else own
 
     @property
     def sigmas(self) -> "Tensor":

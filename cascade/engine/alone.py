@@ -20,14 +20,14 @@ from .work import Chunk, Work
 log = logging.getLogger(__name__)
 
 
-def events_of(work: Work, batch: int) -> Iterator[Event]:
+def events_of(work: Work, batch: int, rows: int = 2) -> Iterator[Event]:
     """The events of a work, computed lazily: nothing runs before the next event is requested. batch: images computed together;
-    calls have up to twice as many rows, for guidance.
+    rows: most batch rows of each, with guidance.
 
     A call that runs out of memory is repeated with half the rows. Raises RunError if a single row does not fit, if a network gives
     NaN or infinity, and for a defect, whose traceback is logged.
     """
-    stats: Mapping[str, HostStats] = defaultdict(lambda: HostStats(batch=2 * batch))
+    stats: Mapping[str, HostStats] = defaultdict(lambda: HostStats(batch=rows * batch))
     for number in range(work.num_chunks):
         events: deque[Event] = deque()
         steps = work.steps(work.chunk(number), events.append)

@@ -177,7 +177,7 @@ def repainted(model: Cascade, plan: Plan, said: Mapping[str, Any]) -> Tensor:
     )
     painted = {
         event.stage: event.images[position]
-        for event in events_of(copies, rows * factor)
+        for event in events_of(copies, rows * factor, plan.rows)
         if isinstance(event, StageFinished)
     }
     return painted[said.get("stage") or model.names[-1]]

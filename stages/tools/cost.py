@@ -14,8 +14,9 @@ from data.batch import Cond
 
 from ..build import build_stage
 from ..config import SampleConfig, StageConfig
-from ..diffusion.guidance import is_guided
+from ..diffusion.guidance import is_inside
 from ..diffusion.samplers import drive
+from ..guidance import Scales
 from ..sampling import start
 from .counting import count_pass
 
@@ -157,7 +158,7 @@ def cost_of(config: StageConfig) -> StageCost:
     micro_batch = config.train.micro_batch or config.train.batch
     flops, kept = count_pass(stage, train_size, micro_batch)
     forward_flops = flops // micro_batch
-    rows = network_rows(config.sample)
+    rows = network_rows(config.sample, config.cond.names)
     return StageCost(
         parameters=sum(p.numel() for p in stage.parameters()),
         train_size=train_size,
@@ -177,12 +178,14 @@ def cost_of(config: StageConfig) -> StageCost:
     )
 
 
-def network_rows(settings: SampleConfig) -> list[int]:
-    """Network evaluations of each of the sampler's calls: 2 where guidance acts, else 1. Runs the sampler to count."""
+def network_rows(settings: SampleConfig, names: tuple[str, ...] = ()) -> list[int]:
+    """Network evaluations of each of the sampler's calls: 2 or 3 where guidance acts, else 1. Runs the sampler to count. names: the
+    conditions that training drops."""
     rows: list[int] = []
+    guided_rows = Scales.of(settings, names).rows
 
     def ask(x: Tensor, sigma: Tensor) -> Tensor:
-        rows.append(2 if is_guided(settings.guidance_scale, sigma.item(), settings.guidance_interval) else 1)
+        rows.append(guided_rows if is_inside(sigma.item(), settings.guidance_interval) else 1)
         return x
 
     drive(start(settings, lambda purpose, shape: torch.zeros(shape), Cond.empty(1), (1, 1, 1, 1)), ask)

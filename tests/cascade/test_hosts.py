@@ -60,7 +60,7 @@ def registered(monkeypatch):
         make=lambda settings, cond, names: AutoGuidance(
             cond=cond, scale=settings.guidance_scale, interval=settings.guidance_interval
         ),
-        rows={OWN: 1, GUIDE: 1},
+        rows=lambda settings, names: {OWN: 1, **({GUIDE: 1} if settings.guidance_scale != 1 else {})},
     )
     monkeypatch.setitem(GUIDANCES, GUIDE, kind)
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import sample
-from cascade.output.pictures import read_metadata, read_png
+from cascade.output.pictures import levels_apart, read_metadata, read_png
 from tests.calling import call
 from tests.cascade.chains import STYLES, tiny_config, write_both, write_cascade
 from tests.commands.files import files, size_of
@@ -52,9 +52,11 @@ def test_one_prompt_in_some_styles_is_a_row(both, tmp_path):
     assert size_of(tmp_path / "row.png") == (2 * 18 + 2, 18 + 2)
 
 
-def test_pictures_and_a_table_again(both, tmp_path):
-    arguments = ("red heart", "pizza", "--label", "all", "--num", 2, "--batch", 5, "--cascade", both)
-    arguments += ("--guidance", 3)
+@pytest.mark.parametrize(
+    "guidance", [("--guidance", 3), ("--guidance-text", 3, "--guidance-label", "base_8=2", "--guidance-label", 1.5)]
+)
+def test_pictures_and_a_table_again(both, tmp_path, guidance):
+    arguments = ("red heart", "pizza", "--label", "all", "--num", 2, "--batch", 5, "--cascade", both, *guidance)
     assert call(sample.main, *arguments, "--out", f"{tmp_path}/made/") == 0
     assert call(sample.main, *arguments, "--out", tmp_path / "grid.png") == 0
     assert size_of(tmp_path / "grid.png") == (2 * 18 + 2, 6 * 18 + 2)
@@ -62,6 +64,31 @@ def test_pictures_and_a_table_again(both, tmp_path):
         again = ("--cascade", both, "--again", tmp_path / name, "--out", tmp_path / f"{number}.png")
         assert call(sample.main, *again) == 0
         assert (tmp_path / f"{number}.png").read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_guidance_apart(both, tmp_path):
+    """Equal scales are one scale to the byte; a new --guidance is for both."""
+
+    def made(name, *guidance):
+        arguments = ("red heart", "--label", "noto", "--num", 2, "--cascade", both, *guidance)
+        assert call(sample.main, *arguments, "--out", f"{tmp_path}/{name}/") == 0
+        return read_png(tmp_path / name / "000001.png")
+
+    once = made("once", "--guidance", 3)
+    assert torch.equal(made("same", "--guidance-text", 3, "--guidance-label", 3), once)
+    assert levels_apart(made("apart", "--guidance-text", 3, "--guidance-label", 1), once) > 1
+    settings = read_metadata(tmp_path / "apart" / "000001.png")["stages"]["base_8"]["settings"]
+    assert (settings["guidance_text"], settings["guidance_label"], settings["guidance_scale"]) == (3, 1, 1)
+    assert "guidance_text" not in read_metadata(tmp_path / "once" / "000001.png")["stages"]["base_8"]["settings"]
+
+
+def test_guidance_of_what_is_not_there(both, tmp_path, refused):
+    folder = write_cascade(tmp_path / "c", tiny_config(8, classes=3))
+    line = refused(sample.main, "--label", 1, "--guidance-text", 3, "--cascade", folder)
+    assert "--guidance-text 3: no stage is guided by a text; leave it out" in line
+    line = refused(sample.main, "--label", 1, "--guidance-text", "base_8=3", "--cascade", folder)
+    assert "settings of stage base_8: guidance_text: this stage is not guided by a text; leave it out" in line
+    assert "guidance_label" in refused(sample.main, "--label", 1, "--guidance-label", 101, "--cascade", both)
 
 
 def test_shards_have_captions_and_styles(both, tmp_path):

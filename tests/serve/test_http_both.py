@@ -83,6 +83,20 @@ def test_what_the_model_says(serving):
     assert (said["conditioning"], said["num_classes"], said["classes"]) == ("text", 3, list(STYLES))
 
 
+def test_guidance_apart(serving):
+    (model,) = serving.client.get("/v1/models").json()["data"]
+    for stage in model["cascade"]["stages"]:
+        assert stage["ranges"]["guidance_text"] == stage["ranges"]["guidance_label"] == [0, 100]
+        assert "guidance_text" not in stage["settings"]
+    body = {"prompts": ["red heart"], "labels": ["noto"], "seed": 3}
+    apart = {"base_8": {"guidance_text": 3.0, "guidance_label": 1.5}}
+    job = serving.client.run(**body, settings=apart, until="base_8")
+    assert job["settings"] == apart
+    answer = serving.client.post("/v1/jobs", json=body | {"settings": {"base_8": {"guidance_label": 101}}})
+    assert answer.status_code == 422
+    assert "guidance_label" in answer.json()["error"]["message"]
+
+
 def test_a_style_on_the_route_of_openai(serving, tmp_path):
     pictures = {}
     for label in ("noto", 1, 2, None):

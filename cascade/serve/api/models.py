@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from cascade.link import Link
+from cascade.link import PARTS, Link
 from stages.config import SampleConfig
 from stages.diffusion.samplers import SAMPLERS
 
@@ -41,13 +41,15 @@ def stage(link: Link, limits: Limits) -> Data:
 
 
 def ranges(link: Link, limits: Limits) -> Data:
-    """Bounds of settings, with the options of the stage's own sampler; None if a setting has no effect."""
+    """Bounds of settings, with the options of the stage's own sampler; None if a setting has no effect. Scales of single conditions
+    only where a stage has two."""
     fields = SampleConfig.model_json_schema()["properties"]
+    scale = [fields["guidance_scale"]["minimum"], fields["guidance_scale"]["maximum"]]
+    are_apart = len(link.guided_parts) > 1
     return {
         "num_steps": [1, limits.steps],
-        "guidance_scale": [fields["guidance_scale"]["minimum"], fields["guidance_scale"]["maximum"]]
-        if link.is_guidable
-        else None,
+        "guidance_scale": scale if link.is_guidable else None,
+        **({key: scale for key in PARTS} if are_apart else {}),
         "aug_sigma": [0.0, link.contract.max_aug_sigma] if link.contract.low_res else None,
         "sampler": fields["sampler"]["enum"],
         **{name: [option.low, option.high] for name, option in SAMPLERS[link.settings.sampler].options.items()},
