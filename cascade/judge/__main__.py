@@ -21,6 +21,7 @@ def score_main(
     generated: Annotated[str, typer.Argument(help="the pictures to judge: likewise")],
     size: Annotated[int, typer.Option(help="shrink square pictures to this side, px; 0: their own")] = 0,
     split: Annotated[str, typer.Option(help="of data sets")] = "val",
+    background: Annotated[str, typer.Option(help="for transparent pictures of folders: white or grey")] = "white",
     seed: Annotated[int, typer.Option(help="of halves, slices and draws")] = 0,
     json: Annotated[Path | None, typer.Option(help="write all numbers to this file, too")] = None,
     save: Annotated[Path | None, typer.Option(help="write the statistics of GENERATED to this .npz")] = None,
@@ -36,7 +37,7 @@ def score_main(
     from data.files import replace_text
 
     _check_folders(json, save)
-    sides = [load_side(each, size=size, split=split, note=_note) for each in (real, generated)]
+    sides = [load_side(each, size=size, split=split, background=background, note=_note) for each in (real, generated)]
     found = score(*sides, seed=seed)
     print(*found.lines(), sep="\n")
     if json:
@@ -62,6 +63,8 @@ def judge_main(
     """Judge each super-resolution stage on true low-res pictures and on those of the stages below, at several strengths."""
     from json import dumps
 
+    import torch
+
     from cascade.engine.devices import choose_device
     from cascade.judge.mismatch import mismatch
     from cascade.pipeline import Cascade
@@ -72,6 +75,7 @@ def judge_main(
     if num < 0:
         raise ValueError(f"--num {num}: give a number of pictures, or 0 for all of the split")
     _check_folders(json)
+    torch.set_flush_denormal(True)  # a picture far from noise gives denormals, which are 30 times slower on a CPU
     model = Cascade.load(cascade, device=choose_device(device))
     rows = []
     for row in mismatch(model, data, split=split, num=num, levels=_levels(levels), seed=seed):

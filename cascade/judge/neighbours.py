@@ -12,21 +12,25 @@ from cascade.judge.features import check_features
 @dataclass(frozen=True, kw_only=True)
 class Neighbours:
     """A generated picture's nearest training picture (`index`) and `distance`, (n,) each; `own` is that training
-    picture's distance to its nearest other one; `share_nearer` is over all pairs, see `neighbours`.
+    picture's distance to its nearest other one; `nearer` (n,) and its mean `share_nearer`: see `neighbours`.
     """
 
     index: Tensor
     distance: Tensor
     own: Tensor
-    share_nearer: float
+    nearer: Tensor
+
+    @property
+    def share_nearer(self) -> float:
+        """The mean of `nearer`."""
+        return self.nearer.mean().item()
 
 
 def neighbours(training: Tensor, generated: Tensor) -> Neighbours:
     """Nearest training row of each generated row (m, d), by features (n, d), n >= 2.
 
-    `share_nearer` is the chance that a generated picture lies nearer to its nearest training picture than a training
-    picture to its nearest other one (ties count half, so twins in the data are no alarm): 0.5 for new draws of the law of
-    the data, 1 for copies.
+    `nearer` is the share of the training pictures that are farther from their nearest other one than this picture is from its
+    nearest (ties count half, so twins in the data are no alarm). Its mean is 0.5 for new draws of the law of the data, 1 for copies.
     """
     training, generated = check_features(training, "training"), check_features(generated, "generated")
     if training.shape[1] != generated.shape[1]:
@@ -42,5 +46,5 @@ def neighbours(training: Tensor, generated: Tensor) -> Neighbours:
     ordered = own.sort().values
     above = len(own) - torch.searchsorted(ordered, distance, right=True)
     not_below = len(own) - torch.searchsorted(ordered, distance, right=False)
-    share = (above + not_below).double().mean().item() / (2 * len(own))
-    return Neighbours(index=index, distance=distance, own=own[index], share_nearer=share)
+    nearer = (above + not_below).double() / (2 * len(own))
+    return Neighbours(index=index, distance=distance, own=own[index], nearer=nearer)

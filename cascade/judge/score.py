@@ -11,12 +11,14 @@ from cascade.judge.colour import colour_drift
 from cascade.judge.features import SAMPLES_A_DIMENSION, draw, halves
 from cascade.judge.frechet import frechet_at_infinity, frechet_distance, frechet_floor, frechet_of_moments
 from cascade.judge.grain import grain, sharpness
+from cascade.judge.identity import judge_sha256
 from cascade.judge.kernel import kernel_distance
 from cascade.judge.look import DIMENSIONS, LOOK, look
-from cascade.judge.manifold import manifold
+from cascade.judge.manifold import expected_coverage, manifold
 from cascade.judge.moments import Moments, moments
 from cascade.judge.side import Side
 from cascade.judge.wasserstein import sliced_wasserstein
+from data.resize import RESIZE_VERSION
 
 FLOOR_SIZE = 2 * SAMPLES_A_DIMENSION * DIMENSIONS  # real pictures whose halves are large enough for a floor
 
@@ -31,6 +33,9 @@ class Scores:
     num_generated: int | None
     ruler: str
     ruler_sha256: str
+    judge_sha256: str
+    resize: str
+    background: str
     seed: int
     scores: dict[str, Any]
     left_out: dict[str, str]
@@ -44,6 +49,7 @@ class Scores:
         yield f"real       {self.real}: {_count(self.num_real)}"
         yield f"generated  {self.generated}: {_count(self.num_generated)}"
         yield f"ruler      {self.ruler} (sha256 {self.ruler_sha256[:12]}), seed {self.seed}"
+        yield f"judge      sha256 {self.judge_sha256[:12]}, resize {self.resize}, background {self.background}"
         for name, value in self.scores.items():
             yield f"{name:<34} {_text(value)}"
         for name, why in self.left_out.items():
@@ -79,7 +85,9 @@ def _pictures(real: Tensor, generated: Tensor, scores: dict[str, Any], generator
     first, second = (each[torch.randperm(len(each), generator=generator)[:num]] for each in (real, generated))
     scores["SWD by level, finest first"] = sliced_wasserstein(first, second, generator)
     if len(real) >= 4:
-        scores["SWD of halves of the real"] = sliced_wasserstein(*halves(real, generator), generator=generator)
+        parts = halves(real, generator)
+        scores["SWD of halves of the real"] = sliced_wasserstein(*parts, generator=generator)
+        scores["colour drift of halves, mean"] = colour_drift(*parts).mean
 
 
 def _features(
@@ -106,6 +114,12 @@ def _features(
     found = manifold(first, second)
     scores |= {"precision": found.precision, "recall": found.recall}
     scores |= {"density": found.density, "coverage": found.coverage}
+    scores["coverage of two draws of one law"] = expected_coverage(num, num)
+    if len(real) >= FLOOR_SIZE:
+        floor = manifold(*halves(real, generator))
+        scores |= {"precision of halves": floor.precision, "recall of halves": floor.recall}
+    else:
+        left_out["precision and recall of halves"] = f"{len(real):,} real pictures; {FLOOR_SIZE:,} are needed"
 
 
 def _moments(side: Side) -> Moments:
@@ -119,7 +133,9 @@ def _scores(real: Side, generated: Side, scores: dict[str, Any], left_out: dict[
     nums = [side.moments.num if side.moments else len(side.names) for side in (real, generated)]
     return Scores(
         real=real.name, generated=generated.name, num_real=nums[0], num_generated=nums[1], ruler=LOOK.name,
-        ruler_sha256=LOOK.sha256, seed=seed, scores=scores, left_out=left_out,
+        ruler_sha256=LOOK.sha256, judge_sha256=judge_sha256(), resize=RESIZE_VERSION,
+        background=" and ".join(dict.fromkeys((real.background, generated.background))), seed=seed, scores=scores,
+        left_out=left_out,
     )  # fmt: skip
 
 

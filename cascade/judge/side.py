@@ -12,49 +12,60 @@ from cascade.judge.moments import Moments
 from cascade.judge.stored import load_moments
 from data.alpha import to_pixels
 from data.batch import to_float, to_uint8
-from data.decode import load_image
+from data.decode import WHITE, Color, load_image
 from data.index import INDEX_NAME
 from data.index.tree import look as files_below
 from data.read.shards import read_split
 from data.resize import downsample
 
 BATCH = 64  # pictures read at once
+BACKGROUNDS: dict[str, Color] = {"white": WHITE, "grey": (128, 128, 128)}  # near-white ink is seen on the second only
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """Pictures uint8 (n, 3, size, size) with a name each, or moments alone. broken: files that could not be read, and why."""
+    """Pictures uint8 (n, 3, size, size) with a name each, or moments alone. broken: files that could not be read, and why.
+
+    background: what transparency was laid on, as far as it is known.
+    """
 
     name: str
     pictures: Tensor | None = None
     names: tuple[str, ...] = ()
     moments: Moments | None = None
     broken: tuple[str, ...] = ()
+    background: str = "unknown"
 
 
-def load_side(source: str, *, size: int = 0, split: str = "val", note: Callable[[str], None] = lambda _: None) -> Side:
+def load_side(
+    source: str, *, size: int = 0, split: str = "val", background: str = "white",
+    note: Callable[[str], None] = lambda _: None,
+) -> Side:  # fmt: skip
     """Load a side from a .npz file, a folder of pictures, or a data set of which `split` is read.
 
-    size: px, to which larger square pictures shrink by THE downsample; 0: their own, which must be one. Raises ValueError, OSError.
+    size: px, to which larger square pictures shrink by THE downsample; 0: their own, which must be one.
+    background: of BACKGROUNDS, on which the pictures of a folder are laid where they are transparent. Raises ValueError, OSError.
     """
+    if background not in BACKGROUNDS:
+        raise ValueError(f"background {background}: allowed are {' and '.join(BACKGROUNDS)}")
     path = Path(source)
     if path.suffix == ".npz":
         return Side(name=source, moments=load_moments(path))
     if path.is_file():
         raise ValueError(f"{path} is a file; name a folder of pictures, a data set or a .npz file of statistics")
     if path.is_dir() and not (path / INDEX_NAME).exists() and not any(path.glob("*.tar")):
-        return _of_folder(path, size, note)
-    return _of_data(source, size, split)
+        return _of_folder(path, size, background, note)
+    return _of_data(source, size, split, background)
 
 
-def _of_folder(folder: Path, size: int, note: Callable[[str], None]) -> Side:
+def _of_folder(folder: Path, size: int, background: str, note: Callable[[str], None]) -> Side:
     paths = files_below(folder).pictures
     if not paths:
         raise ValueError(f"{folder} has no pictures; name a folder of pictures, a data set or a .npz file")
     pictures, names, broken = [], [], []
     for path in paths:
         try:
-            picture = _tensor(load_image(folder / path), size)
+            picture = _tensor(load_image(folder / path, BACKGROUNDS[background]), size)
         except ValueError as error:
             broken.append(f"{path}: {error}")
             note(f"{folder / path} is left out: {error}")
@@ -67,7 +78,9 @@ def _of_folder(folder: Path, size: int, note: Callable[[str], None]) -> Side:
     if len(sides) != 1:
         told = ", ".join(f"{w} x {h}" for h, w in sorted(sides)[:4])
         raise ValueError(f"{folder}: pictures of {told} px; one size is needed: add --size, or resize them")
-    return Side(name=str(folder), pictures=torch.stack(pictures), names=tuple(names), broken=tuple(broken))
+    return Side(
+        name=str(folder), pictures=torch.stack(pictures), names=tuple(names), broken=tuple(broken), background=background
+    )  # fmt: skip
 
 
 def _tensor(image: Image.Image, size: int) -> Tensor:
@@ -79,11 +92,17 @@ def _tensor(image: Image.Image, size: int) -> Tensor:
     return to_uint8(downsample(to_float(pixels[None]), (size, size)))[0]
 
 
-def _of_data(source: str, size: int, split: str) -> Side:
+def _of_data(source: str, size: int, split: str, background: str) -> Side:
     from data.read.mixture import facts, parse
 
     places = parse([source])
     index = facts(places)
+    packed_on = str(index.settings.get("background", "unknown"))
+    if background != "white" and packed_on != background:
+        raise ValueError(
+            f"data {source} was packed on {packed_on}, its pictures have no transparency left for background {background}; "
+            "name the folder of the pictures, or leave --background out"
+        )
     resolution = size or (index.size[0] if index.size else 0)
     if not resolution:
         raise ValueError(f"data {source} has pictures of several sizes; add --size")
@@ -96,4 +115,4 @@ def _of_data(source: str, size: int, split: str) -> Side:
         )
         pictures.append(small)
         names += batch.keys
-    return Side(name=f"{source} ({split})", pictures=torch.cat(pictures), names=tuple(names))
+    return Side(name=f"{source} ({split})", pictures=torch.cat(pictures), names=tuple(names), background=packed_on)

@@ -1,0 +1,88 @@
+"""Numbers of single pictures: does it show its condition, is it sharp, is it grainy, which training picture is nearest?
+
+Two rulers are used, whose numbers need no network: `look` for the match, pictures of 16 px for neighbours, since a copy is near in
+pixels. Rows are written as CSV, to filter a set of pictures by.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+
+import torch
+from torch import Tensor
+
+from cascade.judge.distances import blocks
+from data.batch import to_float
+from data.resize import downsample
+
+SIDE = 16  # px, at which pictures are compared with those of training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Each:
+    """A picture's numbers. side: painted or true. match: see `matches`; sharpness, grain: see grain.py (nan: no flat pixels);
+    neighbour, distance: key of the nearest training picture and the RMS difference to it in levels of 255, at 16 px.
+    """
+
+    side: str
+    key: str
+    caption: str
+    group: str
+    match: float | None
+    sharpness: float
+    grain: float
+    neighbour: str
+    distance: float
+
+
+def as_csv(rows: Sequence[Each]) -> str:
+    """The rows under a header; a number that is not known is empty."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([each.name for each in fields(Each)])
+    for row in rows:
+        table.writerow([_cell(value) for value in astuple(row)])
+    return text.getvalue()
+
+
+def _cell(value: str | float | None) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if value == value else ""
+    return "" if value is None else str(value)
+
+
+def matches(real: Tensor, generated: Tensor) -> Tensor:
+    """For each generated row, the share of other true rows that lie farther from it than the true row of its own condition: (n,)
+    float64. 1: its own is the nearest; 0.5 is chance, which is what shuffled conditions give. Ties count half.
+
+    Features (n, d), row k of both of one condition, n >= 2; distances are in standard deviations of the true features.
+    """
+    if real.shape != generated.shape or len(real) < 2:
+        told = f"{tuple(real.shape)} and {tuple(generated.shape)}"
+        raise ValueError(f"match: features {told}; (n, d) each with n >= 2 is needed, one row a condition")
+    std, mean = torch.std_mean(real.double(), dim=0)
+    a, b = ((each.double() - mean) / std.clamp(min=1e-12) for each in (real, generated))
+    parts, first = [], 0
+    for block in blocks(b, a):
+        rows = torch.arange(len(block))
+        own = block[rows, rows + first, None]
+        farther = (block > own).double() + (block == own).double() / 2
+        parts.append((farther.sum(dim=1) - 0.5) / (len(real) - 1))  # the own one counts as a half
+        first += len(block)
+    return torch.cat(parts)
+
+
+def small(pictures: Tensor) -> Tensor:
+    """Features (n, d) of uint8 RGB pictures: their 16 px version; the distance of two rows is the RMS difference in levels."""
+    side = min(SIDE, *pictures.shape[2:])
+    pixels = downsample(to_float(pictures), (side, side)).flatten(1).double()
+    return pixels * 127.5 / pixels.shape[1] ** 0.5
+
+
+def mean_error(values: Tensor) -> tuple[float, float]:
+    """Mean of a number a picture and its standard error, both without nan; the error of a single one is nan."""
+    known = values[~values.isnan()].double()
+    if not len(known):
+        return float("nan"), float("nan")
+    return known.mean().item(), (known.std() / len(known) ** 0.5).item() if len(known) > 1 else float("nan")
