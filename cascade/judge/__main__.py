@@ -3,6 +3,7 @@
 python -m cascade.judge score REAL GENERATED       two folders of pictures, data sets or .npz files of statistics
 python -m cascade.judge vote A B                   people vote on two folders, cascades or stores of servers, on a page
 python -m cascade.judge CASCADE --data SHARDS      a cascade: its pictures, and each stage by strength of augmentation
+python -m cascade.judge report CASCADE --data SHARDS --out report.html     all of it and more as one page
 """
 
 import sys
@@ -12,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from cascade.judge.report_command import report_main
 from cascade.judge.vote.command import vote_main
 from data.cli import run
 
@@ -106,7 +108,7 @@ def _note(message: str) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
-COMMANDS: dict[str, Callable[..., object]] = {"score": score_main, "vote": vote_main}
+COMMANDS: dict[str, Callable[..., object]] = {"report": report_main, "score": score_main, "vote": vote_main}
 """What stands after `cascade.judge`, if it is no cascade."""
 
 if __name__ == "__main__":

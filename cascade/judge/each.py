@@ -9,10 +9,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
-import torch
 from torch import Tensor
 
-from cascade.judge.distances import blocks
 from data.batch import to_float
 from data.resize import downsample
 
@@ -21,7 +19,7 @@ SIDE = 16  # px, at which pictures are compared with those of training
 
 @dataclass(frozen=True, kw_only=True)
 class Each:
-    """A picture's numbers. side: painted or true. match: see `matches`; sharpness, grain: see grain.py (nan: no flat pixels);
+    """A picture's numbers. side: painted or true. match: see matching.py; sharpness, grain: see grain.py (nan: no flat pixels);
     neighbour, distance: key of the nearest training picture and the RMS difference to it in levels of 255, at 16 px.
     """
 
@@ -50,27 +48,6 @@ def _cell(value: str | float | None) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if value == value else ""
     return "" if value is None else str(value)
-
-
-def matches(real: Tensor, generated: Tensor) -> Tensor:
-    """For each generated row, the share of other true rows that lie farther from it than the true row of its own condition: (n,)
-    float64. 1: its own is the nearest; 0.5 is chance, which is what shuffled conditions give. Ties count half.
-
-    Features (n, d), row k of both of one condition, n >= 2; distances are in standard deviations of the true features.
-    """
-    if real.shape != generated.shape or len(real) < 2:
-        told = f"{tuple(real.shape)} and {tuple(generated.shape)}"
-        raise ValueError(f"match: features {told}; (n, d) each with n >= 2 is needed, one row a condition")
-    std, mean = torch.std_mean(real.double(), dim=0)
-    a, b = ((each.double() - mean) / std.clamp(min=1e-12) for each in (real, generated))
-    parts, first = [], 0
-    for block in blocks(b, a):
-        rows = torch.arange(len(block))
-        own = block[rows, rows + first, None]
-        farther = (block > own).double() + (block == own).double() / 2
-        parts.append((farther.sum(dim=1) - 0.5) / (len(real) - 1))  # the own one counts as a half
-        first += len(block)
-    return torch.cat(parts)
 
 
 def small(pictures: Tensor) -> Tensor:

@@ -3,20 +3,31 @@
 import torch
 from torch import Tensor
 
+from cascade.judge.distances import blocks
 from cascade.judge.estimate import Estimate
 
 
 def match(real: Tensor, generated: Tensor) -> Estimate:
-    """Share of the other true pictures that are farther from a generated picture than its own: 1 at best, 0.5 by chance.
+    """The mean of `matches`: 1 at best, 0.5 by chance."""
+    return Estimate.of_mean(matches(real, generated))
 
-    Features (n, d), n >= 3; row k of both sides has one condition. Distances are in standard deviations of the real features.
+
+def matches(real: Tensor, generated: Tensor) -> Tensor:
+    """For each generated row, the share of other true rows that lie farther from it than the true row of its own condition: (n,)
+    float64. 1: its own is the nearest; 0.5 is chance, which is what shuffled conditions give. Ties count half.
+
+    Features (n, d), row k of both of one condition, n >= 3; distances are in standard deviations of the true features.
     """
     if real.shape != generated.shape or len(real) < 3:
-        shapes = f"{tuple(real.shape)} and {tuple(generated.shape)}"
-        raise ValueError(f"match: features are {shapes}; (n, d) each, one row a condition, n >= 3, is needed")
+        told = f"{tuple(real.shape)} and {tuple(generated.shape)}"
+        raise ValueError(f"match: features {told}; (n, d) each with n >= 3 is needed, one row a condition")
     std, mean = torch.std_mean(real.double(), dim=0)
     a, b = ((each.double() - mean) / std.clamp(min=1e-12) for each in (real, generated))
-    distances = torch.cdist(b, a, compute_mode="donot_use_mm_for_euclid_dist")
-    own = distances.diagonal()[:, None]
-    farther = (distances > own).double() + (distances == own).double() / 2
-    return Estimate.of_mean((farther.sum(dim=1) - 0.5) / (len(real) - 1))  # the picture itself counts as a half
+    parts, first = [], 0
+    for block in blocks(b, a):
+        rows = torch.arange(len(block))
+        own = block[rows, rows + first, None]
+        farther = (block > own).double() + (block == own).double() / 2
+        parts.append((farther.sum(dim=1) - 0.5) / (len(real) - 1))  # the own one counts as a half
+        first += len(block)
+    return torch.cat(parts)

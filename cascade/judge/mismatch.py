@@ -12,12 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cascade.judge.brief import brief
+from cascade.judge.each import mean_error
 from cascade.judge.fidelity import low_res_consistency, psnr
-from cascade.judge.grain import grain, sharpness
-from cascade.judge.kernel import kernel_distance
-from cascade.judge.look import look
 from cascade.judge.painted import at_size, paint, read_conditions
-from cascade.judge.wasserstein import sliced_wasserstein
 from cascade.link import Link
 from cascade.pipeline import Cascade
 
@@ -30,7 +28,7 @@ class Row:
 
     psnr: dB against the true pictures, of true low_res only. consistency: dB of THE downsample against low_res. sharpness: over
     the true pictures'. grain: std of the high-pass in flat regions. swd: of the finest Laplacian level against the true
-    pictures. kid, kid_error: by `look`; None for too few pictures.
+    pictures. kid: by `look`; None for too few pictures. NAME_error: the standard error over pictures.
     """
 
     stage: str
@@ -43,6 +41,11 @@ class Row:
     grain: float
     swd: float
     kid: float | None
+    psnr_error: float | None
+    consistency_error: float
+    sharpness_error: float
+    grain_error: float
+    swd_error: float
     kid_error: float | None
 
     def as_json(self) -> dict[str, Any]:
@@ -99,16 +102,13 @@ def _levels(link: Link, levels: Sequence[float]) -> list[float]:
 
 
 def _row(stage: str, name: str, level: float, made: Tensor, low_res: Tensor, truth: Tensor, seed: int) -> Row:
-    generator = torch.Generator().manual_seed(seed)
-    try:
-        kernel = kernel_distance(look(truth), look(made))
-    except ValueError:
-        kernel = None
+    scores = brief(made, truth, seed)
+    one = mean_error(psnr(made, truth)) if name == TRUE else (None, None)
+    consistent = mean_error(low_res_consistency(made, low_res))
+    kid = scores.kid or (None, None)
     return Row(
-        stage=stage, low_res=name, aug_sigma=level, num=len(made),
-        psnr=psnr(made, truth).mean().item() if name == TRUE else None,
-        consistency=low_res_consistency(made, low_res).mean().item(),
-        sharpness=(sharpness(made).mean() / sharpness(truth).mean()).item(),
-        grain=grain(made).nanmean().item(), swd=sliced_wasserstein(truth, made, generator)[0],
-        kid=kernel.value if kernel else None, kid_error=kernel.error if kernel else None,
+        stage=stage, low_res=name, aug_sigma=level, num=len(made), psnr=one[0], consistency=consistent[0],
+        sharpness=scores.sharpness[0], grain=scores.grain[0], swd=scores.swd[0], kid=kid[0],
+        psnr_error=one[1], consistency_error=consistent[1], sharpness_error=scores.sharpness[1],
+        grain_error=scores.grain[1], swd_error=scores.swd[1], kid_error=kid[1],
     )  # fmt: skip

@@ -29,8 +29,9 @@ class Neighbours:
 def neighbours(training: Tensor, generated: Tensor) -> Neighbours:
     """Nearest training row of each generated row (m, d), by features (n, d), n >= 2.
 
-    `nearer` is the share of the training pictures that are farther from their nearest other one than this picture is from its
-    nearest (ties count half, so twins in the data are no alarm). Its mean is 0.5 for new draws of the law of the data, 1 for copies.
+    `nearer` is the share of the training pictures that are farther from their nearest other one than this picture is from
+    its nearest (ties count half, so twins in the data are no alarm). Its mean is 0.5 for new draws of the law of the data,
+    1 for copies.
     """
     training, generated = check_features(training, "training"), check_features(generated, "generated")
     if training.shape[1] != generated.shape[1]:

@@ -1,8 +1,8 @@
 """Everything that a report of a cascade says, as numbers and pictures; `page` shows it.
 
-Each stage paints the conditions of held-out pictures with the settings of the manifest, and is scored against their true pictures. A
-super-resolution stage is also judged on true low_res, so that a fault is attributed to its stage. What cannot be measured is named with
-its reason.
+Each stage paints the conditions of held-out pictures with the settings of the manifest, and is scored against their true pictures.
+A super-resolution stage is also judged on true low_res, so that a fault is attributed to its stage. What cannot be measured is
+named with its reason.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,23 +14,28 @@ from torch import Tensor
 
 from cascade.judge.about import About, groupings, read_about
 from cascade.judge.brief import Brief, Point, brief, curve
-from cascade.judge.each import Each, matches, mean_error, small
+from cascade.judge.each import Each, mean_error, small
+from cascade.judge.features import halves
 from cascade.judge.grain import grain, sharpness
 from cascade.judge.identity import judge_sha256
 from cascade.judge.look import LOOK, look
+from cascade.judge.matching import matches
 from cascade.judge.mismatch import Row, mismatch
 from cascade.judge.neighbours import Neighbours, neighbours
 from cascade.judge.painted import at_size, paint, read_conditions
 from cascade.judge.score import Scores, score
-from cascade.judge.side import Side
+from cascade.judge.side import BACKGROUNDS, Side
+from cascade.judge.wasserstein import finest_estimate
 from cascade.pipeline import Cascade
+from data.alpha import on_background
 from data.batch import Batch
+from data.decode import WHITE
 from data.read.mixture import facts
 from data.read.shards import read_split
 from data.resize import RESIZE_VERSION
 
 FEWEST = 4  # pictures: halves of fewer have no spread
-THUMBNAIL = 128  # px: larger pictures are shown at this side
+THUMBNAIL = 128  # px: larger training pictures are kept and compared at this side
 TRUE, PAINTED = "true", "painted"
 
 
@@ -54,20 +59,23 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class StageReport:
-    """A stage's pictures uint8 (n, 3, h, w) beside the true ones at its size.
+    """A stage's pictures uint8 (n, 3, h, w) beside the true ones at its size, scores by background.
 
-    ideal: scores of its pictures of true low_res, None for a base stage."""
+    ideal: scores of its pictures of true low_res, None for a base stage. swd_floor: the finest level's distance between two halves
+    of the true pictures, and its error."""
 
     name: str
     resolution: int
     sha256: str
     nimg: int
+    trained_on: str
     settings: dict[str, Any]
     pictures: Tensor
     truth: Tensor
-    scores: Scores
+    scores: dict[str, Scores]
     brief: Brief
     ideal: Brief | None
+    swd_floor: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +119,9 @@ class Report:
         """All numbers as plain values, with what they depend on."""
         return {
             "stages": [
-                {"name": s.name, "resolution": s.resolution, "sha256": s.sha256, "nimg": s.nimg, "settings": s.settings}
-                | {"scores": s.scores.as_json(), "brief": asdict(s.brief)}
+                {"name": s.name, "resolution": s.resolution, "sha256": s.sha256, "nimg": s.nimg, "trained_on": s.trained_on}
+                | {"settings": s.settings, "swd_floor": s.swd_floor}
+                | {"scores": {name: each.as_json() for name, each in s.scores.items()}, "brief": asdict(s.brief)}
                 | {"on_true_low_res": asdict(s.ideal) if s.ideal else None}
                 for s in self.stages
             ],
@@ -213,23 +222,39 @@ def _stages(
             say(f"{link.name}: the same from true low_res")
             small_truth = [at_size(batch.image, config.takes) for batch in batches]
             pairs = zip(batches, small_truth, strict=True)
-            ideal = brief(
-                torch.cat([paint(link, each, low, seed=wanted.seed) for each, low in pairs]), truth, wanted.seed
-            )
+            of_true = torch.cat([paint(link, each, low, seed=wanted.seed) for each, low in pairs])
+            ideal = brief(on_background(of_true), on_background(truth), wanted.seed)
         pictures = torch.cat(below)
-        names = tuple(key for batch in batches for key in batch.keys)
-        sides = [
-            Side(name=name, pictures=side, names=names, background=background)
-            for name, side in ((TRUE, truth), (PAINTED, pictures))
-        ]
+        scores = {
+            name: score(
+                *(_side(*side, background=name) for side in ((TRUE, truth), (PAINTED, pictures))), seed=wanted.seed
+            )
+            for name in (BACKGROUNDS if truth.shape[1] == 4 else (background,))
+        }
+        truth, pictures = on_background(truth), on_background(pictures)
         found.append(
             StageReport(
                 name=link.name, resolution=config.resolution, sha256=link.sidecar.sha256, nimg=link.sidecar.provenance.nimg,
+                trained_on=link.sidecar.provenance.data,
                 settings=link.settings.model_dump(mode="json"), pictures=pictures, truth=truth,
-                scores=score(*sides, seed=wanted.seed), brief=brief(pictures, truth, wanted.seed), ideal=ideal,
+                scores=scores,
+                swd_floor=_swd_floor(truth, wanted.seed), brief=brief(pictures, truth, wanted.seed), ideal=ideal,
             )
         )  # fmt: skip
     return found, painted
+
+
+def _swd_floor(truth: Tensor, seed: int) -> tuple[float, float]:
+    generator = torch.Generator().manual_seed(seed)
+    found = finest_estimate(*halves(truth, generator), generator)
+    return found.value, found.error
+
+
+def _side(name: str, pictures: Tensor, *, background: str) -> Side:
+    return Side(
+        name=name, pictures=on_background(pictures, BACKGROUNDS.get(background, WHITE)),
+        names=tuple(map(str, range(len(pictures)))), background=background,
+    )  # fmt: skip
 
 
 def _first(batches: list[Batch], num: int) -> list[Batch]:
@@ -258,7 +283,7 @@ def _training(
     keys: list[str] = []
     side = min(resolution, THUMBNAIL)
     for batch in read_split(data, "train", batch=64, resolution=resolution, limit=wanted.num_training):
-        parts.append(at_size(batch.image, (side, side)))
+        parts.append(on_background(at_size(batch.image, (side, side))))
         keys += batch.keys
     return Training(thumbnails=torch.cat(parts), keys=tuple(keys), total=total)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cascade.judge.moments import Moments
 from cascade.judge.stored import load_moments
-from data.alpha import to_pixels
+from data.alpha import on_background, to_pixels
 from data.batch import to_float, to_uint8
 from data.decode import WHITE, Color, load_image
 from data.index import INDEX_NAME
@@ -98,7 +98,9 @@ def _of_data(source: str, size: int, split: str, background: str) -> Side:
     places = parse([source])
     index = facts(places)
     packed_on = str(index.settings.get("background", "unknown"))
-    if background != "white" and packed_on != background:
+    if index.channels == 4:
+        packed_on = background
+    elif background != "white" and packed_on != background:
         raise ValueError(
             f"data {source} was packed on {packed_on}, its pictures have no transparency left for background {background}; "
             "name the folder of the pictures, or leave --background out"
@@ -113,6 +115,6 @@ def _of_data(source: str, size: int, split: str, background: str) -> Side:
         small = (
             whole if whole.shape[-1] == resolution else to_uint8(downsample(to_float(whole), (resolution, resolution)))
         )
-        pictures.append(small)
+        pictures.append(on_background(small, BACKGROUNDS[background]))
         names += batch.keys
     return Side(name=f"{source} ({split})", pictures=torch.cat(pictures), names=tuple(names), background=packed_on)
