@@ -22,7 +22,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cascade.judge.vote.poll import Poll, StaleError
 from cascade.judge.vote.votes import check_voter
-from cascade.serve.http.guard import SECURITY
 from cascade.serve.http.limits import Refused
 from cascade.serve.http.origins import authority_of, check_origin
 from data.decode import PACK_FORMATS, decode_image, read_file
@@ -35,6 +34,14 @@ FILES = {
 }
 HOSTS = ("127.0.0.1", "localhost")
 MOST_BYTES = 4096  # of a body
+SECURITY = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
 STALE = "This ballot was voted on already, or the vote was started again: here is the next."
 
 Answer = Callable[[Request], Awaitable[Response]]

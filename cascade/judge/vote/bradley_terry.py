@@ -4,8 +4,7 @@ Maximum likelihood by Newton's method on a concave function, a tie half a win ea
 tie, so that a side that won or lost everything has a finite strength.
 """
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from cascade.judge.vote.intervals import Z
 
@@ -13,28 +12,29 @@ PRIOR = 0.5  # wins added each way
 ITERATIONS = 100
 
 
-def strengths(wins: Tensor) -> tuple[Tensor, Tensor]:
+def strengths(wins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(strength, half), both (k,) float64: log-odds with sum 0, and half of their 95 % interval.
 
     wins (k, k): how often i beat j. The covariance is the pseudo-inverse of the information, which knows differences only.
     """
-    k = len(wins)
-    counts = wins.double() + PRIOR * (1 - torch.eye(k, dtype=torch.float64))
+    counts = wins + PRIOR * (1 - np.eye(len(wins)))
     games = counts + counts.T
-    strength = torch.zeros(k, dtype=torch.float64)
+    strength = np.zeros(len(wins))
     for _ in range(ITERATIONS):
-        chance = torch.sigmoid(strength[:, None] - strength[None, :])
-        slope = (counts - games * chance).sum(1)
-        step = torch.linalg.pinv(_information(games, chance)) @ slope
-        strength = strength + step / max(1.0, float(step.abs().max()))  # a damped step cannot run away
-        if float(step.abs().max()) < 1e-12:
+        chance = _chance(strength)
+        step = np.linalg.pinv(_information(games, chance)) @ (counts - games * chance).sum(1)
+        strength = strength + step / max(1.0, np.abs(step).max())  # a damped step cannot run away
+        if np.abs(step).max() < 1e-12:
             break
-    chance = torch.sigmoid(strength[:, None] - strength[None, :])
-    covariance = torch.linalg.pinv(_information(games, chance))
-    return strength - strength.mean(), Z * covariance.diagonal().clamp(min=0).sqrt()
+    covariance = np.linalg.pinv(_information(games, _chance(strength)))
+    return strength - strength.mean(), Z * np.sqrt(covariance.diagonal().clip(min=0))
 
 
-def _information(games: Tensor, chance: Tensor) -> Tensor:
+def _chance(strength: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(strength[None, :] - strength[:, None]))
+
+
+def _information(games: np.ndarray, chance: np.ndarray) -> np.ndarray:
     """Fisher's information (k, k): a graph Laplacian with weights n_ij p_ij (1 - p_ij)."""
     weight = games * chance * (1 - chance)
-    return weight.sum(1).diag() - weight
+    return np.diag(weight.sum(1)) - weight

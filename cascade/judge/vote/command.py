@@ -11,11 +11,11 @@ import typer
 
 from cascade.judge.vote.ballots import Ask, draw, make_ballots
 from cascade.judge.vote.intervals import claims
-from cascade.judge.vote.sides import Side, load_side
+from cascade.judge.vote.sides import Side, is_cascade, load_side
 from cascade.judge.vote.votes import VotesFile, check_voter, head_of
 from data.files import held
 
-NEEDED = ("starlette", "uvicorn", "prometheus_client")
+NEEDED = ("starlette", "uvicorn")
 
 
 def vote_main(
@@ -97,8 +97,6 @@ def _load(
     sources: Sequence[str], prompts_file: Path | None, folder: Path, *, num: int, seed: int, device: str
 ) -> list[Side]:
     """All sides; those of cascades are sampled first, by the given prompts or the captions of another side."""
-    from cascade.judge.vote.samples import is_cascade
-
     found = {source: load_side(source, _note) for source in sources if not is_cascade(source)}
     prompts = _lines(prompts_file) if prompts_file else _captions(list(found.values()), num, seed)
     sides = []
@@ -150,10 +148,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _say(line: str) -> None:
-    from cascade.cli import say
-
-    say(line)
+    """Print a line; what the terminal's encoding lacks is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _note(message: str) -> None:
-    print(f"note: {message}", file=sys.stderr)
+    print(f"note: {message}".encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-import torch
+import numpy as np
 
 from cascade.judge.vote.ballots import Ask, Ballot
 from cascade.judge.vote.bradley_terry import strengths
@@ -142,7 +142,7 @@ def _paired(names: Sequence[str], ballots: dict[str, Ballot], means: Worths) -> 
 
 
 def _strengths(names: Sequence[str], ballots: dict[str, Ballot], means: Worths) -> list[dict[str, Any]]:
-    wins = torch.zeros(len(names), len(names), dtype=torch.float64)
+    wins = np.zeros((len(names), len(names)))
     for key, value in means.items():
         i, j = ballots[key].sides
         wins[i, j] += value

@@ -6,18 +6,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from cascade.engine.devices import choose_device
-from cascade.manifest import MANIFEST
 from cascade.output.destinations import output_for
 from cascade.output.saving import save_all
 from cascade.pipeline import Cascade
 from cascade.request import Request
 
 DEFAULT_NUM = 40  # pictures, where neither --num nor a list of prompts says it
-
-
-def is_cascade(source: str) -> bool:
-    """Whether a side is a folder of bundles."""
-    return (Path(source) / MANIFEST).is_file()
 
 
 def sample_side(source: str, folder: Path, *, prompts: Sequence[str], num: int, seed: int, device: str) -> Path:

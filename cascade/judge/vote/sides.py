@@ -10,6 +10,8 @@ from cascade.serve.jobs.history import INDEX, history
 from data.decode import PACK_FORMATS, decode_image, read_file
 from data.index.tree import look
 
+MANIFEST = "cascade.json"  # of cascade.manifest, which loads torch
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
@@ -34,6 +36,11 @@ class Side:
         """Of names, captions and contents."""
         lines = [f"{each.name}\0{each.caption}\0{each.sha256}\n" for each in self.pictures]
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def is_cascade(source: str) -> bool:
+    """Whether a side is a folder of bundles: it has a manifest, as every --out of train.py."""
+    return (Path(source) / MANIFEST).is_file()
 
 
 def load_side(source: str, note: Callable[[str], None] = lambda _: None) -> Side:
