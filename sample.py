@@ -16,7 +16,7 @@ import typer
 from data.cli import run
 from stages.diffusion.samplers import SAMPLERS
 
-SHIPPED = Path(__file__).parent / "cascade" / "shipped" / "emoji_tiny"
+SHIPPED = Path(__file__).parent / "cascade" / "shipped" / "emoji_styles"
 MAX_GRID = 1024
 WITH_AGAIN = ("again", "cascade", "image", "out", "overwrite", "device", "download")
 

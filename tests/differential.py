@@ -314,6 +314,7 @@ def run_step(tree: Path, step: Step, folder: Path, number: int) -> int:
     store = folder / "server"
     store.mkdir()
     words = ["-m", "cascade.serve", "--port", "0", "--device", "cpu", "--store", "server/store"]
+    words += ["--cascade", str(tree / "cascade" / "shipped" / "emoji_tiny")]
     server = fork(store.parent, lambda: run_program(tree, words), said=store / "address.txt")
     try:
         return ended(fork(folder, lambda: tell_jobs(step, store / "address.txt", folder / "served")))

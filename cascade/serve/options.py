@@ -15,7 +15,7 @@ from .http.origins import Origin, authority_of, origin_of
 from .http.paths import PATHS, path_of
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-SHIPPED = Path(__file__).parents[1] / "shipped" / "emoji_tiny"
+SHIPPED = Path(__file__).parents[1] / "shipped" / "emoji_styles"
 NEEDED = ("fastapi", "starlette", "uvicorn", "h11", "prometheus_client")
 
 Host = Annotated[str, typer.Option(help="address to listen on; beyond loopback --keys is needed")]

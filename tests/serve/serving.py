@@ -157,7 +157,19 @@ class Child:
     """`python -m cascade.serve` as a process of its own. before: a command that runs it."""
 
     def __init__(self, store: Path, *options: str, before: tuple[str, ...] = ()):
-        command = [*before, sys.executable, "-m", "cascade.serve", "--port", "0", "--store", str(store), *options]
+        chosen = () if "--cascade" in options else ("--cascade", str(SHIPPED))
+        command = [
+            *before,
+            sys.executable,
+            "-m",
+            "cascade.serve",
+            "--port",
+            "0",
+            "--store",
+            str(store),
+            *chosen,
+            *options,
+        ]
         env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self.log = store.with_suffix(".log")
         with self.log.open("a") as log:

@@ -139,7 +139,8 @@ class Cluster:
     """`python -m cascade.serve.on_ray` as a process of its own, ready to answer."""
 
     def __init__(self, folder: Path, *options: str):
-        command = [sys.executable, "-m", "cascade.serve.on_ray", *options, "--port", "0", "--drain-s", "5"]
+        command = [sys.executable, "-m", "cascade.serve.on_ray", "--cascade", str(SHIPPED), *options]
+        command += ["--port", "0", "--drain-s", "5"]
         self.log = folder / "log"
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
