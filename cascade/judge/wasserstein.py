@@ -67,7 +67,7 @@ def finest_estimate(
         for each in (real, generated)
     ]
     group = (torch.arange(len(real)) % groups).repeat_interleave(num_patches)
-    ordered = [(each.T.sort(dim=1)) for each in _projected(*sides, num_directions, generator)]
+    ordered = [(each.T.sort(dim=1)) for each in _projected(sides[0], sides[1], num_directions, generator)]
     distances = []
     for left_out in (None, *range(groups)):
         a, b = (
