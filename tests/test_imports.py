@@ -143,7 +143,8 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     ),
     "cascade.engine": ("stages.conditions", "stages.diffusion"),
     "cascade.judge": (
-        *("data.index", "cascade.engine", "cascade.judge.vote", "cascade.output", "data.read", "stages.diffusion"),
+        *("cascade.engine", "cascade.judge.vote", "cascade.output", "data.index", "data.pack", "data.read"),
+        "stages.diffusion",
     ),
     "cascade.judge.vote": (
         "cascade.engine",
