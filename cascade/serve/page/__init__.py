@@ -21,6 +21,7 @@ FILES = {  # of the folder, all that is served: name -> media type
     "history.js": JAVASCRIPT,
     "job.js": JAVASCRIPT,
     "key.js": JAVASCRIPT,
+    "label.js": JAVASCRIPT,
     "large.js": JAVASCRIPT,
     "model.js": JAVASCRIPT,
     "next.js": JAVASCRIPT,

@@ -2,7 +2,7 @@
 
 import { copyOf } from "./dom.js";
 
-const TOPS = { num_steps: 64, guidance_scale: 12 }; // upper ends of sliders; the field beside one takes larger values
+const TOPS = { num_steps: 64, guidance_scale: 12, guidance_text: 12, guidance_label: 12 }; // upper ends of sliders; the field beside one takes larger values
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 // A slider for the usual range, beside a field that takes and shows any value, to the last digit.

@@ -5,13 +5,14 @@ import { postJson } from "./api.js";
 import { chip } from "./controls.js";
 import { $ } from "./dom.js";
 import { isUpload } from "./job.js";
+import { buildLabels, chosenLabel, described, hasMenu, takeLabels } from "./label.js";
 import { model, setModel } from "./model.js";
 import { lockSeed, rollSeed, seedIsLocked } from "./seed.js";
 import { buildSettings } from "./settings.js";
 import { dropFile, keepUpload, takeAgain, upload } from "./upload.js";
 
 export let askedSettings;
-let kept = { more: [] }; // what the fields cannot hold of a job that is used again: {prompts, promptText, labels, labelText, more: [{key, value, there()}]}
+let kept = { more: [] }; // what the fields cannot hold of a job that is used again: {prompts, promptText, once, chosen, labels, labelText, more: [{key, value, there()}]}; once: its prompts without repetition
 
 export function takeModel(found) {
   setModel(found);
@@ -20,6 +21,7 @@ export function takeModel(found) {
   $("chain").textContent = `${model.stages.map((stage) => stage.side).join(" → ")} px`;
   $("text-field").hidden = model.conditioning !== "text";
   $("class-field").hidden = model.conditioning !== "class";
+  buildLabels();
   $("classes").replaceChildren(...model.classes.map((name) => new Option(name, name)));
   $("num").max = model.limits.images;
   $("hold-field").hidden = model.stages.length < 2;
@@ -32,7 +34,7 @@ function asked() {
   const body = { num: Number($("num").value), seed: $("seed").value, settings: askedSettings.read() };
   const prompt = $("prompt").value;
   const said = $("class").value.trim();
-  if (model.conditioning === "text") body.prompts = prompt === kept.promptText ? kept.prompts : linesOf(prompt);
+  if (model.conditioning === "text") Object.assign(body, describedBy(prompt));
   if (model.conditioning === "class" && said) body.labels = said === kept.labelText ? kept.labels : [labelOf(said)];
   if (upload && !upload.base64) throw new Error("Choose the picture to upscale once more, or leave it out: it is not kept");
   if (upload) Object.assign(body, { image: upload.base64, fit: upload.fit });
@@ -43,15 +45,24 @@ function asked() {
   return body;
 }
 
+// The prompts and labels; those of a job that is used again exactly, as long as neither was changed.
+function describedBy(prompt) {
+  const isSame = prompt === kept.promptText;
+  if (isSame && chosenLabel() === kept.chosen) return { prompts: kept.prompts, ...(hasMenu() && { labels: kept.labels }) };
+  return described(isSame ? kept.once : linesOf(prompt));
+}
+
 const linesOf = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 const labelOf = (said) => (/^\d+$/.test(said) && !model.classes.includes(said) ? Number(said) : said);
 
 // Fills the form with a job's request, to the last digit. root: the job at the start of its line, perhaps itself.
 export function useAgain(job, root) {
   dropFile();
-  $("prompt").value = job.prompts.join("\n");
+  const once = takeLabels(job);
+  $("prompt").value = once.join("\n");
   $("class").value = job.labels.map((label) => model.classes[label] ?? label).join(", ");
-  kept = { prompts: job.prompts, promptText: $("prompt").value, labels: job.labels, labelText: $("class").value.trim(), more: [] };
+  const texts = { promptText: $("prompt").value, labelText: $("class").value.trim() };
+  kept = { prompts: job.prompts, labels: job.labels, once, chosen: chosenLabel(), ...texts, more: [] };
   $("num").value = job.num;
   $("seed").value = job.seed;
   lockSeed(true);

@@ -1,6 +1,7 @@
 // A job as the server describes it, and its title.
 
 import { getJson } from "./api.js";
+import { nameOf } from "./label.js";
 import { model } from "./model.js";
 import { pictureAt } from "./picture.js";
 import { settingWords } from "./words.js";
@@ -29,12 +30,18 @@ export function rootOf(job, jobs) {
   return job;
 }
 
-export const saidOf = (job) => [...job.prompts, ...job.labels.map((label) => model.classes[label] ?? `class ${label}`)];
+// What each description says: a prompt, a label, or a pair.
+export function saidOf({ prompts, labels }) {
+  const one = (list, i) => list.slice(list.length > 1 ? i : 0)[0];
+  const pair = (i) => [one(prompts, i), one(labels.map(nameOf), i)].filter((said) => said !== undefined).join(" · ");
+  return [...Array(Math.max(prompts.length, labels.length)).keys()].map(pair);
+}
+
 export const isUpload = (job) => !job.parent && job.stages[0].name !== model.stages[0].name;
 
 // root: the job at the start of its line, perhaps itself.
 export function titleOf(job, root) {
-  const said = saidOf(job).join(", ");
+  const said = [job.prompts, job.labels.map(nameOf)].map((each) => [...new Set(each)].join(", ")).filter(Boolean).join(" · ");
   if (isUpload(root)) return said ? `Upscaled: ${said}` : "Upscaled picture";
   return said || "No prompt";
 }

@@ -5,8 +5,11 @@ import { $ } from "./dom.js";
 import { model } from "./model.js";
 import { settingWords } from "./words.js";
 
+const PARTS = ["guidance_text", "guidance_label"]; // where a stage has both, they stand for guidance_scale, which sets both
 const KNOBS = {
   guidance_scale: ["Guidance", "1 is off; more holds to the prompt"],
+  guidance_text: ["Guidance of the prompt", "1 is off"],
+  guidance_label: ["Guidance of the label", "1 is off"],
   aug_sigma: ["Freedom (aug_sigma)", "invents detail"],
   num_steps: ["Steps", "more is slower and finer"],
 };
@@ -25,10 +28,19 @@ export function buildSettings(place, stages, said = {}) {
     const title = [stage.name, stage.side && `${stage.side} px`].filter(Boolean).join(" · ");
     group.append(Object.assign(document.createElement("legend"), { textContent: title }));
     const given = { ...said[stage.name] };
+    const [own, ranges] = [{ ...stage.settings }, { ...stage.ranges }];
+    if (PARTS.every((key) => ranges[key])) {
+      for (const key of PARTS) {
+        own[key] ??= own.guidance_scale;
+        if (given.guidance_scale !== undefined) given[key] ??= given.guidance_scale;
+      }
+      delete given.guidance_scale;
+      delete ranges.guidance_scale;
+    }
     for (const [key, words] of Object.entries(KNOBS)) {
-      const range = stage.ranges[key];
+      const range = ranges[key];
       if (!range || range[0] >= range[1]) continue;
-      const usual = stage.settings[key];
+      const usual = own[key];
       usuals.push([`${place.id}-${stage.name}-${key}-value`, usual]);
       const value = slider(group, { id: `${place.id}-${stage.name}-${key}`, key, words, range, usual, value: given[key] ?? usual });
       read.push((all) => (all || value() !== usual) && [stage.name, key, value()]);
