@@ -42,7 +42,8 @@ def test_a_prompt_in_one_style(serving: Serving, visit):
     job = newest(serving)
     assert (job["prompts"], job["labels"]) == (["red heart"], [1])
     assert page.inner_text("#title") == f"red heart{DOT}noto"
-    until(lambda: page.locator("#history .what >> nth=0").inner_text() == f"red heart{DOT}noto")
+    until(lambda: page.locator("#history .what >> nth=0").inner_text() == "red heart")
+    assert page.locator("#history .how >> nth=0").inner_text() == f"noto{DOT}seed {job['seed']}"
     page.select_option("#label", "any")
     page.click("#reuse")
     assert page.locator("#label option:checked").inner_text() == "noto"
@@ -129,3 +130,6 @@ def test_the_menu_fits(serving: Serving, visit, width: int):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     label, prompt = (page.locator(field).bounding_box() for field in ("#label", "#prompt"))
     assert (label["x"], label["width"]) == (prompt["x"], prompt["width"])
+    tops = [box["y"] for box in (each.bounding_box() for each in page.locator("#grid .tile").all())]
+    rows = [tops.count(top) for top in sorted(set(tops))]
+    assert rows == ([3, 3] if width > 760 else [2, 2, 2])

@@ -1,7 +1,7 @@
 // One job in the history, as a card.
 
 import { copyOf } from "./dom.js";
-import { titleOf, unusual } from "./job.js";
+import { labelsOf, titleOf, unusual } from "./job.js";
 import { TINY, pictureUrl } from "./picture.js";
 import { view } from "./shown.js";
 import { whenSeen } from "./sight.js";
@@ -21,8 +21,9 @@ export function card(job, root) {
   const [stack, what, how, when] = link.children;
   link.href = `#${job.id}`;
   link.ariaCurrent = job.id === view?.job.id ? "true" : null;
-  what.textContent = titleOf(job, root);
-  how.textContent = [`seed ${job.seed}`, unusual(job, root)].filter(Boolean).join(" · ");
+  const labels = labelsOf(job);
+  what.textContent = titleOf(labels ? { ...job, labels: [] } : job, root);
+  how.textContent = [labels, `seed ${job.seed}`, unusual(job, root)].filter(Boolean).join(" · ");
   when.textContent = [job.state === "finished" ? "" : job.state, count(job.images.length, "picture"), ago(job.created)].filter(Boolean).join(" · ");
   link.title = [what.textContent, how.textContent, new Date(1000 * job.created).toLocaleString("en")].join("\n");
   const best = job.stages.findLast((stage) => stage.pictures.length);

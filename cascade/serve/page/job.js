@@ -39,6 +39,16 @@ export function saidOf({ prompts, labels }) {
 
 export const isUpload = (job) => !job.parent && job.stages[0].name !== model.stages[0].name;
 
+// The labels of a job of pairs, in words, for where its title has room for the prompts alone.
+export const labelsOf = ({ prompts, labels }) => (prompts.length ? [...new Set(labels.map(nameOf))].join(", ") : "");
+
+// Columns of a job that is a table of single pictures, each prompt with each of several labels; else 0.
+export function across({ prompts, labels, num, images }) {
+  if (num > 1 || labels.length < 2 || !prompts.length || images.length < labels.length) return 0;
+  const at = prompts.findIndex((prompt) => prompt !== prompts[0]);
+  return prompts.length === 1 || at < 0 ? labels.length : labels.length % at ? 0 : at;
+}
+
 // root: the job at the start of its line, perhaps itself.
 export function titleOf(job, root) {
   const said = [job.prompts, job.labels.map(nameOf)].map((each) => [...new Set(each)].join(", ")).filter(Boolean).join(" · ");

@@ -5,7 +5,7 @@ import { $ } from "./dom.js";
 import { showError } from "./error.js";
 import { followJob, followed, unfollow } from "./feed.js";
 import { past, refreshHistory } from "./history.js";
-import { OVER, loadLine, saidOf, titleOf, unusual } from "./job.js";
+import { OVER, across, loadLine, saidOf, titleOf, unusual } from "./job.js";
 import { closeLarge } from "./large.js";
 import { model } from "./model.js";
 import { Next } from "./next.js";
@@ -17,6 +17,7 @@ import { Tile } from "./tile.js";
 import { count, duration } from "./words.js";
 
 const MANY = 4; // pictures: with more, whose stages take turns, the status counts those that are done
+const MOST_ACROSS = 6; // columns of a table, where there is room
 const BEHIND = 63; // jobs followed in the background: with the shown one, as many as a key may have open
 
 // A View lives on while another one is shown; until it is shown again, it changes only the nodes of its own tiles and rail.
@@ -50,6 +51,9 @@ export class View {
   mount() {
     $("empty").hidden = true;
     $("job").hidden = false;
+    const columns = across(this.job);
+    $("grid").classList.toggle("table", columns > 1 && columns <= MOST_ACROSS);
+    $("grid").style.setProperty("--across", columns);
     $("grid").replaceChildren(...[...this.tiles.values()].map((tile) => tile.node));
     $("rail").replaceChildren(...this.rail.items);
     this.showHead();
