@@ -70,6 +70,7 @@ def main(
     if not dry_run and (not data or out is None):
         raise ValueError("train.py needs --data SHARDS (from data.pack) and --out FOLDER")
 
+    from cascade.judge.training import stage_score
     from cascade.manifest import check_folder, write_manifest
     from data.places.address import Access
     from data.read.mixture import parse
@@ -116,6 +117,7 @@ def main(
         val_data=val_shards,
         checked=lambda: write_manifest(config, out),
         signals=SIGNALS,
+        scoring=stage_score if stage_config.train.score_every else None,
     )
     bundle = train(stage_config, name=stage, data=shards, out=out / stage, runtime=runtime, options=options)
     if runtime.rank == 0:

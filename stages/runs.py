@@ -22,6 +22,7 @@ import typer
 from data.cli import run
 
 CURVES = {"loss": "loss", "val_loss": "validation loss", "grad_norm": "gradient norm", "img_per_s": "images a second"}
+SCORES = {"score_kid": "KID by look", "score_match": "match", "score_swd": "SWD, finest level"}  # where a run has them
 SMOOTH = 0.9  # weight of the past in a smoothed curve
 FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
 
@@ -39,6 +40,8 @@ class RunSummary:
     val_loss: float | None
     age_s: float | None
     checkpoint_bytes: int
+    kid: float | None = None
+    match: float | None = None
 
 
 Lines = list[dict[str, Any]]
@@ -108,6 +111,8 @@ def summary(path: Path, name: str, lines: Lines) -> RunSummary:
         val_loss=last(lines, "val_loss"),
         age_s=max(time.time() - (path / "metrics.jsonl").stat().st_mtime, 0.0) if lines else None,
         checkpoint_bytes=size_of(path / "checkpoints"),
+        kid=last(lines, "score_kid"),
+        match=last(lines, "score_match"),
     )
 
 
@@ -141,7 +146,9 @@ def last(lines: Lines, key: str) -> float | None:
 
 def table(runs: list[RunSummary]) -> str:
     """Format runs as aligned text, one a line."""
-    rows = [("run", "state", "images", "of", "", "img/s", "loss", "val loss", "last line", "checkpoints")]
+    rows: list[tuple[str, ...]] = [
+        ("run", "state", "images", "of", "", "img/s", "loss", "val loss", "last line", "checkpoints")
+    ]
     for entry in runs:
         percent = f"{100 * entry.nimg / entry.images:.0f} %"
         rows.append(
@@ -158,6 +165,10 @@ def table(runs: list[RunSummary]) -> str:
                 f"{entry.checkpoint_bytes / 1e6:,.1f} MB",
             )
         )
+    for title, values in (("KID", [entry.kid for entry in runs]), ("match", [entry.match for entry in runs])):
+        if any(value is not None for value in values):
+            cells = ["-" if value is None else f"{value:.4f}" for value in values]
+            rows = [(*row, cell) for row, cell in zip(rows, (title, *cells), strict=True)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -184,19 +195,28 @@ def draw(runs: dict[str, Lines], path: Path) -> None:
         raise ValueError(
             "--plot needs matplotlib; install it with: uv sync --inexact --extra plot, or pip install matplotlib"
         ) from None
-    figure = Figure(figsize=(12, 7.5), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True).flat
-    for panel, (key, title) in zip(panels, CURVES.items(), strict=True):
+    scored = {
+        key: title for key, title in SCORES.items() if any(key in line for lines in runs.values() for line in lines)
+    }
+    curves = CURVES | scored
+    num_rows = -(-len(curves) // 2)
+    figure = Figure(figsize=(12, 3.75 * num_rows), layout="constrained")
+    panels = list(figure.subplots(num_rows, 2, sharex=True).flat)
+    for empty in panels[len(curves) :]:
+        empty.set_axis_off()
+    for panel, (key, title) in zip(panels, curves.items(), strict=False):
         for index, (name, lines) in enumerate(runs.items()):
             points = [(line["nimg"], line[key]) for line in lines if line.get(key) is not None]
             nimg, values = [p[0] for p in points], [p[1] for p in points]
             style = {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3]}
-            if key == "val_loss" or len(values) < 20:
+            if key in ("val_loss", *SCORES) or len(values) < 20:
                 panel.plot(nimg, values, label=name, marker="o", markersize=3, **style)
             else:
                 panel.plot(nimg, values, alpha=0.25, linewidth=0.8, **style)
                 panel.plot(nimg, smoothed(values), label=name, **style)
-        if key != "img_per_s" and any(line.get(key) for lines in runs.values() for line in lines):
+        if key in SCORES:
+            pass  # KID may be negative, and a match ends at 1
+        elif key != "img_per_s" and any(line.get(key) for lines in runs.values() for line in lines):
             panel.set_yscale("log")
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             panel.yaxis.set_major_formatter("{x:g}")

@@ -53,6 +53,8 @@ class TrainConfig(Strict):
     grid_every: PositiveInt = 20_000
     snapshot_every: Annotated[int, Field(ge=0)] = 0
     val_images: Annotated[int, Field(ge=0)] = 256
+    score_every: Annotated[int, Field(ge=0), LATER] = 0  # 0: never
+    score_images: Annotated[int, Field(ge=4), LATER] = 320  # what KID on 32 numbers a picture wants
     keep: PositiveInt = 2
 
     @model_validator(mode="after")

@@ -36,7 +36,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[in
         "<tr>" + "".join(f"<td{own}>{value}</td>" for value, own in zip(row, cell, strict=True)) + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    head_row = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
+    return f'<div class="scroll" tabindex="0"><table>{head_row}<tbody>{body}</tbody></table></div>'
 
 
 def image(picture: Tensor, alt: str) -> str:

@@ -34,7 +34,7 @@ from .notes import notes
 from .quartiles import SigmaQuartiles
 from .ranks import lost_a_rank
 from .rundir import RunDir, record
-from .runtime import Options, Runtime, compiles, make_engine
+from .runtime import Options, Runtime, Score, compiles, make_engine
 from .saving import Record, Saver
 from .schedule import lr_at
 from .signals import Stopped, StopSignals
@@ -124,6 +124,7 @@ class Run:
         self.quartiles = SigmaQuartiles(config.noise)
         self.portions = Portions(f"{name}: grid")
         self.validation: Validation | None = None
+        self.score: Score | None = None
 
     def train(self) -> Path:
         """Resume or begin, train to the last image, return the bundle's folder."""
@@ -140,6 +141,8 @@ class Run:
         if self.leads:
             val_data = self.options.val_data or self.reader.places
             self.validation = make_validation(self.config, val_data, self.runtime.device, self.options.lower)
+            if self.settings.score_every and self.options.scoring:
+                self.score = self.options.scoring(self.config, val_data)
         watch = self._watch() if self.leads else None
         batches = self.reader.batches(self.nimg)
         try:
@@ -268,6 +271,8 @@ class Run:
                 watch.update(update, batch=settings.batch)
                 if pictures is not None and (is_last or is_due(settings.grid_every)):
                     metrics |= self._draw(pictures, watch)
+                if self.score and (is_last or is_due(settings.score_every)):
+                    metrics |= self.score(self.ema.module(settings.ema[0]))
                 if is_last or metrics:
                     watch.log(self.nimg, lr=lr, device=self.runtime.device, facts=metrics)
 

@@ -28,7 +28,7 @@ FREE_TO_CHANGE = {
     f"train.{key}"
     for key in (
         "images", "workers", "save_every", "log_every", "grid_every", "keep", "compile", "micro_batch",
-        "checkpoint_activations", "max_skipped", "snapshot_every", "val_images",
+        "checkpoint_activations", "max_skipped", "snapshot_every", "val_images", "score_every", "score_images",
     )
 }  # fmt: skip
 

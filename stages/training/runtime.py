@@ -29,6 +29,12 @@ class Runtime:
     deepspeed: DeepSpeedSettings = field(default_factory=DeepSpeedSettings)
 
 
+Score = Callable[[Stage], dict[str, float]]
+"""Scores of a stage's samples by name, for the log."""
+Scoring = Callable[[StageConfig, MixtureLike], Score]
+"""Makes a `Score` from the stage's config and the held-out pictures. Raises ValueError if they do not suffice."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options of a run besides its config.
@@ -36,6 +42,7 @@ class Options:
     resume, allow: see RunDir.open. lower: bundle of the stage below, for validation; val_data: held-out pictures, by default the
     val split of the training data. wandb: project. norms: log norms of weights and activations with every grid. checked:
     called once on rank 0 when the first update has succeeded, hence all user input is valid. signals: handlers already installed.
+    scoring: makes what scores the averaged stage every `train.score_every` images; it draws nothing from the training's randomness.
     """
 
     resume: str = "auto"
@@ -46,6 +53,7 @@ class Options:
     norms: bool = False
     checked: Callable[[], None] = field(default=lambda: None)
     signals: StopSignals | None = None
+    scoring: Scoring | None = None
 
 
 def make_engine(stage: Stage, config: StageConfig, runtime: Runtime, micro: int) -> Engine:
