@@ -20,8 +20,11 @@ from tests.bench.equal.worker import batches, chunks, warm_cosine
 ROOT = Path(__file__).parents[1]
 BENCH = ROOT / "tests" / "bench"
 STORED = BENCH / "equal_budget.json"  # rows of the short form: 60 s + 60 s
-RATIO = 0.5  # most that ours may have of the best peer's KID and grain, after a third of its budget
-IMAGES = "2000,1000"  # about 17 s + 16 s of the core that the stored rows were made on
+RATIO = {
+    "kid": 0.1,
+    "grain": 0.5,
+}  # most that ours may have of the best peer's, after a third of its budget (was: 0.017, 0.22)
+IMAGES = "2000,1000"  # about 20 s + 20 s of the core that the stored rows were made on
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -108,8 +111,8 @@ def test_a_short_training_stays_ahead_of_the_peers_and_is_resumed(tmp_path):
     (row,) = json.loads((tmp_path / "results.json").read_text())
     stored = {each["system"]: each for each in json.loads(STORED.read_text())}
     peers = [each for name, each in stored.items() if name != "ours"]
-    assert row["kid"] + 2 * row["kid_error"] < RATIO * min(each["kid"] for each in peers)
-    assert row["grain"] < RATIO * min(each["grain"] for each in peers)
+    for score, most in RATIO.items():
+        assert row[score] < most * min(each[score] for each in peers), score
     assert (tmp_path / "grid.png").exists()
 
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
