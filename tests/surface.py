@@ -32,6 +32,7 @@ import cascade.serve.__main__
 import cascade.serve.on_ray
 import data.index.tally
 import data.pack.__main__
+import data.styles.__main__
 import sample
 import stages.export
 import stages.measure
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "sample.py": sample.main,
     "data.pack": data.pack.__main__.main,
     "data.index": data.index.tally.main,
+    "data.styles": data.styles.__main__.main,
     "cascade.demo": cascade.demo.main,
     "cascade.judge": cascade.judge.__main__.judge_main,
     **{f"cascade.judge {name}": command for name, command in cascade.judge.__main__.COMMANDS.items()},

@@ -42,6 +42,7 @@ CONFINED = {  # a library: the only places that may import it
     "uvicorn": ("cascade/serve/", "cascade/judge/vote/server.py"),
     "prometheus_client": ("cascade/serve/",),
     "ray": ("cascade/serve/",),
+    "resvg_py": ("data/styles/drawings.py",),
     "transformers": ("data/text.py",),
     "huggingface_hub": ("data/text.py",),
     "diffusers": (),  # a peer in tests and benches
@@ -129,6 +130,7 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     "data.pack": ("data.index",),
     "data.places": ("data.index",),
     "data.read": ("data.index", "data.places"),
+    "data.styles": (),
     "data.world": (),
     "stages.diffusion": (),
     "stages.conditions": (),

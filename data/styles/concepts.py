@@ -16,6 +16,7 @@ PARTS = "Component"  # the group of what is never shown alone: hair, tones
 FAMILY = "family"  # a subgroup: groups of people, all of one outline
 MOVED = {"1f46a": FAMILY}  # Unicode 15.1 took the oldest family away from its kin
 ANNOTATIONS = "{}/en/annotations.json"
+LIST = "emoji.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,11 @@ def concepts(folder: Path) -> dict[str, Concept]:
     """All emoji that have a name and a group, by code, without skin tones, from the packages in `folder`."""
     told: dict[str, dict[str, list[str]]] = {}
     for package, kind in ((KEYWORDS, "annotations"), (DERIVED, "annotationsDerived")):
-        content = json.loads(read(folder, package)[ANNOTATIONS.format(kind)])
+        name = ANNOTATIONS.format(kind)
+        content = json.loads(read(folder, package, name)[name])
         told |= {code_of(characters): entry for characters, entry in content[kind]["annotations"].items()}
     found = {}
-    for row in json.loads(read(folder, GROUPS)["emoji.json"]):
+    for row in json.loads(read(folder, GROUPS, LIST)[LIST]):
         code = plain(row["codes"].replace(" ", "-"))
         if code in told and row["group"] != PARTS and not has_tone(code):
             found[code] = Concept(

@@ -13,13 +13,15 @@ from data.styles.packages import PICTURES, read
 
 Drawing = str | bytes  # SVG, or a picture's file
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}">{body}</svg>'
+ICONS, CODES = "icons.json", "chars.json"
+NEEDED = {"noto": (ICONS, CODES), "noto v1": (ICONS,), "fluent flat": (ICONS, CODES)}
 ICON_SIDE = 16  # of an icon that states no size
 
 
 def drawings(folder: Path) -> dict[str, dict[str, Drawing]]:
     """By style and code, from the packages in `folder`; without skin tones."""
-    files = {style: read(folder, package) for style, package in PICTURES.items()}
-    codes = {style: json.loads(files[style]["chars.json"]) for style in ("noto", "fluent flat")}
+    files = {style: read(folder, package, *NEEDED.get(style, ())) for style, package in PICTURES.items()}
+    codes = {style: json.loads(files[style][CODES]) for style in ("noto", "fluent flat")}
     found: dict[str, dict[str, Drawing]] = {
         "noto": icons(files["noto"], codes["noto"]),
         "noto v1": icons(files["noto v1"], codes["noto"]),  # its own list has fewer codes than pictures
@@ -40,7 +42,7 @@ def drawings(folder: Path) -> dict[str, dict[str, Drawing]]:
 
 def icons(files: dict[str, bytes], names: dict[str, str]) -> dict[str, Drawing]:
     """SVG by code from a set of icons (icons.json); `names`: code to the icon's name."""
-    whole = json.loads(files["icons.json"])
+    whole = json.loads(files[ICONS])
     found: dict[str, Drawing] = {}
     for code, name in names.items():
         if icon := whole["icons"].get(name):

@@ -98,8 +98,8 @@ def _reason(told: str) -> str:
     )
 
 
-def read(folder: Path, package: Package) -> dict[str, bytes]:
-    """The package's files by name. ValueError if the tarball is damaged or holds what no package does."""
+def read(folder: Path, package: Package, *needed: str) -> dict[str, bytes]:
+    """The package's files by name. ValueError if the tarball is damaged, holds what no package does, or lacks what is `needed`."""
     path = folder / package.tarball
     files: dict[str, bytes] = {}
     try:
@@ -119,4 +119,6 @@ def read(folder: Path, package: Package) -> dict[str, bytes]:
         raise ValueError(
             f"{path} is damaged ({one_line(error)}); remove it, and the same command downloads it again"
         ) from None
+    if lacking := [name for name in needed if name not in files]:
+        raise ValueError(f"{path} has no {', '.join(lacking)}; remove it, and the same command downloads it again")
     return files

@@ -50,7 +50,10 @@ def test_the_header_packs_captions_as_the_stages_want_them(name):
     header = (PRESETS / f"{name}.yaml").read_text().replace("\\\n#", " ")
     packing = [line for line in header.splitlines() if line.startswith("#") and "data.pack" in line]
     texts = [stage.cond.text for stage in load_config(name).stages.values() if stage.cond.text]
+    needed = len(texts) == len(load_config(name).stages)
     for line in packing if texts else []:
+        if not needed and "--text-encoder" not in line:
+            continue  # for the stages without text
         tokens = re.search(r"--text-tokens (\d+)", line)
         assert int(tokens[1] if tokens else TEXT_TOKENS) == texts[0].packed_tokens
         assert texts[0].encoder == re.search(r"--text-encoder (\S+)", line)[1]

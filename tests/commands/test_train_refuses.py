@@ -20,7 +20,7 @@ def test_a_missing_wandb_leaves_no_run(small, shards, tmp_path, refused, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("emojy", "base_16"), "cascade 'emojy': no such file and not one of emoji, emoji_tiny"),
+        (("emojy", "base_16"), "cascade 'emojy': no such file and not one of emoji, emoji_styles, emoji_tiny"),
         (("emojy", "base_16"), "did you mean emoji?"),
         (("nowhere.yaml", "base_8"), "cascade 'nowhere.yaml': no such file and not one of"),
         (("SMALL", "base_9"), "cascade small: no stage 'base_9', it has base_8, sr_16; did you mean base_8?"),
