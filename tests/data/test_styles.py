@@ -281,7 +281,7 @@ def test_captions_are_the_name_twice_keywords_and_a_keyword_with_its_group():
 def stand_in(folder: Path, lines: str) -> None:
     """An npm of a few lines, as no network is here."""
     folder.mkdir()
-    (folder / "npm").write_text(f"#!{shutil.which('bash')}\n{lines}\n")
+    (folder / "npm").write_text(f"#!{BASH}\n{lines}\n")
     (folder / "npm").chmod(0o755)
 
 
@@ -307,7 +307,10 @@ def test_without_npm_and_without_a_network_one_line_says_what_to_do(tmp_path, mo
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match=r"npm is not on the path.* install Node\.js .*emoji\.json-15\.1\.0\.tgz"):
         fetch(tmp_path / "kept", [GROUPS])
-    stand_in(tmp_path / "bin", "echo 'npm error code ENOTFOUND' >&2; echo 'npm error network no host' >&2; exit 1")
+    stand_in(
+        tmp_path / "bin",
+        "echo 'npm error code ENOTFOUND' >&2; echo 'npm error network no host' >&2; echo 'npm error     at x.js:1' >&2; exit 1",
+    )
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(
         ValueError, match=r"npm pack emoji\.json@15\.1\.0 failed: code ENOTFOUND network no host; "
