@@ -91,11 +91,11 @@ def fetch(folder: Path, packages: Iterable[Package] = PACKAGES) -> None:
 
 
 def _reason(told: str) -> str:
-    """What npm says in its lines of errors, without the paths of its logs."""
+    """What npm says in its lines of errors, without its logs and the places in its code."""
     lines = [line.split(maxsplit=2)[-1] for line in told.splitlines() if line.strip()]
-    return (
-        " ".join(line for line in lines if "complete log" not in line and not line.endswith(".log"))[:300] or "no word"
-    )
+    left_out = ("at ", "syscall ", "errno ", "A complete log")
+    kept = [line for line in lines if not line.startswith(left_out) and not line.endswith(".log")]
+    return " ".join(kept)[:300] or "no word"
 
 
 def read(folder: Path, package: Package, *needed: str) -> dict[str, bytes]:
