@@ -7,7 +7,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -18,7 +18,7 @@ from stages.ask import OWN
 from stages.bundle import Contract, find_bundle, read_sidecar
 from stages.config import SampleConfig
 from stages.strict import Strict
-from stages.texts import as_text
+from stages.texts import LATER, as_text
 
 from .config import CascadeConfig, StageName
 
@@ -26,11 +26,51 @@ MANIFEST = "cascade.json"
 PATH_PART = r"[^/\\.[:cntrl:]][^/\\[:cntrl:]]*"  # a component of a path: not hidden, not ".."
 
 
+class Tried(Strict):
+    """One way of sampling that was tried for a stage.
+
+    settings: what differed from those before. half_life: of the weights, in images, 0 for those of the bundle. calls: rows of the
+    network a picture. scores: value and standard error by name.
+    """
+
+    settings: dict[str, Any]
+    half_life: int = 0
+    calls: int
+    scores: dict[str, tuple[float, float]]
+
+
+class Evidence(Strict):
+    """Why a stage has the sampling settings that it has: what `cascade.judge sweep` tried, on which pictures, by which judge.
+
+    judge: hash of measures and rule. data: fingerprint; halves: how the half is known. weights: sha256 of the bundle that was
+    swept, with the settings `before`. chosen: number of the one chosen in `tried`. bounds: scores of other input or weights.
+    """
+
+    judge: str
+    rule: str
+    verdict: str
+    data: str
+    split: str
+    half: str
+    halves: str
+    num: int
+    seed: int
+    weights: str
+    before: SampleConfig
+    tried: tuple[Tried, ...]
+    chosen: int
+    bounds: dict[str, dict[str, tuple[float, float]]] = Field(default_factory=dict)
+
+
 class StageEntry(Strict):
-    """A stage in the manifest. bundle: its folder, relative to the manifest. sample: its sampling settings in this cascade."""
+    """A stage in the manifest. bundle: its folder, relative to the manifest. sample: its sampling settings in this cascade.
+
+    evidence: why it has them, if a sweep chose them.
+    """
 
     bundle: Annotated[str, Field(pattern=rf"^{PATH_PART}(/{PATH_PART})*$")]  # never leaves the folder
     sample: SampleConfig
+    evidence: Annotated[Evidence | None, LATER] = None
 
     @property
     def bundles(self) -> dict[str, str]:
@@ -53,11 +93,24 @@ def check_folder(config: CascadeConfig, folder: Path) -> None:
 
 
 def write_manifest(config: CascadeConfig, folder: Path) -> None:
-    """Write FOLDER/cascade.json for the runs FOLDER/STAGE; every stage's run writes the same content. Raises ValueError."""
+    """Write FOLDER/cascade.json for the runs FOLDER/STAGE; every stage's run writes the same content. Raises ValueError.
+
+    Settings that a sweep chose stay, with their evidence: training that goes on does not undo the choice.
+    """
     check_folder(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=stage.sample) for name, stage in config.stages.items()}
+    for name, old in (read_manifest(folder).stages if (folder / MANIFEST).is_file() else {}).items():
+        if name in entries and old.evidence and old.sample.aug_sigma <= config.stages[name].max_aug_sigma:
+            entries[name] = entries[name].model_copy(update={"sample": old.sample, "evidence": old.evidence})
     replace_text(folder / MANIFEST, as_text(Manifest(name=config.name, stages=entries)))
+
+
+def write_swept(folder: Path, swept: Mapping[str, StageEntry]) -> None:
+    """Replace entries of the manifest by those that a sweep chose; a manifest that was derived from bundles is written."""
+    manifest = read_manifest(folder)
+    stages = {name: swept.get(name, entry) for name, entry in manifest.stages.items()}
+    replace_text(folder / MANIFEST, as_text(manifest.model_copy(update={"stages": stages})))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -146,7 +146,7 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     "cascade.engine": ("stages.conditions", "stages.diffusion"),
     "cascade.judge": (
         *("cascade.engine", "cascade.judge.vote", "cascade.output", "data.index", "data.pack", "data.read"),
-        "stages.diffusion",
+        *("stages.diffusion", "stages.training"),
     ),
     "cascade.judge.vote": (
         "cascade.engine",

@@ -3,6 +3,7 @@
 python -m cascade.judge score REAL GENERATED       two folders of pictures, data sets or .npz files of statistics
 python -m cascade.judge ruler DATA --out RULERS    trains rulers of things and styles from labelled pictures
 python -m cascade.judge concepts RULER PICTURES    do pictures show the things and styles that were asked for?
+python -m cascade.judge sweep CASCADE --data ...   chooses how the stages sample, and writes it into the manifest
 python -m cascade.judge vote A B                   people vote on two folders, cascades or stores of servers, on a page
 python -m cascade.judge CASCADE --data SHARDS      a cascade: its pictures, and each stage by strength of augmentation
 python -m cascade.judge report CASCADE --data SHARDS --out report.html     all of it and more as one page
@@ -17,6 +18,7 @@ import typer
 
 from cascade.judge.report_command import report_main
 from cascade.judge.ruler_command import concepts_main, ruler_main
+from cascade.judge.sweep_command import sweep_main
 from cascade.judge.vote.command import vote_main
 from data.cli import run
 
@@ -116,6 +118,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "ruler": ruler_main,
     "concepts": concepts_main,
     "report": report_main,
+    "sweep": sweep_main,
     "vote": vote_main,
 }
 """What stands after `cascade.judge`, if it is no cascade."""

@@ -46,8 +46,8 @@ def finest_estimate(
     real: Tensor,
     generated: Tensor,
     generator: torch.Generator,
-    num_patches: int = 32,
-    num_directions: int = 128,
+    num_patches: int = 16,
+    num_directions: int = 64,
     groups: int = 20,
 ) -> Estimate:
     """The distance of the finest level alone, and its values without one of `groups` groups of pictures on both sides.
@@ -62,12 +62,12 @@ def finest_estimate(
     groups = min(groups, len(real))
     if groups < 2:
         raise ValueError(f"SWD: {len(real)} picture a side; at least 2 are needed for an error: add pictures")
-    sides = [
+    first, second = (
         torch.cat([_cut(next(laplacian(to_float(part))), num_patches, generator) for part in each.split(BATCH)])
         for each in (real, generated)
-    ]
+    )
     group = (torch.arange(len(real)) % groups).repeat_interleave(num_patches)
-    ordered = [(each.T.sort(dim=1)) for each in _projected(sides[0], sides[1], num_directions, generator)]
+    ordered = [each.T.sort(dim=1) for each in _projected(first, second, num_directions, generator)]
     distances = []
     for left_out in (None, *range(groups)):
         a, b = (
