@@ -1,9 +1,10 @@
-"""A first demo: packs some of the emoji that ship with the project, trains a tiny cascade on them, samples a grid.
+"""A first demo: a table of things in drawing styles from the weights that ship; then it packs some of the emoji that ship with the
+project, trains a tiny cascade on them from nothing, samples a grid.
 
     python -m cascade.demo [--out runs/demo]
 
-It calls the same functions as `python -m data.pack`, `python -m cascade.launch` and `sample.py`, with a shortened version of the
-preset: fewer pictures and fewer updates, hence a higher learning rate and EMA over fewer images (stages/README.md). Both stages
+The training calls the same functions as `python -m data.pack`, `python -m cascade.launch` and `sample.py`, with a shortened version
+of the preset: fewer pictures and fewer updates, hence a higher learning rate and EMA over fewer images (stages/README.md). Both stages
 train at once, each in its own process with a share of the cores. Run it again with larger --base-images and --sr-images to
 continue the training.
 """
@@ -19,6 +20,8 @@ import typer
 from data.cli import run
 
 EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
+SHIPPED = Path(__file__).parent / "shipped" / "emoji_styles"
+THINGS = ("red apple", "snowman", "rocket", "ghost")
 PROMPTS = ("red heart", "grinning face", "blue square", "red apple")
 FRUITS = "apple|banana|cherries|grapes|lemon|peach|pear|strawberry|tangerine|tomato|watermelon"
 SHOWN = re.compile(
@@ -32,7 +35,7 @@ def main(
     base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 7_200,
     sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 5_000,
 ) -> None:
-    """Pack, train two tiny stages, sample: a picture within minutes of cloning."""
+    """Paint with the weights that ship; then pack, train two tiny stages, sample: all within minutes of cloning."""
     import time
 
     import torch
@@ -40,11 +43,11 @@ def main(
     from data.pack.packer import PackSettings, pack
     from stages.training.threads import share_of
 
-    from .cli import show
+    from .cli import show, table
     from .config import load_config
     from .launch import run_all
     from .manifest import write_manifest
-    from .output.destinations import output_for
+    from .output.destinations import Output, output_for
     from .pipeline import Cascade
     from .request import Request
     from .train.process import TrainingProcess
@@ -52,6 +55,24 @@ def main(
     started = time.monotonic()
     torch.set_flush_denormal(True)
     target = output_for(str(out / "demo.png"), stages=False, overwrite=(out / "cascade.json").exists())
+    first = output_for(str(out / "shipped.png"), stages=False, overwrite=(out / "shipped.png").exists())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def paint(model: Cascade, request: Request, target: Output, rows: str) -> None:
+        plan = model.resolve(request)
+        for path in target.write(show(model.sample(plan), len(plan.index)), plan):
+            print(f"{path}: {rows}; {time.monotonic() - started:.0f} s so far")
+
+    shipped = Cascade.load(SHIPPED, device=device)
+    styles = shipped.links[0].sidecar.provenance.classes or ()
+    print(f"painting {', '.join(THINGS)} with the weights that ship, each as {', '.join(styles)}")
+    things, labels = table(THINGS, range(len(styles)))
+    paint(
+        shipped,
+        Request(prompts=things, labels=labels, batch=len(things)),
+        first,
+        "a row each thing, a column each style",
+    )
     shards = out / "shards"
     if not (shards / "index.json").exists():
         print(f"1/3 packing into {shards}")
@@ -79,10 +100,8 @@ def main(
         return
 
     print(f"3/3 sampling {', '.join(PROMPTS)}")
-    model = Cascade.load(out, device="cuda" if torch.cuda.is_available() else "cpu")
-    plan = model.resolve(Request(prompts=PROMPTS, num=8, batch=32))
-    for path in target.write(show(model.sample(plan), len(plan.index)), plan):
-        print(f"{path}: a row each of {', '.join(PROMPTS)}; {time.monotonic() - started:.0f} s in all")
+    trained = Cascade.load(out, device=device)
+    paint(trained, Request(prompts=PROMPTS, num=8, batch=32), target, f"a row each of {', '.join(PROMPTS)}")
 
 
 def chosen(source: Path, folder: Path) -> Path:

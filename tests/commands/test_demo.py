@@ -20,4 +20,5 @@ def test_the_first_minutes(tmp_path):
     process = start(*arguments, PYTHONPATH=packages)
     said = process.communicate(timeout=500)[1]
     assert process.returncode == 0, said
+    assert size_of(tmp_path / "demo" / "shipped.png")[0] > size_of(tmp_path / "demo" / "demo.png")[0]
     assert size_of(tmp_path / "demo" / "demo.png") == (8 * 66 + 2, 4 * 66 + 2)
