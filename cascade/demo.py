@@ -3,10 +3,10 @@ project, trains a tiny cascade on them from nothing, samples a grid.
 
     python -m cascade.demo [--out runs/demo]
 
-The training calls the same functions as `python -m data.pack`, `python -m cascade.launch` and `sample.py`, with a shortened version
-of the preset: fewer pictures and fewer updates, hence a higher learning rate and EMA over fewer images (stages/README.md). Both stages
-train at once, each in its own process with a share of the cores. Run it again with larger --base-images and --sr-images to
-continue the training.
+The training calls the same functions as `python -m data.pack`, `python -m cascade.launch` and `sample.py`, with a shortened
+version of the preset: fewer pictures and fewer updates, hence a higher learning rate and EMA over fewer images
+(stages/README.md). Both stages train at once, each in its own process with a share of the cores. Run it again with larger
+--base-images and --sr-images to continue the training.
 """
 
 import json
