@@ -18,7 +18,7 @@ from tests.stages.tiny import base_config
 LATER_KEYS = {
     "space": True,
     "cond": {"drop_each": True, "text": {"noise"}},
-    "train": {"objective", "augment"},
+    "train": {"objective", "augment", "score_every", "score_images"},
 }  # of a stage: what the first version did not know
 
 
