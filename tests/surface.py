@@ -41,6 +41,7 @@ import train
 
 ROOT = Path(__file__).parents[1]
 FROZEN = ROOT / "tests" / "frozen"
+SHIPPED = ROOT / "cascade" / "shipped" / "emoji_tiny"
 COMMANDS: dict[str, Callable[..., object]] = {
     "train.py": train.main,
     "sample.py": sample.main,
@@ -182,7 +183,7 @@ def files() -> dict[str, Any]:
             "cascade.json": types_in(read(folder / "class" / "cascade.json")),
             "stage.json, base, text": types_in(read(folder / "text" / "stage.json")),
             "stage.json, super_res, classes": types_in(read(folder / "class" / "sr_16" / "bundle" / "stage.json")),
-            "request.json, prompts": types_in(asked(Cascade.load(sample.SHIPPED).resolve(Request(prompts=("x",))), 2)),
+            "request.json, prompts": types_in(asked(Cascade.load(SHIPPED).resolve(Request(prompts=("x",))), 2)),
             "request.json, labels": types_in(asked(model.resolve(Request(labels=(0,), size=(8, 8))), 2)),
         }
 

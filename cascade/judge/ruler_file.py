@@ -14,12 +14,12 @@ from cascade.judge.labelled import Row
 from cascade.judge.ruler import FORMS, Embedding, Projection, ThingRuler
 from data.files import replace_bytes
 
-SAID, HASH = "ruler", "sha256"  # keys of the metadata
+SAID = "ruler"  # the one key of the metadata: several are written in any order
 
 
 def save_ruler(path: Path, ruler: ThingRuler) -> None:
     """Write a ruler, whole or not at all."""
-    said = {SAID: json.dumps(ruler.said(), sort_keys=True), HASH: ruler.sha256}
+    said = {SAID: json.dumps(ruler.said() | {"sha256": ruler.sha256}, sort_keys=True)}
     replace_bytes(path, save(ruler.tensors(), metadata=said))
 
 
@@ -42,9 +42,9 @@ def load_ruler(path: Path) -> ThingRuler:
         ruler = _ruler(said, tensors)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ValueError(f"{path}: no ruler, or damaged ({type(error).__name__}); train it again") from None
-    if ruler.sha256 != metadata.get(HASH):
+    if ruler.sha256 != said.get("sha256"):
         raise ValueError(
-            f"{path}: is not what its hash says ({ruler.sha256[:12]}, not {str(metadata.get(HASH))[:12]}): it was changed; "
+            f"{path}: is not what its hash says ({ruler.sha256[:12]}, not {str(said.get('sha256'))[:12]}): it was changed; "
             "train it again"
         )
     return ruler

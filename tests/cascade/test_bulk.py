@@ -22,7 +22,8 @@ from cascade.request import Request
 from tests.full_disk import full_disk
 
 ROOT = Path(__file__).parents[2]
-ASKED = ("red heart", "green apple", "--num", "5", "--shard-size", "3", "--steps", "1")
+TINY = ("--cascade", "cascade/shipped/emoji_tiny")
+ASKED = (*TINY, "red heart", "green apple", "--num", "5", "--shard-size", "3", "--steps", "1")
 
 
 def command(out: Path, *more: str, ranks: int = 1, asked: tuple[str, ...] = ASKED) -> subprocess.Popen:
@@ -106,7 +107,7 @@ def test_a_picture_of_a_shard_again(whole, tmp_path):
     with tarfile.open(whole / "train-00001.tar") as tar:
         for kind in ("png", "json"):
             (tmp_path / f"5.{kind}").write_bytes(tar.extractfile(f"000000005.{kind}").read())
-    asked = ("--again", str(tmp_path / "5.json"))
+    asked = (*TINY, "--again", str(tmp_path / "5.json"))
     out, _ = done(command(tmp_path / "again.png", asked=asked))
     assert out == f"{tmp_path}/again.png\n"
     a, b = (np.asarray(Image.open(tmp_path / name)) for name in ("5.png", "again.png"))
@@ -223,7 +224,7 @@ def test_mistakes_are_one_line(tmp_path, more, says):
 @pytest.mark.matrix
 def test_prompts_of_a_file(tmp_path, whole):
     (tmp_path / "prompts.txt").write_text("red heart\n\ngreen apple\n")
-    asked = ("--prompts-file", str(tmp_path / "prompts.txt"), *ASKED[2:])
+    asked = ("--prompts-file", str(tmp_path / "prompts.txt"), *TINY, *ASKED[4:])
     done(command(tmp_path / "out", asked=asked))
     assert bytes_of(tmp_path / "out") == bytes_of(whole)
 

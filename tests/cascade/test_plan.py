@@ -21,13 +21,13 @@ def model():
 
 
 def test_settings_and_sizes_are_made_in_one_place():
-    """Another check is of single fields of a body, to name the one that is wrong."""
+    """Others are of single fields of a body, to name the one that is wrong, and of a stage that is judged alone."""
     found: dict[str, set[str]] = {}
     for source in SOURCES:
         for node in ast.walk(tree(source)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 found.setdefault(node.func.id, set()).add(source)
-    assert found["with_settings"] == {"cascade/plan.py", "cascade/serve/api/bodies.py"}
+    assert found["with_settings"] == {"cascade/plan.py", "cascade/serve/api/bodies.py", "cascade/judge/painted.py"}
     assert found["asked_size"] == {"cascade/plan.py"}
     assert found["resolve"] == {"cascade/pipeline.py"}
 

@@ -93,5 +93,5 @@ def test_the_cascade_that_ships_paints_a_prompt_without_home_or_network(tmp_path
     monkeypatch.delenv("HOME", raising=False)
     arguments = ("--num", 1, "--steps", 2, "--out", f"{tmp_path}/new/")
     assert call(sample.main, "red heart", "green apple", *arguments) == 0
-    assert size_of(tmp_path / "new" / "000001.png") == (64, 64)
+    assert size_of(tmp_path / "new" / "000001.png") == (256, 256)
     assert read_metadata(tmp_path / "new" / "000001.png")["prompts"] == ["green apple"]
