@@ -110,11 +110,12 @@ class Serving:
         root_path: str = "",
         proxies: Sequence[str] = (),
         host: str = "127.0.0.1",
+        name: str = "emoji_tiny",
     ):
         self.engine = Engine(cascade, max_waiting=max_waiting).start()
         spare_bytes = (limits or Limits()).free_bytes
         self.store = store(folder, max_bytes=max_bytes, spare_bytes=spare_bytes, keep_s=keep_s)
-        self.service = Service(self.engine, self.store, name="emoji_tiny", limits=limits, check=check)
+        self.service = Service(self.engine, self.store, name=name, limits=limits, check=check)
         self.socket = listen(host, 0)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

@@ -137,3 +137,16 @@ def test_the_menu_fits(serving: Serving, visit, width: int):
         return [tops.count(top) for top in sorted(set(tops))]
 
     until(lambda: rows() == ([3, 3] if width > 760 else [2, 2, 2]))  # tiles may still move
+
+
+def test_settings_that_are_the_stage_s_own_are_not_told(serving: Serving, visit):
+    """A redone stage is sent all its settings; guidance apart that says what guidance_scale says already is none to tell."""
+    page = visit(serving.url)
+    page.check("#hold")
+    ask(page, "red heart", 1)
+    ends(page, "held")
+    page.click("#all")
+    page.click("#refine")
+    ends(page, "finished")
+    assert "guidance" in str(newest(serving)["settings"])
+    assert "guidance" not in page.inner_text("#job")

@@ -4,6 +4,7 @@ import { getJson } from "./api.js";
 import { nameOf } from "./label.js";
 import { model } from "./model.js";
 import { pictureAt } from "./picture.js";
+import { usual } from "./settings.js";
 import { settingWords } from "./words.js";
 
 export const OVER = ["held", "finished", "failed", "cancelled"];
@@ -62,7 +63,7 @@ export function unusual(job, root) {
   const end = job.until ? at(job.until) + 1 : model.stages.length;
   const stages = model.stages.slice(isUpload(root) ? at(root.stages[0].name) : 0, end);
   const said = stages.map(({ name, side, settings }) => {
-    const pairs = Object.entries(job.settings[name] ?? {}).filter(([key, value]) => String(value) !== String(settings[key]));
+    const pairs = Object.entries(job.settings[name] ?? {}).filter(([key, value]) => String(value) !== String(usual(settings, key)));
     return pairs.length && `${side} px: ${pairs.map((pair) => settingWords(...pair)).join(", ")}`;
   });
   const size = job.size ?? root.size;

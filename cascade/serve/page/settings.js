@@ -6,6 +6,10 @@ import { model } from "./model.js";
 import { settingWords } from "./words.js";
 
 const PARTS = ["guidance_text", "guidance_label"]; // where a stage has both, they stand for guidance_scale, which sets both
+
+// What a stage's own setting is, where it may stand for another.
+export const usual = (settings, key) => settings[key] ?? (PARTS.includes(key) ? settings.guidance_scale : undefined);
+
 const KNOBS = {
   guidance_scale: ["Guidance", "1 is off; more holds to the prompt"],
   guidance_text: ["Guidance of the prompt", "1 is off"],
@@ -31,7 +35,7 @@ export function buildSettings(place, stages, said = {}) {
     const [own, ranges] = [{ ...stage.settings }, { ...stage.ranges }];
     if (PARTS.every((key) => ranges[key])) {
       for (const key of PARTS) {
-        own[key] ??= own.guidance_scale;
+        own[key] = usual(own, key);
         if (given.guidance_scale !== undefined) given[key] ??= given.guidance_scale;
       }
       delete given.guidance_scale;
@@ -40,17 +44,17 @@ export function buildSettings(place, stages, said = {}) {
     for (const [key, words] of Object.entries(KNOBS)) {
       const range = ranges[key];
       if (!range || range[0] >= range[1]) continue;
-      const usual = own[key];
-      usuals.push([`${place.id}-${stage.name}-${key}-value`, usual]);
-      const value = slider(group, { id: `${place.id}-${stage.name}-${key}`, key, words, range, usual, value: given[key] ?? usual });
-      read.push((all) => (all || value() !== usual) && [stage.name, key, value()]);
+      const before = own[key];
+      usuals.push([`${place.id}-${stage.name}-${key}-value`, before]);
+      const value = slider(group, { id: `${place.id}-${stage.name}-${key}`, key, words, range, usual: before, value: given[key] ?? before });
+      read.push((all) => (all || value() !== before) && [stage.name, key, value()]);
       delete given[key];
     }
     if (stage.ranges.sampler?.length > 1) {
-      const usual = stage.settings.sampler;
-      usuals.push([`${place.id}-${stage.name}-sampler`, usual]);
-      const value = chooser(group, { id: `${place.id}-${stage.name}-sampler`, options: stage.ranges.sampler, value: given.sampler ?? usual });
-      read.push((all) => (all || value() !== usual) && [stage.name, "sampler", value()]);
+      const before = stage.settings.sampler;
+      usuals.push([`${place.id}-${stage.name}-sampler`, before]);
+      const value = chooser(group, { id: `${place.id}-${stage.name}-sampler`, options: stage.ranges.sampler, value: given.sampler ?? before });
+      read.push((all) => (all || value() !== before) && [stage.name, "sampler", value()]);
       delete given.sampler;
     }
     for (const [key, value] of Object.entries(given)) {
