@@ -180,6 +180,21 @@ def only(found: Verdicts, keep: Tensor) -> Verdicts:
     )
 
 
+def by_fact(ruler: ThingRuler, found: Verdicts) -> Iterator[tuple[str, str, Verdicts]]:
+    """(fact, value, verdicts) by half, kind of hiding, style and group, where the pictures have several values."""
+    known = [ruler.known[row] if row >= 0 else None for row in found.asked.true.tolist()]
+    names = {
+        "half": [row.half if row else "" for row in known],
+        "split": [row.split if row else "" for row in known],
+        "style": [ruler.styles[style] for style in found.asked.style.tolist()],
+        "group": [row.group if row else "" for row in known],
+    }
+    for what, values in names.items():
+        if len(set(values)) > 1:
+            for value in sorted(set(values)):
+                yield what, value or "(none)", only(found, torch.tensor([each == value for each in values]))
+
+
 def taken(embedded: Embedding, rows: Tensor) -> Embedding:
     """Some rows of an embedding."""
     return Embedding(thing=embedded.thing[rows], style=embedded.style[rows])

@@ -8,18 +8,22 @@ import torch
 
 from cascade.judge.each import mean_error
 from cascade.judge.look import LOOK
+from cascade.judge.page_concepts import things
 from cascade.judge.page_curves import over_levels, over_settings
 from cascade.judge.page_parts import score_text
 from cascade.judge.page_pictures import nearest, samples, strip, worst
 from cascade.judge.page_scores import fault, groups, how, missing, scores
+from cascade.judge.page_sweep import swept
 from cascade.judge.report import TRUE, Report
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SECTIONS: dict[str, Callable[[Report], Iterator[str]]] = {
     "Scores": scores,
+    "Right thing, right style": things,
     "Which stage is at fault": fault,
     "Strength of augmentation": over_levels,
     "Steps and guidance": over_settings,
+    "Settings by a sweep": swept,
     "Samples": samples,
     "Stage by stage": strip,
     "Nearest training pictures": nearest,
@@ -51,7 +55,7 @@ def page(report: Report) -> str:
 
 def slug(heading: str) -> str:
     """The name of a section in addresses."""
-    return heading.lower().replace(" ", "-")
+    return heading.lower().replace(",", "").replace(" ", "-")
 
 
 def _head(report: Report) -> str:

@@ -5,8 +5,8 @@ A super-resolution stage is also judged on true low_res, so that a fault is attr
 named with its reason.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,9 +23,12 @@ from cascade.judge.matching import matches
 from cascade.judge.mismatch import Row, mismatch
 from cascade.judge.neighbours import Neighbours, neighbours
 from cascade.judge.painted import at_size, paint, read_conditions
+from cascade.judge.report_concepts import Concepts, concepts, questions
+from cascade.judge.ruler import ThingRuler
 from cascade.judge.score import Scores, score
 from cascade.judge.side import BACKGROUNDS, Side
 from cascade.judge.wasserstein import finest_estimate
+from cascade.manifest import Evidence
 from cascade.pipeline import Cascade
 from data.alpha import on_background
 from data.batch import Batch
@@ -91,7 +94,8 @@ class Training:
 class Report:
     """A cascade, measured.
 
-    near, near_true: training neighbours of painted and of true held-out pictures; left_out: what is missing, and why."""
+    near, near_true: training neighbours of painted and of true held-out pictures; left_out: what is missing, and why.
+    concepts: right things and styles, if there was a ruler; evidence: of a sweep, by stage, where one chose the settings."""
 
     names: tuple[str, ...]
     data: str
@@ -109,6 +113,8 @@ class Report:
     near: Neighbours | None
     near_true: Neighbours | None
     left_out: dict[str, str]
+    concepts: Concepts | None = None
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
 
     @property
     def painted(self) -> list[Each]:
@@ -130,6 +136,8 @@ class Report:
             "ruler": {"name": LOOK.name, "sha256": LOOK.sha256},
             "mismatch": [row.as_json() for row in self.rows], "curves": [point.as_json() for point in self.points],
             "nearer_than_real": _shares(self.near, self.near_true), "groups": self.by_group(), "left_out": self.left_out,
+            "concepts": self.concepts and self.concepts.as_json(),
+            "sweep": {name: each.model_dump(mode="json") for name, each in self.evidence.items()},
         }  # fmt: skip
 
     def by_group(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -155,8 +163,14 @@ def _shares(*sides: Neighbours | None) -> dict[str, tuple[float, float]]:
     }
 
 
-def make_report(model: Cascade, data: str, wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> Report:
-    """Measure a cascade on held-out pictures. Raises ValueError where nothing can be measured."""
+def make_report(
+    model: Cascade, data: str, wanted: Wanted, say: Callable[[str], None] = lambda _: None, *,
+    ruler: ThingRuler | None = None, evidence: Mapping[str, Evidence] | None = None,
+) -> Report:  # fmt: skip
+    """Measure a cascade on held-out pictures. ruler: of things and styles; evidence: of a sweep, by stage, from the manifest.
+
+    Raises ValueError where nothing can be measured, and for a ruler that knows none of the pictures.
+    """
     if model.links[0].contract.low_res is not None:
         raise ValueError(
             f"cascade {', '.join(model.names)} starts with a super-resolution stage; give one with its base stage"
@@ -166,10 +180,19 @@ def make_report(model: Cascade, data: str, wanted: Wanted, say: Callable[[str], 
     keys = tuple(key for batch in batches for key in batch.keys)
     if len(keys) < FEWEST:
         raise ValueError(f"data {data}: {len(keys)} pictures of split {wanted.split}; at least {FEWEST} are needed")
-    about = _about(data, wanted.split, keys, batches, index.classes)
+    about = _about(data, wanted.split, keys)
     background = str(index.settings.get("background", "unknown"))
+    last = model.links[-1].sidecar.config.gives
+    truth = torch.cat([at_size(batch.image, last) for batch in batches])
+    asked = questions(ruler, keys, about, truth, data) if ruler else None
     stages, painted = _stages(model, batches, background, wanted, say)
     left_out: dict[str, str] = {}
+    if asked is None:
+        left_out["right thing, right style"] = "no ruler was named (--ruler)"
+    pictures = torch.cat(painted[-1])
+    of_concepts = (
+        concepts(asked, model, data, pictures, seed=wanted.seed, left_out=left_out, say=say) if asked else None
+    )
     few = _first(batches, wanted.num_curve)
     training = _training(data, stages[-1].resolution, wanted, left_out, say)
     near, near_true = (
@@ -185,20 +208,18 @@ def make_report(model: Cascade, data: str, wanted: Wanted, say: Callable[[str], 
         rows=list(_mismatch(model, data, wanted, left_out, say)),
         points=list(_curves(model, few, painted, wanted, left_out, say)),
         each=_each(stages[-1], keys, about, training, near, near_true), training=training, near=near, near_true=near_true,
-        left_out=left_out,
+        left_out=left_out, concepts=of_concepts, evidence=evidence or {},
     )  # fmt: skip
 
 
-def _about(data: str, split: str, keys: Sequence[str], batches: list[Batch], classes: list[str] | None) -> list[About]:
+def _about(data: str, split: str, keys: Sequence[str]) -> list[About]:
     known = read_about(data, split)
     about = [known.get(key, About()) for key in keys]
-    labels = [batch.cond.value("label") for batch in batches]
-    if not classes or any(label is None for label in labels):
-        return about
-    names = [classes[int(label)] for part in labels if part is not None for label in part]
     return [
-        About(caption=each.caption or name, facts={"group": name} | dict(each.facts))
-        for each, name in zip(about, names, strict=True)
+        replace(each, caption=each.caption or each.label, facts={"group": each.label} | dict(each.facts))
+        if each.label
+        else each
+        for each in about
     ]
 
 

@@ -20,6 +20,9 @@ def report_main(
     ] = "0,0.1,0.2,0.4",
     steps: Annotated[str, typer.Option(help="steps of each stage; none: no curve")] = "1,2,4,8",
     guidance: Annotated[str, typer.Option(help="guidance of each stage with conditions; none: no curve")] = "1,2,4",
+    ruler: Annotated[
+        Path | None, typer.Option(help="of things and styles, B.safetensors to report by: right thing, right style")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of sampling and of the scores")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     json: Annotated[Path | None, typer.Option(help="write all numbers to this file, too")] = None,
@@ -34,6 +37,8 @@ def report_main(
     from cascade.judge.each import as_csv
     from cascade.judge.page import page
     from cascade.judge.report import Wanted, make_report
+    from cascade.judge.ruler_file import load_ruler
+    from cascade.manifest import read_manifest
     from cascade.pipeline import Cascade
     from data.files import replace_text
 
@@ -54,7 +59,10 @@ def report_main(
         if path and not path.parent.is_dir():
             raise ValueError(f"{path}: there is no folder {path.parent}; make it, or name another file")
     torch.set_flush_denormal(True)
-    found = make_report(Cascade.load(cascade, device=choose_device(device)), data, wanted, _say)
+    known = load_ruler(ruler) if ruler else None
+    model = Cascade.load(cascade, device=choose_device(device))
+    evidence = {name: each.evidence for name, each in read_manifest(cascade).stages.items() if each.evidence}
+    found = make_report(model, data, wanted, _say, ruler=known, evidence=evidence)
     if csv:
         replace_text(csv, as_csv(found.each))
     if json:

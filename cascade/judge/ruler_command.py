@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cascade.judge.concepts import Asked, Line, Verdicts
+    from cascade.judge.concepts import Asked, Verdicts
     from cascade.judge.labelled import Row
     from cascade.judge.ruler import Embedding, ThingRuler
 
@@ -71,7 +71,7 @@ def concepts_main(
     """Judge whether pictures show the thing and the style that were asked for, beside ceiling, copies and shuffled captions."""
     from json import dumps
 
-    from cascade.judge.concepts import HEADER, judged, line, of_the_ceiling, references, style_ceiling
+    from cascade.judge.concepts import HEADER, by_fact, judged, line, of_the_ceiling, references, style_ceiling
     from cascade.judge.ruler_file import load_ruler
     from data.files import replace_text
 
@@ -93,9 +93,9 @@ def concepts_main(
     for each in references(known, asked, embedded, seed=seed):
         lines.append(each)
         print(each)
-    for each in _parts(known, found, seed):
-        lines.append(each)
-        print(each)
+    for what, value, part in by_fact(known, found):
+        lines.append(line(f"{what} {value}", part, seed))
+        print(lines[-1])
     ceiling = style_ceiling(known, asked)
     if words := of_the_ceiling(lines[0].style.share, ceiling):
         print(f"styles right: {words}")
@@ -167,27 +167,6 @@ def _of_cascade(
     known = [ruler.known[row] for row in asked.true.tolist()]
     rows = [Row(name=f"{k:06d}", text=row.text, style=row.style, thing=row.thing) for k, row in enumerate(known)]
     return ruler.embed(made), asked, rows
-
-
-def _parts(ruler: "ThingRuler", found: "Verdicts", seed: int) -> Iterator["Line"]:
-    """The rates by half, by kind of hiding, by style and by group, where there are several."""
-    import torch
-
-    from cascade.judge.concepts import line, only
-
-    known = [ruler.known[row] if row >= 0 else None for row in found.asked.true.tolist()]
-    names = {
-        "half": [row.half if row else "" for row in known],
-        "split": [row.split if row else "" for row in known],
-        "style": [ruler.styles[style] for style in found.asked.style.tolist()],
-        "group": [row.group if row else "" for row in known],
-    }
-    for what, values in names.items():
-        if len(set(values)) < 2:
-            continue
-        for value in sorted(set(values)):
-            keep = torch.tensor([each == value for each in values])
-            yield line(f"{what} {value or '(none)'}", only(found, keep), seed)
 
 
 def _told(ruler: "ThingRuler") -> Iterator[str]:

@@ -49,7 +49,7 @@ class Setup:
 
     def told(self, before: "Setup") -> str:
         """The differences from another setup, for people."""
-        parts = [f"{name} {_text(value)}" for name, value in self.differences(before).items()]
+        parts = [f"{name} {setting_text(value)}" for name, value in self.differences(before).items()]
         return ", ".join(parts) or "as it is"
 
 
@@ -188,7 +188,8 @@ def _round(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """A value of a setting, for people."""
     if isinstance(value, list | tuple):
-        return f"({', '.join('open' if each >= OFF else _text(each) for each in value)})"
+        return f"({', '.join('open' if each >= OFF else setting_text(each) for each in value)})"
     return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -66,11 +66,12 @@ def ideal(
 
 
 def tiny_config(
-    *sizes: int, classes: int = 0, text: TextConfig | None = None, name: str = "tiny", **sample: Any
+    *sizes: int, classes: int = 0, text: TextConfig | None = None, channels: int = 3, name: str = "tiny", **sample: Any
 ) -> CascadeConfig:
     """base_8 -> sr_16 -> ..., whose networks have a few thousand weights."""
     sizes = sizes or (8, 16)
     shared = {
+        "channels": channels,
         "net": UNetConfig(widths=(8, 16), blocks=(1, 1), emb_dim=16),
         "cond": CondConfig(num_classes=classes, text=text),
         "sample": SampleConfig(**(FEW_STEPS | sample)),

@@ -24,31 +24,10 @@ from data.pack.settings import PackSettings
 from tests.calling import call
 from tests.cascade.chains import tiny, tiny_config, write_cascade
 from tests.judge.test_mismatch import ROOT
-from tests.programs import BROWSER
+
+from .pages import faint
 
 FEW = ("--num", 8, "--num-curve", 4, "--levels", "0,0.5", "--steps", "1", "--guidance", "1,2", "--device", "cpu")
-CONTRAST = """() => {
-  const parts = text => text.match(/[\\d.]+/g).map(Number)
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, k) => sum + v * [.2126, .7152, .0722][k], 0)
-  const paper = element => {
-    for (; element; element = element.parentElement) {
-      const color = parts(getComputedStyle(element).backgroundColor)
-      if (color.length === 3 || color[3] > 0) return color
-    }
-    return [255, 255, 255]
-  }
-  const found = []
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement
-    if (!walker.currentNode.data.trim() || element.closest('title')) continue
-    const style = getComputedStyle(element)
-    const [a, b] = [light(parts(element.closest('svg') ? style.fill : style.color)), light(paper(element))]
-    found.push([(Math.max(a, b) + .05) / (Math.min(a, b) + .05), element.tagName, walker.currentNode.data.trim()])
-  }
-  return found
-}"""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -214,18 +193,6 @@ def test_a_point_lies_where_its_value_is():
     assert y1 < y2 < y0
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if BROWSER.path is None:
-        pytest.skip(BROWSER.missing)
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=BROWSER.path, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield found
-        found.close()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_in_a_browser(written, browser, width, scheme):
@@ -251,5 +218,5 @@ def test_the_page_in_a_browser(written, browser, width, scheme):
     assert tab.locator("svg[role=img]").count() >= 10
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 21, 23)"
     assert dark == (scheme == "dark")
-    assert [each for each in tab.evaluate(CONTRAST) if each[0] < 4.5] == []
+    assert faint(tab) == []
     context.close()

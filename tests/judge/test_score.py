@@ -120,3 +120,38 @@ def test_pictures_that_are_all_too_small_are_one_line(tmp_path, capsys):
 def test_a_file_that_could_not_be_written_is_refused_before_the_work(tmp_path, capsys):
     assert call(score_main, "nowhere", "nowhere", "--json", tmp_path / "no" / "out.json") == 2
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
+
+
+def test_near_white_ink_is_seen_on_grey_alone(tmp_path, capsys):
+    """Transparent pictures with a white square, against others without it."""
+    inked = tmp_path / "inked"
+    folders = (inked, tmp_path / "empty")
+    for folder in folders:
+        folder.mkdir()
+        for k in range(8):
+            image = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+            if folder == inked:
+                image.paste((255, 255, 255, 255), (k, k, k + 8, k + 8))
+            image.save(folder / f"{k}.png")
+    shards = [folder.with_name(f"{folder.name}_shards") for folder in folders]
+    for folder, packed in zip(folders, shards, strict=True):
+        pack(folder, packed, PackSettings(size=16, alpha=True, shards=1), workers=0)
+    for sides, more in ((folders, ()), (shards, ("--split", "train"))):
+        found = {}
+        for background in ("white", "grey"):
+            options = (*more, "--background", background, "--json", tmp_path / "out.json")
+            assert call(score_main, *sides, *options) == 0
+            assert f"background {background}" in capsys.readouterr().out
+            found[background] = json.loads((tmp_path / "out.json").read_text())
+        assert [each["background"] for each in found.values()] == ["white", "grey"]
+        white, grey = (each["scores"] for each in found.values())
+        assert white["colour drift, mean (levels)"] == [0, 0, 0]
+        assert max(white["SWD by level, finest first"]) == 0
+        assert grey["colour drift, mean (levels)"] == pytest.approx([-127 / 4] * 3)  # of a quarter of the pixels
+        assert min(grey["SWD by level, finest first"]) > 0.5
+
+
+def test_pictures_that_were_packed_on_white_have_no_grey_under_them(shapes, capsys):
+    root, a, _ = shapes
+    assert call(score_main, a, root / "shards", "--background", "grey") == 2
+    assert "was packed on white, its pictures have no transparency left" in capsys.readouterr().err

@@ -1,6 +1,10 @@
 """`train.score_every`: a stage is scored while it is trained, and trains as if it were not."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +22,7 @@ from stages.training.runtime import Options, Runtime
 from tests.stages.tiny import base_config, sr_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
+ROOT = Path(__file__).parents[2]
 NAMES = {"score_match", "score_sharpness", "score_grain", "score_swd"}
 
 
@@ -106,3 +111,37 @@ def test_runs_show_the_scores(shards, tmp_path, capsys):
     assert (tmp_path / "runs.png").stat().st_size > 10_000
     runs.main(tmp_path, as_json=True)
     assert [each["match"] is None for each in json.loads(capsys.readouterr().out)] == [True, False]
+
+
+WANDB = """
+import sys
+from pathlib import Path
+import torch
+from cascade.judge.training import stage_score
+from stages.training.loop import train
+from stages.training.runtime import Options, Runtime
+from tests.stages.tiny import base_config
+torch.set_num_threads(1)
+runtime = Runtime(engine="local", rank=0, world=1, device=torch.device("cpu"))
+options = Options(scoring=stage_score, wandb="cascades")
+config = base_config(score_every=16, score_images=8)
+train(config, name="s", data=sys.argv[1], out=Path(sys.argv[2]), runtime=runtime, options=options)
+"""
+
+
+@pytest.mark.slow
+def test_scores_in_wandb_offline(shards, tmp_path):
+    """The real package, offline: every score of metrics.jsonl stands in the run's file, too."""
+    pytest.importorskip("wandb")
+    environment = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WANDB, str(shards), str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = b"".join(path.read_bytes() for path in (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    found = scores_of(lines)
+    assert {nimg for nimg, values in found.items() if values} == {16, 32, 48}
+    for values in found.values():
+        for name, value in values.items():
+            assert name.encode() in logged
+            assert json.dumps(value).encode() in logged
