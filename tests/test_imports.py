@@ -43,7 +43,7 @@ CONFINED = {  # a library: the only places that may import it
     "prometheus_client": ("cascade/serve/",),
     "ray": ("cascade/serve/",),
     "resvg_py": ("data/styles/drawings.py",),
-    "transformers": ("data/text.py",),
+    "transformers": ("data/text.py", "cascade/judge/encoder.py"),
     "huggingface_hub": ("data/text.py",),
     "diffusers": (),  # a peer in tests and benches
     "torch_fidelity": (),  # the oracle of cascade/judge in tests

@@ -30,29 +30,70 @@ def score_main(
     split: Annotated[str, typer.Option(help="of data sets")] = "val",
     background: Annotated[str, typer.Option(help="for transparent pictures of folders: white or grey")] = "white",
     seed: Annotated[int, typer.Option(help="of halves, slices and draws")] = 0,
+    ruler: Annotated[Path | None, typer.Option(help="a file of the command ruler, in place of look")] = None,
+    inception: Annotated[
+        Path | None, typer.Option(help="pt_inception-2015-12-05-6726825d.pth: FID and IS, too")
+    ] = None,
+    lpips: Annotated[
+        list[Path] | None,
+        typer.Option(help="backbone and heads of LPIPS, the option twice: for pictures that both sides have by name"),
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="folder of an image-text encoder (CLIP, SigLIP): do pictures show their captions?"),
+    ] = None,
+    sha256: Annotated[
+        list[str] | None, typer.Option(help="of a weights' file to trust, besides the published ones; may be repeated")
+    ] = None,
+    device: Annotated[str, typer.Option(help="of these networks: auto, cpu, cuda or cuda:N")] = "auto",
     json: Annotated[Path | None, typer.Option(help="write all numbers to this file, too")] = None,
-    save: Annotated[Path | None, typer.Option(help="write the statistics of GENERATED to this .npz")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="write the numbers of each generated picture to this file, too")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="write the statistics of GENERATED to this .npz, by Inception if it is given")
+    ] = None,
 ) -> None:
     """Compare two sets of pictures. Numbers mean something beside the floor (halves of the real) and at the same N only."""
     from json import dumps
 
-    from cascade.judge.look import LOOK, look
-    from cascade.judge.moments import moments
-    from cascade.judge.score import score
+    from cascade.engine.devices import choose_device
+    from cascade.judge.each import as_csv
+    from cascade.judge.local import Files, Networks
+    from cascade.judge.measuring import BY_LOOK, by_inception, by_things
+    from cascade.judge.ruler_file import load_ruler
+    from cascade.judge.score import score, statistics
     from cascade.judge.side import load_side
+    from cascade.judge.singles import singles
     from cascade.judge.stored import save_moments
     from data.files import replace_text
 
-    _check_folders(json, save)
-    sides = [load_side(each, size=size, split=split, background=background, note=_note) for each in (real, generated)]
-    found = score(*sides, seed=seed)
+    _check_folders(json, csv, save)
+    for option, path in (("--csv", csv), ("--save", save)):
+        if path and generated.endswith(".npz"):
+            raise ValueError(f"{option} {path}: GENERATED is a statistics file already; leave it out")
+    by = by_things(load_ruler(ruler)) if ruler else BY_LOOK
+    networks = Networks(
+        Files(
+            inception=inception, lpips=tuple(lpips or ()), encoder=encoder, accepted=tuple(sha256 or ()),
+            device=choose_device(device),
+        )
+    )  # fmt: skip
+    real_side, generated_side = (
+        load_side(each, size=size, split=split, background=background, captions=bool(networks.encoder), note=_note)
+        for each in (real, generated)
+    )
+    stored = by_inception(networks.inception) if networks.inception else by
+    has_statistics = real_side.moments is not None or generated_side.moments is not None
+    seen = networks.judge(real_side, generated_side, seed=seed)
+    found = score(real_side, generated_side, seed=seed, by=stored if has_statistics else by, found=seen)
     print(*found.lines(), sep="\n")
     if json:
         replace_text(json, dumps(found.as_json(), indent=1) + "\n")
+    if csv:
+        replace_text(csv, as_csv(singles(real_side, generated_side, seen)))
     if save:
-        if sides[1].pictures is None:
-            raise ValueError(f"--save {save}: GENERATED is a statistics file already; leave it out")
-        save_moments(save, moments(look(sides[1].pictures), LOOK))
+        save_moments(save, statistics(generated_side, stored))
 
 
 def judge_main(

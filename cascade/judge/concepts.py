@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cascade.judge.among import AMONG, TIE, nearest_among
 from cascade.judge.halves import HALVES
 from cascade.judge.intervals import Rate, rate
 from cascade.judge.labelled import Row
 from cascade.judge.ruler import Embedding, ThingRuler
 
-AMONG = 500  # things, a number for comparisons between data sets
 CEILING = 0.98  # a ruler that is right less often about the styles of hidden true pictures says so
-TIE = 1e-9  # cosines that differ by less are equal: two captions may have one picture
 GRAM = 3  # letters of a piece of a caption
 
 
@@ -63,11 +62,7 @@ class Verdicts:
     @property
     def among(self) -> Tensor:
         """Chance that the right thing is the nearest of AMONG of the style, the others drawn at random: (n,) float64."""
-        drawn = self.others.clamp(max=AMONG - 1)
-        places = torch.arange(int(drawn.max())) if len(drawn) else torch.zeros(0)
-        left = (self.others - self.nearer)[:, None] - places
-        chances = (left.clamp(min=0) / (self.others[:, None] - places).clamp(min=1)).double()
-        return chances.masked_fill(places >= drawn[:, None], 1.0).prod(dim=1)
+        return nearest_among(self.nearer, self.others)
 
 
 @dataclass(frozen=True, kw_only=True)

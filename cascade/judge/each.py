@@ -8,6 +8,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from typing import Any
 
 from torch import Tensor
 
@@ -34,11 +35,11 @@ class Each:
     distance: float
 
 
-def as_csv(rows: Sequence[Each]) -> str:
-    """The rows under a header; a number that is not known is empty."""
+def as_csv(rows: Sequence[Any]) -> str:
+    """Rows of one dataclass, at least one, under a header; a number that is not known is empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([each.name for each in fields(Each)])
+    table.writerow([each.name for each in fields(rows[0])])
     for row in rows:
         table.writerow([_cell(value) for value in astuple(row)])
     return text.getvalue()

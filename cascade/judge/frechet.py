@@ -6,6 +6,7 @@ the floor (real half against real half) beside each number, and FD at infinite N
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +67,29 @@ def frechet_of_moments(real: Moments, generated: Moments) -> float:
 def frechet_floor(real: Tensor, generator: torch.Generator) -> float:
     """FD of two random halves of the real features, each of len(real) // 2: what a perfect system scores at that N."""
     return frechet_distance(*halves(check_features(real, "real"), generator))
+
+
+def frechet_scores(
+    name: str, real: Tensor, sides: tuple[Tensor, Tensor], generator: torch.Generator
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The distance `name` of sides of equal N, its floor by all `real` features, at infinite N; and what is left out, and why."""
+    num, dimensions = sides[0].shape
+    scores: dict[str, Any] = {f"{name} at N = {num:,}": frechet_distance(*sides)}
+    left_out: dict[str, str] = {}
+    if len(real) >= (needed := floor_size(dimensions)):
+        scores[f"{name} of halves of the real, N = {len(real) // 2:,}"] = frechet_floor(real, generator)
+    else:
+        left_out[f"floor of {name}"] = f"{len(real):,} real pictures; {needed:,} are needed"
+    try:
+        scores[f"{name} at infinite N"] = frechet_at_infinity(*sides).value
+    except ValueError as error:
+        left_out[f"{name} at infinite N"] = str(error)
+    return scores, left_out
+
+
+def floor_size(dimensions: int) -> int:
+    """Real pictures whose halves are large enough for a floor."""
+    return 2 * SAMPLES_A_DIMENSION * dimensions
 
 
 def frechet_at_infinity(real: Tensor, generated: Tensor, seeds: Sequence[int] = range(5)) -> FrechetLine:

@@ -76,7 +76,7 @@ def load_labelled(
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; name one with pictures and their metadata.jsonl, or packed shards")
     pictures, rows, broken = [], [], []
-    for item, row in _listed(folder, columns or Columns()):
+    for item, row in listed(files_below(folder), columns or Columns()):
         try:
             content = item.image.read()
             pictures.append(_shrunk(decode_image(content, background=background, formats=PACK_FORMATS), size))
@@ -89,10 +89,14 @@ def load_labelled(
     return Labelled(name=str(folder), pictures=torch.cat(pictures), rows=tuple(rows), broken=tuple(broken))
 
 
-def _listed(folder: Path, columns: Columns) -> Iterator[tuple[Item, Row]]:
-    tree = files_below(folder)
-    if tree.pictures and not tables(tree):
-        return _of_sample(tree)
+def listed(tree: Tree, columns: Columns, *, strict: bool = True) -> Iterator[tuple[Item, Row]]:
+    """The pictures below a folder with what is said of each. strict: whether a picture of which nothing is said is an error.
+
+    Without metadata, captions are those of sample.py; if not strict, also of the text files beside pictures. Raises ValueError.
+    """
+    texts = not strict and any(path.suffix == ".txt" for path in tree.files)
+    if tree.pictures and not tables(tree) and not texts:
+        return _of_sample(tree, strict)
     kind = find_kind(tree, Choices())
     source = list_source(tree, kind, Choices(splits=kind == "tars"))
     return _of_source(source, columns)
@@ -143,13 +147,15 @@ def _label(item: Item, classes: list[str] | None) -> str:
     return classes[number] if classes and number < len(classes) else str(number)
 
 
-def _of_sample(tree: Tree) -> Iterator[tuple[Item, Row]]:
+def _of_sample(tree: Tree, strict: bool) -> Iterator[tuple[Item, Row]]:
     """The pictures of sample.py, which say in their own text what was asked for."""
     for path in tree.pictures:
         name = path.as_posix()
         try:
             text, style = _asked(read_metadata(tree.folder / path))
         except ValueError:
+            if not strict:
+                continue
             raise ValueError(
                 f"{tree.folder / path} does not say what it should show (no text {METADATA_KEY!r} in it) and the folder has no "
                 "metadata.jsonl; write one with file_name, text and style"

@@ -8,24 +8,26 @@ import torch
 from torch import Tensor
 
 from cascade.judge.colour import colour_drift
-from cascade.judge.features import SAMPLES_A_DIMENSION, draw, halves
-from cascade.judge.frechet import frechet_at_infinity, frechet_distance, frechet_floor, frechet_of_moments
+from cascade.judge.features import check_enough, draw, halves
+from cascade.judge.frechet import floor_size, frechet_of_moments, frechet_scores
 from cascade.judge.grain import grain, sharpness
 from cascade.judge.identity import judge_sha256
 from cascade.judge.kernel import kernel_distance
-from cascade.judge.look import DIMENSIONS, LOOK, look
+from cascade.judge.local import Found
 from cascade.judge.manifold import expected_coverage, manifold
+from cascade.judge.measuring import BY_LOOK, Measuring
 from cascade.judge.moments import Moments, moments
 from cascade.judge.side import Side
 from cascade.judge.wasserstein import sliced_wasserstein
 from data.resize import RESIZE_VERSION
 
-FLOOR_SIZE = 2 * SAMPLES_A_DIMENSION * DIMENSIONS  # real pictures whose halves are large enough for a floor
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores by name, with what they depend on: the ruler, N of both sides, the seed; left_out says why a measure is missing."""
+    """Scores by name, with what they depend on: the ruler, N of both sides, the seed; left_out says why a measure is missing.
+
+    weights: the SHA-256 of each published network that measured, by its name.
+    """
 
     real: str
     generated: str
@@ -39,6 +41,7 @@ class Scores:
     seed: int
     scores: dict[str, Any]
     left_out: dict[str, str]
+    weights: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -50,28 +53,38 @@ class Scores:
         yield f"generated  {self.generated}: {_count(self.num_generated)}"
         yield f"ruler      {self.ruler} (sha256 {self.ruler_sha256[:12]}), seed {self.seed}"
         yield f"judge      sha256 {self.judge_sha256[:12]}, resize {self.resize}, background {self.background}"
+        for name, sha256 in self.weights.items():
+            yield f"{name:<10} sha256 {sha256[:12]}"
         for name, value in self.scores.items():
             yield f"{name:<34} {_text(value)}"
         for name, why in self.left_out.items():
             yield f"{name:<34} left out: {why}"
 
 
-def score(real: Side, generated: Side, *, seed: int = 0) -> Scores:
+def score(real: Side, generated: Side, *, seed: int = 0, by: Measuring = BY_LOOK, found: Found | None = None) -> Scores:
     """Compare two sides. Larger sides are cut to the smaller one's N by the seed where a measure needs equal N.
 
-    Statistics files give the Fréchet distance alone. Raises ValueError where nothing can be compared.
+    by: the ruler of KID, FD, precision and the like; found: what published networks measured of the same sides. Statistics files
+    give the Fréchet distance alone. Raises ValueError where nothing can be compared.
     """
     scores: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     if real.pictures is None or generated.pictures is None:
-        sides = [_moments(side) for side in (real, generated)]
-        scores["FD"] = frechet_of_moments(*sides)
+        scores["FD"] = _of_statistics(real, generated, by)
         left_out["all other measures"] = "a statistics file has no pictures"
-        return _scores(real, generated, scores, left_out, seed)
-    generator = torch.Generator().manual_seed(seed)
-    _pictures(real.pictures, generated.pictures, scores, generator)
-    _features(look(real.pictures), look(generated.pictures), scores, left_out, generator)
-    return _scores(real, generated, scores, left_out, seed)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        _pictures(real.pictures, generated.pictures, scores, generator)
+        _features(by.features(real.pictures), by.features(generated.pictures), scores, left_out, generator)
+    if found:
+        scores, left_out = scores | found.scores, left_out | found.left_out
+    nums = [side.moments.num if side.moments else len(side.names) for side in (real, generated)]
+    return Scores(
+        real=real.name, generated=generated.name, num_real=nums[0], num_generated=nums[1], ruler=by.ruler.name,
+        ruler_sha256=by.ruler.sha256, judge_sha256=judge_sha256(), resize=RESIZE_VERSION,
+        background=" and ".join(dict.fromkeys((real.background, generated.background))), seed=seed, scores=scores,
+        left_out=left_out, weights=found.weights if found else {},
+    )  # fmt: skip
 
 
 def _pictures(real: Tensor, generated: Tensor, scores: dict[str, Any], generator: torch.Generator) -> None:
@@ -101,42 +114,33 @@ def _features(
     scores["KID"], scores["KID, standard error"] = kernel.value, kernel.error
     num = min(len(real), len(generated))
     first, second = (draw(each, num, generator) for each in (real, generated))
-    scores[f"FD at N = {num:,}"] = frechet_distance(first, second)
-    if len(real) >= FLOOR_SIZE:
-        floor_size = len(real) // 2
-        scores[f"FD of halves of the real, N = {floor_size:,}"] = frechet_floor(real, generator)
-    else:
-        left_out["floor of FD"] = f"{len(real):,} real pictures; {FLOOR_SIZE:,} are needed"
-    try:
-        scores["FD at infinite N"] = frechet_at_infinity(first, second).value
-    except ValueError as error:
-        left_out["FD at infinite N"] = str(error)
+    distances, missing = frechet_scores("FD", real, (first, second), generator)
+    scores |= distances
+    left_out |= missing
     found = manifold(first, second)
     scores |= {"precision": found.precision, "recall": found.recall}
     scores |= {"density": found.density, "coverage": found.coverage}
     scores["coverage of two draws of one law"] = expected_coverage(num, num)
-    if len(real) >= FLOOR_SIZE:
+    if len(real) >= (needed := floor_size(real.shape[1])):
         floor = manifold(*halves(real, generator))
         scores |= {"precision of halves": floor.precision, "recall of halves": floor.recall}
     else:
-        left_out["precision and recall of halves"] = f"{len(real):,} real pictures; {FLOOR_SIZE:,} are needed"
+        left_out["precision and recall of halves"] = f"{len(real):,} real pictures; {needed:,} are needed"
 
 
-def _moments(side: Side) -> Moments:
+def _of_statistics(real: Side, generated: Side, by: Measuring) -> float:
+    for name, side in (("real", real), ("generated", generated)):
+        if side.moments is None:
+            check_enough(len(side.names), by.dimensions, name)  # before hours of measuring
+    return frechet_of_moments(*(statistics(side, by) for side in (real, generated)))
+
+
+def statistics(side: Side, by: Measuring) -> Moments:
+    """The moments of a side: those of its file, or of its pictures by a ruler."""
     if side.moments is not None:
         return side.moments
     assert side.pictures is not None
-    return moments(look(side.pictures), LOOK)
-
-
-def _scores(real: Side, generated: Side, scores: dict[str, Any], left_out: dict[str, str], seed: int) -> Scores:
-    nums = [side.moments.num if side.moments else len(side.names) for side in (real, generated)]
-    return Scores(
-        real=real.name, generated=generated.name, num_real=nums[0], num_generated=nums[1], ruler=LOOK.name,
-        ruler_sha256=LOOK.sha256, judge_sha256=judge_sha256(), resize=RESIZE_VERSION,
-        background=" and ".join(dict.fromkeys((real.background, generated.background))), seed=seed, scores=scores,
-        left_out=left_out,
-    )  # fmt: skip
+    return moments(by.features(side.pictures), by.ruler)
 
 
 def _count(num: int | None) -> str:

@@ -1,7 +1,7 @@
 """One side of a comparison: pictures of a folder or of a data set, at one size, or the moments in a statistics file."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from cascade.judge.moments import Moments
+from cascade.judge.said import captions_of
 from cascade.judge.stored import load_moments
 from data.alpha import on_background, to_pixels
 from data.batch import to_float, to_uint8
@@ -26,7 +27,7 @@ BACKGROUNDS: dict[str, Color] = {"white": WHITE, "grey": (128, 128, 128)}  # nea
 class Side:
     """Pictures uint8 (n, 3, size, size) with a name each, or moments alone. broken: files that could not be read, and why.
 
-    background: what transparency was laid on, as far as it is known.
+    background: what transparency was laid on, as far as it is known. captions: one a picture, "" without one; () if not asked for.
     """
 
     name: str
@@ -35,16 +36,18 @@ class Side:
     moments: Moments | None = None
     broken: tuple[str, ...] = ()
     background: str = "unknown"
+    captions: tuple[str, ...] = ()
 
 
 def load_side(
     source: str, *, size: int = 0, split: str = "val", background: str = "white",
-    note: Callable[[str], None] = lambda _: None,
+    captions: bool = False, note: Callable[[str], None] = lambda _: None,
 ) -> Side:  # fmt: skip
     """Load a side from a .npz file, a folder of pictures, or a data set of which `split` is read.
 
     size: px, to which larger square pictures shrink by THE downsample; 0: their own, which must be one.
-    background: of BACKGROUNDS, on which the pictures of a folder are laid where they are transparent. Raises ValueError, OSError.
+    background: of BACKGROUNDS, on which the pictures of a folder are laid where they are transparent.
+    captions: whether to read these, too. Raises ValueError, OSError.
     """
     if background not in BACKGROUNDS:
         raise ValueError(f"background {background}: allowed are {' and '.join(BACKGROUNDS)}")
@@ -54,8 +57,13 @@ def load_side(
     if path.is_file():
         raise ValueError(f"{path} is a file; name a folder of pictures, a data set or a .npz file of statistics")
     if path.is_dir() and not (path / INDEX_NAME).exists() and not any(path.glob("*.tar")):
-        return _of_folder(path, size, background, note)
-    return _of_data(source, size, split, background)
+        side = _of_folder(path, size, background, note)
+    else:
+        side = _of_data(source, size, split, background)
+    if not captions:
+        return side
+    said = captions_of(source, split)
+    return replace(side, captions=tuple(said.get(name, "") for name in side.names))
 
 
 def _of_folder(folder: Path, size: int, background: str, note: Callable[[str], None]) -> Side:

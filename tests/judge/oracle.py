@@ -2,11 +2,13 @@
 
 torch-fidelity installs a top-level package `tests`, which would hide ours, so it is no dependency; to make the numbers anew:
 
-    uv run --no-project --with torch-fidelity==0.4.0 --with torch python tests/judge/oracle.py
+    uv run --no-project --with torch-fidelity==0.4.0 --with torch --with torchvision python tests/judge/oracle.py
 """
 
 import json
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,33 @@ def logits() -> Tensor:
     return draw(300, 5, scale=3.0)
 
 
+def pictures(num: int, size: tuple[int, int] = (40, 52), seed: int = 0) -> Tensor:
+    """uint8 (num, 3, *size), white noise."""
+    return torch.randint(256, (num, 3, *size), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Random weights of a network by the names and shapes of its state dict, such that activations neither vanish nor explode."""
+    generator, found = torch.Generator().manual_seed(1), {}
+    for name, shape in sorted(shapes.items()):
+        if name.endswith("num_batches_tracked"):
+            continue
+        noise = torch.randn(shape, generator=generator)
+        if len(shape) > 1:
+            found[name] = noise * (2 / shape[1:].numel()) ** 0.5
+        else:
+            found[name] = 1 + 0.1 * noise.abs() if name.endswith(("bn.weight", "running_var")) else 0.1 * noise
+    return found
+
+
+def heads(channels: tuple[int, ...]) -> dict[str, Tensor]:
+    """Random heads of LPIPS, which are not negative."""
+    return {
+        f"lin{k}.model.1.weight": draw(num, 1, seed=k).abs().float().reshape(1, num, 1, 1)
+        for k, num in enumerate(channels)
+    }
+
+
 def stored() -> dict[str, Any]:
     """The numbers by measure; a list is by seed."""
     return json.loads(STORED.read_text())
@@ -55,6 +84,9 @@ def stored() -> dict[str, Any]:
 
 def main() -> None:
     from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
+    from torch_fidelity import sample_similarity_lpips as lpips_of
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    from torchvision import models
 
     def fid(a: Tensor, b: Tensor) -> float:
         sides = (metric_fid.fid_features_to_statistics(side) for side in (a, b))
@@ -69,12 +101,34 @@ def main() -> None:
         found = metric_prc.prc_features_to_metric(generated, real, **how)
         return [found["precision"], found["recall"]]
 
+    def shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+        return {name: each.shape for name, each in network.state_dict().items()}
+
+    def inception() -> dict[str, list[list[float]]]:
+        names = ["2048", "logits_unbiased"]
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/weights.pth"
+            network = models.Inception3(1008, aux_logits=False, init_weights=False)
+            torch.save(weights(shapes(network)), path)
+            extractor = FeatureExtractorInceptionV3("inception", names, feature_extractor_weights_path=path)
+        return {name: each[:, :8].tolist() for name, each in zip(names, extractor(pictures(2)), strict=True)}
+
+    def lpips() -> list[float]:
+        backbone = models.vgg16()
+        own = {k: v for k, v in shapes(backbone).items() if k.startswith("features.")}
+        backbone.load_state_dict(weights(own), strict=False)
+        lpips_of.torchvision_load_pretrained_vgg16 = lambda: backbone
+        lpips_of.load_state_dict_from_url = lambda *_, **__: heads((64, 128, 256, 512, 512))
+        return lpips_of.SampleSimilarityLPIPS("lpips")(pictures(3), pictures(3, seed=1)).tolist()
+
     numbers = {
         "torch-fidelity": "0.4.0",
         "frechet": [float(fid(*frechet(seed))) for seed in SEEDS],
         "kernel": [float(kid(*kernel(seed))) for seed in SEEDS],
         "precision, recall": [[float(each) for each in prc(*manifold(seed))] for seed in SEEDS],
         "inception score": float(metric_isc.isc_features_to_metric(logits(), splits=1)["inception_score_mean"]),
+        "inception features": inception(),
+        "lpips, vgg16": lpips(),
     }
     STORED.write_text(json.dumps(numbers, indent=1) + "\n")
 

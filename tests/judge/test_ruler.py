@@ -8,11 +8,13 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from cascade.judge.__main__ import concepts_main, ruler_main
+from cascade.judge.__main__ import concepts_main, ruler_main, score_main
 from cascade.judge.concepts import hidden, judged, line, references, taken
+from cascade.judge.kernel import kernel_distance
 from cascade.judge.labelled import load_labelled
 from cascade.judge.ruler import ThingRuler
 from cascade.judge.ruler_file import load_ruler, save_ruler
+from cascade.judge.stored import load_moments
 from data.pack.packer import pack
 from data.pack.settings import PackSettings
 from tests.calling import call
@@ -258,3 +260,24 @@ def test_captions_that_no_one_knows_are_one_line(world, tmp_path, capsys):
     folder = without(tmp_path / "data", world[0], thing=None, text=lambda row: "a cat")
     assert call(concepts_main, world[1] / "A.safetensors", folder) == 2
     assert "none of 180 pictures can be asked about; 0.png: the ruler knows no thing 'a cat'" in capsys.readouterr().err
+
+
+def test_a_ruler_measures_sets_in_place_of_look(world, tmp_path, capsys):
+    folder, rulers = world
+    known = load_ruler(rulers / "A.safetensors")
+    sides = [chosen(tmp_path / f"{k}", folder, rows_of(folder)[k::2]) for k in range(2)]
+    options = ("--ruler", rulers / "A.safetensors", "--device", "cpu", "--json", tmp_path / "out.json")
+    assert call(score_main, *sides, *options, "--save", tmp_path / "out.npz") == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["ruler"], found["ruler_sha256"]) == ("things-A", known.sha256)
+    real, generated = (known.embed(load_labelled(each, size=32).pictures).features for each in sides)
+    assert found["scores"]["KID"] == pytest.approx(kernel_distance(real, generated).value, rel=1e-6)
+    assert found["left_out"]["floor of FD"] == f"90 real pictures; {20 * DIMENSIONS} are needed"
+    assert load_moments(tmp_path / "out.npz").ruler == known.identity
+    capsys.readouterr()
+    assert call(score_main, *sides, *options, "--size", 16) == 2
+    assert "the ruler needs squares of at least 32 px" in capsys.readouterr().err
+    assert call(score_main, *sides, "--ruler", tmp_path / "none.safetensors") == 2
+    assert "is no file; train a ruler with" in capsys.readouterr().err
+    assert call(score_main, *sides, *options, "--background", "grey") == 2
+    assert "the ruler is for (255, 255, 255)" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """`python -m cascade.judge score`: folders, data sets and statistics against each other, and what cannot be."""
 
+import csv
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 
 from cascade.judge.__main__ import score_main
+from cascade.judge.grain import sharpness
 from cascade.judge.score import score
 from cascade.judge.side import load_side
 from data.pack.packer import pack
@@ -80,6 +82,20 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(tmp_path, capsys):
     assert "b/0003.png is left out" in printed.err
     assert "19 pictures" in printed.out
     assert "left out: real: 20 samples for 32 dimensions; ten a dimension, 320, are needed" in printed.out
+
+
+def test_a_line_a_picture_names_its_nearest_true_picture(tmp_path, capsys):
+    true = pictures(8, 32)
+    real, generated = folder_of(true, tmp_path / "a"), folder_of(true[[5, 2]], tmp_path / "b")
+    assert call(score_main, real, generated, "--csv", tmp_path / "out.csv") == 0
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert [(row["name"], row["neighbour"]) for row in rows] == [("0000.png", "0005.png"), ("0001.png", "0002.png")]
+    assert [float(row["distance"]) for row in rows] == [0, 0]
+    assert [float(row["sharpness"]) for row in rows] == pytest.approx(sharpness(true[[5, 2]]).tolist(), rel=1e-5)
+    assert {row["lpips"] + row["caption_cosine"] + row["caption"] for row in rows} == {""}
+    capsys.readouterr()
+    assert call(score_main, real, tmp_path / "b.npz", "--csv", tmp_path / "out.csv") == 2
+    assert "GENERATED is a statistics file already" in capsys.readouterr().err
 
 
 def test_larger_pictures_are_shrunk_where_that_is_asked_for(tmp_path, capsys):
