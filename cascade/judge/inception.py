@@ -47,7 +47,8 @@ class Inception:
         with torch.device("meta"):
             network = architecture()
         fill(network, weights.tensors, str(path))
-        classes, network.fc = network.fc.weight, nn.Identity()
+        classes = network.get_parameter("fc.weight")
+        network.fc = nn.Identity()
         return cls(network, classes, weights.sha256, device)
 
     @property
@@ -95,7 +96,7 @@ class _Pooled(nn.Module):
 
     def _forward(self, x: Tensor) -> list[Tensor]:
         *others, _ = super()._forward(x)  # type: ignore[misc]
-        return [*others, self.branch_pool(self.pool(x))]
+        return [*others, self.get_submodule("branch_pool")(self.pool(x))]
 
 
 def enlarge(pictures: Tensor) -> Tensor:

@@ -86,7 +86,11 @@ class Networks:
         scores: dict[str, Any] = {}
         left_out = dict(self.left_out)
         singles: dict[str, Tensor] = {}
-        measures = ((self.inception, _inception), (self.lpips, _lpips), (self.encoder, _captions))
+        measures: tuple[tuple[Any, Callable[..., Measured]], ...] = (
+            (self.inception, _inception),
+            (self.lpips, _lpips),
+            (self.encoder, _captions),
+        )
         for network, measure in measures if real.pictures is not None and generated.pictures is not None else ():
             if network:
                 measured, missing, single = measure(network, real, generated, seed)
@@ -126,8 +130,8 @@ def _lpips(network: Lpips, real: Side, generated: Side, seed: int) -> Measured:
         distances = network.distances(_pictures(generated)[second], _pictures(real)[first])
     except ValueError as error:
         return {}, {LPIPS: str(error)}, {}
-    mean, error = mean_error(distances)
-    scores = {f"{LPIPS}, {len(first):,} pairs": mean, f"{LPIPS}, standard error": error}
+    mean, spread = mean_error(distances)
+    scores = {f"{LPIPS}, {len(first):,} pairs": mean, f"{LPIPS}, standard error": spread}
     return scores, {}, {"lpips": _spread(distances, second, len(generated.names))}
 
 

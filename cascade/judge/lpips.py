@@ -72,7 +72,7 @@ class Lpips:
             fill(network, tensors, where)
         except ValueError as error:
             raise ValueError(f"{error}: the backbone is {backbone.name}, by the heads") from None
-        return cls(backbone, network.features, heads, "+".join(file.sha256 for file in files), device)
+        return cls(backbone, network.get_submodule("features"), heads, "+".join(file.sha256 for file in files), device)
 
     @torch.inference_mode()
     def distances(self, pictures: Tensor, references: Tensor) -> Tensor:
