@@ -18,6 +18,7 @@ from cascade.judge.fidelity import low_res_consistency, psnr
 from cascade.judge.painted import at_size, paint, read_conditions
 from cascade.link import Link
 from cascade.pipeline import Cascade
+from data.alpha import on_background
 
 TRUE, PAINTED = "true", "painted"
 
@@ -102,7 +103,7 @@ def _levels(link: Link, levels: Sequence[float]) -> list[float]:
 
 
 def _row(stage: str, name: str, level: float, made: Tensor, low_res: Tensor, truth: Tensor, seed: int) -> Row:
-    scores = brief(made, truth, seed)
+    scores = brief(on_background(made), on_background(truth), seed)  # PSNR and consistency are of all channels
     one = mean_error(psnr(made, truth)) if name == TRUE else (None, None)
     consistent = mean_error(low_res_consistency(made, low_res))
     kid = scores.kid or (None, None)

