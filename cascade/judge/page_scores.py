@@ -29,7 +29,7 @@ def scores(report: Report) -> Iterator[str]:
         for background, found in stage.scores.items():
             size = f"{stage.resolution} px, on {escape(background)}, N = {found.num_generated:,} a side"
             yield f"<h3>{escape(stage.name)}, {size}</h3>"
-            yield table(head, [*_of_sets(found.scores), *_of_pictures(stage, found.scores)], [3])
+            yield table(head, [*_of_sets(found.scores), *_of_pictures(stage, background, found.scores)], [3])
             if found.left_out:
                 yield note(f'Refused: {escape("; ".join(found.left_out))}. <a href="#what-is-not-here">Why</a>')
 
@@ -60,13 +60,13 @@ def _of_sets(scores: dict[str, Any]) -> Iterator[ScoreRow]:
     yield "coverage", number(scores["coverage"]), number(scores["coverage of two draws of one law"]), told
 
 
-def _of_pictures(stage: StageReport, scores: dict[str, Any]) -> Iterator[ScoreRow]:
+def _of_pictures(stage: StageReport, background: str, scores: dict[str, Any]) -> Iterator[ScoreRow]:
     """Scores that any number of pictures have."""
-    brief = stage.brief
+    brief = stage.briefs[background]
     yield "match", score_text(brief.match), "0.5", "by chance, and for shuffled conditions; 1 is right"
     yield "sharpness over the true", score_text(brief.sharpness), "1", "less is blur, more is noise or ringing"
     yield "grain in flat regions", score_text(brief.grain), number(scores["grain, real"]), "of the true pictures"
-    yield "SWD, finest level", score_text(brief.swd), score_text(stage.swd_floor), HALVES
+    yield "SWD, finest level", score_text(brief.swd), score_text(stage.swd_floors[background]), HALVES
     floors = scores["SWD of halves of the real"]
     for level, value in list(enumerate(scores["SWD by level, finest first"]))[1:]:
         yield f"SWD, level {level + 1}", number(value), number(floors[level]), HALVES

@@ -62,10 +62,10 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class StageReport:
-    """A stage's pictures uint8 (n, 3, h, w) beside the true ones at its size, scores by background.
+    """A stage's pictures uint8 (n, 3, h, w) beside the true ones at its size; scores and briefs by background, white first.
 
-    ideal: scores of its pictures of true low_res, None for a base stage. swd_floor: the finest level's distance between two halves
-    of the true pictures, and its error."""
+    ideal: scores of its pictures of true low_res, None for a base stage. swd_floors: by background, the finest level's distance
+    between two halves of the true pictures, and its error."""
 
     name: str
     resolution: int
@@ -76,9 +76,19 @@ class StageReport:
     pictures: Tensor
     truth: Tensor
     scores: dict[str, Scores]
-    brief: Brief
+    briefs: dict[str, Brief]
     ideal: Brief | None
-    swd_floor: tuple[float, float]
+    swd_floors: dict[str, tuple[float, float]]
+
+    @property
+    def brief(self) -> Brief:
+        """On the first background."""
+        return next(iter(self.briefs.values()))
+
+    @property
+    def swd_floor(self) -> tuple[float, float]:
+        """On the first background."""
+        return next(iter(self.swd_floors.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +138,7 @@ class Report:
                 {"name": s.name, "resolution": s.resolution, "sha256": s.sha256, "nimg": s.nimg, "trained_on": s.trained_on}
                 | {"settings": s.settings, "swd_floor": s.swd_floor}
                 | {"scores": {name: each.as_json() for name, each in s.scores.items()}, "brief": asdict(s.brief)}
+                | {"briefs": {name: asdict(each) for name, each in s.briefs.items()}}
                 | {"on_true_low_res": asdict(s.ideal) if s.ideal else None}
                 for s in self.stages
             ],
@@ -246,20 +257,18 @@ def _stages(
             of_true = torch.cat([paint(link, each, low, seed=wanted.seed) for each, low in pairs])
             ideal = brief(on_background(of_true), on_background(truth), wanted.seed)
         pictures = torch.cat(below)
-        scores = {
-            name: score(
-                *(_side(*side, background=name) for side in ((TRUE, truth), (PAINTED, pictures))), seed=wanted.seed
-            )
-            for name in (BACKGROUNDS if truth.shape[1] == 4 else (background,))
-        }
+        names = tuple(BACKGROUNDS) if truth.shape[1] == 4 else (background,)
+        sides = {name: (_side(TRUE, truth, name), _side(PAINTED, pictures, name)) for name in names}
+        laid = {name: (_laid(pictures, name), _laid(truth, name)) for name in names}
         truth, pictures = on_background(truth), on_background(pictures)
         found.append(
             StageReport(
                 name=link.name, resolution=config.resolution, sha256=link.sidecar.sha256, nimg=link.sidecar.provenance.nimg,
                 trained_on=link.sidecar.provenance.data,
                 settings=link.settings.model_dump(mode="json"), pictures=pictures, truth=truth,
-                scores=scores,
-                swd_floor=_swd_floor(truth, wanted.seed), brief=brief(pictures, truth, wanted.seed), ideal=ideal,
+                scores={name: score(*each, seed=wanted.seed) for name, each in sides.items()},
+                swd_floors={name: _swd_floor(true, wanted.seed) for name, (_, true) in laid.items()},
+                briefs={name: brief(made, true, wanted.seed) for name, (made, true) in laid.items()}, ideal=ideal,
             )
         )  # fmt: skip
     return found, painted
@@ -271,9 +280,13 @@ def _swd_floor(truth: Tensor, seed: int) -> tuple[float, float]:
     return found.value, found.error
 
 
-def _side(name: str, pictures: Tensor, *, background: str) -> Side:
+def _laid(pictures: Tensor, background: str) -> Tensor:
+    return on_background(pictures, BACKGROUNDS.get(background, WHITE))
+
+
+def _side(name: str, pictures: Tensor, background: str) -> Side:
     return Side(
-        name=name, pictures=on_background(pictures, BACKGROUNDS.get(background, WHITE)),
+        name=name, pictures=_laid(pictures, background),
         names=tuple(map(str, range(len(pictures)))), background=background,
     )  # fmt: skip
 

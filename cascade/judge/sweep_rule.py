@@ -65,7 +65,7 @@ def scores_of(
     instead that pictures match their conditions. from_true: what the stage made of true low_res, for PSNR.
     """
     generator = torch.Generator().manual_seed(seed)
-    seen = [on_background(each) for each in (truth, made)]
+    seen = on_background(truth), on_background(made)
     features = [look(each) for each in seen]
     found: dict[str, Estimate] = {}
     if len(made) >= ENOUGH:

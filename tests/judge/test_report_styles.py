@@ -109,7 +109,10 @@ def test_scores_stand_on_white_and_on_grey(written):
     for stage in found["stages"]:
         white, grey = (stage["scores"][name]["scores"] for name in ("white", "grey"))
         assert white["colour drift, mean (levels)"] != grey["colour drift, mean (levels)"]
+        assert stage["briefs"]["white"] == stage["brief"]
         for background in ("white", "grey"):
+            own = stage["scores"][background]["scores"]
+            assert stage["briefs"][background]["grain"][0] == pytest.approx(own["grain, generated"])
             assert f"{stage['name']}, {stage['resolution']} px, on {background}, N = {NUM} a side</h3><div" in text
     assert "curves against aug_sigma" not in found["left_out"]
     assert {(row["low_res"], row["aug_sigma"]) for row in found["mismatch"]} == {
