@@ -7,16 +7,22 @@ from typing import Any
 from cascade.judge.brief import Brief
 from cascade.judge.charts import number
 from cascade.judge.identity import judge_sha256
+from cascade.judge.local import CAPTIONS, FID, LPIPS
 from cascade.judge.look import LOOK
 from cascade.judge.page_parts import DASH, note, score_text, table
 from cascade.judge.report import Report, StageReport
 from data.resize import RESIZE_VERSION
 
 HALVES = "two halves of the true pictures, of other conditions and at half the N: far above it, this scale is wrong"
-NEVER = {
-    "FID, IS, LPIPS": "the weights of Inception and of LPIPS are not at hand; the ruler here needs none",
-    "match by an image-text encoder": "none is at hand; the match here is by the true picture of the condition",
-}
+NEVER = (
+    ("inception", FID, "FID, IS", "no file of Inception was given (--inception); the ruler here needs none"),
+    ("lpips", LPIPS, LPIPS, "no files of LPIPS were given (--lpips)"),
+    (
+        "encoder", CAPTIONS, "match by an image-text encoder",
+        "none was given (--encoder); the match here is by the true picture of the condition",
+    ),
+)  # fmt: skip
+"""A network, its first measure, what it would measure, and why it does not."""
 COLUMNS = {"match": "match", "sharpness": "high-pass", "grain": "grain", "distance": "nearest training, levels"}
 ScoreRow = tuple[str, str, str, str]
 """Measure, score, what stands beside it, and what that is."""
@@ -29,7 +35,8 @@ def scores(report: Report) -> Iterator[str]:
         for background, found in stage.scores.items():
             size = f"{stage.resolution} px, on {escape(background)}, N = {found.num_generated:,} a side"
             yield f"<h3>{escape(stage.name)}, {size}</h3>"
-            yield table(head, [*_of_sets(found.scores), *_of_pictures(stage, background, found.scores)], [3])
+            of_pictures = _of_pictures(stage, background, found.scores)
+            yield table(head, [*_of_sets(found.scores), *of_pictures, *_of_networks(found.scores)], [3])
             if found.left_out:
                 yield note(f'Refused: {escape("; ".join(found.left_out))}. <a href="#what-is-not-here">Why</a>')
 
@@ -75,6 +82,22 @@ def _of_pictures(stage: StageReport, background: str, scores: dict[str, Any]) ->
     yield "colour drift, R G B", drift, floor, "two halves of the true pictures; levels of 255, painted minus true"
 
 
+def _of_networks(scores: dict[str, Any]) -> Iterator[ScoreRow]:
+    """Scores by published networks, where their files were at hand."""
+    for name in (name for name in scores if name.startswith("LPIPS, ") and name.endswith("pairs")):
+        value = scores[name], scores["LPIPS, standard error"]
+        yield "LPIPS", score_text(value), "0", "for equal pictures; of a sample and the true picture of its condition"
+    for name in (name for name in scores if name.startswith("caption ") and name.endswith(", generated")):
+        what = name.removesuffix(", generated")
+        told = f"of the true pictures; under shuffled captions {score_text(scores[f'{name}, shuffled'])}"
+        yield what, score_text(scores[name]), score_text(scores.get(f"{what}, real")), told
+    for name in (name for name in scores if name.startswith("FID at N")):
+        floor = next((scores[each] for each in scores if each.startswith("FID of halves")), None)
+        yield name, number(scores[name]), DASH if floor is None else number(floor), "halves of the true pictures"
+    if "IS, generated" in scores:
+        yield "IS", number(scores["IS, generated"]), number(scores["IS, real"]), "of the true pictures"
+
+
 def fault(report: Report) -> Iterator[str]:
     """Each stage on painted and on true low_res."""
     rows = []
@@ -115,7 +138,10 @@ def missing(report: Report) -> Iterator[str]:
     for stage in report.stages:
         for found in stage.scores.values():
             reasons |= {f"{stage.name}: {name}": why for name, why in found.left_out.items()}
-    lines = "".join(f"<li><b>{escape(name)}</b>: {escape(why)}</li>" for name, why in (reasons | NEVER).items())
+    all_found = [found for stage in report.stages for found in stage.scores.values()]
+    asked_for = {name for found in all_found for name in (*found.weights, *found.left_out)}
+    reasons |= {name: why for network, measure, name, why in NEVER if not asked_for & {network, measure}}
+    lines = "".join(f"<li><b>{escape(name)}</b>: {escape(why)}</li>" for name, why in reasons.items())
     yield f'<ul class="left-out">{lines}</ul>'
 
 

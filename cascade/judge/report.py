@@ -18,6 +18,7 @@ from cascade.judge.each import Each, mean_error, small
 from cascade.judge.features import halves
 from cascade.judge.grain import grain, sharpness
 from cascade.judge.identity import judge_sha256
+from cascade.judge.local import Networks
 from cascade.judge.look import LOOK, look
 from cascade.judge.matching import matches
 from cascade.judge.mismatch import Row, mismatch
@@ -176,9 +177,10 @@ def _shares(*sides: Neighbours | None) -> dict[str, tuple[float, float]]:
 
 def make_report(
     model: Cascade, data: str, wanted: Wanted, say: Callable[[str], None] = lambda _: None, *,
-    ruler: ThingRuler | None = None, evidence: Mapping[str, Evidence] | None = None,
+    ruler: ThingRuler | None = None, evidence: Mapping[str, Evidence] | None = None, networks: Networks | None = None,
 ) -> Report:  # fmt: skip
-    """Measure a cascade on held-out pictures. ruler: of things and styles; evidence: of a sweep, by stage, from the manifest.
+    """Measure a cascade on held-out pictures. ruler: of things and styles; evidence: of a sweep, by stage, from the manifest;
+    networks: published ones that are at hand.
 
     Raises ValueError where nothing can be measured, and for a ruler that knows none of the pictures.
     """
@@ -196,7 +198,8 @@ def make_report(
     last = model.links[-1].sidecar.config.gives
     truth = torch.cat([at_size(batch.image, last) for batch in batches])
     asked = questions(ruler, keys, about, truth, data) if ruler else None
-    stages, painted = _stages(model, batches, background, wanted, say)
+    captions = tuple(each.caption for each in about)
+    stages, painted = _stages(model, batches, background, captions, wanted, networks or Networks(), say)
     left_out: dict[str, str] = {}
     if asked is None:
         left_out["right thing, right style"] = "no ruler was named (--ruler)"
@@ -215,7 +218,7 @@ def make_report(
     return Report(
         names=tuple(model.names), data=data, fingerprint=index.fingerprint,
         background=background, wanted=wanted, keys=keys,
-        captions=tuple(each.caption for each in about), groups=groupings(about), stages=stages,
+        captions=captions, groups=groupings(about), stages=stages,
         rows=list(_mismatch(model, data, wanted, left_out, say)),
         points=list(_curves(model, few, painted, wanted, left_out, say)),
         each=_each(stages[-1], keys, about, training, near, near_true), training=training, near=near, near_true=near_true,
@@ -235,8 +238,9 @@ def _about(data: str, split: str, keys: Sequence[str]) -> list[About]:
 
 
 def _stages(
-    model: Cascade, batches: list[Batch], background: str, wanted: Wanted, say: Callable[[str], None]
-) -> tuple[list[StageReport], list[list[Tensor]]]:
+    model: Cascade, batches: list[Batch], background: str, captions: tuple[str, ...], wanted: Wanted, networks: Networks,
+    say: Callable[[str], None],
+) -> tuple[list[StageReport], list[list[Tensor]]]:  # fmt: skip
     """The stages, and the pictures of each by batch."""
     found: list[StageReport] = []
     painted: list[list[Tensor]] = []
@@ -258,7 +262,7 @@ def _stages(
             ideal = brief(on_background(of_true), on_background(truth), wanted.seed)
         pictures = torch.cat(below)
         names = tuple(BACKGROUNDS) if truth.shape[1] == 4 else (background,)
-        sides = {name: (_side(TRUE, truth, name), _side(PAINTED, pictures, name)) for name in names}
+        sides = {name: (_side(TRUE, truth, captions, name), _side(PAINTED, pictures, captions, name)) for name in names}
         laid = {name: (_laid(pictures, name), _laid(truth, name)) for name in names}
         truth, pictures = on_background(truth), on_background(pictures)
         found.append(
@@ -266,12 +270,16 @@ def _stages(
                 name=link.name, resolution=config.resolution, sha256=link.sidecar.sha256, nimg=link.sidecar.provenance.nimg,
                 trained_on=link.sidecar.provenance.data,
                 settings=link.settings.model_dump(mode="json"), pictures=pictures, truth=truth,
-                scores={name: score(*each, seed=wanted.seed) for name, each in sides.items()},
+                scores={name: _scored(*each, wanted.seed, networks) for name, each in sides.items()},
                 swd_floors={name: _swd_floor(true, wanted.seed) for name, (_, true) in laid.items()},
                 briefs={name: brief(made, true, wanted.seed) for name, (made, true) in laid.items()}, ideal=ideal,
             )
         )  # fmt: skip
     return found, painted
+
+
+def _scored(real: Side, generated: Side, seed: int, networks: Networks) -> Scores:
+    return score(real, generated, seed=seed, found=networks.judge(real, generated, seed=seed))
 
 
 def _swd_floor(truth: Tensor, seed: int) -> tuple[float, float]:
@@ -284,10 +292,11 @@ def _laid(pictures: Tensor, background: str) -> Tensor:
     return on_background(pictures, BACKGROUNDS.get(background, WHITE))
 
 
-def _side(name: str, pictures: Tensor, background: str) -> Side:
+def _side(name: str, pictures: Tensor, captions: tuple[str, ...], background: str) -> Side:
+    """The pictures of a condition have one name on both sides: they are a pair."""
     return Side(
         name=name, pictures=_laid(pictures, background),
-        names=tuple(map(str, range(len(pictures)))), background=background,
+        names=tuple(map(str, range(len(pictures)))), background=background, captions=captions,
     )  # fmt: skip
 
 

@@ -25,6 +25,12 @@ def report_main(
     ] = None,
     seed: Annotated[int, typer.Option(help="of sampling and of the scores")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    inception: Annotated[Path | None, typer.Option(help="as of score: FID and IS, too")] = None,
+    lpips: Annotated[
+        list[Path] | None, typer.Option(help="as of score: of each sample and the true picture of its condition")
+    ] = None,
+    encoder: Annotated[Path | None, typer.Option(help="as of score: do pictures show their captions?")] = None,
+    sha256: Annotated[list[str] | None, typer.Option(help="of a weights' file to trust; may be repeated")] = None,
     json: Annotated[Path | None, typer.Option(help="write all numbers to this file, too")] = None,
     csv: Annotated[Path | None, typer.Option(help="write the numbers of each picture to this file, too")] = None,
 ) -> None:
@@ -35,6 +41,7 @@ def report_main(
 
     from cascade.engine.devices import choose_device
     from cascade.judge.each import as_csv
+    from cascade.judge.local import Files, Networks
     from cascade.judge.page import page
     from cascade.judge.report import Wanted, make_report
     from cascade.judge.ruler_file import load_ruler
@@ -60,9 +67,15 @@ def report_main(
             raise ValueError(f"{path}: there is no folder {path.parent}; make it, or name another file")
     torch.set_flush_denormal(True)
     known = load_ruler(ruler) if ruler else None
-    model = Cascade.load(cascade, device=choose_device(device))
+    place = choose_device(device)
+    networks = Networks(
+        Files(
+            inception=inception, lpips=tuple(lpips or ()), encoder=encoder, accepted=tuple(sha256 or ()), device=place
+        )
+    )  # fmt: skip
+    model = Cascade.load(cascade, device=place)
     evidence = {name: each.evidence for name, each in read_manifest(cascade).stages.items() if each.evidence}
-    found = make_report(model, data, wanted, _say, ruler=known, evidence=evidence)
+    found = make_report(model, data, wanted, _say, ruler=known, evidence=evidence, networks=networks)
     if csv:
         replace_text(csv, as_csv(found.each))
     if json:

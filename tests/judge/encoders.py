@@ -1,8 +1,13 @@
-"""Tiny image-text encoders with random weights, in folders as transformers reads them."""
+"""Published networks with random weights, in files and folders as they are read."""
 
 import json
 
 import torch
+
+from cascade.judge.lpips import layers_of
+from data.files import file_sha256
+
+from . import oracle
 
 
 def write_clip(folder, *, seed=0):
@@ -30,3 +35,13 @@ def write_clip(folder, *, seed=0):
             each.copy_(torch.randn_like(each) * 0.5)
     model.save_pretrained(folder)
     return folder
+
+
+def write_lpips(folder, backbone):
+    """Files of a backbone and its heads, and their hashes."""
+    with torch.device("meta"):
+        shapes = {name: each.shape for name, each in layers_of(backbone).state_dict().items()}
+    paths = [folder / f"{backbone.name}.pth", folder / f"{backbone.name}-heads.pth"]
+    torch.save(oracle.weights(shapes), paths[0])
+    torch.save(oracle.heads(backbone.channels), paths[1])
+    return paths, [file_sha256(path) for path in paths]

@@ -8,15 +8,14 @@ import torch
 
 from cascade.judge.__main__ import score_main
 from cascade.judge.local import pairs
-from cascade.judge.lpips import BACKBONES, Lpips, layers_of
+from cascade.judge.lpips import BACKBONES, Lpips
 from data.files import file_sha256
 from tests.calling import call
 
 from . import oracle
+from .encoders import write_lpips
 from .laws import noisy, pictures
 from .test_score import folder_of
-
-ALEX, VGG = BACKBONES
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -27,15 +26,8 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """By backbone: files of random weights and heads, and their hashes."""
-    folder, found = tmp_path_factory.mktemp("lpips"), {}
-    for backbone in BACKBONES:
-        with torch.device("meta"):
-            shapes = {name: each.shape for name, each in layers_of(backbone).state_dict().items()}
-        paths = [folder / f"{backbone.name}.pth", folder / f"{backbone.name}-heads.pth"]
-        torch.save(oracle.weights(shapes), paths[0])
-        torch.save(oracle.heads(backbone.channels), paths[1])
-        found[backbone.name] = paths, [file_sha256(path) for path in paths]
-    return found
+    folder = tmp_path_factory.mktemp("lpips")
+    return {backbone.name: write_lpips(folder, backbone) for backbone in BACKBONES}
 
 
 def test_it_is_torch_fidelitys(files):

@@ -14,6 +14,7 @@ import torch
 from cascade.judge.about import About, groupings, read_about
 from cascade.judge.charts import Chart, Line, nice_ticks
 from cascade.judge.identity import judge_sha256
+from cascade.judge.lpips import BACKBONES
 from cascade.judge.matching import matches
 from cascade.judge.page import page
 from cascade.judge.report import PAINTED, TRUE, Wanted, make_report
@@ -23,6 +24,7 @@ from data.pack.packer import pack
 from data.pack.settings import PackSettings
 from tests.calling import call
 from tests.cascade.chains import tiny, tiny_config, write_cascade
+from tests.judge.encoders import write_clip, write_lpips
 from tests.judge.test_mismatch import ROOT
 
 from .pages import faint
@@ -89,6 +91,28 @@ def test_a_csv_row_for_each_picture_painted_and_true(written):
     assert all(row["caption"] and row["group"] and row["neighbour"] for row in rows)
     assert all(0 <= float(row["match"]) <= 1 for row in rows[:8])
     assert all(row["match"] == "" for row in rows[8:])
+
+
+def test_networks_at_hand_are_in_it(written, folder, shards, tmp_path):
+    (backbone, heads), hashes = write_lpips(tmp_path, BACKBONES[1])
+    options = ["--lpips", backbone, "--lpips", heads, "--encoder", write_clip(tmp_path / "clip"), "--inception", heads]
+    for each in hashes:
+        options += ["--sha256", each]
+    few = ("--num", 8, "--num-curve", 4, "--levels", "none", "--steps", "none", "--guidance", "none", "--device", "cpu")
+    files = ("--out", tmp_path / "report.html", "--json", tmp_path / "report.json")
+    assert call(report_main, folder, "--data", shards[0], *few, *files, *options) == 0
+    found = [stage["scores"]["white"] for stage in json.loads((tmp_path / "report.json").read_text())["stages"]]
+    assert found[0]["left_out"]["LPIPS"].endswith("RGB of at least 16 px is needed by vgg16")
+    assert found[1]["scores"]["LPIPS, 8 pairs"] > 0
+    assert found[1]["scores"]["caption cosine, real"] != found[1]["scores"]["caption cosine, generated"]
+    assert "lacks Conv2d_1a_3x3.conv.weight" in found[1]["left_out"]["FID"]
+    text = (tmp_path / "report.html").read_text()
+    for told in ("<td>LPIPS</td>", "<td>caption cosine</td>", "under shuffled captions"):
+        assert told in text
+        assert told not in (written / "report.html").read_text()
+    for option in ("(--inception)", "(--lpips)", "(--encoder)"):
+        assert option not in text
+        assert option in (written / "report.html").read_text()
 
 
 def test_the_same_command_writes_the_same_bytes(written, folder, shards, tmp_path):
