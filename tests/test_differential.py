@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 CASES = ("base_text", "sr_crop", "sample_heun")
 NOT_COPIED = shutil.ignore_patterns("emoji64", "__pycache__", "page")
 MOVED = {
-    "two draws change places": ("stages/draws.py", '("sigma", "drop",', '("drop", "sigma",', {"base_text", "sr_crop"}),
+    "two draws change places": ("stages/draws.py", '"sigma", "drop",', '"drop", "sigma",', {"base_text", "sr_crop"}),
     "a constant of heun, in the seventh figure": (
         "stages/diffusion/samplers.py",
         "/ 2",
