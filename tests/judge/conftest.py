@@ -5,7 +5,7 @@ import pytest
 from tests.programs import BROWSER
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # two at once in a process are one too many for Playwright
 def browser():
     if BROWSER.path is None:
         pytest.skip(BROWSER.missing)

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.judge.vote.files import fill
 from tests.judge.vote.voting import Voting
-from tests.programs import BROWSER
 
 NAMES = [f"secret-{i}" for i in range(6)]
 
@@ -46,14 +44,3 @@ def start(folders: Path) -> Iterator[Callable[..., Voting]]:
     yield begin
     for each in started:
         each.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if BROWSER.path is None:
-        pytest.skip(BROWSER.missing)
-    options = ["--no-sandbox", "--disable-dev-shm-usage"]  # root; a container with 64 MB of shared memory
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER.path, args=options)
-        yield found
-        found.close()
