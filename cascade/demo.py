@@ -21,7 +21,7 @@ from data.cli import run
 
 EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
 SHIPPED = Path(__file__).parent / "shipped" / "emoji_styles"
-THINGS = ("red apple", "snowman", "rocket", "ghost")
+THINGS = ("red apple", "light bulb", "mushroom", "star")
 PROMPTS = ("red heart", "grinning face", "blue square", "red apple")
 FRUITS = "apple|banana|cherries|grapes|lemon|peach|pear|strawberry|tangerine|tomato|watermelon"
 SHOWN = re.compile(
