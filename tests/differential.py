@@ -35,6 +35,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+TREE = "@TREE"
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = (
     "torch", "torchvision", "kornia", "timm.optim", "timm.utils", "deepspeed", "transformers.models.bert.modeling_bert",
@@ -116,7 +117,9 @@ def of(stage: str, **values: object) -> list[str]:
 
 
 def sampling(*words: str) -> Command:
-    return Command(("sample.py", *words, "--device", "cpu"))
+    """By emoji_tiny, which every tree has, where no cascade is named."""
+    chosen = () if "--cascade" in words else ("--cascade", f"{TREE}/cascade/shipped/emoji_tiny")
+    return Command(("sample.py", *chosen, *words, "--device", "cpu"))
 
 
 def steps_of(settings: dict[str, dict[str, Any]]) -> list[str]:
@@ -314,7 +317,7 @@ def run_step(tree: Path, step: Step, folder: Path, number: int) -> int:
     store = folder / "server"
     store.mkdir()
     words = ["-m", "cascade.serve", "--port", "0", "--device", "cpu", "--store", "server/store"]
-    words += ["--cascade", str(tree / "cascade" / "shipped" / "emoji_tiny")]
+    words += ["--cascade", f"{TREE}/cascade/shipped/emoji_tiny"]
     server = fork(store.parent, lambda: run_program(tree, words), said=store / "address.txt")
     try:
         return ended(fork(folder, lambda: tell_jobs(step, store / "address.txt", folder / "served")))
@@ -381,7 +384,8 @@ def ended(pid: int) -> int:
 
 
 def run_program(tree: Path, words: list[str]) -> None:
-    """As `python WORDS...` would."""
+    """As `python WORDS...` would; TREE in a word is where the tree lies."""
+    words = [word.replace(TREE, str(tree)) for word in words]
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
