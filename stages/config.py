@@ -15,6 +15,7 @@ from .kinds.super_res_config import AugConfig, SuperResConfig
 from .nets.registry import NETWORKS
 from .noise_config import NoiseConfig
 from .objectives.registry import OBJECTIVES
+from .parametrisations.registry import PARAMETRISATIONS
 from .sample_config import SampleConfig
 from .spaces.registry import SPACES
 from .strict import one_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 else:
     StageConfig = one_of(KINDS)
 
-TAGS.update((*NETWORKS, *OBJECTIVES, *SPACES, *KINDS))
+TAGS.update((*NETWORKS, *OBJECTIVES, *PARAMETRISATIONS, *SPACES, *KINDS))
 
 __all__ = [
     "KINDS", "AugConfig", "BaseConfig", "CondConfig", "NoiseConfig", "SampleConfig", "StageBase", "StageConfig", "SuperResConfig",

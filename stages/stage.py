@@ -46,7 +46,7 @@ class Stage(nn.Module):
     @property
     def parametrisation(self) -> Parametrisation:
         """How the network's output becomes x0_hat."""
-        return self.config.parametrisation
+        return self.config.preconditioning
 
     def set_precision(self, precision: str) -> None:
         """Set the dtype in which the network computes (fp32, bf16, fp16); its parameters stay float32."""

@@ -1,9 +1,9 @@
 """Tiling: answers for a picture too large for one network call, from overlapping windows; equal to one call up to rounding.
 
-The receptive field of a network without self-attention has a finite radius, its reach. So its output in the middle of a window,
-further than the reach from the window's inner edges, does not depend on the window. The sampler holds the whole picture and one
-field of noise; only the network calls are divided. Each window is an ask of its own, and an engine may answer others in
-between.
+The receptive field of a network without self-attention has a finite radius, and so has what its parametrisation reads: together the
+stage's reach. So its answer in the middle of a window, further than the reach from the window's inner edges, does not depend on the
+window. The sampler holds the whole picture and one field of noise; only the network calls are divided. Each window is an ask of its
+own, and an engine may answer others in between.
 """
 
 import math
@@ -70,10 +70,10 @@ def tiles_of(link: Link, size: tuple[int, int], window: int = WINDOW) -> list[Ti
     """The tiles of a picture, all of one shape, so that they can share calls; a single one if x0 is small, or if self-attention
     sees all of it. size: the last two axes of x0; everything here is measured in its cells."""
     config = link.sidecar.config
-    halo = config.net.reach
+    halo, cells = config.reach, config.multiple // config.space.scale
     if halo is None or size[0] * size[1] <= max(window, *config.size[-2:]) ** 2:
         return [Tile(rows=whole(size[0]), cols=whole(size[1]))]
-    side = math.ceil(max(window, 4 * halo) / config.net.multiple) * config.net.multiple
+    side = math.ceil(max(window, 4 * halo) / cells) * cells
     rows, cols = (list(spans(length, side, halo)) for length in size)
     return [Tile(rows=row, cols=col) for row in rows for col in cols]
 

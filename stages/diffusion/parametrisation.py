@@ -1,6 +1,7 @@
 """Parametrisations: how a network's output F becomes an answer. Each defines the inputs, the estimate and the loss weight.
 
-`EDM` is the only one so far: Karras et al. 2022, Table 1, for one noisy observation, generalised to two (denoiser.py) with low_res.
+`EDM` is the default: Karras et al. 2022, Table 1, for one noisy observation, generalised to two (denoiser.py) with low_res.
+Classical targets are in prediction.py.
 """
 
 from dataclasses import dataclass

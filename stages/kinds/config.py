@@ -1,13 +1,17 @@
 """The config that all kinds of stage share, with what other code may need from it without building the stage."""
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+import math
+from typing import TYPE_CHECKING, Annotated, Self, TypeAlias
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from ..conditions.cond_config import CondConfig
 from ..nets.config import NetworkConfig
 from ..nets.registry import NETWORKS
 from ..noise_config import NoiseConfig
+from ..parametrisations.config import ParametrisationConfig
+from ..parametrisations.edm_config import EDMConfig
+from ..parametrisations.registry import PARAMETRISATIONS
 from ..sample_config import SampleConfig
 from ..spaces.config import SpaceConfig
 from ..spaces.pixels_config import PixelsConfig
@@ -23,9 +27,11 @@ if TYPE_CHECKING:
 
     NetConfig: TypeAlias = NetworkConfig
     AnySpace: TypeAlias = SpaceConfig
+    AnyParametrisation: TypeAlias = ParametrisationConfig
 else:
     NetConfig = one_of(NETWORKS, default="unet")
     AnySpace = one_of(SPACES, default="pixels")
+    AnyParametrisation = one_of(PARAMETRISATIONS, default="edm")
 
 
 class StageBase(Choice):
@@ -41,13 +47,23 @@ class StageBase(Choice):
     net: NetConfig
     cond: CondConfig = CondConfig.defaults()
     noise: NoiseConfig = NoiseConfig.defaults()
+    parametrisation: Annotated[AnyParametrisation, LATER] = EDMConfig.defaults()
     train: TrainConfig = TrainConfig.defaults()
     sample: SampleConfig = SampleConfig.defaults()
 
     @property
     def multiple(self) -> int:
         """Sides of pictures must be multiples of this."""
-        return self.net.multiple * self.space.scale
+        return math.lcm(self.net.multiple, self.parametrisation.multiple) * self.space.scale
+
+    @property
+    def reach(self) -> int | None:
+        """How far from a cell of x0_hat the cells of x and low_res lie that decide about it, rounded up so that windows which
+        begin so far away begin on a multiple of `multiple`. None: anywhere."""
+        if self.net.reach is None:
+            return None
+        cells = self.multiple // self.space.scale
+        return -(-max(self.net.reach, self.parametrisation.reach) // cells) * cells
 
     @property
     def gives(self) -> "Size":
@@ -84,11 +100,9 @@ class StageBase(Choice):
         return 0.0
 
     @property
-    def parametrisation(self) -> "Parametrisation":
-        """EDM with the data's std."""
-        from ..diffusion.parametrisation import EDM
-
-        return EDM(sigma_data=self.noise.sigma_data)
+    def preconditioning(self) -> "Parametrisation":
+        """The parametrisation, built for the stage's data."""
+        return self.parametrisation.build(sigma_data=self.noise.sigma_data, low_res_sigma=None)
 
     @property
     def ports(self) -> "Ports":
@@ -105,7 +119,15 @@ class StageBase(Choice):
             tokens={"text": text.dim} if text else {},
         )
 
+    @model_validator(mode="after")
+    def _parametrised(self) -> Self:
+        self.parametrisation.check(channels=self.shape(self.gives)[0], takes_picture=self.takes is not None)
+        return self
+
     def _check_multiple(self, name: str, size: int) -> None:
+        if size % (self.parametrisation.multiple * self.space.scale):
+            rule = f"{self.parametrisation.multiple} = {self.parametrisation.multiple_rule}"
+            raise ValueError(f"{name} {size} is no multiple of {rule}")
         if size % self.multiple:
             rule, scale = f"{self.net.multiple} = {self.net.multiple_rule}", self.space.scale
             cell_size = f"{self.multiple}, {scale} px a cell of space {self.space.kind} times " if scale > 1 else ""

@@ -82,11 +82,9 @@ class SuperResConfig(StageBase):
         return self.aug.max_sigma
 
     @property
-    def parametrisation(self) -> "Parametrisation":
-        """EDM for two observations, x and low_res."""
-        from ..diffusion.parametrisation import EDM
-
-        return EDM(sigma_data=self.noise.sigma_data, low_res_sigma=self.low_res_sigma)
+    def preconditioning(self) -> "Parametrisation":
+        """The parametrisation for two observations, x and low_res."""
+        return self.parametrisation.build(sigma_data=self.noise.sigma_data, low_res_sigma=self.low_res_sigma)
 
     @property
     def ports(self) -> "Ports":

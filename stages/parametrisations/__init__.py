@@ -1,0 +1,1 @@
+"""Configs of the parametrisations, one file each; their mathematics is in stages/diffusion/."""

@@ -1,0 +1,13 @@
+"""The parametrisations by their name in the YAML. Add a new one here."""
+
+from .config import ParametrisationConfig
+from .edm_config import EDMConfig
+from .prediction_config import PredictionConfig
+
+PARAMETRISATIONS: dict[str, type[ParametrisationConfig]] = {
+    "edm": EDMConfig,
+    "eps": PredictionConfig,
+    "x0": PredictionConfig,
+    "v": PredictionConfig,
+    "flow": PredictionConfig,
+}
