@@ -31,6 +31,10 @@ class Draws:
         table = uniforms(generators(self.seed, self.batch.index, "draws"), len(UNIFORMS))
         return dict(zip(UNIFORMS, table.unbind(1), strict=True))
 
+    def numbers(self, purpose: str, num: int) -> Tensor:
+        """Uniform numbers (b, num) float64 on the CPU, of a purpose that is not in all trainings."""
+        return uniforms(generators(self.seed, self.batch.index, purpose), num)
+
     def noise(self, purpose: str, shape: torch.Size) -> Tensor:
         """Standard normal (b, ...) of `shape` on the batch's device, from one generator an image."""
         device = self.batch.image.device

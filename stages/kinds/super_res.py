@@ -13,6 +13,7 @@ from data.batch import Batch, Cond
 
 from ..ask import NamedAsks
 from ..config import SampleConfig, SuperResConfig
+from ..degrade import degraded
 from ..diffusion.corrupt import augment
 from ..diffusion.samplers import Answer, Noise
 from ..draws import Draws
@@ -25,12 +26,13 @@ class SuperResStage(Stage):
     config: SuperResConfig
 
     def prepared(self, batch: Batch, draws: Draws, below: Tensor | None) -> tuple[Tensor, Cond]:
-        """x0 and cond as in a base stage, plus the augmented low_res: THE downsample of x0, or `below` (b, c, low_res, low_res)
-        if given."""
+        """x0 and cond as in a base stage, plus the augmented low_res: THE downsample of x0, a degraded one, or `below` (b, c,
+        low_res, low_res) if given."""
         x0, cond = super().prepared(batch, draws, below)
         u = draws.uniforms
-        downsampled = self.space.down(x0, self.config.shape(self.config.takes)[1:])
-        low_res = self.enlarge(downsampled if below is None else self.space.mirrored(below, self.flipped(batch, u)))
+        low_res = self.enlarge(
+            self._shrunk(x0, draws) if below is None else self.space.mirrored(below, self.flipped(batch, u))
+        )
         x0, low_res = self._aligned_crops(x0, low_res, u)
         aug_sigma = (self.config.aug.max_sigma * u["aug_sigma"].square()).to(x0)
         low_res = augment(low_res, aug_sigma, draws.noise("aug", x0.shape))
@@ -50,6 +52,13 @@ class SuperResStage(Stage):
         """Upsample low_res (b, c, *size) by the stage's factor: the condition before augmentation."""
         *leading, height, width = low_res.shape[2:]
         return self.space.up(low_res, (*leading, height * self.config.factor, width * self.config.factor))
+
+    def _shrunk(self, x0: Tensor, draws: Draws) -> Tensor:
+        """The low_res of x0: THE downsample, degraded in a share of the images if the config says so."""
+        _, *size = self.config.shape(self.config.takes)
+        if not self.config.degrade.probability:
+            return self.space.down(x0, tuple(size))
+        return degraded(x0, (size[0], size[1]), self.config.degrade, draws)
 
     def _aligned_crops(self, x0: Tensor, low_res: Tensor, u: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The same window of both, with its corner on the low-res grid. Cutting after resizing keeps the resize kernel's view of

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from ..degrade_config import DegradeConfig
 from ..strict import NonNegative, PositiveFloat, Strict
+from ..texts import LATER
 from .config import StageBase
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class SuperResConfig(StageBase):
     crop: Annotated[int, Field(ge=0)] = 0
     low_res_sigma: PositiveFloat = 0.2
     aug: AugConfig = AugConfig.defaults()
+    degrade: Annotated[DegradeConfig, LATER] = DegradeConfig.defaults()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -48,6 +51,11 @@ class SuperResConfig(StageBase):
             raise ValueError(
                 f"crop {self.crop} must be at most {self.resolution} and a multiple of the factor {self.factor}"
                 + f" times {self.space.scale} px a cell of space {self.space.kind}" * (self.space.scale > 1)
+            )
+        if self.degrade.probability and (self.channels, self.space.kind) != (3, "pixels"):
+            raise ValueError(
+                f"degrade is for pictures of 3 channels in the space pixels, not {self.channels} in {self.space.kind}; "
+                "leave it out"
             )
         if self.crop and self.net.reach is None:
             raise ValueError(
