@@ -9,8 +9,6 @@ from math import ceil, sqrt
 
 import torch
 import torch.nn.functional as F
-from kornia.enhance import jpeg_codec_differentiable
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from data.resize import downsample
@@ -66,10 +64,14 @@ def once(x: Tensor, size: Size, config: DegradeConfig, draws: Draws, purpose: st
 
 
 def blurred(x: Tensor, stds: Tensor, reach: int) -> Tensor:
-    """Blur x (b, c, h, w) by Gaussians of stds (b, 2) px, along columns and rows, cut at `reach` px; the border repeats the edge."""
+    """Blur x (b, c, h, w) by Gaussians of stds (b, 2) px, down and to the right, cut at `reach` px; the border repeats the edge."""
+    from kornia.filters import gaussian_blur2d  # here and below: 0.4 s that other trainings do not need
+
     return gaussian_blur2d(x, 2 * reach + 1, stds.clamp(min=TINY), border_type="replicate") if reach else x
 
 
 def compressed(x: Tensor, quality: Tensor) -> Tensor:
     """JPEG at quality (b,) in [1, 100] of x (b, 3, h, w) in [-1, 1]."""
+    from kornia.enhance import jpeg_codec_differentiable
+
     return jpeg_codec_differentiable((x + 1) / 2, quality).clamp(0, 1) * 2 - 1

@@ -17,6 +17,7 @@ from tests.stages.tiny import base_config
 
 LATER_KEYS = {
     "space": True,
+    "degrade": True,
     "cond": {"drop_each": True, "text": {"noise"}},
     "train": {"objective", "augment", "score_every", "score_images"},
 }  # of a stage: what the first version did not know
