@@ -14,7 +14,9 @@ from .kinds.registry import KINDS
 from .kinds.super_res_config import AugConfig, SuperResConfig
 from .nets.registry import NETWORKS
 from .noise_config import NoiseConfig
+from .objectives.law_config import LAWS
 from .objectives.registry import OBJECTIVES
+from .objectives.weight_config import WEIGHTS
 from .parametrisations.registry import PARAMETRISATIONS
 from .sample_config import SampleConfig
 from .spaces.registry import SPACES
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 else:
     StageConfig = one_of(KINDS)
 
-TAGS.update((*NETWORKS, *OBJECTIVES, *PARAMETRISATIONS, *SPACES, *KINDS))
+TAGS.update((*NETWORKS, *OBJECTIVES, *WEIGHTS, *LAWS, *PARAMETRISATIONS, *SPACES, *KINDS))
 
 __all__ = [
     "KINDS", "AugConfig", "BaseConfig", "CondConfig", "NoiseConfig", "SampleConfig", "StageBase", "StageConfig", "SuperResConfig",

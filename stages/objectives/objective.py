@@ -70,9 +70,13 @@ class Objective(ABC, Generic[L]):
         """Raise ValueError, one line, for a stage that this objective cannot train. Every rank calls it before anything is
         built."""
 
-    def learn(self, losses: Sequence[Losses], total: Callable[[Tensor], Tensor]) -> None:
+    def learn(self, stage: Denoises, losses: Sequence[Losses], total: Callable[[Tensor], Tensor]) -> None:
         """Learn from this rank's losses of an applied update, before the next one draws its levels. Every rank calls it and must
         arrive at the same result; total: sums a tensor over all ranks."""
+
+    def as_logged(self, stage: Denoises, losses: Losses) -> Tensor:
+        """The losses (b,) of which the log shows means by level, float64 on the CPU."""
+        return losses.per_image.double().cpu()
 
     def state(self) -> dict[str, Tensor]:
         """What the objective has learned, by name; part of a checkpoint."""

@@ -121,7 +121,7 @@ class Run:
         self.fault: Exception | None = None
         self.record = Record(run, config, reader.index)
         self.saver, self.skips = Saver(run.path), Skips(name, self.settings.max_skipped)
-        self.quartiles = SigmaQuartiles(config.noise)
+        self.quartiles = SigmaQuartiles(stage, self.engine.objective)
         self.portions = Portions(f"{name}: grid")
         self.validation: Validation | None = None
         self.score: Score | None = None
@@ -254,11 +254,11 @@ class Run:
                 self.record.begin(self.nimg, self.ema)
                 self.options.checked()
             previous_nimg, self.nimg = self.nimg, self.nimg + settings.batch
+            self.quartiles.add(update)  # before the objective learns: it knows how often these levels were drawn
             if update.applied:
                 with self.engine.whole():
                     self.ema.update(self.engine.stage, nimg=self.nimg, batch=settings.batch)
-                self.engine.objective.learn(update.losses, self.engine.total)
-            self.quartiles.add(update)
+                self.engine.objective.learn(self.engine.stage, update.losses, self.engine.total)
             is_due, is_last = crossed(previous_nimg, self.nimg), self.nimg >= settings.images
             metrics: dict[str, float] = {}
             if is_last or is_due(settings.save_every) or is_due(settings.snapshot_every):

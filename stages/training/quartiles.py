@@ -1,22 +1,23 @@
 """The loss by noise level, which shows where a network learns or diverges."""
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..config import NoiseConfig
+from ..objectives.objective import Denoises, Objective
 from .engine import Engine, Update
 
-Z = 0.6744897501960817  # the quartiles of a normal distribution are mean +- Z std
+QUARTERS = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
 
 
 class SigmaQuartiles:
-    """Mean loss by quartile of the training levels, lowest sigma first, over all ranks: shows where a network learns or
+    """Mean loss by quartile of the objective's levels, lowest sigma first, over all ranks: shows where a network learns or
     diverges."""
 
-    def __init__(self, noise: NoiseConfig):
-        self.edges = torch.tensor([math.exp(noise.mean + z * noise.std) for z in (-Z, 0.0, Z)])
+    def __init__(self, stage: Denoises, objective: Objective[Any]):
+        self.stage, self.objective = stage, objective
+        self.edges = objective.levels(stage, QUARTERS).sigma.float().sort().values
         self.sums = torch.zeros(2, 4, dtype=torch.float64)
 
     def add(self, update: Update) -> None:
@@ -25,8 +26,8 @@ class SigmaQuartiles:
             return
         for part in update.losses:
             quartile = torch.bucketize(part.sigma.cpu(), self.edges.to(part.sigma.dtype))
-            values = torch.stack([part.per_image.double().cpu(), torch.ones(len(quartile), dtype=torch.float64)])
-            self.sums.index_add_(1, quartile, values)
+            losses = self.objective.as_logged(self.stage, part)
+            self.sums.index_add_(1, quartile, torch.stack([losses, torch.ones_like(losses)]))
 
     def take(self, engine: Engine) -> dict[str, float]:
         """loss_q1 to loss_q4 since the last call; collective."""
