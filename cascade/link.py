@@ -1,7 +1,7 @@
 """A stage in its chain: its hosts and sampling settings here; and cutting a chain to a part of it."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -14,7 +14,7 @@ from stages.ask import OWN
 from stages.bundle import Contract, Sidecar
 from stages.config import SampleConfig
 from stages.diffusion.samplers import SAMPLERS, all_options, num_queries
-from stages.guidance import guidance_kind
+from stages.guidance import GUIDE, most_rows
 from stages.stage import Stage
 
 from .engine.host import Host
@@ -26,8 +26,8 @@ PARTS = {"guidance_text": ("text", "a text"), "guidance_label": ("label", "a cla
 class Link:
     """One stage of the chain: the hosts that answer its asks, the sidecar of its bundle, its sampling settings here.
 
-    hosts: by the names that guidance and conditions use for them; OWN is the network that samples. Raises ValueError if
-    aug_sigma is above what the stage was trained on.
+    hosts: by the names that guidance and conditions use for them; OWN is the network that samples. Raises ValueError for settings
+    that the stage cannot follow: an aug_sigma above what it was trained on, guidance by what it does not have.
     """
 
     name: str
@@ -42,6 +42,25 @@ class Link:
                 f"stage {self.name}: aug_sigma {self.settings.aug_sigma} is above {allowed}, "
                 "the largest it was trained on; choose less"
             )
+        for key, reason in self._unfit():
+            raise ValueError(f"stage {self.name}: {key} {getattr(self.settings, key)}: {reason}; leave it out")
+
+    def _unfit(self) -> Iterator[tuple[str, str]]:
+        """Settings of guidance that would have no effect here, or a wrong one, each with the reason."""
+        settings = self.settings
+        guide = self.hosts.get(GUIDE)
+        if settings.autoguidance_scale != 1 and guide and settings.aug_sigma > guide.stage.config.max_aug_sigma:
+            yield "aug_sigma", f"above {guide.stage.config.max_aug_sigma}, the largest its guide was trained on"
+        if settings.autoguidance_scale != 1 and not guide:
+            yield "autoguidance_scale", f"this stage has no {GUIDE} beside it (python -m cascade.guide sets one)"
+        if settings.anneal_scale and "text" not in self.sidecar.config.cond.names:
+            yield "anneal_scale", "this stage was trained without text, whose features would get the noise"
+        if settings.dynamic_threshold < 1 and self.sidecar.config.space.build().bounds != (-1, 1):
+            yield "dynamic_threshold", f"its space is {self.contract.space}, whose numbers are not from -1 to 1"
+        if not self.is_guidable and not guide:
+            for key in ("guidance_every", "guidance_rescale"):
+                if getattr(settings, key) != type(settings).model_fields[key].default:
+                    yield key, "this stage was trained without text or classes, and has no guide beside it"
 
     @property
     def contract(self) -> Contract:
@@ -65,20 +84,19 @@ class Link:
 
     @property
     def is_guidable(self) -> bool:
-        """Whether guidance has an effect: the stage has a condition to drop, or is guided by another host."""
-        return bool(self.sidecar.config.cond.names) or not guidance_kind(self.hosts).drops
+        """Whether guidance_scale has an effect: the stage has a condition to drop."""
+        return bool(self.sidecar.config.cond.names)
 
     @property
     def guided_parts(self) -> tuple[str, ...]:
         """The conditions that have guidance scales of their own: "label", "text"."""
-        return self.sidecar.config.cond.names if guidance_kind(self.hosts).drops else ()
+        return self.sidecar.config.cond.names
 
     @property
     def rows(self) -> Mapping[str, int]:
-        """Batch rows per image for each host, by its name here: with classifier-free guidance 2 of its own network, up to 3 where
-        text and class are guided apart, else 1."""
-        names = self.sidecar.config.cond.names
-        return guidance_kind(self.hosts).rows(self.settings, names) if self.is_guidable else {OWN: 1}
+        """The most batch rows per image of a call of each host, by its name here: with classifier-free guidance 2 of its own
+        network, up to 3 where text and class are guided apart, else 1; a guide's is 1."""
+        return most_rows(self.settings, self.sidecar.config.cond.names, self.hosts)
 
     @property
     def beside(self) -> dict[str, str]:

@@ -15,8 +15,9 @@ from data.errors import first_error
 from data.files import replace_text
 from data.resize import RESIZE_VERSION
 from stages.ask import OWN
-from stages.bundle import Contract, find_bundle, read_sidecar
+from stages.bundle import Contract, Sidecar, find_bundle, read_sidecar
 from stages.config import SampleConfig
+from stages.guiding.autoguidance import GUIDE
 from stages.strict import Strict
 from stages.texts import LATER, as_text
 
@@ -62,20 +63,24 @@ class Evidence(Strict):
     bounds: dict[str, dict[str, tuple[float, float]]] = Field(default_factory=dict)
 
 
+BundlePath = Annotated[str, Field(pattern=rf"^{PATH_PART}(/{PATH_PART})*$")]  # never leaves the folder
+
+
 class StageEntry(Strict):
     """A stage in the manifest. bundle: its folder, relative to the manifest. sample: its sampling settings in this cascade.
 
-    evidence: why it has them, if a sweep chose them.
+    evidence: why it has them, if a sweep chose them. guide: the folder of the weaker network for autoguidance, if it has one.
     """
 
-    bundle: Annotated[str, Field(pattern=rf"^{PATH_PART}(/{PATH_PART})*$")]  # never leaves the folder
+    bundle: BundlePath
     sample: SampleConfig
     evidence: Annotated[Evidence | None, LATER] = None
+    guide: Annotated[BundlePath | None, LATER] = None
 
     @property
     def bundles(self) -> dict[str, str]:
         """The bundle folders of all its hosts, by the names that the stage uses for them."""
-        return {OWN: self.bundle}
+        return {OWN: self.bundle} | ({GUIDE: self.guide} if self.guide else {})
 
 
 class Manifest(Strict):
@@ -95,12 +100,14 @@ def check_folder(config: CascadeConfig, folder: Path) -> None:
 def write_manifest(config: CascadeConfig, folder: Path) -> None:
     """Write FOLDER/cascade.json for the runs FOLDER/STAGE; every stage's run writes the same content. Raises ValueError.
 
-    Settings that a sweep chose stay, with their evidence: training that goes on does not undo the choice.
+    Settings that a sweep chose stay, with their evidence, and so does a guide: training that goes on does not undo the choice.
     """
     check_folder(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=stage.sample) for name, stage in config.stages.items()}
     for name, old in (read_manifest(folder).stages if (folder / MANIFEST).is_file() else {}).items():
+        if name in entries and old.guide:
+            entries[name] = entries[name].model_copy(update={"guide": old.guide})
         if name in entries and old.evidence and old.sample.aug_sigma <= config.stages[name].max_aug_sigma:
             entries[name] = entries[name].model_copy(update={"sample": old.sample, "evidence": old.evidence})
     replace_text(folder / MANIFEST, as_text(Manifest(name=config.name, stages=entries)))
@@ -192,6 +199,30 @@ def check_chain(contracts: Mapping[str, Contract]) -> None:
         previous = (name, contract)
         text = previous if contract.text_encoder else text
         classes = previous if contract.num_classes else classes
+
+
+def check_guide(name: str, own: Sidecar, guide: Sidecar, where: str) -> None:
+    """Raise ValueError if a network cannot guide stage `name`: it must answer the stage's own questions, about pictures of the same
+    form. where: its folder, for the message. It may know fewer conditions; it is not asked about what it does not know."""
+    for key in ("space", "low_res", "resolution", "channels", "value_range", "resize"):
+        mine, other = getattr(own.contract, key), getattr(guide.contract, key)
+        if mine != other:
+            raise ValueError(
+                f"stage {name}: its guide {where} has {key} {other}, the stage {mine}; choose another guide"
+            )
+    for key in ("text_encoder", "text_tokens", "num_classes"):
+        mine, other = getattr(own.contract, key), getattr(guide.contract, key)
+        if other and mine != other:
+            raise ValueError(
+                f"stage {name}: its guide {where} has {key} {other}, the stage {mine}; choose another guide"
+            )
+    text, other_text = own.config.cond.text, guide.config.cond.text
+    if other_text and text and other_text.tokens != text.tokens:
+        raise ValueError(
+            f"stage {name}: its guide {where} reads {other_text.tokens} tokens, the stage {text.tokens}; choose another guide"
+        )
+    if own.provenance.classes and guide.provenance.classes not in (None, own.provenance.classes):
+        raise ValueError(f"stage {name}: its guide {where} was trained on other classes; choose another guide")
 
 
 def check_pair(above: str, given: Contract, name: str, contract: Contract) -> None:

@@ -18,7 +18,7 @@ from .engine.chunk import Painting
 from .engine.host import Host, host_name
 from .events import Event
 from .link import Link, cut, side_multiple
-from .manifest import check_chain, read_manifest
+from .manifest import check_chain, check_guide, read_manifest
 from .plan import Plan, resolve
 from .request import Request
 
@@ -93,6 +93,8 @@ class Cascade:
                 )
                 raise ValueError(f"cascade {folder}: stage {name} has no bundle yet; {remedy}")
             sidecars[name] = read_sidecar(bundle)
+            if guide := manifest.stages[name].guide:
+                check_guide(name, sidecars[name], read_sidecar(find_bundle(folder / guide)), guide)
         check_chain({name: sidecar.contract for name, sidecar in sidecars.items()})
         links = [
             Link(

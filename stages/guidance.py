@@ -1,12 +1,14 @@
 """Guidance: which asks a query becomes, on which hosts, and how their answers are combined.
 
-A rule may ask hosts other than the stage's own; the driver of the sampler resolves them by name. The names of a stage's hosts
-determine which rule guides it: see GUIDANCES.
+A rule may ask hosts other than the stage's own; the driver of the sampler resolves them by name. Its directions (guiding/) add
+their differences to the own answer one after the other, each where it acts; then come rescaling and the threshold. Where a
+direction does not act it asks for nothing.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,13 +17,17 @@ from data.batch import Cond
 
 from .ask import OWN, Ask, NamedAsks
 from .config import SampleConfig
-from .diffusion.corrupt import expand_to
-from .diffusion.guidance import guide, is_guided, is_inside
-from .diffusion.samplers import Answer, Query
+from .diffusion.guidance import rescaled, thresholded
+from .diffusion.samplers import SAMPLERS, Answer, Noise, Query
+from .guiding.annealing import Annealing
+from .guiding.autoguidance import GUIDE, AutoGuidance
+from .guiding.beside import NOTHING, Beside
+from .guiding.classifier_free import Scales, classifier_free
+from .guiding.direction import Cached, Direction
 
 
 class Guidance(Protocol):
-    """A guidance rule, made for one chunk of images."""
+    """A guidance rule, made for one chunk of images. It may count their calls, so each query's asks are combined once."""
 
     def asks(self, query: Query) -> NamedAsks:
         """Turn a query into asks, each with the name of its host."""
@@ -33,120 +39,98 @@ class Guidance(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scales:
-    """The scales of one image: x0_hat = null + label (label_only - null) + text (cond - label_only). Where they are equal, and for
-    an image with one condition, that is null + scale (cond - null)."""
-
-    label: float
-    text: float
-
-    @classmethod
-    def of(cls, settings: SampleConfig, names: Collection[str]) -> Self:
-        """Those of images with all conditions `names`, "label" or "text" or both."""
-        own = [settings.scale_of(name) for name in ("label", "text") if name in names] or [settings.guidance_scale]
-        return cls(label=own[0], text=own[-1])
-
-    @property
-    def rows(self) -> int:
-        """Batch rows of a guided image: cond, label_only if the scales differ, null unless its weight is 0."""
-        return 1 + (self.label != self.text) + (self.label != 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierFree:
-    """Classifier-free guidance on rows whose level is inside the interval, else a single ask.
-
-    names: the parts of the cond that the null one lacks. scales: by row of the cond.
-    """
+class Directed:
+    """The own answer with the differences of all directions, rescaled by `rescale` of the way where they act, and thresholded at
+    the percentile `threshold`, 1: not."""
 
     cond: Cond
-    names: tuple[str, ...]
-    scales: Sequence[Scales]
-    interval: tuple[float, float]
+    directions: Sequence[Direction]
+    rescale: float = 0.0
+    threshold: float = 1.0
+    annealing: Annealing | None = None
 
     def asks(self, query: Query) -> NamedAsks:
-        """The conditional ask of all rows; then the null ask, and the one without the text, of the rows that need them."""
+        """The own ask of all rows, then those of the directions for the rows where they are due."""
         cond = self.cond if query.rows is None else self.cond[query.rows]
-        asks = [(OWN, Ask(query=query, cond=cond))]
-        for names, rows in zip((self.names, ("text",)), self._rows(query), strict=True):
-            if len(rows) == len(query.x):
-                asks.append((OWN, Ask(query=query, cond=cond.dropped(names), second=True)))
-            elif len(rows):
-                part = Query(query.x[rows], query.sigma[rows])
-                asks.append((OWN, Ask(query=part, cond=cond.dropped(names)[rows], second=True)))
-        return asks
+        asks: NamedAsks = [(OWN, Ask(query=query, cond=cond))]
+        for direction in self.directions:
+            if rows := direction.due(query):
+                asks += direction.asks(query, cond, rows)
+        return asks if self.annealing is None else [(name, self.annealing.noisy(ask)) for name, ask in asks]
 
     def combine(self, query: Query, answers: Sequence[Answer]) -> Answer:
-        """Guide the guided rows; the variance is that of the conditional answer."""
+        """Guide the rows; the variance is that of the own answer."""
         first, *others = answers
-        if not others:
-            return first
-        null_rows, label_rows = self._rows(query)
-        scales = self._scales(query)
-        x0_hat = first.x0_hat.clone()
-        if len(label_rows):
-            label_only = others[-1].x0_hat
-            x0_hat[label_rows] = label_only
-        if len(null_rows):
-            scale = query.x.new_tensor([scales[row].label for row in null_rows.tolist()])
-            x0_hat[null_rows] = guide(x0_hat[null_rows], others[0].x0_hat, scale)
-        if len(label_rows):
-            scale = query.x.new_tensor([scales[row].text for row in label_rows.tolist()])
-            x0_hat[label_rows] += expand_to(scale, label_only) * (first.x0_hat[label_rows] - label_only)
-        return replace(first, x0_hat=x0_hat)
-
-    def _scales(self, query: Query) -> Sequence[Scales]:
-        """The scales of the rows of a query."""
-        return self.scales if query.rows is None else [self.scales[row] for row in query.rows.tolist()]
-
-    def _rows(self, query: Query) -> tuple[Tensor, Tensor]:
-        """Rows of a query that need the null answer, and rows that need the one without the text."""
-        rows = list(enumerate(zip(self._scales(query), query.sigma.tolist(), strict=True)))
-        null_rows = [row for row, (each, level) in rows if is_guided(each.label, level, self.interval)]
-        label_rows = [row for row, (each, level) in rows if each.label != each.text and is_inside(level, self.interval)]
-        device = query.x.device
-        return torch.tensor(null_rows, device=device).long(), torch.tensor(label_rows, device=device).long()
-
-
-def classifier_free(settings: SampleConfig, cond: Cond, names: tuple[str, ...]) -> Guidance:
-    """Make the classifier-free rule from the settings. An image that lacks one of two conditions is guided by the other alone, with
-    the scale of that."""
-    scales = [Scales.of(settings, names)] * cond.num
-    if scales and scales[0].label != scales[0].text:
-        kept = {name: cond.parts[name].keep.tolist() for name in names if name in cond.parts}
-        given = [[name for name, keep in kept.items() if keep[row]] for row in range(cond.num)]
-        scales = [Scales.of(settings, row_names) if row_names else Scales(label=1, text=1) for row_names in given]
-    return ClassifierFree(cond=cond, names=names, scales=scales, interval=settings.guidance_interval)
-
-
-def own_rows(settings: SampleConfig, names: tuple[str, ...]) -> Mapping[str, int]:
-    """Batch rows per image of a stage's own network with classifier-free guidance."""
-    return {OWN: Scales.of(settings, names).rows}
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuidanceKind:
-    """One way to guide. make: builds the rule for a chunk from settings, cond and the parts that training drops.
-
-    rows: batch rows per image, by host, from settings and those parts. drops: whether it needs conditions that training drops.
-    """
-
-    make: Callable[[SampleConfig, Cond, tuple[str, ...]], Guidance]
-    rows: Callable[[SampleConfig, tuple[str, ...]], Mapping[str, int]]
-    drops: bool = False
-
-
-GUIDANCES: dict[str, GuidanceKind] = {OWN: GuidanceKind(make=classifier_free, rows=own_rows, drops=True)}
-"""Kinds of guidance by the host whose answer is extrapolated away from. A stage with several of these hosts uses the last entry."""
-
-
-def guidance_kind(hosts: Collection[str]) -> GuidanceKind:
-    """How a stage with these hosts, OWN among them, is guided."""
-    return [kind for name, kind in GUIDANCES.items() if name in hosts][-1]
+        remaining = iter(others)
+        x0_hat, active = first.x0_hat, set[int]()
+        for direction in self.directions:
+            if rows := direction.active(query):
+                x0_hat = direction.guided(query, x0_hat, first.x0_hat, remaining, direction.due(query))
+                active.update(rows)
+        if self.annealing is not None:
+            self.annealing.answered(query)
+        if self.rescale and active:
+            guided_rows = sorted(active)
+            x0_hat[guided_rows] = rescaled(x0_hat[guided_rows], first.x0_hat[guided_rows], self.rescale)
+        if self.threshold < 1:
+            x0_hat = thresholded(x0_hat, self.threshold)
+        return first if x0_hat is first.x0_hat else replace(first, x0_hat=x0_hat)
 
 
 def guidance(
-    settings: SampleConfig, cond: Cond, names: tuple[str, ...], hosts: Collection[str] = frozenset({OWN})
+    settings: SampleConfig,
+    cond: Cond,
+    names: tuple[str, ...],
+    hosts: Collection[str] = frozenset({OWN}),
+    beside: Beside = NOTHING,
+    noise: Noise | None = None,
 ) -> Guidance:
-    """Make the guidance rule for these settings and hosts."""
-    return guidance_kind(hosts).make(settings, cond, names)
+    """Make the guidance rule for a chunk. names: the parts of the cond that training drops. hosts: those that the stage has.
+    noise: the chunk's, for annealed conditions."""
+    directions: list[Direction] = [classifier_free(settings, cond, names, beside)]
+    if GUIDE in hosts:
+        directions.append(AutoGuidance(scale=settings.autoguidance_scale, interval=settings.autoguidance_interval))
+    if settings.guidance_every > 1:
+        directions = [Cached(inner=direction, every=settings.guidance_every) for direction in directions]
+    annealing = None
+    if settings.anneal_scale and (text := cond.value("text")) is not None:
+        assert noise is not None, "annealed conditions need noise"
+        annealing = Annealing(
+            scale=settings.anneal_scale, levels=settings.anneal_levels, noise=noise, shape=tuple(text.shape)
+        )
+    return Directed(
+        cond=cond,
+        directions=directions,
+        rescale=settings.guidance_rescale,
+        threshold=settings.dynamic_threshold,
+        annealing=annealing,
+    )
+
+
+def most_rows(settings: SampleConfig, names: tuple[str, ...], hosts: Collection[str]) -> Mapping[str, int]:
+    """The most batch rows per image of a call, by host."""
+    rows = {OWN: Scales.of(settings, names).rows if names else 1}
+    return rows | ({GUIDE: 1} if GUIDE in hosts and settings.autoguidance_scale != 1 else {})
+
+
+def rows_by_call(
+    settings: SampleConfig, names: tuple[str, ...], hosts: Collection[str] = frozenset({OWN})
+) -> Iterator[Mapping[str, int]]:
+    """Batch rows per image of each of a sampler's calls, by host: the rule itself is asked, over a run of the sampler."""
+    parts = {"label": torch.zeros(1, dtype=torch.int64), "text": torch.zeros(1, 1, 1)}
+    cond = Cond.empty(1).given(**{name: parts[name] for name in names})
+    rule = guidance(settings, cond, names, hosts, noise=zeros)
+    sampler = SAMPLERS[settings.sampler](torch.zeros(1, 1, 1, 1), settings.sigmas, zeros, settings.options)
+    query = next(sampler)
+    while True:
+        asks = rule.asks(query)
+        yield Counter({host: sum(ask.rows for name, ask in asks if name == host) for host, _ in asks})
+        try:
+            query = sampler.send(rule.combine(query, [Answer(torch.zeros_like(ask.query.x)) for _, ask in asks]))
+        except StopIteration:
+            return
+
+
+def zeros(purpose: str, shape: tuple[int, ...]) -> Tensor:
+    """A source of noise that has none."""
+    return torch.zeros(shape)

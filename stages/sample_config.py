@@ -6,7 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_s
 
 from .diffusion.grids import GRIDS
 from .diffusion.samplers import SAMPLERS, Option, all_options
-from .strict import Level, NonNegative, Strict
+from .strict import Fraction, Level, NonNegative, Strict
 from .texts import LATER
 
 if TYPE_CHECKING:
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+CONTROLS = (
+    "autoguidance_scale", "autoguidance_interval", "guidance_every", "guidance_rescale", "dynamic_threshold", "anneal_scale",
+    "anneal_levels",
+)  # fmt: skip
+"""Keys of guidance that are written only where they differ from their defaults, which are off."""
 
 
 def key_of(option: Option) -> Any:
@@ -35,7 +40,10 @@ class SampleConfig(SamplerOptions):
     """Sampling settings; the manifest keeps one per stage and a request may change them. Options that only some samplers read
     may be given only with one of those samplers.
 
-    guidance_text, guidance_label: scales of one condition; by default guidance_scale.
+    guidance_text, guidance_label: scales of one condition; by default guidance_scale. autoguidance_scale, autoguidance_interval:
+    the scale of the difference from the stage's guide, and the levels where it acts. guidance_every: calls for which a difference
+    serves. guidance_rescale: share of the way to the conditional answer's std. dynamic_threshold: percentile, 1: none.
+    anneal_scale, anneal_levels: noise on the text, all of it above the second level, none below the first.
     """
 
     grid: ClassVar[str] = "power"  # becomes a field when there is a second grid
@@ -48,15 +56,26 @@ class SampleConfig(SamplerOptions):
     guidance_text: Annotated[Scale | None, LATER] = None
     guidance_label: Annotated[Scale | None, LATER] = None
     guidance_interval: tuple[NonNegative, NonNegative] = (0.0, 1e9)
+    autoguidance_scale: Annotated[Scale, LATER] = 1.0
+    autoguidance_interval: Annotated[tuple[NonNegative, NonNegative], LATER] = (0.0, 1e9)
+    guidance_every: Annotated[int, Field(ge=1, le=1000), LATER] = 1
+    guidance_rescale: Annotated[Fraction, LATER] = 0.0
+    dynamic_threshold: Annotated[Fraction, LATER] = 1.0
+    anneal_scale: Annotated[NonNegative, LATER] = 0.0
+    anneal_levels: Annotated[tuple[Level, Level], LATER] = (1.0, 10.0)
     aug_sigma: NonNegative = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
-        low, high = self.guidance_interval
-        if low > high:
-            raise ValueError(f"guidance_interval ({low}, {high}) is empty; write the lower level first")
+        for name in ("guidance_interval", "autoguidance_interval"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} ({low}, {high}) is empty; write the lower level first")
+        low, high = self.anneal_levels
+        if low >= high:
+            raise ValueError(f"anneal_levels ({low}, {high}): write the lower level first, it must be below the other")
         _ = self.sigmas
         return self
 
@@ -73,6 +92,7 @@ class SampleConfig(SamplerOptions):
     @model_serializer(mode="wrap")
     def _without_unread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unread = all_options().keys() - self.options.keys()
+        unread |= {name for name in CONTROLS if getattr(self, name) == type(self).model_fields[name].default}
         return {name: value for name, value in handler(self).items() if name not in unread and value is not None}
 
     @property

@@ -96,9 +96,9 @@ def conditioned(stage: Stage, cond: Cond, below: Tensor | None, settings: Sample
         return stop.value
 
 
-def guided(stage: Stage, settings: SampleConfig, cond: Cond) -> Denoiser:
-    """Denoiser with the guidance of the settings, for a single sampler."""
-    rule = guidance(settings, cond, stage.config.cond.names)
+def guided(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise | None = None) -> Denoiser:
+    """Denoiser with the guidance of the settings, for a single sampler. noise: its images', for annealed conditions."""
+    rule = guidance(settings, cond, stage.config.cond.names, noise=noise)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         query = Query(x, sigma)
@@ -110,4 +110,4 @@ def guided(stage: Stage, settings: SampleConfig, cond: Cond) -> Denoiser:
 @torch.inference_mode()
 def sample_alone(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise, shape: tuple[int, ...]) -> Tensor:
     """Sample x0 of `shape` (b, c, *size) from one stage, start to end, clamped to the bounds of its space."""
-    return drive(start(settings, noise, cond, shape), guided(stage, settings, cond)).clamp(*stage.space.bounds)
+    return drive(start(settings, noise, cond, shape), guided(stage, settings, cond, noise)).clamp(*stage.space.bounds)

@@ -26,6 +26,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 
 import cascade.demo
+import cascade.guide
 import cascade.judge.__main__
 import cascade.launch
 import cascade.serve.__main__
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "cascade.demo": cascade.demo.main,
     "cascade.judge": cascade.judge.__main__.judge_main,
     **{f"cascade.judge {name}": command for name, command in cascade.judge.__main__.COMMANDS.items()},
+    "cascade.guide": cascade.guide.main,
     "cascade.launch": cascade.launch.main,
     "cascade.serve": cascade.serve.__main__.main,
     "cascade.serve.on_ray": cascade.serve.on_ray.main,

@@ -133,6 +133,7 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     "data.styles": (),
     "data.world": (),
     "stages.diffusion": (),
+    "stages.guiding": ("stages.diffusion",),
     "stages.conditions": (),
     "stages.nets": (),
     "stages.spaces": (),

@@ -79,7 +79,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
         stage_cond = for_stage(conds, link.sidecar.config.cond).to(link.device)
         cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, noise))
-        rule = guidance(link.settings, cond, config.cond.names, link.hosts)
+        rule = guidance(link.settings, cond, config.cond.names, link.hosts, noise=noise)
         sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
         emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
         query, step = next(sampler), 0

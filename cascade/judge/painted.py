@@ -70,7 +70,7 @@ def _steps(
     low_res = None if below is None else stage.space.load(below).to(device)
     own = for_stage(batch.cond, config.cond).to(device)
     cond = yield from asked(link, stage.condition(own, low_res, link.settings, noise))
-    rule = guidance(link.settings, cond, config.cond.names, link.hosts)
+    rule = guidance(link.settings, cond, config.cond.names, link.hosts, noise=noise)
     sampler = start(link.settings, noise, cond, (len(batch), *config.shape(config.gives)))
     query = next(sampler)
     while True:

@@ -5,19 +5,15 @@ FLOPs make up (Chowdhery et al. 2022, appendix B).
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from data.batch import Cond
-
+from ..ask import OWN
 from ..build import build_stage
 from ..config import SampleConfig, StageConfig
-from ..diffusion.guidance import is_inside
-from ..diffusion.samplers import drive
-from ..guidance import Scales
-from ..sampling import start
+from ..guidance import rows_by_call
 from .counting import count_pass
 
 BACKWARD = 3  # training costs three forward passes: the forward, and as much again for each operand's gradient
@@ -178,15 +174,9 @@ def cost_of(config: StageConfig) -> StageCost:
     )
 
 
-def network_rows(settings: SampleConfig, names: tuple[str, ...] = ()) -> list[int]:
-    """Network evaluations of each of the sampler's calls: 2 or 3 where guidance acts, else 1. Runs the sampler to count. names: the
+def network_rows(
+    settings: SampleConfig, names: tuple[str, ...] = (), hosts: Collection[str] = frozenset({OWN})
+) -> list[int]:
+    """Network evaluations of each of the sampler's calls, of all hosts together: one, and more where guidance acts. names: the
     conditions that training drops."""
-    rows: list[int] = []
-    guided_rows = Scales.of(settings, names).rows
-
-    def ask(x: Tensor, sigma: Tensor) -> Tensor:
-        rows.append(guided_rows if is_inside(sigma.item(), settings.guidance_interval) else 1)
-        return x
-
-    drive(start(settings, lambda purpose, shape: torch.zeros(shape), Cond.empty(1), (1, 1, 1, 1)), ask)
-    return rows
+    return [sum(rows.values()) for rows in rows_by_call(settings, names, hosts)]

@@ -1,9 +1,9 @@
-"""Hosts beside a stage's own network: a guide whose rule stands here, and a decoder that a condition asks on its way. Nothing else
-knows of them."""
+"""Hosts beside a stage's own network: the guide of autoguidance, and a decoder that a condition asks on its way, of which
+only this file knows."""
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +13,7 @@ from cascade.engine.engine import Engine, QueueFullError
 from cascade.engine.host import Host, host_name
 from cascade.engine.stats import HostStats
 from cascade.events import Finished, Preview
-from cascade.manifest import StageEntry
+from cascade.manifest import MANIFEST, read_manifest, write_manifest
 from cascade.output.again import plan_of
 from cascade.output.metadata import describe
 from cascade.pipeline import Cascade
@@ -22,8 +22,9 @@ from cascade.serve.api.previews import time_left
 from data.batch import Cond
 from stages.ask import OWN, Ask
 from stages.build import build_stage
-from stages.diffusion.samplers import Answer, Query
-from stages.guidance import GUIDANCES, GuidanceKind
+from stages.config import CondConfig
+from stages.diffusion.samplers import Query
+from stages.guiding.autoguidance import GUIDE
 from stages.kinds.super_res import SuperResStage
 from stages.sampling import noise_of
 
@@ -31,38 +32,8 @@ from .chains import finished, levels_apart, random_weights, tiny, tiny_config, w
 from .engines import run
 from .test_alone import same
 
-GUIDE, SCALE = "guide", 2.5
-REQUEST = Request(num=3, seed=4, settings={"base_8": {"num_steps": 3, "guidance_scale": SCALE}})
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoGuidance:
-    """x0_hat = guide + scale (own - guide), of a weaker network given the same, at levels inside the interval."""
-
-    cond: Cond
-    scale: float
-    interval: tuple[float, float]
-
-    def asks(self, query: Query) -> list[tuple[str, Ask]]:
-        low, high = self.interval
-        ask = Ask(query=query, cond=self.cond)
-        is_guided = self.scale != 1 and low <= query.sigma[0] <= high
-        return [(OWN, ask), (GUIDE, ask)] if is_guided else [(OWN, ask)]
-
-    def combine(self, query: Query, answers: list[Answer]) -> Answer:
-        own, *guide = answers
-        return replace(own, x0_hat=torch.lerp(guide[0].x0_hat, own.x0_hat, self.scale)) if guide else own
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    kind = GuidanceKind(
-        make=lambda settings, cond, names: AutoGuidance(
-            cond=cond, scale=settings.guidance_scale, interval=settings.guidance_interval
-        ),
-        rows=lambda settings, names: {OWN: 1, **({GUIDE: 1} if settings.guidance_scale != 1 else {})},
-    )
-    monkeypatch.setitem(GUIDANCES, GUIDE, kind)
+SCALE = 2.5
+REQUEST = Request(num=3, seed=4, settings={"base_8": {"num_steps": 3, "autoguidance_scale": SCALE}})
 
 
 def beside(link, name, stage):
@@ -114,7 +85,7 @@ def test_each_host_has_its_own_statistics(guided):
 
 def test_a_host_that_is_not_always_asked_counts_an_image_once(guided):
     engine = Engine(guided)
-    settings = {"num_steps": 4, "guidance_scale": SCALE, "guidance_interval": (0.05, 3.0)}
+    settings = {"num_steps": 4, "autoguidance_scale": SCALE, "autoguidance_interval": (0.05, 3.0)}
     run(engine, replace(REQUEST, settings={"base_8": settings}))
     assert 0 < engine.stats["base_8.guide"].calls < engine.stats["base_8"].calls == 4
     assert [stats.images for stats in engine.stats.values()] == [3, 3, 3]
@@ -151,16 +122,18 @@ def test_a_chunk_suits_the_calls_of_every_host(guided):
     assert engine.fitted(guided.resolve(replace(REQUEST, settings={}))).request.batch == 16
 
 
-def test_a_folder_needs_the_entry_of_its_manifest(tmp_path, monkeypatch):
+def guide_in(folder, config=None, seed=0):
+    """Give the base stage a guide by its entry in the manifest."""
+    write_bundle(folder / "weak" / "bundle", config or tiny_config(8).stages["base_8"], seed=seed)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["stages"]["base_8"]["guide"] = "weak/bundle"
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_a_folder_needs_the_entry_of_its_manifest(tmp_path):
     write_cascade(tmp_path, tiny_config(8, 16))
-    write_bundle(tmp_path / "weak" / "bundle", tiny_config(8).stages["base_8"])
-    own = StageEntry.bundles
-    monkeypatch.setattr(
-        StageEntry,
-        "bundles",
-        property(lambda entry: own.fget(entry) | ({GUIDE: "weak/bundle"} if entry.bundle.startswith("base") else {})),
-    )
-    assert json.loads((tmp_path / "cascade.json").read_text())["stages"]["base_8"].keys() == {"bundle", "sample"}
+    assert json.loads((tmp_path / MANIFEST).read_text())["stages"]["base_8"].keys() == {"bundle", "sample"}
+    guide_in(tmp_path)
     model = Cascade.load(tmp_path, place={"base_8.guide": "cpu:0"})
     assert [(host.name, str(host.device)) for host in model.hosts] == [
         ("base_8", "cpu"),
@@ -177,12 +150,69 @@ def test_a_folder_needs_the_entry_of_its_manifest(tmp_path, monkeypatch):
     said = describe(model.resolve(REQUEST), 1, (0, 1))
     assert plan_of(tmp_path, said, model, None).links == model.resolve(REQUEST).links
     (tmp_path / "weak" / "bundle").rename(tmp_path / "other")
-    config = tiny_config(8).stages["base_8"]
-    write_bundle(tmp_path / "weak" / "bundle", config, seed=9)
+    guide_in(tmp_path, seed=9)
     with pytest.raises(ValueError, match="made by stage base_8 beside other networks than are here"):
         plan_of(tmp_path, said, Cascade.load(tmp_path), None)
     with pytest.raises(ValueError, match=r"no stage 'sr_16.guide' to place, it has base_8, base_8.guide, sr_16"):
         Cascade.load(tmp_path, place={"sr_16.guide": "cpu"})
+
+
+def test_training_that_goes_on_keeps_the_guide(tmp_path):
+    config = tiny_config(8, 16)
+    write_cascade(tmp_path, config)
+    guide_in(tmp_path)
+    write_manifest(config, tmp_path)
+    assert read_manifest(tmp_path).stages["base_8"].guide == "weak/bundle"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolution": 16}, "its guide weak/bundle has resolution 16, the stage 8; choose another guide"),
+        ({"channels": 4}, "its guide weak/bundle has channels 4, the stage 3; choose another guide"),
+        (
+            {"cond": CondConfig(num_classes=3)},
+            "its guide weak/bundle has num_classes 3, the stage 0; choose another guide",
+        ),
+    ],
+)
+def test_a_guide_answers_the_stage_s_own_questions(tmp_path, changes, message):
+    config = tiny_config(8, 16)
+    write_cascade(tmp_path, config)
+    guide_in(tmp_path, config.stages["base_8"].model_copy(update=changes))
+    with pytest.raises(ValueError, match=message):
+        Cascade.load(tmp_path)
+
+
+def test_a_guide_may_know_fewer_conditions_and_lead_beside_classifier_free_guidance(tmp_path):
+    write_cascade(tmp_path, tiny_config(8, 16, classes=3))
+    guide_in(tmp_path, tiny_config(8).stages["base_8"], seed=9)
+    model = Cascade.load(tmp_path)
+    settings = {"base_8": {"guidance_scale": 2.0, "autoguidance_scale": SCALE}}
+    request = Request(num=2, seed=4, labels=(0, 1), settings=settings)
+    assert model.resolve(request).links[0].rows == {OWN: 2, GUIDE: 1}
+    engine = Engine(model, max_running=1, batch={host.name: 2 * request.batch for host in model.hosts})
+    assert all(same(*pair) for pair in zip(model.sample(request), run(engine, request)[0], strict=True))
+    pictures = finished(model.sample(request))
+    for key in settings["base_8"]:
+        other = {"base_8": settings["base_8"] | {key: 1.0}}
+        assert levels_apart(pictures, finished(model.sample(replace(request, settings=other)))) > 1
+
+
+def refused(model, **settings):
+    with pytest.raises(ValueError, match="stage base_8: ") as error:
+        model.resolve(Request(settings={"base_8": settings}))
+    return str(error.value)
+
+
+def test_what_a_stage_does_not_have_is_refused_in_a_line(guided):
+    plain = tiny(8, 16)
+    assert "autoguidance_scale 2.0: this stage has no guide beside it" in refused(plain, autoguidance_scale=2)
+    assert "anneal_scale 0.1: this stage was trained without text" in refused(guided, anneal_scale=0.1)
+    assert "guidance_every 2: this stage was trained without text or classes" in refused(plain, guidance_every=2)
+    assert "guidance_rescale 0.5: this stage was trained without" in refused(plain, guidance_rescale=0.5)
+    guided.resolve(Request(settings={"base_8": {"guidance_every": 2, "autoguidance_scale": 2}}))
+    tiny(8, 16, classes=2).resolve(Request(settings={"base_8": {"guidance_every": 2, "guidance_rescale": 0.5}}))
 
 
 class Decoded(SuperResStage):

@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from stages.config import BaseConfig, SampleConfig
 from stages.diffusion.samplers import Query
-from stages.guidance import Scales, guidance
+from stages.guidance import guidance
+from stages.guiding.classifier_free import Scales
 from stages.kinds.base import BaseStage
 from stages.sampling import answer, guided, noise_of, of_own, sample_alone
 from stages.tools.cost import network_rows
