@@ -8,6 +8,7 @@ saves and exits with 0, for a requeue.
 Overrides are dotted keys: stages.base_16.train.lr=3e-3
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,9 @@ def main(
     val_data: Annotated[list[str] | None, typer.Option(help="held-out shards, if not the val split of --data")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the cascade; the run goes to OUT/STAGE")] = None,
     images: Annotated[int, typer.Option(help="train until so many images were seen; 0: as in the config")] = 0,
+    init: Annotated[
+        Path | None, typer.Option(help="bundle whose weights a new run starts from; its licence is inherited")
+    ] = None,
     engine: Annotated[str, typer.Option(help="deepspeed, local, or auto: deepspeed under a launcher")] = "auto",
     zero: Annotated[int, typer.Option(help="DeepSpeed's ZeRO stage, 0 to 3")] = 0,
     offload: Annotated[bool, typer.Option(help="DeepSpeed: optimizer state in host memory")] = False,
@@ -65,6 +69,8 @@ def main(
         raise ValueError(f"--world {world}: at least one process trains; give 1 or more")
     if images:
         overrides = [*(overrides or []), f"stages.{stage}.train.images={images}"]
+    if init:
+        overrides = [*(overrides or []), f"stages.{stage}.train.init={json.dumps(str(init))}"]
     stage_of(load_config(cascade), stage)
     config = load_config(cascade, overrides)
     if not dry_run and (not data or out is None):
@@ -128,10 +134,14 @@ def show_plan(config, stage: str, world: int, measure: bool, device, data, held,
     """Print what a training would cost; with data, check first that it would start in `world` processes. Raises ValueError."""
     from cascade.config import stage_of
     from cascade.train.costs import print_costs, print_sharing
+    from stages.bundle import read_sidecar
     from stages.training.checks import checked_reader
+    from stages.training.start import check_fits
 
     stage_config = stage_of(config, stage)
     sharing = checked_reader(stage_config, data, rank=0, world=world, held=held, elementwise=zero > 0) if data else None
+    if sharing and stage_config.train.init:
+        check_fits(stage_config, sharing[0].index, read_sidecar(Path(stage_config.train.init)))
     print_costs(config, stage, world=world, measure=measure, device=device)
     if sharing:
         print_sharing(*sharing)

@@ -73,8 +73,20 @@ class Contract(Strict):
         return Handed(space=self.space, size=(side, side), channels=self.channels, value_range=self.value_range)
 
 
+class Ancestor(Strict):
+    """A bundle from which a run was started: sha256 of its weights, images seen, its data's fingerprint, its licence if stated."""
+
+    sha256: str
+    nimg: int
+    data: str
+    licence: str | None = None
+
+
 class Provenance(Strict):
-    """Where the weights come from. nimg: images seen; ema: half-life in images; data: fingerprint of the shards."""
+    """Where the weights come from. nimg: images seen; ema: half-life in images; data: fingerprint of the shards.
+
+    ancestors: the bundles that they were trained on from, the nearest first.
+    """
 
     nimg: int
     ema: int
@@ -82,6 +94,7 @@ class Provenance(Strict):
     classes: tuple[str, ...] | None = None
     versions: dict[str, str]
     scores: dict[str, float] = Field(default_factory=dict)
+    ancestors: Annotated[tuple[Ancestor, ...], LATER] = ()
 
 
 class Sidecar(Strict):
@@ -170,7 +183,23 @@ def read_sidecar(folder: Path) -> Sidecar:
 
 def load_bundle(folder: Path | str, device: torch.device | str = "cpu", precision: str = "fp32") -> Stage:
     """Load a bundle's stage, ready to denoise: evaluation mode, no gradients, weights folded. Raises BundleError."""
-    folder = find_bundle(Path(folder))
+    sidecar, weights = _read(Path(folder))
+    with torch.device("meta"):
+        stage = build_stage(sidecar.config)
+    stage.load_state_dict(weights, assign=True)
+    stage.network.fold()
+    stage.set_precision(precision)
+    return stage.to(device).eval().requires_grad_(False)
+
+
+def read_weights(folder: Path | str) -> dict[str, Tensor]:
+    """The weights of a bundle in float32, not folded, to train them on. Raises BundleError."""
+    return _read(Path(folder))[1]
+
+
+def _read(folder: Path) -> tuple[Sidecar, dict[str, Tensor]]:
+    """The sidecar and the weights of a bundle, checked against each other."""
+    folder = find_bundle(folder)
     sidecar = read_sidecar(folder)
     path = folder / WEIGHTS
     if not path.is_file():
@@ -178,13 +207,12 @@ def load_bundle(folder: Path | str, device: torch.device | str = "cpu", precisio
     with ThreadPoolExecutor(1) as pool:
         sha256 = pool.submit(file_sha256, path)  # as slow as all the rest, so on another core
         try:
-            stage = _assembled(sidecar.config, path)
+            weights = _checked(sidecar.config, path)
         except BundleError:
             _check_hash(sha256.result(), sidecar, path)  # a wrong hash explains more than its consequences
             raise
         _check_hash(sha256.result(), sidecar, path)
-    stage.set_precision(precision)
-    return stage.to(device).eval().requires_grad_(False)
+    return sidecar, weights
 
 
 def _check_hash(sha256: str, sidecar: Sidecar, path: Path) -> None:
@@ -194,8 +222,8 @@ def _check_hash(sha256: str, sidecar: Sidecar, path: Path) -> None:
         )
 
 
-def _assembled(config: StageConfig, path: Path) -> Stage:
-    """Build the stage of a config with the weights at `path`, folded."""
+def _checked(config: StageConfig, path: Path) -> dict[str, Tensor]:
+    """The weights at `path` in float32, if they are those of a stage of this config."""
     weights = _read_weights(path)
     with torch.device("meta"):
         stage = build_stage(config)
@@ -209,9 +237,7 @@ def _assembled(config: StageConfig, path: Path) -> Stage:
         if not weights[name].is_floating_point():
             kind = str(weights[name].dtype).removeprefix("torch.")
             raise BundleError(f"{path}: tensor {name} is {kind}, a floating-point type is needed")
-    stage.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
-    stage.network.fold()
-    return stage
+    return {name: tensor.float() for name, tensor in weights.items()}
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ class TrainConfig(Strict):
     streams: PositiveInt = Field(default_factory=lambda values: default_streams(values.get("batch", 8)))
     workers: Annotated[int, Field(ge=0)] = 1
     seed: int = 0
+    init: Annotated[str, LATER] = ""  # folder of the bundle whose weights a run starts from; "": random ones
     objective: Annotated[TowardsConfig, LATER] = DenoisingConfig.defaults()
     optimizer: str = "adamw"
     lr: PositiveFloat = 3e-2

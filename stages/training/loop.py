@@ -39,6 +39,7 @@ from .saving import Record, Saver
 from .schedule import lr_at
 from .signals import Stopped, StopSignals
 from .skips import Skips
+from .start import Start, start_of
 from .validate import Validation, held_out, make_validation
 from .watch import Watch
 
@@ -75,11 +76,12 @@ def _train(
         elementwise=runtime.deepspeed.zero > 0,
     )
     run = RunDir(out)
+    start = start_of(config, reader.index, run)
     if runtime.rank:
-        return Run(config, name, reader, runtime, run, micro, options, signals).train()
+        return Run(config, name, reader, runtime, run, micro, options, signals, start).train()
     with run.lock():
         run.open(config, reader.index.fingerprint, resume=options.resume, allow=options.allow)
-        return Run(config, name, reader, runtime, run, micro, options, signals).train()
+        return Run(config, name, reader, runtime, run, micro, options, signals, start).train()
 
 
 class Run:
@@ -95,8 +97,9 @@ class Run:
         micro: int,
         options: Options,
         signals: StopSignals,
+        start: Start,
     ):
-        self.signals = signals
+        self.signals, self.start = signals, start
         self.config, self.name, self.reader, self.runtime, self.run, self.micro = (
             config,
             name,
@@ -107,7 +110,10 @@ class Run:
         )
         self.options, self.settings, self.leads = options, config.train, runtime.rank == 0
         torch.manual_seed(generator(self.settings.seed, "weights").initial_seed())
-        stage = build_stage(config).to(runtime.device)
+        stage = build_stage(config)
+        if start.weights is not None:
+            stage.load_state_dict(start.weights)
+        stage = stage.to(runtime.device)
         if not run.folders():
             self.settings.objective.build().begin(stage)
         stage.set_precision(self.settings.precision)
@@ -119,7 +125,7 @@ class Run:
         self.nimg, self.saved, self.logged = 0, 0, 0
         self.stopped, self.interrupted = False, False
         self.fault: Exception | None = None
-        self.record = Record(run, config, reader.index)
+        self.record = Record(run, config, reader.index, start.ancestors)
         self.saver, self.skips = Saver(run.path), Skips(name, self.settings.max_skipped)
         self.quartiles = SigmaQuartiles(stage, self.engine.objective)
         self.portions = Portions(f"{name}: grid")
@@ -210,7 +216,7 @@ class Run:
                     f"the average of half-life {half_life:,} is new; it starts from the weights at {self.nimg:,} images"
                 )
         if self.leads and self.nimg < self.settings.images:
-            for note in notes(self.settings, previous.train if previous else None, self.nimg):
+            for note in (*self.start.notes, *notes(self.settings, previous.train if previous else None, self.nimg)):
                 self._say(note)
 
     def _check_loaded(self, checkpoint: Path, state: State) -> None:

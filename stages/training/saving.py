@@ -13,13 +13,14 @@ from torch import Tensor
 from data.disk import free_gb
 from data.index import Index
 
-from ..bundle import Provenance, read_sidecar, save_bundle
+from ..bundle import Ancestor, Provenance, read_sidecar, save_bundle
 from ..config import StageConfig
 from .checkpoints import CHECKPOINT_NAME, read_manifest, save_state
 from .checks import text_encoder_id
 from .ema import Averages, Ema, save_averages
 from .engine import State
 from .rundir import RunDir, versions
+from .start import write_inherited
 
 
 class Saver:
@@ -60,12 +61,13 @@ class Saver:
 class Record:
     """Writes a run's checkpoints, snapshots and bundle. Only rank 0 writes."""
 
-    def __init__(self, run: RunDir, config: StageConfig, index: Index):
-        self.run, self.config, self.index, self.begun = run, config, index, False
+    def __init__(self, run: RunDir, config: StageConfig, index: Index, ancestors: tuple[Ancestor, ...] = ()):
+        self.run, self.config, self.index, self.ancestors, self.begun = run, config, index, ancestors, False
 
     def begin(self, nimg: int, ema: Ema) -> None:
         """Take over the folder, once a first update has shown that the run can go on from `nimg`."""
         self.run.begin(self.config, self.index.fingerprint, nimg)
+        write_inherited(self.run, self.ancestors)
         self.renew_bundle(nimg, ema)
         self.begun = True
 
@@ -113,6 +115,7 @@ class Record:
                 classes=tuple(classes) if classes else None,
                 versions=versions(),
                 scores={} if val_loss is None else {"val_loss": val_loss},
+                ancestors=self.ancestors,
             ),
         )
 

@@ -1,0 +1,153 @@
+"""What a run starts from: random weights, or those of a bundle (`train.init`), whose origin and licences the new bundle inherits.
+
+The bundle is read once, before the first update. A resumed run has its weights in its checkpoints, and what it inherited in
+`init.json`: the bundle itself may be gone by then.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from data.errors import first_error
+from data.index import Index
+
+from ..bundle import Ancestor, Sidecar, find_bundle, read_sidecar, read_weights
+from ..config import StageConfig
+from .checkpoints import read_object, write_json
+from .checks import text_encoder_id
+from .rundir import RunDir, differences, shapes
+
+INHERITED = "init.json"
+CARD = "README.md"
+LIKE_NETS = ("dropout",)  # of `net`: may differ, for no weight depends on it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run inherits. ancestors: the bundles its weights come from, the nearest first. weights: None on a resume.
+
+    notes: what differs between the bundle and the run and is allowed, a line each.
+    """
+
+    ancestors: tuple[Ancestor, ...] = ()
+    weights: dict[str, Tensor] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def start_of(config: StageConfig, index: Index, run: RunDir) -> Start:
+    """What the run in this folder starts from, or has started from. Raises ValueError if a bundle does not fit, by its name."""
+    if not config.train.init:
+        return Start()
+    if run.folders():
+        return Start(ancestors=read_inherited(run))
+    folder = Path(config.train.init)
+    sidecar = read_sidecar(folder)
+    check_fits(config, index, sidecar)
+    own = Ancestor(
+        sha256=sidecar.sha256,
+        nimg=sidecar.provenance.nimg,
+        data=sidecar.provenance.data,
+        licence=licence_of(folder),
+    )
+    return Start(
+        ancestors=(own, *sidecar.provenance.ancestors),
+        weights=read_weights(folder),
+        notes=tuple(notes(config, index, sidecar, own)),
+    )
+
+
+def check_fits(config: StageConfig, index: Index, sidecar: Sidecar) -> None:
+    """Raise ValueError, naming what differs, if a bundle's weights mean another thing than those of a stage of this config."""
+    there, text, here_text = sidecar.config, sidecar.config.cond.text, config.cond.text
+    pairs: dict[str, tuple[Any, Any]] = {
+        "kind": (there.kind, config.kind),
+        "space": (there.space.model_dump(), config.space.model_dump()),
+        "channels": (there.channels, config.channels),
+        "factor": (there.factor, config.factor),
+        "cond.num_classes": (there.cond.num_classes, config.cond.num_classes),
+        "cond.text": (text and (text.encoder, text.dim), here_text and (here_text.encoder, here_text.dim)),
+        "net": (_network(there), _network(config)),
+    }
+    for key, (theirs, ours) in pairs.items():
+        for name, (a, b) in differences(theirs, ours, key).items():
+            raise ValueError(
+                f"train.init {config.train.init}: {name} is {_plain(a)} there, {_plain(b)} here; give this stage the same, "
+                "or start from another bundle"
+            )
+    encoder = text_encoder_id(config, index)
+    if encoder and sidecar.contract.text_encoder != encoder:
+        raise ValueError(
+            f"train.init {config.train.init}: it was trained with text encoder {sidecar.contract.text_encoder}, the data have "
+            f"{encoder}; pack them with the same --text-encoder, or start from another bundle"
+        )
+    theirs, ours = shapes(there), shapes(config)
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise ValueError(
+                f"train.init {config.train.init}: weight {name} has shape {theirs.get(name)} there, {ours.get(name)} here; "
+                "start from another bundle"
+            )
+
+
+def notes(config: StageConfig, index: Index, sidecar: Sidecar, own: Ancestor) -> Iterator[str]:
+    """What a user should know of the bundle that a run starts from, one line each."""
+    there, folder = sidecar.config, config.train.init
+    yield (
+        f"starts from {folder} ({own.nimg:,} images, licence: {own.licence or 'not stated there'}); "
+        "its terms hold for what is trained from it"
+    )
+    here = {"noise.sigma_data": config.noise.sigma_data, "resolution": config.resolution}
+    other = {"noise.sigma_data": there.noise.sigma_data, "resolution": there.resolution}
+    if hasattr(config, "low_res_sigma") and hasattr(there, "low_res_sigma"):
+        here["low_res_sigma"], other["low_res_sigma"] = config.low_res_sigma, there.low_res_sigma
+    for name, value in here.items():
+        if value != other[name]:
+            yield f"{name} was {other[name]} in {folder}, is {value}: what it had learned is measured otherwise now"
+    names = sidecar.provenance.classes
+    if names and index.classes and tuple(index.classes) != names:
+        k = next(k for k, pair in enumerate(zip(names, index.classes, strict=False)) if pair[0] != pair[1])
+        yield f"class {k} was {names[k]!r} in {folder}, is {index.classes[k]!r}: it begins as the other one"
+
+
+def licence_of(bundle: Path) -> str | None:
+    """The licence stated in the head of the model card beside a bundle or beside its cascade; None if there is none."""
+    folder = find_bundle(bundle).resolve()
+    for place in (folder, folder.parent, folder.parent.parent):
+        if not (place / CARD).is_file():
+            continue
+        head = (place / CARD).read_text(encoding="utf-8", errors="replace").split("\n---", 1)[0].splitlines()
+        fields = dict(line.split(": ", 1) for line in head[1:] if ": " in line) if head[:1] == ["---"] else {}
+        if licence := fields.get("license_name") or fields.get("license"):
+            return licence.strip()
+    return None
+
+
+def write_inherited(run: RunDir, ancestors: tuple[Ancestor, ...]) -> None:
+    """Keep what a run inherited, for the bundles that it writes after a resume."""
+    if ancestors:
+        write_json(run.path / INHERITED, {"ancestors": [each.model_dump(mode="json") for each in ancestors]})
+
+
+def read_inherited(run: RunDir) -> tuple[Ancestor, ...]:
+    """What the run in this folder inherited. Raises ValueError if the file is damaged or gone."""
+    path = run.path / INHERITED
+    fix = "restore it, for it says whose weights this run began from"
+    try:
+        content = read_object(path, fix)
+        return TypeAdapter(tuple[Ancestor, ...]).validate_python(content.get("ancestors"), strict=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; {fix}") from None
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_error(error)}; {fix}") from None
+
+
+def _network(config: StageConfig) -> dict[str, Any]:
+    return {key: value for key, value in config.net.model_dump(mode="json").items() if key not in LIKE_NETS}
+
+
+def _plain(value: Any) -> str:
+    return "none" if value is None else str(value)
