@@ -34,6 +34,10 @@ def main(
     val_data: Annotated[list[str] | None, typer.Option(help="held-out shards, if not the val split of --data")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the cascade; the run goes to OUT/STAGE")] = None,
     images: Annotated[int, typer.Option(help="train until so many images were seen; 0: as in the config")] = 0,
+    minutes: Annotated[
+        float,
+        typer.Option(help="train for so long: images, rate, warm-up and half-life follow from the speed measured here"),
+    ] = 0.0,
     init: Annotated[
         Path | None, typer.Option(help="bundle whose weights a new run starts from; its licence is inherited")
     ] = None,
@@ -67,6 +71,10 @@ def main(
     cpu_use = Use.now()
     if world < 1:
         raise ValueError(f"--world {world}: at least one process trains; give 1 or more")
+    if minutes and dry_run:
+        raise ValueError(
+            "--minutes: a dry run measures nothing to make a length of; add --measure, which says how long it takes"
+        )
     if images:
         overrides = [*(overrides or []), f"stages.{stage}.train.images={images}"]
     if init:
@@ -78,8 +86,10 @@ def main(
 
     from cascade.judge.training import stage_score
     from cascade.manifest import check_folder, write_manifest
+    from cascade.train.minutes import length_in
     from data.places.address import Access
     from data.read.mixture import parse
+    from stages.training.checks import checked_reader
     from stages.training.deepspeed_settings import DeepSpeedSettings, read_user_file
     from stages.training.loop import train
     from stages.training.rundir import check_allowed
@@ -114,6 +124,21 @@ def main(
     assert out is not None
     if runtime.device.type == "cpu":
         settle_threads(out / stage, cpu_use)
+    if minutes:
+        if images and not (out / stage / "checkpoints").exists():
+            raise ValueError(f"--minutes {minutes:g} and --images {images}: each says how long to train; leave one out")
+        _, micro = checked_reader(stage_config, shards, rank=runtime.rank, world=runtime.world, elementwise=zero > 0)
+        length = length_in(
+            minutes,
+            stage_config,
+            out / stage,
+            micro=micro,
+            device=runtime.device,
+            rank=runtime.rank,
+            world=runtime.world,
+        )
+        config = load_config(cascade, [*length.overrides(stage), *(overrides or [])])
+        stage_config = stage_of(config, stage)
     options = Options(
         resume=resume,
         allow=tuple(allow_change or ()),

@@ -1,6 +1,7 @@
 """Prints the costs of a stage (stages/tools/cost.py) for `train.py --dry-run`, and images a second if measured."""
 
 import time
+from itertools import count
 from statistics import median
 
 import torch
@@ -100,9 +101,11 @@ def print_measured(config: StageConfig, cost: StageCost, world: int, device: tor
     print_line("whole run", days_text(days), f"{number_text(cost.images)} images {ideal}, data and saves not counted")
 
 
-def measure_rate(config: StageConfig, micro_batch: int, device: torch.device) -> tuple[float, int]:
-    """Images a second of real updates of one micro-batch in one process, and the number of timed updates. Raises RunError if
-    memory does not suffice."""
+def measure_rate(
+    config: StageConfig, micro_batch: int, device: torch.device, *, least_s: float = 0.0
+) -> tuple[float, int]:
+    """Images a second of real updates of one micro-batch in one process, and the number of timed updates: UPDATES, or as many as
+    `least_s` seconds hold. Raises RunError if memory does not suffice."""
     stage = build_stage(config)
     stage.set_precision(config.train.precision)
     stage.net.checkpointed = config.train.checkpoint_activations
@@ -111,11 +114,12 @@ def measure_rate(config: StageConfig, micro_batch: int, device: torch.device) ->
     started = time.monotonic()
     try:
         engine = LocalEngine(stage, config.train, device)
-        for k in range(1 + UPDATES):
+        for k in count():
             start = time.monotonic()
             engine.update([batch], config.train.lr if k else 0.0)  # reads the loss, so it waits for the device
             seconds.append(time.monotonic() - start)
-            if k and time.monotonic() - started > MEASURE_S:
+            spent = time.monotonic() - started
+            if k and (spent > MEASURE_S or (k >= UPDATES and spent > least_s)):
                 break
         engine.close()
     except torch.OutOfMemoryError:

@@ -115,13 +115,16 @@ class TestInheritance:
         (base_config(net={"self_attention": (1,)}), "net.self_attention is [] there, [1] here"),
         (sr_config(), "kind is base there, super_res here"),
         (base_config(classes=0), "cond.num_classes is 6 there, 0 here"),
-        (base_config(augment={"probability": 0.5}), "weight net.embedding.warp.weight has shape None there, (32, 3) here"),
+        (
+            base_config(augment={"probability": 0.5}),
+            "weight net.embedding.warp.weight has shape None there, (32, 3) here",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(before, shards, runtime, tmp_path, config, message):
     train_config = config.train.model_copy(update={"init": str(before / "bundle")})
     config = config.model_copy(update={"train": train_config})
-    with pytest.raises(ValueError, match="train.init") as caught:
+    with pytest.raises(ValueError, match=r"train\.init") as caught:
         train(config, name="base_8", data=shards, out=tmp_path / "run", runtime=runtime)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
