@@ -66,6 +66,7 @@ def check_fits(config: StageConfig, index: Index, sidecar: Sidecar) -> None:
     pairs: dict[str, tuple[Any, Any]] = {
         "kind": (there.kind, config.kind),
         "space": (there.space.model_dump(), config.space.model_dump()),
+        "parametrisation.kind": (there.parametrisation.kind, config.parametrisation.kind),
         "channels": (there.channels, config.channels),
         "factor": (there.factor, config.factor),
         "cond.num_classes": (there.cond.num_classes, config.cond.num_classes),

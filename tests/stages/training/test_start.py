@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -13,7 +14,7 @@ from data.pack.packer import pack
 from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from stages.bundle import read_sidecar
-from stages.config import BaseConfig
+from stages.config import BaseConfig, StageConfig
 from stages.training.loop import train
 from stages.training.rundir import RunDir
 from stages.training.start import licence_of
@@ -113,6 +114,10 @@ class TestInheritance:
     [
         (base_config(net={"widths": (16, 24)}), "net.widths is [16, 32] there, [16, 24] here"),
         (base_config(net={"self_attention": (1,)}), "net.self_attention is [] there, [1] here"),
+        (
+            TypeAdapter(StageConfig).validate_python(base_config().model_dump() | {"parametrisation": {"kind": "v"}}),
+            "parametrisation.kind is edm there, v here",
+        ),
         (sr_config(), "kind is base there, super_res here"),
         (base_config(classes=0), "cond.num_classes is 6 there, 0 here"),
         (
@@ -133,7 +138,7 @@ def test_what_does_not_fit_is_refused_by_name(before, shards, runtime, tmp_path,
 
 def test_other_channels_are_refused(before, runtime, tmp_path):
     pack(
-        write_folder(tmp_path / "pictures", 16, 16),
+        write_folder(tmp_path / "pictures", 48, 16),
         tmp_path / "shards",
         PackSettings(size=16, shards=8, alpha=True),
         workers=0,
