@@ -12,6 +12,7 @@ Shapes: b images, c channels, h x w pixels, e embedding width, n text tokens.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 SILU_GAIN = 1 / 0.596  # SiLU of a standard normal input has root-mean-square 0.596 (EDM2, eq. 81)
 RESIDUAL = 0.3  # weight t of a block's branch in its sum with the main path (EDM2, table 21)
@@ -152,6 +153,13 @@ class SkipMerge(nn.Module):
         t = self.balance.sigmoid()[:, None, None]
         scale = ((1 - t).square() + t.square()).rsqrt()
         return x * ((1 - t) * scale).to(x.dtype) + skip * (t * scale).to(x.dtype)
+
+
+def run(block: nn.Module, *inputs: Tensor | None, checkpointed: bool) -> Tensor:
+    """Call a block; with `checkpointed` its activations are computed again in the backward pass instead of being kept."""
+    if checkpointed and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)
 
 
 def fold_weights(net: nn.Module) -> None:

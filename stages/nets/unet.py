@@ -10,11 +10,10 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from data.batch import Cond
 
-from .blocks import Block, MPWeight, SkipMerge, fold_weights
+from .blocks import Block, MPWeight, SkipMerge, fold_weights, run
 from .embed import Embedding, text_context
 from .ports import Ports
 from .unet_config import UNetConfig
@@ -95,9 +94,7 @@ class UNet(nn.Module):
         fold_weights(self)
 
     def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
-        if self.checkpointed and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
+        return run(block, *inputs, checkpointed=self.checkpointed)
 
 
 def children(modules: nn.Module) -> list[nn.Module]:
