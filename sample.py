@@ -55,6 +55,15 @@ def main(
     guidance_label: Annotated[list[str] | None, typer.Option(help="guidance scale of the label, if another")] = None,
     aug_sigma: Annotated[list[str] | None, typer.Option(help="conditioning augmentation: sr_64=0.1")] = None,
     sampler: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SAMPLERS)}: heun, or base_16=heun")] = None,
+    consistency: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="0 to 1: how far a larger picture must shrink to the smaller", show_default="0; with --image, 1"
+        ),
+    ] = None,
+    colour: Annotated[
+        list[str] | None, typer.Option(help="0 to 1: how far its colours are moved to those of the smaller")
+    ] = None,
     prompts_file: Annotated[
         Path | None, typer.Option(help="a prompt a line, besides those of the command line; - is what is piped in")
     ] = None,
@@ -128,6 +137,8 @@ def main(
             guidance_label=guidance_label,
             aug_sigma=aug_sigma,
             sampler=sampler,
+            consistency=consistency,
+            colour=colour,
         ),
         batch=batch,
     )

@@ -13,13 +13,14 @@ from typer import Context
 from data.errors import nearest
 
 from .events import Event, Preview, StageFinished, StageStarted
-from .link import PARTS, Link
+from .link import BY_LOW_RES, PARTS, Link
 from .pipeline import Cascade
 from .request import MAX_SIDE
 
 FLAGS = {
     "num_steps": "--steps", "guidance_scale": "--guidance", "guidance_text": "--guidance-text",
     "guidance_label": "--guidance-label", "aug_sigma": "--aug-sigma", "sampler": "--sampler",
+    "consistency": "--consistency", "colour": "--colour",
 }  # fmt: skip
 MAX_PICK = 1_000_000  # images named with --pick: their numbers are a list in memory
 
@@ -67,9 +68,10 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
 
 
 def concerns(key: str, link: Link) -> bool:
-    """Whether a setting has an effect on a stage: aug_sigma in super-resolution, guidance_scale where the stage can be guided
-    (elsewhere guidance would double the cost and change nothing), its parts where the stage has them."""
+    """Whether a setting has an effect on a stage: aug_sigma and corrections in super-resolution, guidance_scale where the stage can
+    be guided (elsewhere guidance would double the cost and change nothing), its parts where the stage has them."""
     applies = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_guidable}
+    applies |= dict.fromkeys(BY_LOW_RES, link.contract.low_res)
     applies |= {key: part in link.guided_parts for key, (part, _) in PARTS.items()}
     return bool(applies.get(key, True))
 

@@ -19,6 +19,11 @@ from stages.stage import Stage
 
 from .engine.host import Host
 
+BY_LOW_RES = (
+    "consistency",
+    "consistency_sigma",
+    "colour",
+)  # settings that correct by the picture that a stage enlarges
 PARTS = {"guidance_text": ("text", "a text"), "guidance_label": ("label", "a class")}
 
 
@@ -131,6 +136,11 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
             if getattr(config, key) not in (None, getattr(link.settings, key)) and part not in link.guided_parts:
                 raise ValueError(
                     f"settings of stage {link.name}: {key}: this stage is not guided by {words}; leave it out"
+                )
+        for key in BY_LOW_RES:
+            if getattr(config, key) and link.contract.low_res is None:
+                raise ValueError(
+                    f"settings of stage {link.name}: {key}: this stage enlarges no picture to agree with; leave it out"
                 )
         changed_links.append(replace(link, settings=config))
     return changed_links

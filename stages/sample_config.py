@@ -44,6 +44,8 @@ class SampleConfig(SamplerOptions):
     the scale of the difference from the stage's guide, and the levels where it acts. guidance_every: calls for which a difference
     serves. guidance_rescale: share of the way to the conditional answer's std. dynamic_threshold: percentile, 1: none.
     anneal_scale, anneal_levels: noise on the text, all of it above the second level, none below the first.
+    consistency, colour: strengths of the
+    corrections by low_res (`consistency.Agreement`) at the end; of consistency also in answers at levels up to consistency_sigma.
     """
 
     grid: ClassVar[str] = "power"  # becomes a field when there is a second grid
@@ -64,6 +66,9 @@ class SampleConfig(SamplerOptions):
     anneal_scale: Annotated[NonNegative, LATER] = 0.0
     anneal_levels: Annotated[tuple[Level, Level], LATER] = (1.0, 10.0)
     aug_sigma: NonNegative = 0.0
+    consistency: Annotated[Fraction, LATER] = 0.0
+    consistency_sigma: Annotated[NonNegative, LATER] = 0.0
+    colour: Annotated[Fraction, LATER] = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -10,6 +10,7 @@ from data.batch import Cond
 
 from .ask import OWN, Ask, NamedAsks
 from .config import SampleConfig
+from .consistency import agreement
 from .diffusion.corrupt import normals
 from .diffusion.denoiser import Denoiser
 from .diffusion.samplers import SAMPLERS, Answer, Noise, Query, Sampler, drive
@@ -108,6 +109,25 @@ def guided(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise | None
 
 
 @torch.inference_mode()
-def sample_alone(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise, shape: tuple[int, ...]) -> Tensor:
-    """Sample x0 of `shape` (b, c, *size) from one stage, start to end, clamped to the bounds of its space."""
-    return drive(start(settings, noise, cond, shape), guided(stage, settings, cond, noise)).clamp(*stage.space.bounds)
+def sample_alone(
+    stage: Stage,
+    settings: SampleConfig,
+    cond: Cond,
+    noise: Noise,
+    shape: tuple[int, ...],
+    below: Tensor | None = None,
+) -> Tensor:
+    """Sample x0 of `shape` (b, c, *size) from one stage, start to end, clamped to the bounds of its space. below: its low_res
+    at its own size, where the settings correct by it."""
+    denoise, corrections = guided(stage, settings, cond, noise), agreement(settings, below, stage.space)
+
+    def corrected(x: Tensor, sigma: Tensor) -> Tensor:
+        answer = Answer(denoise(x, sigma))
+        for each in corrections:
+            answer = each.each(Query(x, sigma), answer)
+        return answer.x0_hat
+
+    x0 = drive(start(settings, noise, cond, shape), corrected)
+    for each in corrections:
+        x0 = each.finish(x0)
+    return x0.clamp(*stage.space.bounds)

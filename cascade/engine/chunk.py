@@ -11,6 +11,7 @@ import torch
 from data.batch import Cond
 from data.errors import RunError
 from stages.ask import NamedAsks
+from stages.consistency import agreement
 from stages.diffusion.samplers import Answer
 from stages.guidance import guidance
 from stages.sampling import noise_of, start
@@ -81,11 +82,12 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, noise))
         rule = guidance(link.settings, cond, config.cond.names, link.hosts, noise=noise)
         sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
+        shapers = (*plan.shapers, *agreement(link.settings, below, space))
         emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
         query, step = next(sampler), 0
         while True:
             answer = yield from answered(link, rule, query)
-            for shaper in plan.shapers:
+            for shaper in shapers:
                 answer = shaper.each(query, answer)
             step += 1
             if not torch.isfinite(answer.x0_hat).all():
@@ -106,7 +108,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
                 query = sampler.send(answer)
             except StopIteration as stop:
                 x0 = stop.value
-                for shaper in plan.shapers:
+                for shaper in shapers:
                     x0 = shaper.finish(x0)
                 pictures = canvas.cut(space.store(x0))
                 break

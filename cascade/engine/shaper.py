@@ -1,4 +1,7 @@
-"""The interface of shapers: hooks between a network's answer and the sampler, and at the end of a stage."""
+"""The interface of shapers: hooks between a network's answer and the sampler, and at the end of a stage.
+
+`stages.consistency.Agreement` is one, which corrects x0 by low_res.
+"""
 
 from typing import Protocol
 

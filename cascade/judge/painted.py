@@ -23,6 +23,7 @@ from data.batch import Batch, to_float, to_uint8
 from data.errors import RunError
 from data.read.shards import read_split
 from data.resize import downsample
+from stages.consistency import agreement
 from stages.diffusion.samplers import Answer
 from stages.guidance import guidance
 from stages.sampling import noise_of, start
@@ -72,13 +73,19 @@ def _steps(
     cond = yield from asked(link, stage.condition(own, low_res, link.settings, noise))
     rule = guidance(link.settings, cond, config.cond.names, link.hosts, noise=noise)
     sampler = start(link.settings, noise, cond, (len(batch), *config.shape(config.gives)))
+    corrections = agreement(link.settings, low_res, stage.space)
     query = next(sampler)
     while True:
         answer = yield from in_tiles(link, rule, query)
+        for each in corrections:
+            answer = each.each(query, answer)
         if not torch.isfinite(answer.x0_hat).all():
             raise RunError(f"stage {link.name}: NaN or infinity in x0_hat; try --precision fp32")
         try:
             query = sampler.send(answer)
         except StopIteration as stop:
-            finished.append(stage.space.show(stage.space.store(stop.value)))
+            x0 = stop.value
+            for each in corrections:
+                x0 = each.finish(x0)
+            finished.append(stage.space.show(stage.space.store(x0)))
             return

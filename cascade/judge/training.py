@@ -74,5 +74,5 @@ def _paint(stage: Stage, whole: Batch, own: slice) -> Tensor:
     noise = noise_of("score", 0, batch.index, device)
     below = None if config.takes is None else stage.space.down(truth, config.shape(config.takes)[1:])
     cond = conditioned(stage, batch.cond, below, settings, noise)
-    x0 = sample_alone(stage, settings, cond, noise, truth.shape)
+    x0 = sample_alone(stage, settings, cond, noise, truth.shape, below)
     return stage.space.show(stage.space.store(x0)).cpu()

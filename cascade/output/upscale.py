@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from stages.bundle import find_bundle, read_sidecar
 
+from ..link import Link
 from ..manifest import read_manifest
 from ..pipeline import Cascade
 from ..plan import Plan
@@ -79,7 +80,9 @@ class Upscaling:
                 first=start,
                 prompts=tuple(request.prompts_of(rows)),
                 labels=tuple(request.labels_of(rows)),
-                settings={name: values for name, values in request.settings.items() if name in names},
+                settings=agreeing(
+                    {name: values for name, values in request.settings.items() if name in names}, model.links, start
+                ),
             )
             output = target if target.is_grid else replace(target, stem=file.stem)
             plan = None
@@ -121,6 +124,16 @@ class Upscaling:
         if (h, w) != (was_h, was_w):
             raise ValueError(f"--image {file.path}: changed from {was_w}x{was_h} to {w}x{h} px meanwhile; start again")
         return plan.with_pictures(pixels)
+
+
+def agreeing(
+    settings: Mapping[str, Mapping[str, Any]], links: Sequence[Link], start: str
+) -> dict[str, Mapping[str, Any]]:
+    """Settings by stage with low-res consistency 1 in the stage that a user's picture enters, unless they or the manifest say
+    another: that picture is true, unlike one that a stage has painted."""
+    own = next(link.settings for link in links if link.name == start)
+    usual = {} if own.consistency else {"consistency": 1.0}
+    return {**settings, start: {**usual, **settings.get(start, {})}}
 
 
 def side_of(model: Cascade, stage: str) -> int:

@@ -38,7 +38,7 @@ def columns_of(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
     takes = stage.config.takes
     below = None if takes is None else space.down(truth, stage.config.shape(takes)[1:])
     cond = conditioned(stage, batch.cond, below, settings, noise)
-    sample = sample_alone(stage, settings, cond, noise, truth.shape)
+    sample = sample_alone(stage, settings, cond, noise, truth.shape, below)
     upsampled = () if below is None else (space.up(below, stage.config.size),)
     return tuple(space.show(space.store(image)) for image in (*upsampled, sample, truth))
 

@@ -4,7 +4,8 @@
 
 low_res is THE downsample of the val split's pictures, aug_sigma is 0 and guidance off, one sample a picture with the manifest's
 sampler and steps (or --steps), clipped and rounded to 8 bit. A sample from p(x0 | low_res) scores below its mean: perfect
-samples lose 3 dB to the mean. So the one-call mean, E[x0 | low_res] of the same network, stands beside it.
+samples lose 3 dB to the mean. So the one-call mean, E[x0 | low_res] of the same network, stands beside it. The same samples are
+also measured with the corrections by low_res (stages/consistency.py).
 """
 
 from pathlib import Path
@@ -46,7 +47,9 @@ def main(
     if not isinstance(model, SuperResStage):
         raise ValueError(f"{stage} is a base stage; give a super-resolution stage")
     changes = {"num_steps": steps or link.settings.num_steps, "sampler": sampler or link.settings.sampler}
-    settings = link.settings.model_copy(update={"guidance_scale": 1.0, "aug_sigma": 0.0} | changes)
+    settings = link.settings.model_copy(
+        update={"guidance_scale": 1.0, "aug_sigma": 0.0, "consistency": 0.0, "colour": 0.0} | changes
+    )
     size, low = (config.resolution,) * 2, (model.config.low_res,) * 2
     scores: dict[str, list[tuple[float, int]]] = {}
     text = config.cond.text.tokens if config.cond.text else 0
@@ -55,12 +58,18 @@ def main(
         low_res = to_float(to_uint8(downsample(truth, low)))
         draw = noise_of(stage, 0, batch.index, "cpu")
         cond, shape = conditioned(model, batch.cond, low_res, settings, draw), truth.shape
-        contenders = {
-            "bicubic": model.enlarge(low_res),
-            f"samples ({settings.sampler}, {settings.num_steps} steps)": sample_alone(
-                model, settings, cond, draw, shape
-            ),
-            "one-call mean": sample_alone(model, settings.model_copy(update={"num_steps": 1}), cond, draw, shape),
+        variants: dict[str, dict[str, float]] = {
+            f"samples ({settings.sampler}, {settings.num_steps} steps)": {},
+            "samples, consistency 0.5": {"consistency": 0.5},
+            "samples, consistency 1": {"consistency": 1.0},
+            "samples, at every call, too": {"consistency": 1.0, "consistency_sigma": 1e9},
+            "samples, colour 1": {"colour": 1.0},
+            "one-call mean": {"num_steps": 1},
+            "one-call mean, consistency 1": {"num_steps": 1, "consistency": 1.0},
+        }
+        contenders = {"bicubic": model.enlarge(low_res)} | {
+            name: sample_alone(model, settings.model_copy(update=changed), cond, draw, shape, low_res)
+            for name, changed in variants.items()
         }
         for name, images in contenders.items():
             scores.setdefault(name, []).append((mean_psnr(images, truth), len(batch)))

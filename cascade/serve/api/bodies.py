@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cascade.link import Link, cut, with_settings
 from cascade.output.pictures import fitted, fitted_size
-from cascade.output.upscale import choose_start
+from cascade.output.upscale import agreeing, choose_start
 from cascade.pipeline import Cascade
 from cascade.plan import Plan
 from cascade.request import MAX_SEED, MAX_SIDE, Request
@@ -125,7 +125,7 @@ class ImagesBody(Body):
 
 def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
     """The plan of a native request. Raises ValueError or Refused, naming the mistake, the field and what is allowed."""
-    first, low_res = "", None
+    first, low_res, settings = "", None, body.settings
     check_prompts(body.prompts, limits)
     check_count(max(len(body.prompts), len(body.labels), 1) * body.num, limits)
     if body.image is not None:
@@ -133,6 +133,7 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
         later = cascade.names[cascade.names.index(first) :]
         if body.until and body.until in cascade.names and body.until not in later:
             raise ValueError(f"until: the picture enters at stage {first}; allowed are {', '.join(later)}")
+        settings = agreeing(settings, cascade.links, first)
     request = Request(
         prompts=tuple(body.prompts),
         labels=cascade.conditions.numbers([str(label) for label in body.labels], "labels:"),
@@ -140,12 +141,12 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
         seed=seed_of(body.seed),
         low_res=low_res,
         size=(body.size[1], body.size[0]) if body.size else None,
-        settings=settings_within(body.settings, cascade, first, body.until),
+        settings=settings_within(settings, cascade, first, body.until),
         first=first,
         last=body.until,
         batch=batch_of(max(len(body.prompts), len(body.labels), 1) * body.num),
     )
-    return planned(request, body.settings, cascade, limits)
+    return planned(request, settings, cascade, limits)
 
 
 def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:

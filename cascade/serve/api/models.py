@@ -51,6 +51,7 @@ def ranges(link: Link, limits: Limits) -> Data:
         "guidance_scale": scale if link.is_guidable else None,
         **({key: scale for key in PARTS} if are_apart else {}),
         "aug_sigma": [0.0, link.contract.max_aug_sigma] if link.contract.low_res else None,
+        **({"consistency": [0.0, 1.0], "colour": [0.0, 1.0]} if link.contract.low_res else {}),
         "sampler": fields["sampler"]["enum"],
         **{name: [option.low, option.high] for name, option in SAMPLERS[link.settings.sampler].options.items()},
     }
