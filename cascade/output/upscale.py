@@ -126,14 +126,12 @@ class Upscaling:
         return plan.with_pictures(pixels)
 
 
-def agreeing(
-    settings: Mapping[str, Mapping[str, Any]], links: Sequence[Link], start: str
-) -> dict[str, Mapping[str, Any]]:
+def agreeing(settings: Mapping[str, Mapping[str, Any]], links: Sequence[Link], start: str) -> dict[str, dict[str, Any]]:
     """Settings by stage with low-res consistency 1 in the stage that a user's picture enters, unless they or the manifest say
     another: that picture is true, unlike one that a stage has painted."""
     own = next(link.settings for link in links if link.name == start)
     usual = {} if own.consistency else {"consistency": 1.0}
-    return {**settings, start: {**usual, **settings.get(start, {})}}
+    return {name: dict(values) for name, values in settings.items()} | {start: {**usual, **settings.get(start, {})}}
 
 
 def side_of(model: Cascade, stage: str) -> int:
