@@ -45,6 +45,7 @@ class Evidence(Strict):
 
     judge: hash of measures and rule. data: fingerprint; halves: how the half is known. weights: sha256 of the bundle that was
     swept, with the settings `before`. chosen: number of the one chosen in `tried`. bounds: scores of other input or weights.
+    precision: in which was painted.
     """
 
     judge: str
@@ -61,6 +62,7 @@ class Evidence(Strict):
     tried: tuple[Tried, ...]
     chosen: int
     bounds: dict[str, dict[str, tuple[float, float]]] = Field(default_factory=dict)
+    precision: Annotated[str, LATER] = "fp32"
 
 
 BundlePath = Annotated[str, Field(pattern=rf"^{PATH_PART}(/{PATH_PART})*$")]  # never leaves the folder

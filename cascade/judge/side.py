@@ -1,7 +1,8 @@
-"""One side of a comparison: pictures of a folder or of a data set, at one size, or the moments in a statistics file."""
+"""One side of a comparison: pictures of a folder, a tar or a data set, at one size, or the moments in a statistics file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,11 +14,12 @@ from cascade.judge.said import captions_of
 from cascade.judge.stored import load_moments
 from data.alpha import on_background, to_pixels
 from data.batch import to_float, to_uint8
-from data.decode import WHITE, Color, load_image
+from data.decode import PACK_FORMATS, WHITE, Color, decode_image, load_image
 from data.index import INDEX_NAME
 from data.index.tree import look as files_below
 from data.read.shards import read_split
 from data.resize import downsample
+from data.tar import PACK_MEMBERS, Span, contents, is_tar
 
 BATCH = 64  # pictures read at once
 BACKGROUNDS: dict[str, Color] = {"white": WHITE, "grey": (128, 128, 128)}  # near-white ink is seen on the second only
@@ -43,10 +45,10 @@ def load_side(
     source: str, *, size: int = 0, split: str = "val", background: str = "white",
     captions: bool = False, note: Callable[[str], None] = lambda _: None,
 ) -> Side:  # fmt: skip
-    """Load a side from a .npz file, a folder of pictures, or a data set of which `split` is read.
+    """Load a side from a .npz file, a folder or a tar of pictures, or a data set of which `split` is read.
 
     size: px, to which larger square pictures shrink by THE downsample; 0: their own, which must be one.
-    background: of BACKGROUNDS, on which the pictures of a folder are laid where they are transparent.
+    background: of BACKGROUNDS, on which the pictures of a folder or a tar are laid where they are transparent.
     captions: whether to read these, too. Raises ValueError, OSError.
     """
     if background not in BACKGROUNDS:
@@ -54,9 +56,13 @@ def load_side(
     path = Path(source)
     if path.suffix == ".npz":
         return Side(name=source, moments=load_moments(path))
-    if path.is_file():
-        raise ValueError(f"{path} is a file; name a folder of pictures, a data set or a .npz file of statistics")
-    if path.is_dir() and not (path / INDEX_NAME).exists() and not any(path.glob("*.tar")):
+    if path.is_file() and not is_tar(path.name):
+        raise ValueError(
+            f"{path} is a file; name a folder or a .tar of pictures, a data set or a .npz file of statistics"
+        )
+    if path.is_file() and not (path.parent / INDEX_NAME).exists():
+        side = _of_tar(path, size, background, note)
+    elif path.is_dir() and not (path / INDEX_NAME).exists() and not any(path.glob("*.tar")):
         side = _of_folder(path, size, background, note)
     else:
         side = _of_data(source, size, split, background)
@@ -67,27 +73,51 @@ def load_side(
 
 
 def _of_folder(folder: Path, size: int, background: str, note: Callable[[str], None]) -> Side:
-    paths = files_below(folder).pictures
-    if not paths:
+    color = BACKGROUNDS[background]
+    found = [(str(path), partial(load_image, folder / path, color)) for path in files_below(folder).pictures]
+    if not found:
         raise ValueError(f"{folder} has no pictures; name a folder of pictures, a data set or a .npz file")
+    return _of_pictures(folder, found, size, background, note)
+
+
+def _of_tar(path: Path, size: int, background: str, note: Callable[[str], None]) -> Side:
+    """A tar without an index beside it; a shard of a data set is read as that data set."""
+    color, found = BACKGROUNDS[background], []
+    for each in contents(path):
+        for extension in sorted(each.members.keys() & set(PACK_MEMBERS)):
+            found.append((f"{each.key}.{extension}", partial(_decoded, each.members[extension], color)))
+    if not found:
+        raise ValueError(f"{path} has no pictures ({', '.join(PACK_MEMBERS)}); name a tar that has")
+    return _of_pictures(path, found, size, background, note)
+
+
+def _decoded(span: Span, background: Color) -> Image.Image:
+    return decode_image(span.read(), background=background, formats=PACK_FORMATS)
+
+
+def _of_pictures(
+    source: Path, found: Iterable[tuple[str, Callable[[], Image.Image]]], size: int, background: str,
+    note: Callable[[str], None],
+) -> Side:  # fmt: skip
+    """The side of named pictures. What cannot be read is named and left out. Raises ValueError if nothing is left, or sizes differ."""
     pictures, names, broken = [], [], []
-    for path in paths:
+    for name, load in found:
         try:
-            picture = _tensor(load_image(folder / path, BACKGROUNDS[background]), size)
+            picture = _tensor(load(), size)
         except ValueError as error:
-            broken.append(f"{path}: {error}")
-            note(f"{folder / path} is left out: {error}")
+            broken.append(f"{name}: {error}")
+            note(f"{source / name} is left out: {error}")
             continue
         pictures.append(picture)
-        names.append(str(path))
+        names.append(name)
     if not pictures:
-        raise ValueError(f"{folder}: none of {len(paths):,} pictures can be used; the first: {broken[0]}")
+        raise ValueError(f"{source}: none of {len(broken):,} pictures can be used; the first: {broken[0]}")
     sides = {tuple(each.shape[1:]) for each in pictures}
     if len(sides) != 1:
         told = ", ".join(f"{w} x {h}" for h, w in sorted(sides)[:4])
-        raise ValueError(f"{folder}: pictures of {told} px; one size is needed: add --size, or resize them")
+        raise ValueError(f"{source}: pictures of {told} px; one size is needed: add --size, or resize them")
     return Side(
-        name=str(folder), pictures=torch.stack(pictures), names=tuple(names), broken=tuple(broken), background=background
+        name=str(source), pictures=torch.stack(pictures), names=tuple(names), broken=tuple(broken), background=background
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ with the same noise. What each stage makes of true low_res stands beside, so tha
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -53,7 +53,8 @@ class Outcome:
 class Search:
     """The search for one stage. below: painted pictures of the stage below, uint8, one a picture; None for a stage that begins.
 
-    budget_s: seconds for it. told: is called with each trial, and the setup to name it against.
+    budget_s: seconds for it. told: is called with each trial, and the setup to name it against. only: the coordinates that are
+    changed, by name; None: all.
     """
 
     link: Link
@@ -64,6 +65,7 @@ class Search:
     store: Store
     budget_s: float
     told: Callable[[Trial, Setup], None]
+    only: Collection[str] | None = None
     trials: list[Trial] = field(default_factory=list)
     skipped: set[str] = field(default_factory=set)
     spent_s: float = 0.0
@@ -85,8 +87,10 @@ class Search:
         step = 0
         for number in range(ROUNDS):
             before = self.chosen
-            for _, others in coordinates(space):
+            for name, others in coordinates(space):
                 step += 1
+                if self.only is not None and name not in self.only:
+                    continue
                 for setup in list(others(self.chosen.setup, [trial.setup for trial in self.trials], number > 0)):
                     if all(trial.setup != setup for trial in self.trials) and self._fits(setup, start):
                         self._tried(setup, step)
@@ -201,8 +205,10 @@ def sweep(
     store: Store,
     minutes: float,
     told: Callable[[Link, Trial, Setup], None],
+    only: Mapping[str, Collection[str]] | None = None,
 ) -> Iterator[Outcome]:
-    """The outcome of each stage, base first. Seconds that a stage leaves go to those above it.
+    """The outcome of each stage, base first. Seconds that a stage leaves go to those above it. only: the coordinates of each stage
+    that are changed, none of a stage that is not in it; None: all.
 
     Raises ValueError for too few pictures.
     """
@@ -214,6 +220,7 @@ def sweep(
         search = Search(
             link=link, weights=weights[link.name], pictures=pictures, below=below, seed=seed, store=store,
             budget_s=left_s / (len(links) - number), told=partial(told, link),
+            only=None if only is None else only.get(link.name, ()),
         )  # fmt: skip
         yield search.run()
         left_s -= search.spent_s

@@ -3,7 +3,7 @@
 python -m cascade.judge sweep CASCADE --data SHARDS --minutes 20
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,10 @@ def sweep_main(
     split: Annotated[str, typer.Option(help="of the data; its dev half is used, the other is for reports")] = "val",
     num: Annotated[int, typer.Option(help="most pictures; 0: all of the half")] = 480,
     seed: Annotated[int, typer.Option(help="of sampling; another one than a report's")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="change only this, for instance guidance_scale, or STAGE=sampler,sigma_min; may be repeated"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="leave the cascade as it is, show what would be written")
     ] = False,
@@ -38,6 +42,7 @@ def sweep_main(
         Path | None, typer.Option(help="file of what was tried so far; CASCADE/sweep.json by default")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 where it is faster")] = "fp32",
 ) -> None:
     """Choose guidance, aug_sigma, sigma_max, sampler, steps and half-life of each stage, on what the stages below it paint.
 
@@ -56,12 +61,15 @@ def sweep_main(
         raise ValueError(f"--num {num}: give a number of pictures, or 0 for all of the half")
     if not 0 < minutes < 1e6:
         raise ValueError(f"--minutes {minutes:g}: give the minutes that the sweep may take")
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
     if seed == REPORT_SEED:
         raise ValueError(
             f"--seed {seed} is what reports paint with, and what is chosen on it flatters there; give another"
         )
     manifest = read_manifest(cascade)
-    model = Cascade.load(cascade, device=choose_device(device))
+    model = Cascade.load(cascade, device=choose_device(device), precision=precision)
+    coordinates = _only(only, model.names) if only else None
     path = state or cascade / "sweep.json"
     if not path.parent.is_dir():
         raise ValueError(f"--state {path}: there is no folder {path.parent}; make it, or name another file")
@@ -80,10 +88,15 @@ def sweep_main(
             )
         weights = _weights(model, cascade, manifest)
         outcomes = []
-        for outcome in sweep(model.links, weights, half.pictures, seed=seed, store=store, minutes=minutes, told=_told):
+        found = sweep(
+            model.links, weights, half.pictures, seed=seed, store=store, minutes=minutes, told=_told, only=coordinates
+        )
+        for outcome in found:
             outcomes.append(outcome)
-            _conclude(outcome)
-        entries = {each.link.name: _entry(each, manifest, half, data, split, seed) for each in outcomes}
+            if _is_swept(outcome, coordinates):
+                _conclude(outcome)
+        outcomes = [each for each in outcomes if _is_swept(each, coordinates)]
+        entries = {each.link.name: _entry(each, manifest, half, data, split, seed, precision) for each in outcomes}
         if dry_run:
             print(f"--dry-run: {cascade / MANIFEST} stays as it is; the same command without it writes the settings")
             return
@@ -95,6 +108,28 @@ def sweep_main(
         write_swept(cascade, entries)
         store.finish(_cascade(read_manifest(cascade), Cascade.load(cascade)))
         print(f"written to {cascade / MANIFEST}, with the evidence")
+
+
+def _only(wanted: Sequence[str], stages: Sequence[str]) -> dict[str, set[str]]:
+    """The coordinates that are changed, by stage: of NAME,NAME for all stages and STAGE=NAME,NAME for one. Raises ValueError."""
+    from cascade.judge.sweep_setup import COORDINATES
+
+    found: dict[str, set[str]] = {}
+    for text in wanted:
+        stage, named, names = text.rpartition("=")
+        if named and stage not in stages:
+            raise ValueError(f"--only {text}: there is no stage {stage!r}; the cascade has {', '.join(stages)}")
+        for name in names.split(","):
+            if name not in COORDINATES:
+                raise ValueError(f"--only {text}: {name!r} is not one of {', '.join(COORDINATES)}")
+            for each in [stage] if named else stages:
+                found.setdefault(each, set()).add(name)
+    return found
+
+
+def _is_swept(outcome: "Outcome", coordinates: dict[str, set[str]] | None) -> bool:
+    """Whether anything of this stage might be changed; one that only paints for those above it needs no evidence."""
+    return coordinates is None or outcome.link.name in coordinates
 
 
 def _read(model: "Cascade", data: str, split: str, num: int) -> "Half":
@@ -178,6 +213,7 @@ def _identity(manifest: "Manifest", model: "Cascade", half: "Half", data: str, s
         "data": {"fingerprint": facts(data).fingerprint, "split": split, "pictures": keys},
         "seed": seed,
         "judge": JUDGE,
+        "precision": model.precision,
     }
 
 
@@ -204,7 +240,9 @@ def _weights(model: "Cascade", folder: Path, manifest: "Manifest") -> Mapping[st
     }
 
 
-def _entry(outcome: "Outcome", manifest: "Manifest", half: "Half", data: str, split: str, seed: int) -> "StageEntry":
+def _entry(
+    outcome: "Outcome", manifest: "Manifest", half: "Half", data: str, split: str, seed: int, precision: str
+) -> "StageEntry":
     """The manifest's entry of a stage, with the evidence."""
     from cascade.judge.sweep_rule import JUDGE
     from cascade.manifest import Evidence, Tried
@@ -222,7 +260,7 @@ def _entry(outcome: "Outcome", manifest: "Manifest", half: "Half", data: str, sp
         judge=JUDGE, rule=RULE, verdict=outcome.verdict, data=facts(data).fingerprint, split=split, half=half.name,
         halves=half.how, num=len(half.pictures), seed=seed, weights=link.host.sha256, before=start.sample, tried=tried,
         chosen=outcome.trials.index(outcome.chosen),
-        bounds={name: _rounded(scores) for name, scores in outcome.bounds.items()},
+        bounds={name: _rounded(scores) for name, scores in outcome.bounds.items()}, precision=precision,
     )  # fmt: skip
     chosen = outcome.chosen.setup
     bundle = f"{Path(old.bundle).parent.as_posix()}/swept" if chosen.half_life else old.bundle

@@ -23,6 +23,8 @@ from stages.texts import as_values
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.5)
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)  # of aug_sigma
 FACTORS = (0.25, 0.5, 2.0)  # of sigma_max
+DOWN = (0.1, 0.3)  # of sigma_min
+COORDINATES = ("half_life", "aug_sigma", "sampler", "guidance_scale", "guidance_interval", "sigma_max", "sigma_min")
 OFF = 1e9  # above all levels: an interval up to here is open
 
 
@@ -109,6 +111,7 @@ def coordinates(space: Space) -> Iterator[tuple[str, Callable[[Setup, Sequence[S
         yield "guidance_scale", _scales
         yield "guidance_interval", lambda now, _tried, fine: [] if fine else _intervals(now)
     yield "sigma_max", _sigma_maxes
+    yield "sigma_min", _sigma_mins
 
 
 def _half_lives(now: Setup, space: Space) -> Iterable[Setup]:
@@ -129,6 +132,16 @@ def _sigma_maxes(now: Setup, tried: Sequence[Setup], fine: bool) -> Iterable[Set
     if fine:
         values = _between(level, {each.sample.sigma_max for each in tried}, geometric=True)
     return _valid(now, ({"sigma_max": value} for value in values))
+
+
+def _sigma_mins(now: Setup, tried: Sequence[Setup], fine: bool) -> Iterable[Setup]:
+    """A lower last level; also with one more step, without which the others lie farther apart."""
+    level, num = now.sample.sigma_min, now.sample.num_steps
+    values = [_round(level * factor) for factor in DOWN]
+    if fine:
+        values = _between(level, {each.sample.sigma_min for each in tried}, geometric=True)
+    more = () if fine else ({"sigma_min": value, "num_steps": num + 1} for value in values)
+    return _valid(now, [*({"sigma_min": value} for value in values), *more])
 
 
 def _scales(now: Setup, tried: Sequence[Setup], fine: bool) -> Iterable[Setup]:

@@ -44,6 +44,8 @@ class Store:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{self.path}: damaged ({type(error).__name__}: {error}); {FIX}") from None
         old = content.get("identity")
+        if isinstance(old, dict):
+            old.setdefault("precision", "fp32")  # of files that do not tell it
         if content.get("written") == self.identity["cascade"]:
             return content  # the sweep wrote what the cascade is now
         for name, value in self.identity.items():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tarfile
 
 import pytest
 import torch
@@ -73,6 +74,30 @@ def test_a_data_set_is_a_side_and_statistics_are(shapes, tmp_path):
     assert json.loads((tmp_path / "out.json").read_text())["scores"]["FD"] == pytest.approx(0, abs=1e-9)
 
 
+def test_a_tar_of_pictures_is_the_folder_of_them(tmp_path, capsys):
+    """Also with a broken one; its texts are captions. A damaged tar and one without pictures are one line."""
+    folder = folder_of(pictures(6, 32), tmp_path / "a")
+    (folder / "0003.png").write_bytes(b"no picture")
+    (folder / "0001.txt").write_text("a red circle")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name)
+    whole, side = load_side(str(folder)), load_side(str(tmp_path / "a.tar"), captions=True)
+    assert side.names == whole.names == ("0000.png", "0001.png", "0002.png", "0004.png", "0005.png")
+    assert torch.equal(side.pictures, whole.pictures)
+    assert side.captions == ("", "a red circle", "", "", "")
+    assert side.broken[0].startswith("0003.png: no JPEG,")
+    assert call(score_main, folder, tmp_path / "a.tar") == 0
+    assert "a.tar/0003.png is left out" in capsys.readouterr().err
+    content = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(content[: len(content) // 2])
+    with tarfile.open(tmp_path / "texts.tar", "w") as tar:
+        tar.add(folder / "0001.txt", "0001.txt")
+    for name, message in (("cut.tar", "cut.tar"), ("texts.tar", "has no pictures (png, jpg")):
+        assert call(score_main, folder, tmp_path / name) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_broken_file_is_named_and_the_rest_goes_on(tmp_path, capsys):
     for name in ("a", "b"):
         folder_of(pictures(20, 32), tmp_path / name)
@@ -111,7 +136,7 @@ def test_larger_pictures_are_shrunk_where_that_is_asked_for(tmp_path, capsys):
     [
         (lambda f: f.mkdir(), "has no pictures"),
         (lambda f: None, "does not exist"),
-        (lambda f: f.write_text("text"), "is a file; name a folder of pictures"),
+        (lambda f: f.write_text("text"), "is a file; name a folder or a .tar of pictures"),
         (
             lambda f: folder_of([*pictures(2, 32), *pictures(2, 16)], f),
             "pictures of 16 x 16, 32 x 32 px; one size is needed",

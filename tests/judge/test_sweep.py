@@ -171,6 +171,26 @@ def test_an_interrupted_sweep_ends_as_an_undisturbed_one(folder, shards, classes
     assert told(folder) == told(whole)
 
 
+def test_only_what_is_named_is_changed(folder, shards, capsys):
+    before = told(folder)
+    assert swept(folder, shards, "--only", "sr_16=sampler", "--only", "sr_16=sigma_min") == 0
+    assert "base_8: " not in capsys.readouterr().out
+    after = told(folder)
+    assert after["base_8"] == before["base_8"]
+    tried = after["sr_16"]["evidence"]["tried"]
+    assert len(tried) > 5
+    assert {key for each in tried for key in each["settings"]} == {"sampler", "num_steps", "sigma_min"}
+
+
+def test_another_precision_is_another_sweep(folder, shards, capsys):
+    only = ("--only", "sr_16=sigma_max")
+    assert swept(folder, shards, *only, "--precision", "bf16", "--dry-run") == 0
+    assert swept(folder, shards, *only, "--dry-run") == 2
+    assert "was begun with another precision (it was bf16, is fp32)" in capsys.readouterr().err
+    assert swept(folder, shards, *only, "--precision", "bf16") == 0
+    assert told(folder)["sr_16"]["evidence"]["precision"] == "bf16"
+
+
 def test_a_cascade_that_changed_is_refused(folder, shards, capsys):
     assert swept(folder, shards, "--dry-run") == 0
     manifest = json.loads((folder / MANIFEST).read_text())
@@ -225,6 +245,9 @@ def test_averages_of_the_run_are_weights_to_choose_from(folder, tmp_path):
         (("--minutes", "0"), "--minutes 0: give the minutes"),
         (("--minutes", "0.0001"), "2 stages as it is and in one other way, with 16 pictures, takes about"),
         (("--seed", "0"), "--seed 0 is what reports paint with"),
+        (("--only", "guidance"), "--only guidance: 'guidance' is not one of half_life, aug_sigma,"),
+        (("--only", "sr_32=sampler"), "there is no stage 'sr_32'; the cascade has base_8, sr_16"),
+        (("--precision", "fp16"), "--precision fp16: allowed are fp32 and bf16"),
         (("--state", "/nowhere/sweep.json"), "there is no folder /nowhere"),
         (("--split", "test"), "test"),
     ],

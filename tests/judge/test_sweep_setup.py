@@ -2,7 +2,7 @@
 
 import pytest
 
-from cascade.judge.sweep_setup import Setup, Space, calls, coordinates
+from cascade.judge.sweep_setup import COORDINATES, Setup, Space, calls, coordinates
 from stages.config import SampleConfig
 from stages.diffusion.samplers import SAMPLERS, num_queries
 
@@ -30,7 +30,7 @@ def test_guided_calls_count_twice_inside_the_interval():
 
 def test_a_coordinate_changes_one_thing():
     now = Setup(sample=SampleConfig(guidance_scale=2.0, aug_sigma=0.1))
-    changed = {"sampler": {"sampler", "num_steps"}}
+    changed = {"sampler": {"sampler", "num_steps"}, "sigma_min": {"sigma_min", "num_steps"}}
     for name, setups in tried(ALL, now).items():
         assert setups, name
         for setup in setups:
@@ -38,7 +38,12 @@ def test_a_coordinate_changes_one_thing():
 
 
 def test_what_a_stage_lacks_is_not_tried():
-    assert [name for name, _ in coordinates(Space(guidable=False, max_aug_sigma=None))] == ["sampler", "sigma_max"]
+    assert [name for name, _ in coordinates(Space(guidable=False, max_aug_sigma=None))] == [
+        "sampler",
+        "sigma_max",
+        "sigma_min",
+    ]
+    assert [name for name, _ in coordinates(ALL)] == list(COORDINATES)
     now = Setup(sample=SampleConfig())
     assert all(setup.sample.aug_sigma <= 0.4 for setup in tried(ALL, now)["aug_sigma"])
     assert tried(ALL, now)["guidance_interval"] == []  # guidance 1 is off
@@ -53,6 +58,12 @@ def test_fine_steps_lie_between_what_was_tried():
     assert [setup.sample.aug_sigma for setup in fine["aug_sigma"]] == [0.15, 0.25]
     assert [setup.sample.num_steps for setup in fine["sampler"]] == [12, 24]
     assert fine["half_life"] == []
+
+
+def test_a_lower_last_level_is_tried_with_a_step_more():
+    now = Setup(sample=SampleConfig(num_steps=2, sigma_min=0.05))
+    found = [(each.sample.sigma_min, each.sample.num_steps) for each in tried(ALL, now)["sigma_min"]]
+    assert found == [(0.005, 2), (0.015, 2), (0.005, 3), (0.015, 3)]
 
 
 def test_a_setup_is_read_back_and_told():
