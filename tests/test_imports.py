@@ -146,7 +146,8 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     ),
     "cascade.engine": ("stages.conditions", "stages.diffusion"),
     "cascade.judge": (
-        *("cascade.engine", "cascade.judge.vote", "cascade.output", "data.index", "data.pack", "data.read"),
+        *("cascade.engine", "cascade.judge.vote", "cascade.output"),
+        *("data.index", "data.pack", "data.read", "data.world"),
         *("stages.diffusion", "stages.training"),
     ),
     "cascade.judge.vote": (

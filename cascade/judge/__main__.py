@@ -42,6 +42,9 @@ def score_main(
         Path | None,
         typer.Option(help="folder of an image-text encoder (CLIP, SigLIP): do pictures show their captions?"),
     ] = None,
+    world: Annotated[
+        bool, typer.Option("--world", help="captions of GENERATED are of data.world: how many are drawn right?")
+    ] = False,
     sha256: Annotated[
         list[str] | None, typer.Option(help="of a weights' file to trust, besides the published ones; may be repeated")
     ] = None,
@@ -55,9 +58,11 @@ def score_main(
     ] = None,
 ) -> None:
     """Compare two sets of pictures. Numbers mean something beside the floor (halves of the real) and at the same N only."""
+    from dataclasses import replace
     from json import dumps
 
     from cascade.engine.devices import choose_device
+    from cascade.judge.drawn import drawn_right
     from cascade.judge.each import as_csv
     from cascade.judge.local import Files, Networks
     from cascade.judge.measuring import BY_LOOK, by_inception, by_things
@@ -80,12 +85,16 @@ def score_main(
         )
     )  # fmt: skip
     real_side, generated_side = (
-        load_side(each, size=size, split=split, background=background, captions=bool(networks.encoder), note=_note)
+        load_side(
+            each, size=size, split=split, background=background, captions=bool(networks.encoder) or world, note=_note
+        )
         for each in (real, generated)
     )
     stored = by_inception(networks.inception) if networks.inception else by
     has_statistics = real_side.moments is not None or generated_side.moments is not None
+    drawn = drawn_right(generated_side) if world else {}
     seen = networks.judge(real_side, generated_side, seed=seed)
+    seen = replace(seen, scores=drawn | seen.scores)
     found = score(real_side, generated_side, seed=seed, by=stored if has_statistics else by, found=seen)
     print(*found.lines(), sep="\n")
     if json:

@@ -99,7 +99,7 @@ def _of_pictures(
     source: Path, found: Iterable[tuple[str, Callable[[], Image.Image]]], size: int, background: str,
     note: Callable[[str], None],
 ) -> Side:  # fmt: skip
-    """The side of named pictures. What cannot be read is named and left out. Raises ValueError if nothing is left, or sizes differ."""
+    """The side of named pictures. What cannot be read is named and left out. Raises ValueError if none is left or sizes differ."""
     pictures, names, broken = [], [], []
     for name, load in found:
         try:

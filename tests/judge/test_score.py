@@ -15,6 +15,7 @@ from cascade.judge.side import load_side
 from data.pack.packer import pack
 from data.pack.settings import PackSettings
 from data.shapes import write_folder
+from data.world.scenes import write_folder as write_world
 from tests.calling import call
 
 from .laws import noisy, pictures
@@ -196,3 +197,25 @@ def test_pictures_that_were_packed_on_white_have_no_grey_under_them(shapes, caps
     root, a, _ = shapes
     assert call(score_main, a, root / "shards", "--background", "grey") == 2
     assert "was packed on white, its pictures have no transparency left" in capsys.readouterr().err
+
+
+def test_captions_of_the_world_are_drawn_right(tmp_path, capsys):
+    """All of true pictures; of pictures whose captions were exchanged, those alone that say the same."""
+    true = write_world(tmp_path / "true", 12, 32, show="train")
+    rows = [json.loads(line) for line in (true / "metadata.jsonl").read_text().splitlines()]
+    texts = [row["text"] for row in rows]
+    assert call(score_main, true, true, "--world", "--json", tmp_path / "out.json") == 0
+    assert json.loads((tmp_path / "out.json").read_text())["scores"]["captions drawn right, of"] == [12, 12]
+    assert "captions drawn right, of" in capsys.readouterr().out
+    moved = [row | {"text": text} for row, text in zip(rows, texts[1:] + texts[:1], strict=True)]
+    (true / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in moved))
+    assert call(score_main, true, true, "--world", "--json", tmp_path / "out.json") == 0
+    found = json.loads((tmp_path / "out.json").read_text())["scores"]
+    same = sum(a == b for a, b in zip(texts, texts[1:] + texts[:1], strict=True))
+    assert found["captions drawn right, of"][1] == 12
+    assert same <= found["captions drawn right, of"][0] < 6
+    (true / "metadata.jsonl").write_text("".join(json.dumps(row | {"text": "a house"}) + "\n" for row in rows))
+    assert call(score_main, true, true, "--world") == 2
+    assert "--world is for pictures of data.world" in capsys.readouterr().err
+    assert call(score_main, true, folder_of(pictures(4, 32), tmp_path / "plain"), "--world") == 2
+    assert "no picture has a caption" in capsys.readouterr().err
