@@ -158,6 +158,8 @@ def test_all_is_in_sight(shared, visit, scheme, width):
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     shade = max(map(int, re.findall(r"\d+", colour)[:3]))
     assert shade < 64 if scheme == "dark" else shade > 192
+    paper = page.evaluate("getComputedStyle(document.querySelector('#pictures img')).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"  # black ink is seen by night, and a transparent side looks as one on white
     if phone:
         page.locator("#choices button").last.tap()
         counts(page, 1)
