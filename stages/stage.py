@@ -13,6 +13,7 @@ from .conditions.in_training import dropped, noisy_text
 from .config import SampleConfig, StageConfig
 from .diffusion.parametrisation import Parametrisation
 from .diffusion.samplers import Answer, Noise
+from .diffusion.variance import WithVariance
 from .draws import Draws
 from .losses import Losses
 from .nets.network import Network
@@ -45,8 +46,9 @@ class Stage(nn.Module):
 
     @property
     def parametrisation(self) -> Parametrisation:
-        """How the network's output becomes x0_hat."""
-        return self.config.preconditioning
+        """How the network's output becomes x0_hat, and its variance if the stage predicts one."""
+        own = self.config.preconditioning
+        return WithVariance(inner=own) if self.config.variance else own
 
     def set_precision(self, precision: str) -> None:
         """Set the dtype in which the network computes (fp32, bf16, fp16); its parameters stay float32."""

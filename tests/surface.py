@@ -36,6 +36,7 @@ import data.pack.__main__
 import data.styles.__main__
 import sample
 import stages.export
+import stages.likelihood
 import stages.measure
 import stages.runs
 import train
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "cascade.serve": cascade.serve.__main__.main,
     "cascade.serve.on_ray": cascade.serve.on_ray.main,
     "stages.export": stages.export.main,
+    "stages.likelihood": stages.likelihood.main,
     "stages.measure": stages.measure.main,
     "stages.runs": stages.runs.main,
 }

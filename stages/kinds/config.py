@@ -38,13 +38,15 @@ class StageBase(Choice):
     """Base of the configs in `KINDS`. `resolution` and `channels` are those of the stage's pictures. Sizes are (height, width) in
     px, except `size` and `shape`, which are of x0.
 
-    `takes`, `factor` and `max_aug_sigma` describe the relation to the stage below, whatever the kind.
+    variance: whether the network also predicts Var(x0 | x), in as many outputs again; objective `hybrid` trains it. `takes`,
+    `factor` and `max_aug_sigma` describe the relation to the stage below, whatever the kind.
     """
 
     resolution: PositiveInt
     channels: PositiveInt = 3
     space: Annotated[AnySpace, LATER] = PixelsConfig.defaults()
     net: NetConfig
+    variance: Annotated[bool, LATER] = False
     cond: CondConfig = CondConfig.defaults()
     noise: NoiseConfig = NoiseConfig.defaults()
     parametrisation: Annotated[AnyParametrisation, LATER] = EDMConfig.defaults()
@@ -113,7 +115,7 @@ class StageBase(Choice):
         text, (channels, *_) = self.cond.text, self.shape(self.gives)
         return Ports(
             inputs=channels,
-            outputs=channels,
+            outputs=channels * (2 if self.variance else 1),
             vectors={PORT: NUMBERS} if self.train.augment.probability else {},
             classes={"label": self.cond.num_classes} if self.cond.num_classes else {},
             tokens={"text": text.dim} if text else {},

@@ -2,5 +2,6 @@
 
 from .config import ObjectiveConfig
 from .denoising_config import DenoisingConfig
+from .hybrid_config import HybridConfig
 
-OBJECTIVES: dict[str, type[ObjectiveConfig]] = {"denoising": DenoisingConfig}
+OBJECTIVES: dict[str, type[ObjectiveConfig]] = {"denoising": DenoisingConfig, "hybrid": HybridConfig}

@@ -1,5 +1,11 @@
 """Every objective trains, and goes on from a save with the same bits; what it learns is in the checkpoint and in no bundle."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,12 +25,15 @@ from tests.stages.tiny import base_config, shapes_batch, sr_config, wake
 from tests.stages.training.test_run import assert_equal_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
+ROOT = Path(__file__).parents[3]
 BINS = 4
 LEARNS = {"importance": {"bins": BINS}, "weight": {"kind": "uncertainty", "bins": BINS}}
 OBJECTIVES = {
     **{f"weight {kind}": {"weight": {"kind": kind}} for kind in WEIGHTS},
     **{f"levels {kind}": {"levels": {"kind": kind}} for kind in LAWS},
     "both": LEARNS,
+    "hybrid": {"kind": "hybrid", "nll": 0.1},
+    "hybrid, both": {"kind": "hybrid"} | LEARNS,
 }
 
 
@@ -43,6 +52,7 @@ def update(engine: LocalEngine, k: int) -> float:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_it_goes_on_from_a_save_with_the_same_bits(name):
     config = with_objective(sr_config(), **OBJECTIVES[name])
+    config = config.model_copy(update={"variance": name.startswith("hybrid")})
     whole, first, second = engine(config), engine(config), engine(config)
     losses = [update(whole, k) for k in range(4)]
     assert [update(first, k) for k in range(2)] == losses[:2]
@@ -92,3 +102,22 @@ def test_a_run_may_turn_to_it_and_from_it(shards, runtime, tmp_path):
         learned = {name for name in state if name.startswith("objective/")}
         both = {f"objective/importance_{BINS}", f"objective/uncertainty_{BINS}"}
         assert learned == (both if images == 48 else set())
+
+
+@pytest.mark.slow
+@pytest.mark.matrix
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("world", [1, 2])
+def test_deepspeed_at_zero_2(world, tmp_path):
+    """Losses and tables of the local engine, summed over ranks; a state that is loaded goes on with the same bits."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"] if world > 1 else []
+    command = [sys.executable, *torchrun, "-m", "tests.stages.training.objectives_worker", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["zero2"] == pytest.approx(report["local"], rel=1e-4)
+    assert report["again"] == report["zero2"][2:]
+    assert report["learned"] == ["objective/importance_4", "objective/uncertainty_4"]
+    assert report["resumed"]
+    assert report["apart"] < 1e-4
