@@ -65,7 +65,8 @@ def main(
     if not 0 <= sigma_min < sample.sigma_max:
         raise ValueError(f"--sigma-min {sigma_min}: at least 0 and below the stage's sigma_max {sample.sigma_max}")
     sigmas = rising_levels(levels, sigma_min=sigma_min or sample.sigma_min, sigma_max=sample.sigma_max)
-    how, parts = How(probes=probes, method=method, seed=seed), []
+    how = How(probes=probes, method=method, seed=seed)
+    parts: list[torch.Tensor] = []
     pictures = read_split(
         data,
         split,
