@@ -13,8 +13,9 @@ from data.errors import first_error, nearest
 from stages.ask import OWN
 from stages.bundle import Contract, Sidecar
 from stages.config import SampleConfig
-from stages.diffusion.samplers import SAMPLERS, all_options, num_queries
+from stages.diffusion.samplers import num_queries
 from stages.guidance import GUIDE, most_rows
+from stages.sample_config import unread_by
 from stages.stage import Stage
 
 from .engine.host import Host
@@ -115,8 +116,8 @@ class Link:
 
     @property
     def nfe(self) -> int:
-        """Network calls per chunk. A guided call counts once, since its two halves share a batch."""
-        return num_queries(self.settings.sampler, self.settings.num_steps)
+        """Network calls per chunk, at most. A guided call counts once, since its two halves share a batch."""
+        return num_queries(self.settings.sampler, self.settings.num_steps, self.settings.options)
 
 
 def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) -> list[Link]:
@@ -147,10 +148,9 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
 
 
 def over(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a stage, `before` updated with `now`. If `now` names a sampler, old options that it does not use are dropped; if
-    it has a guidance_scale, the old scales of single conditions are, too: it is for all of them."""
-    kind = SAMPLERS.get(str(now.get("sampler")))
-    unused = all_options().keys() - kind.options.keys() if kind else set()
+    """Settings of a stage, `before` updated with `now`. If `now` names a sampler or a grid, old options that it does not use are
+    dropped; if it has a guidance_scale, the old scales of single conditions are, too: it is for all of them."""
+    unused = unread_by(sampler=str(now.get("sampler", "")), grid=str(now.get("grid", "")))
     unused |= PARTS.keys() if "guidance_scale" in now else set()
     return {name: value for name, value in before.items() if name not in unused} | dict(now)
 

@@ -1,11 +1,13 @@
 """The config of a stage's sampling."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_serializer, model_validator
 
-from .diffusion.grids import GRIDS
-from .diffusion.samplers import SAMPLERS, Option, all_options
+from .diffusion.grids import GRIDS, grid_options
+from .diffusion.option import Option
+from .diffusion.samplers import SAMPLERS, all_options
 from .strict import Fraction, Level, NonNegative, Strict
 from .texts import LATER
 
@@ -22,23 +24,29 @@ CONTROLS = (
 
 
 def key_of(option: Option) -> Any:
-    """Type and default of a sampler's option as a config key, which texts omit at its default."""
+    """Type and default of an option as a config key, which texts omit at its default."""
+    if option.choices:
+        return Annotated[Literal[option.choices], Field(description=option.help), LATER], option.default
     bounds = Field(ge=option.low, le=option.high, description=option.help)
     value_type = Annotated[float, Field(allow_inf_nan=False)] if isinstance(option.default, float) else int
     return Annotated[value_type, bounds, LATER], option.default
 
 
+OPTIONS = all_options() | grid_options()
+WORDS = {"sampler", "grid", *(name for name, option in OPTIONS.items() if option.choices)}
+"""Names of the settings whose value is a word."""
+
 if TYPE_CHECKING:
     SamplerOptions: TypeAlias = Strict
 else:
     SamplerOptions = create_model(
-        "SamplerOptions", __base__=Strict, **{name: key_of(option) for name, option in all_options().items()}
+        "SamplerOptions", __base__=Strict, **{name: key_of(option) for name, option in OPTIONS.items()}
     )
 
 
 class SampleConfig(SamplerOptions):
-    """Sampling settings; the manifest keeps one per stage and a request may change them. Options that only some samplers read
-    may be given only with one of those samplers.
+    """Sampling settings; the manifest keeps one per stage and a request may change them. Options that only some samplers or grids
+    read may be given only with one of those.
 
     guidance_text, guidance_label: scales of one condition; by default guidance_scale. autoguidance_scale, autoguidance_interval:
     the scale of the difference from the stage's guide, and the levels where it acts. guidance_every: calls for which a difference
@@ -48,7 +56,7 @@ class SampleConfig(SamplerOptions):
     corrections by low_res (`consistency.Agreement`) at the end; of consistency also in answers at levels up to consistency_sigma.
     """
 
-    grid: ClassVar[str] = "power"  # becomes a field when there is a second grid
+    grid: Annotated[Literal[tuple(GRIDS)], LATER] = "power"  # type: ignore[valid-type]
     sampler: Literal[tuple(SAMPLERS)] = "dpmpp_2m"  # type: ignore[valid-type]
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 16
     sigma_min: Level = 0.005
@@ -86,17 +94,22 @@ class SampleConfig(SamplerOptions):
 
     @model_validator(mode="after")
     def _read(self) -> Self:
-        for name in all_options():
-            if name in self.model_fields_set and name not in self.options:
-                samplers = " or ".join(sampler for sampler, kind in SAMPLERS.items() if name in kind.options)
-                raise ValueError(
-                    f"{name} is an option of {samplers}, not of {self.sampler}; leave it out, or set sampler to {samplers}"
-                )
+        for what, chosen, kinds in (
+            ("sampler", self.sampler, samplers_reading()),
+            ("grid", self.grid, grids_reading()),
+        ):
+            for name, readers in kinds.items():
+                if name in self.model_fields_set and chosen not in readers:
+                    others = " or ".join(readers)
+                    raise ValueError(
+                        f"{name} is an option of {others}, not of {chosen}; leave it out, or set {what} to {others}"
+                    )
         return self
 
     @model_serializer(mode="wrap")
     def _without_unread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unread = all_options().keys() - self.options.keys()
+        unread = unread_by(sampler=self.sampler, grid=self.grid)
+        unread |= {"grid"} if self.grid == "power" else set()
         unread |= {name for name in CONTROLS if getattr(self, name) == type(self).model_fields[name].default}
         return {name: value for name, value in handler(self).items() if name not in unread and value is not None}
 
@@ -114,3 +127,26 @@ class SampleConfig(SamplerOptions):
     def sigmas(self) -> "Tensor":
         """Levels (num_steps + 1,) from the grid."""
         return GRIDS[self.grid].levels(self)
+
+    @property
+    def sigma_start(self) -> float:
+        """The first level: sigma_max, or below where a schedule of discrete levels does not visit it."""
+        first = self.sigmas[0].item()
+        return self.sigma_max if math.isclose(first, self.sigma_max, rel_tol=1e-9) else first
+
+
+def samplers_reading() -> dict[str, list[str]]:
+    """The samplers that read each option."""
+    return {name: [each for each, kind in SAMPLERS.items() if name in kind.options] for name in all_options()}
+
+
+def grids_reading() -> dict[str, list[str]]:
+    """The grids that read each setting that some grid reads."""
+    names = dict.fromkeys(name for kind in GRIDS.values() for name in kind.reads)
+    return {name: [each for each, kind in GRIDS.items() if name in kind.reads] for name in names}
+
+
+def unread_by(*, sampler: str = "", grid: str = "") -> set[str]:
+    """The settings that this sampler, or this grid, does not read though others do. "": of none."""
+    unread = {name for name, readers in samplers_reading().items() if sampler and sampler not in readers}
+    return unread | {name for name, readers in grids_reading().items() if grid and grid not in readers}

@@ -37,12 +37,12 @@ def start(
 ) -> Sampler:
     """Start the sampler that the settings name. shape (b, c, *size); x0: the picture to noise, if it is known.
 
-    The chain should start at x0 + sigma_max * noise. Where x0 is unknown, its best stand-in is the condition if there is one
-    (relay diffusion, Teng et al. 2023), else 0. sigma_max must drown the stand-in's error: 0.2 for an upsampled picture, 1 for
-    none, so super-resolution can start an order of magnitude lower.
+    The chain should start at x0 + sigma * noise, sigma the first level. Where x0 is unknown, its best stand-in is the condition if
+    there is one (relay diffusion, Teng et al. 2023), else 0. The level must drown the stand-in's error: 0.2 for an upsampled
+    picture, 1 for none, so super-resolution can start an order of magnitude lower.
     """
     mean = cond.value("low_res") if x0 is None else x0
-    x = settings.sigma_max * noise("start", shape)
+    x = settings.sigma_start * noise("start", shape)
     x = x if mean is None else x + mean
     return SAMPLERS[settings.sampler](x, settings.sigmas, noise, settings.options)
 

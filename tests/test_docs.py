@@ -20,9 +20,9 @@ import typer
 from pydantic import BaseModel
 
 import stages.config
-from stages.diffusion.samplers import all_options
 from stages.nets.registry import NETWORKS
 from stages.objectives.registry import OBJECTIVES
+from stages.sample_config import OPTIONS
 from stages.spaces.registry import SPACES
 from tests.surface import COMMANDS
 
@@ -241,7 +241,7 @@ def test_every_field_of_a_stage_is_documented(kind, fields):
     table = re.findall(r"^\|(.*)\|$", read("stages/README.md"), re.MULTILINE)
     words = set(re.findall(r"`([\w.]+)`", "\n".join(row.split("|")[0] for row in table)))
     parts = {part for word in words for part in word.split(".")}
-    missing = fields - parts - set(all_options())  # which say themselves what they do
+    missing = fields - parts - set(OPTIONS)  # which say themselves what they do
     assert not missing, f"stages/README.md lacks {sorted(missing)} of {kind}"
 
 

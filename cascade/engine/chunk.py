@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from data.batch import Cond
 from data.errors import RunError
 from stages.ask import NamedAsks
 from stages.consistency import agreement
-from stages.diffusion.samplers import Answer
+from stages.diffusion.samplers import Answer, Query
 from stages.guidance import guidance
 from stages.sampling import noise_of, start
 
@@ -84,7 +85,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
         shapers = (*plan.shapers, *agreement(link.settings, below, space))
         emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
-        query, step = next(sampler), 0
+        query, step, painted = next(sampler), 0, None
         while True:
             answer = yield from answered(link, rule, query)
             for shaper in shapers:
@@ -93,13 +94,14 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
             if not torch.isfinite(answer.x0_hat).all():
                 call = f"call {step} of {link.nfe}"
                 raise RunError(f"stage {link.name}: NaN or infinity in x0_hat at {call}; try --precision fp32")
+            painted = over(painted, query, answer)
             emit(
                 Preview(
                     stage=link.name,
                     index=index,
                     step=step,
                     nfe=link.nfe,
-                    painted=answer.x0_hat,
+                    painted=painted,
                     canvas=canvas,
                     space=space,
                 )
@@ -113,6 +115,13 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
                 pictures = canvas.cut(space.store(x0))
                 break
         emit(StageFinished(stage=link.name, index=index, images=space.show(pictures), last=link is plan.links[-1]))
+
+
+def over(painted: Tensor | None, query: Query, answer: Answer) -> Tensor:
+    """x0_hat of all images of a chunk: that of the answer where it was queried, else what was painted before."""
+    if query.rows is None or painted is None:
+        return answer.x0_hat
+    return painted.index_copy(0, query.rows, answer.x0_hat)
 
 
 def asked(link: Link, steps: Generator[NamedAsks, list[Answer], Cond]) -> Generator[Asks, list[Answer], Cond]:

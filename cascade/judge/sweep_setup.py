@@ -17,7 +17,7 @@ from torch import Tensor
 from cascade.link import Link, over
 from stages.config import SampleConfig
 from stages.diffusion.guidance import is_inside
-from stages.diffusion.samplers import SAMPLERS, drive
+from stages.diffusion.samplers import SAMPLERS, drive, num_queries
 from stages.texts import as_values
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.5)
@@ -169,9 +169,10 @@ def _samplers(now: Setup, _tried: Sequence[Setup], fine: bool) -> Iterable[Setup
         return _valid(now, ({"num_steps": each} for each in sorted(steps)))
     same = [{"num_steps": each} for each in (num // 4, num // 2, 2 * num) if each]
     others: list[dict[str, Any]] = []
+    now_calls = num_queries(sampler, num, now.sample.options)
     for name, kind in SAMPLERS.items():
-        if name != sampler:
-            fitting = next((n for n in range(num, 0, -1) if kind.queries(n) <= SAMPLERS[sampler].queries(num)), 1)
+        if name != sampler and (name == "euler" or (kind.order > 1 and not kind.adapts)):
+            fitting = next((n for n in range(num, 0, -1) if num_queries(name, n) <= now_calls), 1)
             others.append({"sampler": name, "num_steps": fitting})
     return _valid(now, [*same, *others, {"sampler": "euler", "num_steps": 1}])
 

@@ -35,7 +35,7 @@ def test_every_picture_is_one_of_the_set(images, sampler):
     model = ideal(images, sampler=sampler, num_steps=12)
     got = finished(model.sample(Request(num=16)))
     assert torch.equal(got, to_uint8(images)[identity(got, images)])
-    assert len(identity(got, images).unique()) > NUM // 2  # and not always the same one
+    assert len(identity(got, images).unique()) >= NUM // 2  # and not always the same one
 
 
 def test_the_three_stages_show_one_picture(images):

@@ -27,7 +27,7 @@ REQUEST = Request(num=4, labels=(1,), seed=3, settings={"base_8": {"num_steps": 
 
 
 class LaterConfig(SampleConfig):
-    churn: Annotated[NonNegative, LATER] = 0.5
+    swirl: Annotated[NonNegative, LATER] = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ class TestPictures:
     @pytest.mark.parametrize("how", ["cascade", "request"])
     def test_another_value_is_another_request(self, model, kept, name, how):
         """Whether the cascade says it, whose settings were changed since, or the request."""
-        now = later_model(model, churn=0.7) if how == "cascade" else later_model(model)
-        request = REQUEST if how == "cascade" else replace(REQUEST, settings={"base_8": {"num_steps": 3, "churn": 0.7}})
+        now = later_model(model, swirl=0.7) if how == "cascade" else later_model(model)
+        request = REQUEST if how == "cascade" else replace(REQUEST, settings={"base_8": {"num_steps": 3, "swirl": 0.7}})
         with pytest.raises(ValueError, match="is of a request with other stages; choose another place"):
             output_for(f"{kept}/{name}", stages=False).claim(now.resolve(request))
 
@@ -95,19 +95,19 @@ class TestPictures:
 
     def test_they_are_made_again_as_they_were_by_a_cascade_with_another_value(self, model, kept):
         """What their version did not say does not come from the cascade's settings of today."""
-        path, now = kept / "singles" / "000001.png", later_model(model, churn=0.7)
+        path, now = kept / "singles" / "000001.png", later_model(model, swirl=0.7)
         said = said_of(path)
         plan = plan_of(path, said, now, None)
-        assert plan.request.settings["base_8"]["churn"] == 0.5
+        assert plan.request.settings["base_8"]["swirl"] == 0.5
         assert describe(plan, 1)["stages"] == said["stages"]
         save_png(repainted(now, plan, said), kept / "again.png", said)
         assert (kept / "again.png").read_bytes() == path.read_bytes()
 
     def test_the_value_is_said_where_it_is_not_the_default(self, model):
-        request = replace(REQUEST, settings={"sr_16": {"churn": 0.7}})
+        request = replace(REQUEST, settings={"sr_16": {"swirl": 0.7}})
         stages = describe(later_model(model).resolve(request))["stages"]
-        assert "churn" not in stages["base_8"]["settings"]
-        assert stages["sr_16"]["settings"]["churn"] == 0.7
+        assert "swirl" not in stages["base_8"]["settings"]
+        assert stages["sr_16"]["settings"]["swirl"] == 0.7
 
 
 class TestBulk:
@@ -119,17 +119,17 @@ class TestBulk:
 
     def test_another_value_is_refused(self, model, kept):
         with pytest.raises(ValueError, match="shards of a request with other stages are there; choose another folder"):
-            list(generate(later_model(model, churn=0.7), REQUEST, kept / "bulk", shard_size=2))
+            list(generate(later_model(model, swirl=0.7), REQUEST, kept / "bulk", shard_size=2))
 
     def test_a_key_that_is_not_marked_stands_in_new_texts_and_refuses_nothing_either(self, model, kept, monkeypatch):
         class Plain(SampleConfig):
-            churn: float = 0.5
+            swirl: float = 0.5
 
         for module in (cascade.link, cascade.output.metadata):
             monkeypatch.setattr(module, "SampleConfig", Plain)
         now = Cascade([replace(link, settings=Plain(**link.settings.model_dump())) for link in model.links])
         assert len(list(generate(now, REQUEST, kept / "bulk", shard_size=2))) == 1
-        assert describe(now.resolve(REQUEST))["stages"]["base_8"]["settings"]["churn"] == 0.5
+        assert describe(now.resolve(REQUEST))["stages"]["base_8"]["settings"]["swirl"] == 0.5
 
 
 @pytest.mark.parametrize("stages", [3, {"base_8": 3}, {"base_8": {}}, {"base_8": {"settings": {"num_steps": "many"}}}])

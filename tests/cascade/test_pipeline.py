@@ -55,6 +55,8 @@ def test_every_call_gives_one_preview(model, sampler, nfe):
     events = list(model.sample(Request(num=3, batch=2, settings={"sr_16": {"sampler": sampler}})))
     started = [e for e in events if isinstance(e, StageStarted)]
     assert [e.nfe for e in started] == [4, nfe] * 2
+    if SAMPLERS[sampler].adapts:
+        return
     steps = [e.step for e in events if isinstance(e, Preview)]
     assert steps == [*range(1, 5), *range(1, nfe + 1)] * 2
     assert events[-1] == Finished(num=3, nfe=2 * (4 + nfe))
@@ -62,7 +64,7 @@ def test_every_call_gives_one_preview(model, sampler, nfe):
     assert calls == [8, 2 * nfe]
 
 
-@pytest.mark.parametrize("sampler", list(SAMPLERS))
+@pytest.mark.parametrize("sampler", [name for name, kind in SAMPLERS.items() if not kind.adapts])
 def test_a_preview_is_what_the_network_answered(model, sampler):
     """Not the noisy x; so the last one is the stage's picture."""
     settings = {name: {"sampler": sampler} for name in ("base_8", "sr_16")}
@@ -200,7 +202,7 @@ def test_settings_of_a_request_win(model):
         ({"sr_16": {"num_steps": 0}}, "stage sr_16: num_steps: Input should be greater than or equal to 1"),
         ({"sr_16": {"num_steps": 10**9}}, "num_steps: Input should be less than or equal to 1000"),
         ({"sr_16": {"num_steps": "many"}}, "num_steps: Input should be a valid integer"),
-        ({"sr_16": {"sampler": "ddim"}}, "sampler: Input should be " + WORDS),
+        ({"sr_16": {"sampler": "plms"}}, "sampler: Input should be " + WORDS),
         ({"sr_16": {"guidance_scale": float("nan")}}, "guidance_scale: Input should be a finite number"),
         ({"sr_16": {"guidance_scale": -1}}, "guidance_scale: Input should be greater than or equal to 0"),
         ({"sr_16": {"sigma_max": float("inf")}}, "sigma_max: Input should be"),

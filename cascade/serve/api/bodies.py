@@ -24,6 +24,7 @@ from cascade.plan import Plan
 from cascade.request import MAX_SEED, MAX_SIDE, Request
 from data.alpha import to_pixels
 from data.decode import FORMATS, decode_image, image_size
+from stages.sample_config import WORDS
 
 from ..http.limits import Limits, Refused, mistakes
 
@@ -201,7 +202,7 @@ def check_numbers(settings: Settings) -> None:
     """Raise ValueError for a text where a number belongs."""
     for name, values in settings.items():
         for key, value in values.items():
-            if isinstance(value, str) and key != "sampler":
+            if isinstance(value, str) and key not in WORDS:
                 raise ValueError(f"settings of stage {name}: {key}: {value!r} is a text; send a number")
 
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from cascade.link import PARTS, Link
 from stages.config import SampleConfig
+from stages.diffusion.grids import GRIDS
 from stages.diffusion.samplers import SAMPLERS
 
 from ..http.limits import Limits
@@ -41,10 +42,11 @@ def stage(link: Link, limits: Limits) -> Data:
 
 
 def ranges(link: Link, limits: Limits) -> Data:
-    """Bounds of settings, with the options of the stage's own sampler; None if a setting has no effect. Scales of single conditions
-    only where a stage has two."""
+    """Bounds of settings, with the options of the stage's own sampler and grid; None if a setting has no effect. Scales of single
+    conditions only where a stage has two."""
     fields = SampleConfig.model_json_schema()["properties"]
     scale = [fields["guidance_scale"]["minimum"], fields["guidance_scale"]["maximum"]]
+    read = {**SAMPLERS[link.settings.sampler].options, **GRIDS[link.settings.grid].options}
     are_apart = len(link.guided_parts) > 1
     return {
         "num_steps": [1, limits.steps],
@@ -53,5 +55,6 @@ def ranges(link: Link, limits: Limits) -> Data:
         "aug_sigma": [0.0, link.contract.max_aug_sigma] if link.contract.low_res else None,
         **({"consistency": [0.0, 1.0], "colour": [0.0, 1.0]} if link.contract.low_res else {}),
         "sampler": fields["sampler"]["enum"],
-        **{name: [option.low, option.high] for name, option in SAMPLERS[link.settings.sampler].options.items()},
+        "grid": fields["grid"]["enum"],
+        **{name: option.range for name, option in read.items()},
     }

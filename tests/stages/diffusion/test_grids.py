@@ -14,7 +14,7 @@ from stages.diffusion.noise import power_grid
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("num_steps", [1, 2, 16, 500])
 def test_levels_go_down_to_zero(name, num_steps):
-    sigmas = GRIDS[name].levels(SampleConfig(num_steps=num_steps))
+    sigmas = GRIDS[name].levels(SampleConfig(grid=name, num_steps=num_steps))
     assert (sigmas.shape, sigmas.dtype, sigmas.device.type) == ((num_steps + 1,), torch.float64, "cpu")
     assert sigmas[-1] == 0
     assert (sigmas.float().diff() < 0).all()
@@ -22,15 +22,15 @@ def test_levels_go_down_to_zero(name, num_steps):
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_what_a_grid_reads_is_a_setting(name):
-    assert set(GRIDS[name].options) <= SampleConfig.model_fields.keys()
+    assert set(GRIDS[name].reads) <= SampleConfig.model_fields.keys()
 
 
 def test_settings_sample_the_levels_of_their_grid(monkeypatch):
     settings = SampleConfig(num_steps=5, sigma_max=20.0, rho=3.0)
     assert torch.equal(settings.sigmas, power_grid(5, sigma_min=0.005, sigma_max=20.0, rho=3.0))
-    monkeypatch.setitem(GRIDS, "even", GridKind(function=even, options=("sigma_max",)))
-    monkeypatch.setattr(SampleConfig, "grid", "even")
-    assert SampleConfig(num_steps=2, sigma_max=20.0).sigmas.tolist() == [20.0, 10.0, 0.0]
+    monkeypatch.setitem(GRIDS, "even", GridKind(function=even, keys=("sigma_max",)))
+    even_settings = SampleConfig(num_steps=2, sigma_max=20.0).model_copy(update={"grid": "even"})
+    assert even_settings.sigmas.tolist() == [20.0, 10.0, 0.0]
 
 
 def even(num_steps: int, *, sigma_max: float) -> torch.Tensor:

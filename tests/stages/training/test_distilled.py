@@ -21,7 +21,7 @@ from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from stages.bundle import WEIGHTS, load_bundle
 from stages.config import BaseConfig, SampleConfig
-from stages.diffusion.samplers import euler
+from stages.diffusion.samplers import SAMPLERS
 from stages.frozen import Frozen
 from stages.objectives.denoising import DENOISING
 from stages.objectives.denoising_config import DenoisingConfig
@@ -89,7 +89,9 @@ def test_the_target_is_where_two_steps_of_the_teacher_end(config):
     target = objective.target(x, levels, batch.cond)
     grid = config.sample.sigmas
     assert_close(torch.stack([levels.sigma, levels.end]), grid[:2, None].expand(2, 4).float())
-    steps = euler(x, torch.tensor([levels.sigma[0], levels.mid[0], levels.end[0], 0], dtype=torch.float64))
+    sigmas = torch.tensor([levels.sigma[0], levels.mid[0], levels.end[0], 0], dtype=torch.float64)
+    euler = SAMPLERS["euler"]
+    steps = euler(x, sigmas, lambda purpose, shape: torch.zeros(shape), euler.defaults)
     query = next(steps)
     with torch.no_grad():
         for _ in range(2):
