@@ -19,9 +19,12 @@ def downsample(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if size[0] > image.shape[-2] or size[1] > image.shape[-1]:
         raise ValueError(f"downsample: {tuple(image.shape[-2:])} px cannot shrink to {size} px; use a larger picture")
-    if size == tuple(image.shape[-2:]):
-        return image
-    return F.interpolate(image, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
+    return image if size == tuple(image.shape[-2:]) else reduced(image, size).clamp(-1, 1)
+
+
+def reduced(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """THE downsample without its clipping, which makes it linear: for signals that are no pictures, such as noise."""
+    return F.interpolate(image, size=size, mode="bicubic", antialias=True)
 
 
 def upsample(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -136,8 +136,15 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     "stages.guiding": ("stages.diffusion",),
     "stages.conditions": (),
     "stages.nets": (),
+    "stages.parametrisations": ("stages.diffusion",),
     "stages.spaces": (),
-    "stages.kinds": ("stages.conditions", "stages.diffusion", "stages.nets", "stages.spaces"),
+    "stages.kinds": (
+        "stages.conditions",
+        "stages.diffusion",
+        "stages.nets",
+        "stages.parametrisations",
+        "stages.spaces",
+    ),
     "stages.objectives": ("stages.diffusion",),
     "stages.tools": ("stages.conditions", "stages.diffusion"),
     "stages.training": (

@@ -17,6 +17,9 @@ from stages.config import AugConfig, SampleConfig, SuperResConfig
 from stages.diffusion.samplers import Answer, Query
 from stages.guidance import guidance
 from stages.nets.unet_config import UNetConfig
+from stages.parametrisations.config import ParametrisationConfig
+from stages.parametrisations.edm_config import EDMConfig
+from stages.parametrisations.spectral_config import SpectralConfig
 
 from .chains import finished, levels_apart, random_weights, sidecar, tiny
 
@@ -28,8 +31,10 @@ NETS = {
 }
 
 
-def link_of(net: UNetConfig) -> Link:
-    config = SuperResConfig(resolution=16, low_res=4, net=net, aug=AugConfig(max_sigma=1.0))
+def link_of(net: UNetConfig, parametrisation: ParametrisationConfig | None = None) -> Link:
+    config = SuperResConfig(
+        resolution=16, low_res=4, net=net, aug=AugConfig(max_sigma=1.0), parametrisation=parametrisation or EDMConfig()
+    )
     stage = build_stage(config)
     stage.load_state_dict(random_weights(config))
     return Link(name="sr_16", hosts=own_host("sr_16", stage.eval()), sidecar=sidecar(config), settings=SampleConfig())
@@ -81,6 +86,26 @@ def test_windows_give_what_the_whole_gives(net, shape):
         found = driven(tiles.answered(link, guidance(link.settings, cond, ()), query, window=multiple))
     torch.testing.assert_close(found.x0_hat, whole, rtol=0, atol=2e-5)
     assert torch.equal(found.var, found.x0_hat.square())
+
+
+@pytest.mark.parametrize("bands", [2, 4])
+@pytest.mark.parametrize("beside", ["x0", "low_res"])
+def test_bands_that_reach_further_than_the_network_widen_the_overlap(bands, beside):
+    rows = tuple((0.1 * 3**k, 0.05 * 2**k, 0.04 * 2**k) for k in range(bands))
+    form = SpectralConfig(bands=bands, std=rows, error=rows, mean=(0.5, 0.2, -0.3), beside=beside)
+    link, plain = link_of(NETS["one level"], form), NETS["one level"].reach
+    config = link.sidecar.config
+    assert config.reach == max(plain, -(-form.reach // config.multiple) * config.multiple)
+    assert (bands == 4) == (config.reach > plain)
+    side = 5 * config.reach + config.multiple
+    generator = torch.Generator().manual_seed(0)
+    x, low_res = (torch.randn(1, 3, side, side, generator=generator) for _ in range(2))
+    query, cond = Query(x, torch.ones(1)), Cond.empty(1).given(low_res=low_res, aug=torch.full((1,), 0.1))
+    assert len(tiles.tiles_of(link, (side, side), window=config.multiple)) > 1
+    with torch.inference_mode():
+        whole = link.stage.denoise(x, torch.ones(1), cond).x0_hat
+        found = driven(tiles.answered(link, guidance(link.settings, cond, ()), query, window=config.multiple))
+    torch.testing.assert_close(found.x0_hat, whole, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("length", [10, 40, 41, 63, 64, 100, 1000])

@@ -1,0 +1,87 @@
+"""The spectrum of a data set as spectral preconditioning needs it: variances by octave band and opponent colour, and the mean."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from .config import StageBase
+from .diffusion.bands import Bands
+from .diffusion.spectral import colours
+from .parametrisations.spectral_config import SpectralConfig
+
+SMALLEST = 0.002  # std of what 8 bits round, 1 / 127.5 / sqrt(12): no picture is known better
+COARSEST = 4  # px: the side of the low-pass where the number of bands is not given
+PIXELS = 1 << 25  # as many suffice; of large pictures fewer are read
+
+
+def num_bands(side: int) -> int:
+    """Octaves down to COARSEST px, as far as `side` halves evenly."""
+    num = 1
+    while side % 2 == 0 and side // 2 >= COARSEST:
+        num, side = num + 1, side // 2
+    return num
+
+
+def num_images(config: StageBase, wanted: int) -> int:
+    """How many pictures of a stage to measure, at most `wanted`."""
+    return max(16, min(wanted, PIXELS // config.resolution**2))
+
+
+def spectrum(
+    config: StageBase, images: Iterable[Tensor], *, bands: int, opponent: bool = True, data: str = ""
+) -> SpectralConfig:
+    """Measure S, R and m (stages/diffusion/spectral.py) of a stage's x0, from batches of stored pictures, uint8 (b, c, h, w).
+
+    The energy of a band is divided by that of white noise of std 1, so that white data have the same S in every band. Four
+    significant digits: every rank of a training measures the same. Raises ValueError without pictures.
+    """
+    totals: dict[str, Tensor] = {}
+    num_pixels, mean, gains = 0, torch.zeros(()), torch.zeros(())
+    near: Tensor | None = None  # a first guess of the mean; the energy of a constant would drown the coarsest band
+    space, split = config.space.build(), Bands(num=bands)
+    for stored in images:
+        x0 = space.read(stored, config.size)
+        near = x0.transpose(0, 1).flatten(1).mean(1) if near is None else near
+        mix = colours(x0.shape[1], opponent=opponent)
+        gains = torch.tensor(split.gains(x0.shape[-2:]), dtype=torch.float64)[:, None]
+        parts = {"std": x0 - near.reshape(-1, *[1] * (x0.ndim - 2))}
+        if config.takes is not None:
+            below = config.shape(config.takes)[1:]
+            parts["error"] = x0 - space.up(space.down(x0, below), config.size)
+        for name, part in parts.items():
+            totals[name] = totals.get(name, 0) + energies(split, mix, part)
+        mean = mean + x0.double().transpose(0, 1).flatten(1).sum(1)
+        num_pixels += x0[:, 0].numel()
+    if near is None:
+        raise ValueError("spectrum: no pictures to measure; give shards with a train split")
+    mean = mean / num_pixels
+    variances = {name: total / num_pixels / gains for name, total in totals.items()}
+    variances["std"][-1] -= (mix @ (mean - near)).square() / gains[-1]
+    rows = {name: rounded(value.clamp(min=SMALLEST**2).sqrt()) for name, value in variances.items()}
+    return SpectralConfig(
+        bands=bands,
+        colours="opponent" if opponent else "own",
+        std=rows["std"],
+        error=rows.get("error", ()),
+        mean=tuple(digits(m) for m in mean.tolist()),
+        data=data,
+    )
+
+
+def energies(split: Bands, mix: Tensor, x: Tensor) -> Tensor:
+    """Sum of squares (bands, colours) of x (b, c, ..., h, w), float64."""
+    mixed = torch.einsum("dc,bc...->bd...", mix.to(x), x)
+    flat = mixed.reshape(len(x), -1, *x.shape[-2:])
+    found = [band.reshape(len(x), x.shape[1], -1).double().square().sum((0, 2)) for band in split.split(flat)]
+    return torch.stack(found)
+
+
+def rounded(rows: Tensor) -> tuple[tuple[float, ...], ...]:
+    """A matrix as nested tuples of four significant digits."""
+    return tuple(tuple(digits(value) for value in row) for row in rows.tolist())
+
+
+def digits(value: float) -> float:
+    """Round to four significant digits."""
+    return float(f"{value:.4g}")
