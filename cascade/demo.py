@@ -2,6 +2,9 @@
 project, trains a tiny cascade on them from nothing, samples a grid.
 
     python -m cascade.demo [--out runs/demo]
+    python -m cascade.demo PICTURES --minutes 20
+
+The second line does the same with a folder of one's own pictures (cascade/folder/); what follows is about the first.
 
 The training calls the same functions as `python -m data.pack`, `python -m cascade.launch` and `sample.py`, with a shortened
 version of the preset: fewer pictures and fewer updates, hence a higher learning rate and EMA over fewer images
@@ -11,7 +14,9 @@ version of the preset: fewer pictures and fewer updates, hence a higher learning
 
 import json
 import re
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,10 +36,49 @@ SHORT = ("lr=0.08", "ema=[1000]")
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="folder for shards, runs and the picture")] = Path("runs/demo"),
-    base_images: Annotated[int, typer.Option(help="images the base stage sees")] = 7_200,
-    sr_images: Annotated[int, typer.Option(help="images the super-resolution stage sees")] = 5_000,
+    pictures: Annotated[Path | None, typer.Argument(help="folder of your own pictures, to make a cascade from")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="with PICTURES: dotted overrides, stages.base_16.train.lr=0.03")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for shards, runs and pictures  [default: runs/demo, runs/NAME]")
+    ] = None,
+    base_images: Annotated[int, typer.Option(help="without PICTURES: images the base stage sees")] = 7_200,
+    sr_images: Annotated[int, typer.Option(help="without PICTURES: images the super-resolution stage sees")] = 5_000,
+    minutes: Annotated[float, typer.Option(help="of training, samples and scores; packing comes before")] = 20.0,
+    size: Annotated[int, typer.Option(help="side of the pictures: 64, 128 or 256; 0: by what is there")] = 0,
+    upscale: Annotated[bool, typer.Option("--upscale", help="enlarge pictures that are smaller")] = False,
+    alpha: Annotated[
+        bool | None, typer.Option(help="keep transparency; default: if 5 % of the pictures have some")
+    ] = None,
+    condition: Annotated[str, typer.Option(help="none, classes, text or both; default: by what is there")] = "",
+    tokens: Annotated[int, typer.Option(help="to which captions are cut; 0: as 19 of 20 need")] = 0,
+    val: Annotated[float | None, typer.Option(help="share to hold out; default: 5 %, 8 to 500 pictures")] = None,
+    flip: Annotated[
+        bool | None, typer.Option(help="train on mirrored pictures, too; default: if they look alike")
+    ] = None,
+    init: Annotated[str, typer.Option(help="cascade to start from, none, or the one that ships where it helps")] = "",
+    source: Annotated[
+        str | None, typer.Option(help="how to read PICTURES, as of data.pack: metadata, classes, plain")
+    ] = None,
 ) -> None:
+    """Paint with the weights that ship and train two tiny stages; or, with PICTURES, make a cascade from your own pictures."""
+    if pictures is None:
+        return first_minutes(out or Path("runs/demo"), base_images, sr_images)
+    from data.index.items import Choices
+
+    from .folder.choices import Asked
+    from .folder.making import make
+
+    asked = Asked(
+        minutes=minutes, size=size, upscale=upscale, alpha=alpha, condition=condition, val=val, flip=flip, tokens=tokens,
+        init=init, overrides=tuple(overrides or ()),
+    )  # fmt: skip
+    command = shlex.join(["python", "-m", "cascade.demo", *sys.argv[1:]])
+    make(pictures, out or Path("runs") / pictures.resolve().name, asked, Choices(source=source), command)
+
+
+def first_minutes(out: Path, base_images: int, sr_images: int) -> None:
     """Paint with the weights that ship; then pack, train two tiny stages, sample: all within minutes of cloning."""
     import time
 

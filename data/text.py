@@ -96,6 +96,10 @@ class TextEncoder:
                 features[row] = tokens
         return [tokens for tokens in features if tokens is not None]
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones included, before any cut."""
+        return [len(ids) for ids in self._tokenizer(list(texts), truncation=False)["input_ids"]]
+
     def _batch(self, texts: list[str]) -> list[Tokens]:
         inputs = self._tokenizer(
             texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"

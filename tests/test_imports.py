@@ -166,6 +166,10 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     ),
     "cascade.output": ("cascade.engine", "data.pack"),
     "cascade.train": ("data.read", "stages.tools", "stages.training"),
+    "cascade.folder": (
+        *("cascade.judge", "cascade.output", "cascade.train", "data.index", "data.pack", "data.read"),
+        "stages.training",
+    ),
     "cascade.serve.http": ("cascade.engine", "cascade.serve.page"),
     "cascade.serve.jobs": ("cascade.engine", "cascade.output", "cascade.serve.http"),
     "cascade.serve.api": (

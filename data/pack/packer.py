@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -42,8 +42,9 @@ def pack(
     workers: int | None = None,
     device: str = "cpu",
     overwrite: bool = False,
+    chosen: Callable[[Source], Source] = lambda source: source,
 ) -> Index:
-    """Pack `src` into `dst`; returns the index of the result.
+    """Pack `src` into `dst`; returns the index of the result. chosen: leaves out pictures of the listed source, or what they carry.
 
     Whatever can be refused is refused before anything is written; an interrupted run leaves nothing.
     """
@@ -58,7 +59,7 @@ def pack(
         settings.check_keep()
         digest = _digest([path.relative_to(src).as_posix(), path.stat().st_size] for path in find_shards(src))
     else:
-        source = list_source(tree, kind, settings.choices())
+        source = chosen(list_source(tree, kind, settings.choices()))
         _check_splits(src, source, settings)
         digest = _digest(_listing(source, settings))
     if not overwrite and (packed := _already_packed(dst, digest)):
