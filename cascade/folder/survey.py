@@ -141,7 +141,7 @@ def _seen(item: Item) -> Seen:
         item=item,
         size=(height, width),
         turned=_is_turned(item),
-        transparent=min(image.getchannel("A").getextrema()) < OPAQUE,
+        transparent=bool((np.asarray(image.getchannel("A")) < OPAQUE).any()),
         thumbnail=to_pixels(thumbnail),
         digest=hashlib.sha256(content).hexdigest(),
     )
