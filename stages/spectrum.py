@@ -8,6 +8,7 @@ from torch import Tensor
 from .config import StageBase
 from .diffusion.bands import Bands
 from .diffusion.spectral import colours
+from .parametrisations.octaves import octaves
 from .parametrisations.spectral_config import SpectralConfig
 
 SMALLEST = 0.002  # std of what 8 bits round, 1 / 127.5 / sqrt(12): no picture is known better
@@ -39,7 +40,7 @@ def spectrum(
     totals: dict[str, Tensor] = {}
     num_pixels, mean, gains = 0, torch.zeros(()), torch.zeros(())
     near: Tensor | None = None  # a first guess of the mean; the energy of a constant would drown the coarsest band
-    space, split = config.space.build(), Bands(num=bands)
+    space, split = config.space.build(), octaves(bands)
     for stored in images:
         x0 = space.read(stored, config.size)
         near = x0.transpose(0, 1).flatten(1).mean(1) if near is None else near

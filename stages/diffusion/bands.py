@@ -1,6 +1,6 @@
-"""Octave bands of pictures by THE resize: a sum of filters that is the identity, and each of which sees what the coarser ones miss.
+"""Octave bands of pictures by a resize: a sum of filters that is the identity, and each of which sees what the coarser ones miss.
 
-With d a halving by THE downsample (not clipped, so that it is linear) and U its way back, L_k = U^k d^k is the low-pass of level k:
+With d a halving by the downsample (linear: THE resize without its clipping) and U its way back, L_k = U^k d^k is a low-pass:
 
     B_k = L_k - L_(k+1) for k = 0, ..., num - 2,     B_(num - 1) = L_(num - 1),     sum_k B_k = 1
 
@@ -14,8 +14,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from data.resize import reduced, upsample
-
 Resize = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
@@ -24,8 +22,8 @@ class Bands:
     """num bands, finest first; one band is the identity. shrink and grow: d and U, linear and keeping constants."""
 
     num: int
-    shrink: Resize = reduced
-    grow: Resize = upsample
+    shrink: Resize
+    grow: Resize
 
     @property
     def multiple(self) -> int:
@@ -34,8 +32,8 @@ class Bands:
 
     @property
     def reach(self) -> int:
-        """How far from a pixel the pixels lie that decide about its bands: d reads 4 px to each side, U 2 px of the coarser level,
-        and what lies there again 8 px of its own."""
+        """How far from a pixel the pixels lie that decide about its bands: d of THE resize reads 4 px to each side, U 2 px of the
+        coarser level, and what lies there again 8 px of its own."""
         return 8 * (self.multiple - 1)
 
     @property

@@ -22,7 +22,7 @@ second observation.
 x, low_res (b, c, ..., h, w); sigma, aug_sigma (b,); scalars are float64 where sigma is, else float32.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -65,12 +65,12 @@ class Spectral:
     without low_res. mean: m, a number for each channel; () is 0. beside: what the error of low_res is independent of.
     """
 
+    bands: Bands
     std: Matrix
     lost: Matrix | None = None
     mean: tuple[float, ...] = ()
     opponent: bool = True
     beside: Literal["x0", "low_res"] = "x0"
-    bands: Bands = field(default_factory=lambda: Bands(num=1))
 
     def inputs(
         self, x: Tensor, sigma: Tensor, low_res: Tensor | None = None, aug_sigma: Tensor | None = None

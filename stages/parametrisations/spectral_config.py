@@ -81,8 +81,8 @@ class SpectralConfig(ParametrisationConfig):
     def made(self, *, sigma_data: float, low_res_sigma: float | None) -> Any:
         """A `Spectral`; where that is EDM's formula, an `EDM`: one band, one colour, no mean, an error beside x0. sigma_data and
         low_res_sigma have no part in it. Raises ValueError as long as nothing was measured."""
-        from ..diffusion.bands import Bands
         from ..diffusion.parametrisation import EDM
+        from .octaves import octaves
 
         if not isinstance(self.std, tuple):
             raise ValueError(
@@ -98,5 +98,5 @@ class SpectralConfig(ParametrisationConfig):
             mean=self.mean if any(self.mean) else (),
             opponent=self.colours == "opponent",
             beside=self.beside,
-            bands=Bands(num=self.bands),
+            bands=octaves(self.bands),
         )

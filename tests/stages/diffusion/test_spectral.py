@@ -16,8 +16,9 @@ from stages.config import BaseConfig, SuperResConfig
 from stages.diffusion.bands import Bands
 from stages.diffusion.noise import power_grid
 from stages.diffusion.parametrisation import EDM
-from stages.diffusion.samplers import SAMPLERS, drive
+from stages.diffusion.samplers import SAMPLERS, all_options, drive
 from stages.diffusion.spectral import Spectral, colours
+from stages.parametrisations.octaves import octaves
 from stages.texts import as_values
 from tests.stages.tiny import base_config, shapes_batch, sr_config
 
@@ -43,11 +44,11 @@ class TestBands:
     @pytest.mark.parametrize("num", [1, 2, 4])
     def test_they_add_up_to_the_picture_at_any_size(self, num, size, generator):
         x = torch.randn(2, 3, *size, generator=generator, dtype=torch.float64)
-        assert_close(sum(Bands(num=num).split(x)), x, rtol=0, atol=1e-12)
+        assert_close(sum(octaves(num).split(x)), x, rtol=0, atol=1e-12)
 
     @pytest.mark.parametrize("size", [(64, 64), (16, 48), (37, 21)])
     def test_weighted_in_one_pass_is_the_sum_of_weighted_bands(self, size, generator):
-        bands, weights = Bands(num=4), [0.3, -2.0, 1.5, 0.7]
+        bands, weights = octaves(4), [0.3, -2.0, 1.5, 0.7]
         x = torch.randn(2, 3, *size, generator=generator, dtype=torch.float64)
         steps = [weights[0], *(b - a for a, b in pairwise(weights))]
         found = bands.weighted(x, lambda k, level: steps[k] * level)
@@ -55,23 +56,23 @@ class TestBands:
         assert_close(found, sum(w * part for w, part in zip(weights, parts, strict=True)), rtol=0, atol=1e-12)
 
     def test_a_constant_lies_in_the_coarsest_band_alone(self):
-        *finer, coarsest = Bands(num=3).split(torch.full((1, 1, 24, 40), 0.7, dtype=torch.float64))
+        *finer, coarsest = octaves(3).split(torch.full((1, 1, 24, 40), 0.7, dtype=torch.float64))
         assert max(band.abs().max() for band in finer) < 1e-12
         assert_close(coarsest, torch.full_like(coarsest, 0.7), rtol=0, atol=1e-12)
 
-    @pytest.mark.parametrize("bands", [Bands(num=4), HAAR(num=4)], ids=["the resize", "boxes"])
+    @pytest.mark.parametrize("bands", [octaves(4), HAAR(num=4)], ids=["the resize", "boxes"])
     def test_gains_are_the_energies_of_white_noise(self, bands, generator):
         x = torch.randn(400, 1, 32, 16, generator=generator, dtype=torch.float64)
         found = [band.square().mean().item() for band in bands.split(x)]
         assert found == pytest.approx(bands.gains((32, 16)), rel=0.1)
 
     def test_of_orthogonal_bands_the_gains_are_the_shares(self):
-        assert HAAR(num=4).gains((32, 16)) == pytest.approx(Bands(num=4).shares, abs=1e-12)
-        assert sum(Bands(num=4).shares) == 1
+        assert HAAR(num=4).gains((32, 16)) == pytest.approx(octaves(4).shares, abs=1e-12)
+        assert sum(octaves(4).shares) == 1
 
     @pytest.mark.parametrize("num", [1, 2, 3])
     def test_a_pixel_matters_up_to_the_reach_and_no_further(self, num):
-        bands = Bands(num=num)
+        bands = octaves(num)
         side = 4 * bands.reach + 8
         x = torch.zeros(1, 1, side, side, dtype=torch.float64)
         x[..., side // 2, side // 2] = 1
@@ -82,7 +83,7 @@ class TestBands:
         assert rows.max() - rows.min() >= bands.reach  # it is no number that is simply large
 
     def test_a_window_on_a_multiple_agrees_with_the_whole_beyond_the_reach(self, generator):
-        bands = Bands(num=3)
+        bands = octaves(3)
         x = torch.randn(1, 3, 128, 96, generator=generator, dtype=torch.float64)
         window, inner = slice(20, 100), slice(20 + bands.reach, 100 - bands.reach)
         for whole, part in zip(bands.split(x), bands.split(x[..., window, :]), strict=True):
@@ -174,7 +175,9 @@ class TestGaussianWorld:
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             return world.form().estimate(torch.zeros_like(x), x, sigma).x0_hat
 
-        ended = drive(SAMPLERS[sampler](start, levels, None, {}), denoise).flatten(1)
+        options = {name: option.default for name, option in all_options().items()}
+        steps = SAMPLERS[sampler](start, levels, lambda purpose, shape: torch.zeros(shape), options)
+        ended = drive(steps, denoise).flatten(1)
         assert_close(ended[0], world.mean, rtol=0, atol=0.02)  # what is left of it at sigma 300
         linear = (ended[1:] - ended[0]).T
         assert_close(linear @ linear.T, world.covariance(STD), rtol=0, atol=5e-3)
@@ -198,7 +201,7 @@ class TestAgainstEDM:
         """Float32, as in training."""
         x, low_res, output = torch.randn(3, 6, 3, 16, 16, generator=generator)
         sigma, given = SIGMAS.float(), (low_res, torch.linspace(0, 1, 6)) if low else ()
-        form = Spectral(std=((0.6,) * 3,) * bands, lost=((0.2,),) * bands if low else None, bands=Bands(num=bands))
+        form = Spectral(std=((0.6,) * 3,) * bands, lost=((0.2,),) * bands if low else None, bands=octaves(bands))
         edm = EDM(sigma_data=0.6, low_res_sigma=0.2 if low else None)
         assert_close(form.estimate(output, x, sigma, *given).x0_hat, edm.estimate(output, x, sigma, *given).x0_hat)
         assert_close(form.weight(sigma, *given[1:]), edm.weight(sigma, *given[1:]), rtol=1e-5, atol=0)
@@ -228,15 +231,15 @@ class TestColours:
 
     def test_alpha_is_filtered_by_itself(self, generator):
         x = torch.randn(1, 4, 16, 16, generator=generator)
-        form = Spectral(std=((0.1, 0.2, 0.3, 0.4), (1, 2, 3, 4)), mean=(0.1, 0.2, 0.3, 0.4), bands=Bands(num=2))
-        alone = Spectral(std=((0.4,), (4,)), mean=(0.4,), bands=Bands(num=2))
+        form = Spectral(std=((0.1, 0.2, 0.3, 0.4), (1, 2, 3, 4)), mean=(0.1, 0.2, 0.3, 0.4), bands=octaves(2))
+        alone = Spectral(std=((0.4,), (4,)), mean=(0.4,), bands=octaves(2))
         level = torch.ones(1)
         whole = form.estimate(torch.zeros_like(x), x, level).x0_hat
         assert_close(whole[:, 3:], alone.estimate(torch.zeros_like(x[:, 3:]), x[:, 3:], level).x0_hat)
 
     def test_an_axis_of_time_is_so_many_pictures(self, generator):
         x, low_res = torch.randn(2, 2, 3, 5, 8, 16, generator=generator)
-        form = Spectral(std=STD, lost=LOST, mean=MEAN, beside="low_res", bands=Bands(num=3))
+        form = Spectral(std=STD, lost=LOST, mean=MEAN, beside="low_res", bands=octaves(3))
         given = torch.tensor([0.3, 2.0]), torch.tensor([0.1, 0.4])
         whole = form.estimate(x, x, given[0], low_res, given[1]).x0_hat
         for k in range(5):
