@@ -7,14 +7,16 @@ from torch.testing import assert_close
 
 from data.batch import Cond
 from stages.build import build_stage
-from stages.config import BaseConfig, StageConfig
+from stages.config import BaseConfig, SampleConfig, StageConfig
 from stages.diffusion.parametrisation import EDM
-from stages.diffusion.samplers import Answer
+from stages.diffusion.samplers import Answer, Query
 from stages.diffusion.variance import WithVariance
 from stages.draws import Draws
+from stages.guidance import guidance
 from stages.objectives.denoising import Drawn
 from stages.objectives.denoising_config import DenoisingConfig
 from stages.objectives.hybrid_config import HybridConfig
+from stages.sampling import answer, of_own
 from stages.training.grid import sample_grid
 from tests.stages.tiny import base_config, shapes_batch, sr_config, wake
 from tests.worlds import GaussianData
@@ -112,6 +114,25 @@ def test_a_variance_and_its_objective_come_together():
         DenoisingConfig().build().check(hybrid(base_config()))
     HybridConfig().build().check(hybrid(base_config()))
     DenoisingConfig().build().check(base_config())
+
+
+def test_guidance_keeps_the_conditional_variance():
+    """Answers of a stage have it, in shared calls, too; combined, it is that of the first."""
+    torch.manual_seed(0)
+    stage = wake(build_stage(hybrid(base_config()))).eval()
+    batch = shapes_batch(3, 8)
+    rule = guidance(SampleConfig(guidance_scale=3.0), batch.cond, ("label",))
+    query = Query(torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(3))
+    asks = rule.asks(query)
+    with torch.no_grad():
+        answers = answer(stage, of_own(asks))
+        alone = stage.denoise(query.x, query.sigma, batch.cond)
+    assert len(answers) == 2
+    assert not torch.allclose(answers[0].var, answers[1].var)
+    combined = rule.combine(query, answers)
+    assert torch.equal(combined.var, answers[0].var)
+    assert_close(combined.var, alone.var)
+    assert (combined.var > 0).all()
 
 
 def test_grids_show_the_uncertainty():
