@@ -1,6 +1,6 @@
 """One stage's sampling: its conditions, the start of its sampler, the calls that answer it. For training grids and for cascades."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,12 @@ from .config import SampleConfig
 from .consistency import agreement
 from .diffusion.corrupt import normals
 from .diffusion.denoiser import Denoiser
-from .diffusion.samplers import SAMPLERS, Answer, Noise, Query, Sampler, drive
+from .diffusion.samplers import SAMPLERS, Answer, Noise, Query, Sampler
 from .guidance import guidance
 from .randomness import generators
 from .stage import Stage
+
+Answering = Callable[[Query], Answer]
 
 
 def image_noise(
@@ -97,15 +99,26 @@ def conditioned(stage: Stage, cond: Cond, below: Tensor | None, settings: Sample
         return stop.value
 
 
-def guided(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise | None = None) -> Denoiser:
-    """Denoiser with the guidance of the settings, for a single sampler. noise: its images', for annealed conditions."""
+def answering(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise | None = None) -> Answering:
+    """Answers of a stage with the guidance of the settings, for a single sampler. noise: its images', for annealed conditions."""
     rule = guidance(settings, cond, stage.config.cond.names, noise=noise)
+    return lambda query: rule.combine(query, answer(stage, of_own(rule.asks(query))))
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        query = Query(x, sigma)
-        return rule.combine(query, answer(stage, of_own(rule.asks(query)))).x0_hat
 
-    return denoise
+def guided(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise | None = None) -> Denoiser:
+    """The x0_hat of `answering`, of all images at a time."""
+    answers = answering(stage, settings, cond, noise)
+    return lambda x, sigma: answers(Query(x, sigma)).x0_hat
+
+
+def finished(sampler: Sampler, answers: Answering) -> Tensor:
+    """Run a sampler to its end. Unlike `drive` it passes on which rows are queried, and sends answers with their variance."""
+    try:
+        query = next(sampler)
+        while True:
+            query = sampler.send(answers(query))
+    except StopIteration as stop:
+        return stop.value
 
 
 @torch.inference_mode()
@@ -119,15 +132,15 @@ def sample_alone(
 ) -> Tensor:
     """Sample x0 of `shape` (b, c, *size) from one stage, start to end, clamped to the bounds of its space. below: its low_res
     at its own size, where the settings correct by it."""
-    denoise, corrections = guided(stage, settings, cond, noise), agreement(settings, below, stage.space)
+    answers, corrections = answering(stage, settings, cond, noise), agreement(settings, below, stage.space)
 
-    def corrected(x: Tensor, sigma: Tensor) -> Tensor:
-        answer = Answer(denoise(x, sigma))
+    def corrected(query: Query) -> Answer:
+        answer = answers(query)
         for each in corrections:
-            answer = each.each(Query(x, sigma), answer)
-        return answer.x0_hat
+            answer = each.each(query, answer)
+        return answer
 
-    x0 = drive(start(settings, noise, cond, shape), corrected)
+    x0 = finished(start(settings, noise, cond, shape), corrected)
     for each in corrections:
         x0 = each.finish(x0)
     return x0.clamp(*stage.space.bounds)

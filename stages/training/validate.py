@@ -19,11 +19,10 @@ from data.read.shards import read_split
 
 from ..bundle import load_bundle, read_sidecar
 from ..config import StageConfig
-from ..diffusion.samplers import drive
 from ..memory import Portions, device_of
 from ..objectives.denoising import DENOISING
 from ..objectives.objective import Objective
-from ..sampling import conditioned, guided, noise_of, start
+from ..sampling import answering, conditioned, finished, noise_of, start
 from ..spaces.space import Space
 from ..stage import Stage
 
@@ -132,4 +131,4 @@ def resampled(below: Stage, batch: Batch) -> Tensor:
     lower = None if takes is None else space.down(truth, below.config.shape(takes)[1:])
     cond = conditioned(below, batch.cond, lower, settings, noise)
     sampler = start(settings, noise, cond, truth.shape, x0=truth)
-    return drive(sampler, guided(below, settings, cond)).clamp(*space.bounds)
+    return finished(sampler, answering(below, settings, cond)).clamp(*space.bounds)

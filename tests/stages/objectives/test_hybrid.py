@@ -16,7 +16,7 @@ from stages.guidance import guidance
 from stages.objectives.denoising import Drawn
 from stages.objectives.denoising_config import DenoisingConfig
 from stages.objectives.hybrid_config import HybridConfig
-from stages.sampling import answer, of_own
+from stages.sampling import answer, answering, finished, noise_of, of_own, sample_alone, start
 from stages.training.grid import sample_grid
 from tests.stages.tiny import base_config, shapes_batch, sr_config, wake
 from tests.worlds import GaussianData
@@ -133,6 +133,20 @@ def test_guidance_keeps_the_conditional_variance():
     assert torch.equal(combined.var, answers[0].var)
     assert_close(combined.var, alone.var)
     assert (combined.var > 0).all()
+
+
+def test_samplers_get_the_variance():
+    """With it, a few steps of DDPM keep the std of normal data, which a fresh network takes the pictures for; without, they shrink."""
+    stage, shape = build_stage(hybrid(base_config())).eval(), (64, 3, 8, 8)
+    noise, stds = noise_of("test", 0, torch.arange(64), "cpu"), {}
+    for variance in ("small", "learned"):
+        settings = SampleConfig(sampler="ddpm", variance=variance, num_steps=4)
+        x0 = finished(start(settings, noise, Cond.empty(64), shape), answering(stage, settings, Cond.empty(64)))
+        stds[variance] = x0.std().item()
+    assert stds["learned"] == pytest.approx(0.6, rel=0.02)
+    assert stds["small"] < 0.5
+    with pytest.raises(ValueError, match="gives no variance"):
+        sample_alone(build_stage(base_config()).eval(), settings, Cond.empty(64), noise, shape)
 
 
 def test_grids_show_the_uncertainty():
