@@ -136,7 +136,7 @@ def test_guidance_keeps_the_conditional_variance():
 
 
 def test_samplers_get_the_variance():
-    """With it, a few steps of DDPM keep the std of normal data, which a fresh network takes the pictures for; without, they shrink."""
+    """With it, few steps of DDPM keep the std of normal data, which a fresh network takes pictures for; without, they shrink."""
     stage, shape = build_stage(hybrid(base_config())).eval(), (64, 3, 8, 8)
     noise, stds = noise_of("test", 0, torch.arange(64), "cpu"), {}
     for variance in ("small", "learned"):
