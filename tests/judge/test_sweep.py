@@ -1,7 +1,9 @@
 """Sweeps: a planted optimum is found, an interrupted sweep ends as an undisturbed one, and sampling uses what was written."""
 
+import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import cascade.judge.sweep
 from cascade.engine.host import own_host
 from cascade.judge.__main__ import COMMANDS
 from cascade.judge.sweep import RAW, TRUE_LOW_RES, Search
-from cascade.judge.sweep_rule import KID, PSNR
+from cascade.judge.sweep_rule import JUDGE, KID, PSNR
 from cascade.judge.sweep_setup import Setup
 from cascade.judge.sweep_store import Store
 from cascade.judge.sweep_weights import Weights
@@ -22,9 +24,10 @@ from data.pack.packer import pack
 from data.pack.settings import PackSettings
 from data.resize import downsample
 from data.shapes import write_folder
-from stages.bundle import load_bundle
+from stages.bundle import WEIGHTS, find_bundle, load_bundle
 from stages.config import AugConfig, SampleConfig, SuperResConfig
 from stages.diffusion.samplers import Answer
+from stages.texts import as_values
 from stages.training.engine import weights_of
 from stages.training.rundir import RunDir
 from stages.training.saving import write_snapshot
@@ -189,6 +192,18 @@ def test_another_precision_is_another_sweep(folder, shards, capsys):
     assert "was begun with another precision (it was bf16, is fp32)" in capsys.readouterr().err
     assert swept(folder, shards, *only, "--precision", "bf16") == 0
     assert told(folder)["sr_16"]["evidence"]["precision"] == "bf16"
+
+
+def test_the_evidence_that_ships_is_of_the_weights_and_settings_that_ship():
+    folder = Path(cascade.__file__).parent / "shipped" / "emoji_styles"
+    entry = read_manifest(folder).stages["sr_64"]
+    evidence = entry.evidence
+    weights = find_bundle(folder / entry.bundle) / WEIGHTS
+    assert evidence.weights == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert evidence.judge == JUDGE
+    chosen = evidence.tried[evidence.chosen].settings
+    assert chosen
+    assert as_values(entry.sample) == as_values(evidence.before) | chosen
 
 
 def test_a_cascade_that_changed_is_refused(folder, shards, capsys):
