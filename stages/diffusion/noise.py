@@ -136,9 +136,9 @@ def spaced(table: Tensor, num_steps: int, spacing: str) -> Tensor:
         place = (size - count * (size / num_steps)).round() - 1
     else:
         place = (count * (size // num_steps)).flip(0)
-    low = place.long().clamp(max=max(size - 2, 0))
-    logs = table.log()
-    sigmas = (logs[low] + (place - low) * (logs[(low + 1).clamp(max=size - 1)] - logs[low])).exp()
+    low = place.long()
+    above = table[(low + 1).clamp(max=size - 1)]
+    sigmas = table[low] * (above / table[low]) ** (place - low)
     return to_zero(sigmas, f"on a schedule of {size} levels from {table[-1]:.4g} to {table[0]:.4g}")
 
 
