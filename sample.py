@@ -50,9 +50,18 @@ def main(
     first: Annotated[str, typer.Option("--from", help="first stage to use, with --image")] = "",
     last: Annotated[str, typer.Option("--until", help="last stage to use")] = "",
     steps: Annotated[list[str] | None, typer.Option(help="sampler steps: 8, or sr_64=8; may be repeated")] = None,
-    guidance: Annotated[list[str] | None, typer.Option(help="guidance scale, 1 is off: 3, or base_16=3")] = None,
+    guidance: Annotated[
+        list[str] | None, typer.Option(help="guidance scale, 1 is off: 3, or base_16=3; 1,2,4 makes a picture of each")
+    ] = None,
     guidance_text: Annotated[list[str] | None, typer.Option(help="guidance scale of the prompt, if another")] = None,
     guidance_label: Annotated[list[str] | None, typer.Option(help="guidance scale of the label, if another")] = None,
+    negative: Annotated[str, typer.Option(help="a text that guidance leads away from, in place of none")] = "",
+    also: Annotated[
+        list[str] | None, typer.Option(help="a further text of every prompt, with its weight: hat:0.5; may be repeated")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="any other setting: rho=5, or base_16.rho=5; may be repeated")
+    ] = None,
     aug_sigma: Annotated[list[str] | None, typer.Option(help="conditioning augmentation: sr_64=0.1")] = None,
     sampler: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SAMPLERS)}: heun, or base_16=heun")] = None,
     consistency: Annotated[
@@ -83,7 +92,20 @@ def main(
     """Sample a trained cascade."""
     import torch
 
-    from cascade.cli import check_options, class_numbers, lines_of, numbers_of, parse_size, say, settings_of, table
+    from cascade.cli import (
+        check_options,
+        class_numbers,
+        guided,
+        lines_of,
+        numbers_of,
+        parse_size,
+        say,
+        settings_of,
+        strips,
+        table,
+        weighted,
+        with_said,
+    )  # fmt: skip
     from cascade.engine.devices import choose_device
     from cascade.output.bulk import generate, local_device, rank_and_world
     from cascade.output.destinations import output_for
@@ -120,27 +142,36 @@ def main(
     model = Cascade.load(cascade, first=first, last=last, device=device, precision=precision, download=download)
     captions = (*(prompts or ()), *(lines_of(prompts_file) if prompts_file else ()))
     labels = class_numbers(model, label or [])
+    guidance, scales = guided(model, guidance)
+    if scales and len(files) > 1:
+        raise ValueError(f"--guidance: several scales for {len(files)} pictures; give one picture, or one scale")
     is_table = len(files) < 2 and len(labels) > 1 and bool(captions)
     if is_table:
         captions, labels = table(captions, labels)
+    captions, labels, scales = strips(captions, labels, scales)
+    chosen = settings_of(
+        model,
+        num_steps=steps,
+        guidance_scale=guidance,
+        guidance_text=guidance_text,
+        guidance_label=guidance_label,
+        aug_sigma=aug_sigma,
+        sampler=sampler,
+        consistency=consistency,
+        colour=colour,
+    )
     request = Request(
-        num=num if num is not None else 1 if files or is_table else 16,
+        num=num if num is not None else 1 if files or is_table or scales else 16,
         seed=seed,
         prompts=captions,
         labels=labels,
         size=parse_size(size),
-        settings=settings_of(
-            model,
-            num_steps=steps,
-            guidance_scale=guidance,
-            guidance_text=guidance_text,
-            guidance_label=guidance_label,
-            aug_sigma=aug_sigma,
-            sampler=sampler,
-            consistency=consistency,
-            colour=colour,
-        ),
+        settings=with_said(model, chosen, settings or []),
         batch=batch,
+        negative=(negative,) if negative else (),
+        composed=(weighted(also),) if also else (),
+        guidance=scales,
+        same_noise=bool(scales),
     )
     picked = numbers_of(pick or [])
     if shard_size:

@@ -4,13 +4,14 @@ import codecs
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from typer import Context
 
 from data.errors import nearest
+from stages.guidance import GUIDE
 
 from .events import Event, Preview, StageFinished, StageStarted
 from .link import BY_LOW_RES, PARTS, Link
@@ -72,8 +73,80 @@ def concerns(key: str, link: Link) -> bool:
     be guided (elsewhere guidance would double the cost and change nothing), its parts where the stage has them."""
     applies = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_guidable}
     applies |= dict.fromkeys(BY_LOW_RES, link.contract.low_res)
+    applies |= {"autoguidance_scale": GUIDE in link.hosts, "anneal_scale": "text" in link.guided_parts}
+    applies |= dict.fromkeys(("guidance_every", "guidance_rescale"), link.is_guidable or GUIDE in link.hosts)
     applies |= {key: part in link.guided_parts for key, (part, _) in PARTS.items()}
     return bool(applies.get(key, True))
+
+
+def guided(model: Cascade, values: list[str] | None) -> tuple[list[str], dict[str, tuple[float, ...]]]:
+    """Parse the values of --guidance: those of one scale as they are, and those of several, "1,2,4" or "base_16=1,2,4", as scales
+    by stage. Raises ValueError."""
+    single = [value for value in values or [] if "," not in value]
+    scales: dict[str, tuple[float, ...]] = {}
+    names = [link.name for link in model.links if link.is_guidable]
+    for value in sorted(set(values or []).difference(single), key=lambda v: "=" in v):
+        stage, _, text = value.rpartition("=")
+        if (stage and stage not in names) or not names:
+            raise ValueError(
+                f"--guidance {value}: stages with guidance are {', '.join(names) or 'none'}{nearest(stage, names)}"
+            )
+        try:
+            numbers = tuple(float(number) for number in text.split(","))
+        except ValueError:
+            raise ValueError(f"--guidance {value}: write numbers with commas between, for instance 1,2,4") from None
+        scales |= dict.fromkeys([stage] if stage else names, numbers)
+    if len({len(numbers) for numbers in scales.values()}) > 1:
+        raise ValueError("--guidance: lists of different lengths; give each stage as many scales")
+    return single, scales
+
+
+def strips(
+    prompts: Sequence[str], labels: Sequence[int], scales: Mapping[str, Sequence[float]]
+) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, tuple[float, ...]]]:
+    """Every description with every scale of guidance: prompts, labels and scales of a request, description by description."""
+    columns = max(map(len, scales.values()), default=1)
+    described = max(len(prompts), len(labels), 1)
+
+    def repeated(values: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(each for each in values for _ in range(columns if len(values) > 1 else 1))
+
+    return repeated(prompts), repeated(labels), {stage: tuple(each) * described for stage, each in scales.items()}
+
+
+def weighted(said: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Parse the values of --also: ("green apple:0.5", "a hat") to (("green apple", 0.5), ("a hat", 1.0)). What follows the last
+    colon is the weight if it is a number. Raises ValueError."""
+    texts = []
+    for value in said:
+        text, colon, number = value.rpartition(":")
+        is_weight = bool(colon) and re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", number)
+        texts.append((text.strip(), float(number)) if is_weight else (value.strip(), 1.0))
+        if not texts[-1][0]:
+            raise ValueError(f"--also {value!r}: no text in it; write one, and its weight behind a colon")
+    return tuple(texts)
+
+
+def with_said(
+    model: Cascade, settings: Mapping[str, Mapping[str, Any]], said: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The settings with the values of --set: "dynamic_threshold=0.99" for every stage that it concerns, "base_16.rho=5" for one; a
+    list is written with commas. Raises ValueError."""
+    names = [link.name for link in model.links]
+    result = {name: dict(values) for name, values in settings.items()}
+    for value in sorted(said, key=lambda v: "." in v.partition("=")[0]):
+        where, equals, text = value.partition("=")
+        stage, _, key = where.rpartition(".")
+        if not equals or not key:
+            raise ValueError(f"--set {value}: write KEY=VALUE or STAGE.KEY=VALUE")
+        if stage and stage not in names:
+            raise ValueError(f"--set {value}: no stage {stage!r}, there are {', '.join(names)}{nearest(stage, names)}")
+        concerned = [link.name for link in model.links if stage == link.name or (not stage and concerns(key, link))]
+        if not concerned:
+            raise ValueError(f"--set {value}: no stage can follow it; leave it out")
+        for name in concerned:
+            result.setdefault(name, {})[key] = text.split(",") if "," in text else text
+    return result
 
 
 def class_numbers(model: Cascade, labels: Sequence[str]) -> tuple[int, ...]:

@@ -10,9 +10,10 @@ from torch import Tensor
 from data.batch import Cond, Part
 from data.errors import nearest
 from stages.config import CondConfig
+from stages.guiding.beside import Beside
 
 from .link import Link
-from .request import Request
+from .request import Request, of_rows
 
 
 class Conditions:
@@ -38,11 +39,36 @@ class Conditions:
             label = torch.tensor(labels, dtype=torch.int64) if labels else torch.zeros(num, dtype=torch.int64)
             parts["label"] = Part(value=label, keep=torch.full((num,), bool(labels)))
         if self.text:
-            shape = (num, self.tokens, self.text.dim)
-            no_text = torch.zeros(1, 1, 1).expand(shape), torch.zeros(1, 1, dtype=torch.bool).expand(shape[:2])
-            text, mask = self._encode(tuple(prompts)) if prompts else no_text
-            parts["text"] = Part(value=text, keep=torch.full((num,), bool(prompts)), mask=mask)
+            parts["text"] = self._texts(tuple(prompts)) if prompts else self._no_text(num)
         return Cond(num=num, parts=parts)
+
+    def beside(self, request: Request, rows: Sequence[int]) -> Beside:
+        """What a request says about the guidance of these descriptions, but for the scales, which are a stage's. A description
+        without a negative text has none there, one with fewer composed texts than others has the weight 0."""
+        if not self.text:
+            return Beside()
+        negative, composed = of_rows(request.negative, rows), of_rows(request.composed, rows)
+        texts = []
+        for place in range(max(map(len, composed), default=0)):
+            there = [each[place] if place < len(each) else ("", 0.0) for each in composed]
+            texts.append((self._alone([text for text, _ in there]), tuple(weight for _, weight in there)))
+        return Beside(negative=self._alone(negative) if any(negative) else None, composed=tuple(texts))
+
+    def _alone(self, texts: Sequence[str]) -> Cond:
+        """A cond with the part "text" alone, not kept where a text is empty."""
+        part = self._texts(tuple(texts))
+        keep = torch.tensor([bool(text) for text in texts])
+        return Cond(num=len(texts), parts={"text": replace(part, keep=keep)})
+
+    def _texts(self, texts: tuple[str, ...]) -> Part:
+        value, mask = self._encode(texts)
+        return Part(value=value, keep=torch.ones(len(texts), dtype=torch.bool), mask=mask)
+
+    def _no_text(self, num: int) -> Part:
+        assert self.text
+        shape = (num, self.tokens, self.text.dim)
+        value, mask = torch.zeros(1, 1, 1).expand(shape), torch.zeros(1, 1, dtype=torch.bool).expand(shape[:2])
+        return Part(value=value, keep=torch.zeros(num, dtype=torch.bool), mask=mask)
 
     def numbers(self, labels: Sequence[int | str], what: str = "request: label") -> tuple[int, ...]:
         """Class numbers of class names or decimal numbers. what: begins the message. Raises ValueError for a name that is not
@@ -71,6 +97,9 @@ class Conditions:
         if request.labels and not self.num_classes:
             hint = "; it takes a prompt" if self.text else "; it is unconditional"
             raise ValueError(f"request: a class label, but {self._who} takes none{hint}")
+        if (any(request.negative) or any(request.composed)) and not self.text:
+            what = "negative" if any(request.negative) else "composed"
+            raise ValueError(f"request: a {what} text, but {self._who} takes no text; leave it out")
         for label in self.numbers(request.labels):
             if not 0 <= label < self.num_classes:
                 raise ValueError(f"request: class {label}; 0 to {self.num_classes - 1} are allowed")
@@ -130,3 +159,14 @@ def for_stage(cond: Cond, config: CondConfig) -> Cond:
     num = config.text.tokens
     shortened = replace(text, value=text.value[:, :num], mask=text.mask[:, :num])
     return replace(cond, parts={**cond.parts, "text": shortened})
+
+
+def beside_of_stage(beside: Beside, config: CondConfig) -> Beside:
+    """What is said of guidance with its texts cut as those of the condition; without them for a stage that takes no text."""
+    if config.text is None:
+        return replace(beside, negative=None, composed=())
+    return replace(
+        beside,
+        negative=beside.negative and for_stage(beside.negative, config),
+        composed=tuple((for_stage(text, config), weights) for text, weights in beside.composed),
+    )

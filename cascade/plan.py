@@ -15,7 +15,7 @@ from .conditions import Conditions
 from .engine.shaper import Shaper
 from .engine.tiles import most_pixels
 from .link import Link, check_names, cut, side_multiple, with_settings
-from .request import MAX_SIDE, Request, check_images
+from .request import MAX_SIDE, Request, check_images, of_rows
 
 
 class Chain(Protocol):
@@ -61,6 +61,12 @@ class Plan:
         """Position in `wanted` of an image's description."""
         return self.wanted.index(self.request.description(image) % self.request.described)
 
+    def scales(self, stage: str, images: Sequence[int]) -> list[float] | None:
+        """The guidance_scale of each of these images at a stage; None: that of its settings."""
+        request = self.request
+        scales = request.guidance.get(stage, ())
+        return of_rows(scales, [request.description(image) % request.described for image in images]) or None
+
     @property
     def names(self) -> list[str]:
         """Names of the stages that it uses."""
@@ -101,8 +107,9 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Batch rows per image of the host that has most; at least 2, whether guided or not."""
-        return max(2, *(rows for link in self.links for rows in link.rows.values()))
+        """Batch rows per image of the host that has most; at least 2, whether guided or not; one more for each composed text."""
+        num_composed = max(map(len, self.request.composed), default=0)
+        return max(2, *(rows for link in self.links for rows in link.rows.values())) + num_composed
 
     @property
     def nfe(self) -> int:
@@ -146,6 +153,7 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
         settings=settings,
     )
     cascade.conditions.check(request)
+    check_guidance(plan)
     for link, (h, w) in zip(links, plan.sizes, strict=True):
         if 0 < most_pixels(link) < h * w:
             raise ValueError(
@@ -153,6 +161,29 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
                 f"at most {most_pixels(link):,} px there, ask for less or begin at a stage without self-attention"
             )
     return plan
+
+
+def check_guidance(plan: Plan) -> None:
+    """Raise ValueError for guidance of a stage that has none, and for a negative text that no stage would see. Held pictures may
+    have been guided by it before."""
+    request = plan.request
+    check_names(request.guidance, [link.name for link in plan.chain])
+    for link in plan.chain:
+        if link.name in request.guidance and not link.is_guidable:
+            raise ValueError(
+                f"request: guidance of {link.name}: this stage was trained without text or classes; leave it out"
+            )
+    scales = [
+        scale
+        for link in plan.links
+        if "text" in link.guided_parts
+        for scale in request.guidance.get(link.name) or (link.settings.scale_of(part) for part in link.guided_parts)
+    ]
+    if any(request.negative) and not request.refines and all(scale == 1 for scale in scales):
+        raise ValueError(
+            "request: a negative text, but no stage that reads text is guided, and it acts by guidance alone; "
+            "set a guidance_scale above 1"
+        )
 
 
 def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:

@@ -1,8 +1,8 @@
 """A request: which images a user wants, from which prompts, labels and pictures, with which settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,12 @@ from torch import Tensor
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 4096
 MAX_SIDE = 16_384  # px a side of the result
+MAX_WEIGHT = 100  # of a composed text, and guidance scale
+
+T = TypeVar("T")
+
+Composed = tuple[tuple[str, float], ...]
+"""Texts with their weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +25,13 @@ class Request:
     prompts: captions; labels: numbers of classes, or their names where the bundles know them. Together: as many of both, or a
     single one that goes with all of the other; what is not given is the null condition in every stage that has it. low_res:
     uint8 (n, c, h, w), pictures to enlarge instead of sampling a base stage; picture i goes with description i, a single one
-    with all. size:
+    with all. negative: a text for each description, in place of no text in its guidance; "" is none. composed: for each description
+    further texts with weights, whose differences are added to its own prompt's. guidance: by stage name, a guidance_scale for each
+    description. Of each of these lists there may be as many as descriptions, or one for all. size:
     (height, width) of the result, by default the last stage's resolution. settings: overrides by stage name,
     {"sr_64": {"num_steps": 8}}. batch: images computed together; it bounds memory, `num` does not. first, last: names of
-    stages, for a part of the chain.
+    stages, for a part of the chain. same_noise: image j of every description begins with the same noise, that of image j of a
+    request for one description; so only what is described differs.
 
     pick: compute only these images of the request. With low_res, row i is the picture of image pick[i] from the stage before:
     refining held pictures gives the bytes that an undisturbed request would have given. Raises ValueError.
@@ -39,6 +48,10 @@ class Request:
     first: str = ""
     last: str = ""
     pick: Sequence[int] = ()
+    negative: tuple[str, ...] = ()
+    composed: tuple[Composed, ...] = ()
+    guidance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    same_noise: bool = False
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -50,20 +63,54 @@ class Request:
                 raise ValueError(f"request: {name} {value} is out of range; {low} to {high} is allowed")
         if isinstance(self.prompts, str):
             raise ValueError(f"request: prompts is one string; write ({self.prompts[:40]!r},)")
-        if any("\ud800" <= char <= "\udfff" for prompt in self.prompts for char in prompt):
-            raise ValueError("request: prompts: half of a character (a lone surrogate) in it; send whole ones")
+        if isinstance(self.negative, str):
+            raise ValueError(f"request: negative is one string; write ({self.negative[:40]!r},)")
+        for name, texts in self._texts.items():
+            if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
+                raise ValueError(f"request: {name}: half of a character (a lone surrogate) in it; send whole ones")
         if isinstance(self.labels, str):
             raise ValueError(f"request: labels is one string; write ({self.labels[:40]!r},)")
         if len({len(self.prompts), len(self.labels)} - {0, 1}) > 1:
             raise ValueError(
                 f"request: {len(self.prompts)} prompts and {len(self.labels)} labels; give one of either, or as many of both"
             )
+        self._check_guidance()
         if self.low_res is not None and self.size is not None:
             raise ValueError("request: both a picture and a size; the picture decides the size")
         if self.size is not None and not (min(self.size) > 0 and max(self.size) <= MAX_SIDE):
             raise ValueError(f"request: size {self.size} is out of range; 1 to {MAX_SIDE} px a side are allowed")
         self._check_pictures()
         check_images(self.pick, self.total)
+
+    @property
+    def _texts(self) -> dict[str, Sequence[str]]:
+        """All texts, by the name of their field."""
+        composed = [text for texts in self.composed for text, _ in texts]
+        return {"prompts": self.prompts, "negative": self.negative, "composed": composed}
+
+    def _check_guidance(self) -> None:
+        if any(self.composed) and not self.prompts:
+            raise ValueError("request: composed texts without a prompt that they are added to; give one")
+        for text, weight in (each for texts in self.composed for each in texts):
+            if not abs(weight) <= MAX_WEIGHT:
+                raise ValueError(
+                    f"request: composed: weight {weight} of {text[:40]!r} is out of range; at most {MAX_WEIGHT} either way"
+                )
+        for stage, scales in self.guidance.items():
+            for scale in scales:
+                if not 0 <= scale <= MAX_WEIGHT:
+                    raise ValueError(
+                        f"request: guidance of {stage}: {scale} is out of range; 0 to {MAX_WEIGHT} are allowed"
+                    )
+        lists: dict[str, Sequence[Any]] = {"negative texts": self.negative, "lists of composed texts": self.composed}
+        lists |= {f"guidance scales of {stage}": scales for stage, scales in self.guidance.items()}
+        named = max(len(self.prompts), len(self.labels))
+        described = named if named > 1 else self.described
+        for name, values in lists.items():
+            if len(values) not in (0, 1, described):
+                raise ValueError(
+                    f"request: {len(values)} {name} for {described} descriptions; give one, or as many as descriptions"
+                )
 
     def _check_pictures(self) -> None:
         if self.low_res is None:
@@ -95,8 +142,10 @@ class Request:
 
     @property
     def described(self) -> int:
-        """Number of descriptions: prompts, labels, or pairs of them; 1 if there are none."""
-        return max(len(self.prompts), len(self.labels), 1)
+        """Number of descriptions: prompts, labels, or pairs of them; 1 if there are none. What is said of their guidance makes a
+        single one several, too."""
+        scales = [len(scales) for scales in self.guidance.values()]
+        return max(len(self.prompts), len(self.labels), len(self.negative), len(self.composed), *scales, 1)
 
     @property
     def total(self) -> int:
@@ -120,13 +169,33 @@ class Request:
         """Number of the description or picture of an image."""
         return image // self.num
 
+    def noise_number(self, image: int) -> int:
+        """Number of the noise that an image begins with: its own, or its place in its description with `same_noise`."""
+        return image % self.num if self.same_noise else image
+
     def prompts_of(self, rows: Sequence[int]) -> list[str]:
         """The prompts of these descriptions, by number; [] without prompts."""
-        return [self.prompts[row % len(self.prompts)] for row in rows] if self.prompts else []
+        return of_rows(self.prompts, rows)
 
     def labels_of(self, rows: Sequence[int]) -> list[int | str]:
         """The labels of these descriptions, by number; [] without labels."""
-        return [self.labels[row % len(self.labels)] for row in rows] if self.labels else []
+        return of_rows(self.labels, rows)
+
+    def described_by(self, rows: Sequence[int]) -> dict[str, Any]:
+        """The fields that describe pictures, for these descriptions alone."""
+        lists = {"prompts": self.prompts, "labels": self.labels, "negative": self.negative, "composed": self.composed}
+        guidance = {stage: tuple(of_rows(scales, rows)) for stage, scales in self.guidance.items()}
+        return {name: tuple(of_rows(values, rows)) for name, values in lists.items()} | {"guidance": guidance}
+
+
+def composed_of(lists: Iterable[Iterable[Sequence[Any]]]) -> tuple[Composed, ...]:
+    """Composed texts from JSON, where they are lists of pairs."""
+    return tuple(tuple((text, weight) for text, weight in texts) for texts in lists)
+
+
+def of_rows(values: Sequence[T], rows: Sequence[int]) -> list[T]:
+    """The values of descriptions of these numbers, if there is one for each or one for all; [] if there are none."""
+    return [values[row % len(values)] for row in rows] if values else []
 
 
 def check_images(images: Sequence[int], total: int) -> None:

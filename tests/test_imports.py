@@ -151,7 +151,7 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
         *("data.index", "data.read"),
         *("stages.diffusion", "stages.nets", "stages.objectives", "stages.spaces", "stages.tools"),
     ),
-    "cascade.engine": ("stages.conditions", "stages.diffusion"),
+    "cascade.engine": ("stages.conditions", "stages.diffusion", "stages.guiding"),
     "cascade.judge": (
         *("cascade.engine", "cascade.judge.vote", "cascade.output"),
         *("data.index", "data.pack", "data.read", "data.world"),

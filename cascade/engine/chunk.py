@@ -15,9 +15,10 @@ from stages.ask import NamedAsks
 from stages.consistency import agreement
 from stages.diffusion.samplers import Answer, Query
 from stages.guidance import guidance
+from stages.guiding.beside import NOTHING, Beside
 from stages.sampling import noise_of, start
 
-from ..conditions import for_stage
+from ..conditions import beside_of_stage, for_stage
 from ..events import Event, Finished, Preview, StageFinished, StageStarted
 from ..link import Link
 from ..plan import Plan
@@ -29,10 +30,12 @@ from .work import Chunk
 
 @dataclass(frozen=True, kw_only=True)
 class Painting:
-    """The work of a plan: it takes its images through all of its stages. conds: a condition for each of `plan.wanted`."""
+    """The work of a plan: it takes its images through all of its stages. conds: a condition for each of `plan.wanted`; beside: what
+    is said of the guidance of each."""
 
     plan: Plan
     conds: Cond
+    beside: Beside = NOTHING
 
     @property
     def first(self) -> str:
@@ -71,9 +74,10 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
     """Sample the images `index` through all stages of a plan. Pictures pass from stage to stage as uint8, so the next stage gets
     exactly what is shown, stored and picked from. Raises RunError for NaN or infinity in x0_hat."""
     plan = work.plan
-    conds = work.conds[torch.tensor([plan.cond_row(image) for image in index])]
+    described = [plan.cond_row(image) for image in index]
+    conds = work.conds[torch.tensor(described)]
     pictures = plan.request.given(index)
-    rows = torch.tensor(index)
+    rows = torch.tensor([plan.request.noise_number(image) for image in index])
     for link, size in zip(plan.links, plan.sizes, strict=True):
         stage, config, space = link.stage, link.stage.config, link.stage.space
         canvas = Canvas.of(link.sidecar.config, size, continued=pictures is not None and size != config.gives)
@@ -81,7 +85,8 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
         stage_cond = for_stage(conds, link.sidecar.config.cond).to(link.device)
         cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, noise))
-        rule = guidance(link.settings, cond, config.cond.names, link.hosts, noise=noise)
+        beside = beside_of_stage(work.beside.of(described, plan.scales(link.name, index)), link.sidecar.config.cond)
+        rule = guidance(link.settings, cond, config.cond.names, link.hosts, beside.to(link.device), noise)
         sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
         shapers = (*plan.shapers, *agreement(link.settings, below, space))
         emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))

@@ -23,7 +23,7 @@ from ..engine.chunk import Painting
 from ..events import StageFinished
 from ..pipeline import Cascade
 from ..plan import Plan
-from ..request import MAX_BATCH, Request
+from ..request import MAX_BATCH, Request, composed_of
 from .given import GivenFile
 from .metadata import as_meant
 from .pictures import parse_metadata, read_metadata, user_picture
@@ -55,6 +55,10 @@ class Said(BaseModel):
     batch: Number = 16
     prompts: list[str] = []
     labels: list[Number] = []
+    negative: list[str] = []
+    composed: list[list[tuple[str, float]]] = []
+    guidance: dict[str, list[float]] = {}
+    same_noise: bool = False
     size: tuple[Number, Number] | None = None
     low_res: SaidPicture | None = None
     image: Number | None = None
@@ -114,6 +118,10 @@ def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile
             settings={name: stage["settings"] for name, stage in as_meant(dict(said))["stages"].items()},
             batch=said.get("batch", 16),
             low_res=low_res,
+            negative=tuple(said.get("negative", ())),
+            composed=composed_of(said.get("composed", ())),
+            guidance={name: tuple(scales) for name, scales in said.get("guidance", {}).items()},
+            same_noise=said.get("same_noise", False),
         )
         return model.resolve(request)
     except ValueError as error:
@@ -168,7 +176,7 @@ def repainted(model: Cascade, plan: Plan, said: Mapping[str, Any]) -> Tensor:
     """Compute one image again, uint8 (c, h, w), at the position and with the number of rows of the first time."""
     image, (position, rows) = said["image"], said.get("row", (0, 1))
     single = model.painting(plan.picked((image,)))
-    copies = Copies(plan=single.plan, conds=single.conds, image=image, rows=rows)
+    copies = Copies(plan=single.plan, conds=single.conds, beside=single.beside, image=image, rows=rows)
     canvases = [
         Canvas.of(link.sidecar.config, size, continued=True) for link, size in zip(plan.links, plan.sizes, strict=True)
     ]

@@ -230,14 +230,22 @@ class Output:
 
 def columns_of(request: Request, num: int) -> int:
     """Columns of a grid of `num` of its images: all of them have one row per description; but single images of prompts with labels
-    are a table, one row per prompt. A part of them is nearly square."""
+    are a table, one row per prompt, and those of several scales of guidance one row per description. A part is nearly square."""
     if num < request.total:
         return columns_for(num, 1)
+    if request.num == 1 and request.same_noise and (columns := num_scales(request)) > 1:
+        return columns
     if request.num > 1 or not request.prompts or len(request.labels) < 2:
         return columns_for(num, request.places)
     prompts = request.prompts_of(range(request.places))
     columns = next((place for place, prompt in enumerate(prompts) if prompt != prompts[0]), len(prompts))
     return columns if num % columns == 0 else 1
+
+
+def num_scales(request: Request) -> int:
+    """Number of different scales of guidance that follow one another and then begin again; 1 without any."""
+    scales = max(request.guidance.values(), key=len, default=())
+    return next((place for place in range(1, len(scales)) if scales[place] == scales[0]), max(len(scales), 1))
 
 
 def without(index: Sequence[int], done: set[int], at_once: int) -> Sequence[int]:

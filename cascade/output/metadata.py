@@ -10,7 +10,9 @@ from torch import Tensor
 from stages.config import SampleConfig
 from stages.texts import as_values
 
+from ..link import Link, over
 from ..plan import Plan
+from ..request import of_rows
 
 
 def describe(
@@ -18,19 +20,27 @@ def describe(
 ) -> dict[str, Any]:
     """The metadata of a picture: enough to make it again with the same bundles (`cascade.output.again`).
 
-    image: its number; None: of the whole request. A single picture is described with its own prompt and label only, since
-    it is also picture `image` of a request for these alone.
+    image: its number; None: of the whole request. A single picture is described with its own prompt, label and guidance
+    only, since it is also a picture of a request for these alone, of the number that its noise has.
     row: its position among the images that were computed together, and their number, on which rounding depends. stage: the stage
     whose picture it is, if not the last.
     """
     request = plan.request
-    num = request.num if image is None else max(request.num, image + 1)
+    number = None if image is None else request.noise_number(image)
+    num = request.num if number is None else max(request.num, number + 1)
     metadata: dict[str, Any] = {"seed": request.seed, "num": num, "precision": plan.precision}
-    for name, values in (("prompts", request.prompts), ("labels", request.labels)):
+    lists: dict[str, Sequence[Any]] = {"prompts": request.prompts, "labels": request.labels}
+    lists["negative"] = request.negative if any(request.negative) else ()
+    lists["composed"] = request.composed if any(request.composed) else ()
+    for name, values in lists.items():
         if values:
-            metadata[name] = list(values) if image is None else [values[request.description(image) % len(values)]]
-    if image is not None:
-        metadata["image"] = image
+            metadata[name] = list(values) if image is None else of_rows(values, [request.description(image)])
+    if image is None and request.guidance:
+        metadata["guidance"] = {stage: list(scales) for stage, scales in request.guidance.items()}
+    if image is None and request.same_noise:
+        metadata["same_noise"] = True
+    if number is not None:
+        metadata["image"] = number
     if row is not None:
         metadata["row"] = list(row)
     if stage:
@@ -48,11 +58,19 @@ def describe(
             "bundle": link.sidecar.sha256,
             **({"hosts": link.beside} if link.beside else {}),
             "nimg": link.sidecar.provenance.nimg,
-            "settings": as_values(link.settings),
+            "settings": as_values(settings_of(plan, link, image)),
         }
         for link in plan.made_by
     }
     return metadata
+
+
+def settings_of(plan: Plan, link: Link, image: int | None) -> SampleConfig:
+    """The settings of a stage for an image, with the scale that the request has for it in place of the stage's."""
+    scales = None if image is None else plan.scales(link.name, (image,))
+    if scales is None:
+        return link.settings
+    return SampleConfig.model_validate(over(link.settings.model_dump(), {"guidance_scale": scales[0]}))
 
 
 def describe_all(plan: Plan, index: Sequence[int], stage: str = "") -> dict[str, Any]:

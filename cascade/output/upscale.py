@@ -75,11 +75,12 @@ class Upscaling:
         for position, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
             rows = (position,) if len(self.files) > 1 and described > 1 else range(described)
             names = model.names[model.names.index(start) :]
+            fields = request.described_by(rows)
+            scales = {name: each for name, each in fields["guidance"].items() if name in names}
             file_request = replace(
                 request,
                 first=start,
-                prompts=tuple(request.prompts_of(rows)),
-                labels=tuple(request.labels_of(rows)),
+                **fields | {"guidance": scales},
                 settings=agreeing(
                     {name: values for name, values in request.settings.items() if name in names}, model.links, start
                 ),

@@ -1,7 +1,10 @@
 """Beside: what a request says about the guidance of its images, row by row, beside the settings of a stage."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
 
 from data.batch import Cond
 
@@ -17,6 +20,24 @@ class Beside:
     scales: Sequence[float] | None = None
     negative: Cond | None = None
     composed: Sequence[tuple[Cond, Sequence[float]]] = ()
+
+    def of(self, rows: Sequence[int], scales: Sequence[float] | None) -> Self:
+        """That of images which have these rows of it, with these scales."""
+        index = torch.tensor(rows)
+        return replace(
+            self,
+            scales=scales,
+            negative=None if self.negative is None else self.negative[index],
+            composed=tuple((text[index], [weights[row] for row in rows]) for text, weights in self.composed),
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        """A copy with every tensor on `device`."""
+        return replace(
+            self,
+            negative=None if self.negative is None else self.negative.to(device),
+            composed=tuple((text.to(device), weights) for text, weights in self.composed),
+        )
 
 
 NOTHING = Beside()

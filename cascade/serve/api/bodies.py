@@ -21,7 +21,7 @@ from cascade.output.pictures import fitted, fitted_size
 from cascade.output.upscale import agreeing, choose_start
 from cascade.pipeline import Cascade
 from cascade.plan import Plan
-from cascade.request import MAX_SEED, MAX_SIDE, Request
+from cascade.request import MAX_SEED, MAX_SIDE, MAX_WEIGHT, Request, composed_of
 from data.alpha import to_pixels
 from data.decode import FORMATS, decode_image, image_size
 from stages.sample_config import WORDS
@@ -58,10 +58,22 @@ class Body(BaseModel):
         return given
 
 
+class ComposedText(Body):
+    """A further text, whose difference is added to every prompt's with this weight; below 0 it leads away from the text."""
+
+    text: str
+    weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0
+
+
+Scales = Annotated[list[Annotated[float, Field(ge=0, le=MAX_WEIGHT)]], Field(max_length=10_000)]
+
+
 class JobBody(Body):
     """`num` images for each of `prompts`, `labels` or pairs of them (as many of both, or one with all of the other; neither:
     unconditional), or for `image`. seed: random if left out. until: hold after this stage. size: [width, height]. fit: first
-    shrink the image until its shorter side is what its first stage was trained to enlarge."""
+    shrink the image until its shorter side is what its first stage was trained to enlarge. negative_prompt: what guidance leads
+    away from, in place of no prompt. composed: further texts of every prompt. guidance: by stage a guidance_scale for each prompt,
+    label or pair, or several for a single one. same_noise: of each of these the images begin with the same noise."""
 
     prompts: Annotated[list[str], Field(max_length=10_000)] = []
     labels: Annotated[list[int | Name], Field(max_length=10_000)] = []
@@ -72,6 +84,15 @@ class JobBody(Body):
     size: Annotated[list[Annotated[int, Field(ge=1, le=MAX_SIDE)]], Field(min_length=2, max_length=2)] | None = None
     image: str | None = None
     fit: bool = False
+    negative_prompt: str = ""
+    composed: Annotated[list[ComposedText], Field(max_length=16)] = []
+    guidance: Annotated[dict[Name, Scales], Field(max_length=MANY)] = {}
+    same_noise: bool = False
+
+    @property
+    def described(self) -> int:
+        """Number of descriptions."""
+        return max(len(self.prompts), len(self.labels), *map(len, self.guidance.values()), 1)
 
 
 class RefineBody(Body):
@@ -100,8 +121,8 @@ class Digits:
 
 class ImagesBody(Body):
     """Body of OpenAI's `images.generate`. Extensions: label (name or number of a class), seed (-1: random), steps, guidance (of
-    every stage that has it) and settings (which take precedence over these). background, quality, style, moderation and user
-    have no effect; any other field is refused."""
+    every stage that has it), negative_prompt and settings (which take precedence over these). background, quality, style,
+    moderation and user have no effect; any other field is refused."""
 
     prompt: str
     model: Name | None = None
@@ -116,6 +137,7 @@ class ImagesBody(Body):
     seed: Annotated[int, Field(ge=-1, le=MAX_SEED), Digits()] | None = None
     steps: Annotated[int, Field(ge=1), Digits()] | None = None
     guidance: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    negative_prompt: str | None = None
     settings: Settings = {}
     background: Literal["auto", "opaque"] | None = None
     quality: Name | None = None
@@ -128,7 +150,9 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
     """The plan of a native request. Raises ValueError or Refused, naming the mistake, the field and what is allowed."""
     first, low_res, settings = "", None, body.settings
     check_prompts(body.prompts, limits)
-    check_count(max(len(body.prompts), len(body.labels), 1) * body.num, limits)
+    check_prompts([body.negative_prompt], limits, "negative_prompt")
+    check_prompts([composed.text for composed in body.composed], limits, "composed")
+    check_count(body.described * body.num, limits)
     if body.image is not None:
         first, low_res = upload(body.image, cascade, limits, fit=body.fit, last=body.until)
         later = cascade.names[cascade.names.index(first) :]
@@ -145,7 +169,11 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
         settings=settings_within(settings, cascade, first, body.until),
         first=first,
         last=body.until,
-        batch=batch_of(max(len(body.prompts), len(body.labels), 1) * body.num),
+        batch=batch_of(body.described * body.num),
+        negative=(body.negative_prompt,) if body.negative_prompt else (),
+        composed=(tuple((each.text, float(each.weight)) for each in body.composed),) if body.composed else (),
+        guidance={name: tuple(map(float, scales)) for name, scales in body.guidance.items()},
+        same_noise=body.same_noise,
     )
     return planned(request, settings, cascade, limits)
 
@@ -168,13 +196,22 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
     labels: list[int | Name] = [] if body.label is None else [body.label]
     with mistakes("label"):
         cascade.conditions.check(Request(labels=cascade.conditions.numbers([str(label) for label in labels], "label")))
+    negative = body.negative_prompt or ""
+    with mistakes("negative_prompt"):
+        check_prompts([negative], limits, "negative_prompt")
+        asked = Request(prompts=(body.prompt,), negative=(negative,), settings=settings)
+        if negative:
+            cascade.resolve(asked)
     with mistakes("n"):
         check_count(body.n or 1, limits)
     with mistakes("size"):
         width, _, height = (body.size or "auto").partition("x")
         size = [int(width), int(height)] if height else None
         seed = None if body.seed == -1 else body.seed
-        job = JobBody(prompts=[body.prompt], labels=labels, num=body.n or 1, seed=seed, size=size, settings=settings)
+        job = JobBody(
+            prompts=[body.prompt], labels=labels, num=body.n or 1, seed=seed, size=size, settings=settings,
+            negative_prompt=negative,
+        )  # fmt: skip
         return job_request(job, cascade, limits)
 
 
@@ -216,11 +253,11 @@ def batch_of(num: int) -> int:
     return min(num, CHUNK)
 
 
-def check_prompts(prompts: Sequence[str], limits: Limits) -> None:
-    """Raise ValueError for a prompt that is too long."""
+def check_prompts(prompts: Sequence[str], limits: Limits, field: str = "prompts") -> None:
+    """Raise ValueError for a prompt that is too long. field: where it was given."""
     for prompt in prompts:
         if len(prompt) > limits.prompt_chars:
-            raise ValueError(f"prompts: {len(prompt)} characters; at most {limits.prompt_chars} are allowed")
+            raise ValueError(f"{field}: {len(prompt)} characters; at most {limits.prompt_chars} are allowed")
 
 
 def check_count(num: int, limits: Limits) -> None:
@@ -323,5 +360,24 @@ def as_stored(plan: Plan) -> dict[str, Any]:
         "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,
         "size": list(request.size or ()), "settings": plan.settings,
         "first": request.first, "last": request.last, "index": list(request.index),
-        "stages": {name: min(size) for name, size in zip(plan.names, plan.sizes, strict=True)},
+        "stages": {name: min(size) for name, size in zip(plan.names, plan.sizes, strict=True)}, **guidance_as_stored(request),
     }  # fmt: skip
+
+
+def guidance_as_stored(request: Request) -> dict[str, Any]:
+    """What a request says about guidance, as JSON values; {} if it says nothing."""
+    said: dict[str, Any] = {
+        "negative": list(request.negative), "composed": [[list(each) for each in texts] for texts in request.composed],
+        "guidance": {name: list(scales) for name, scales in request.guidance.items()}, "same_noise": request.same_noise,
+    }  # fmt: skip
+    return {name: value for name, value in said.items() if value}
+
+
+def guidance_from(stored: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `Request` that `guidance_as_stored` kept."""
+    return {
+        "negative": tuple(stored.get("negative", ())),
+        "composed": composed_of(stored.get("composed", ())),
+        "guidance": {name: tuple(scales) for name, scales in stored.get("guidance", {}).items()},
+        "same_noise": stored.get("same_noise", False),
+    }

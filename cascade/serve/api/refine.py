@@ -14,7 +14,7 @@ from data.decode import decode_image
 
 from ..http.limits import Refused
 from ..jobs.store import PictureRow
-from .bodies import RefineBody, Settings, batch_of, settings_within
+from .bodies import RefineBody, Settings, batch_of, guidance_from, settings_within
 
 
 def refined(
@@ -62,6 +62,7 @@ def refined(
         pick=pick,
         low_res=torch.stack([pixels(read(stored[k]), channels) for k in pick]),
         batch=batch_of(len(pick)),
+        **guidance_from(asked),
     )
 
 

@@ -51,7 +51,8 @@ class StageView(TypedDict):
 class JobView(TypedDict):
     """A job. created: seconds since 1970. parent: id of the job that it refines. num: images of each prompt, label or pair. size:
     [width, height], null for the cascade's own. images: their numbers. until: the stage after which it holds, "" for the
-    last."""
+    last. negative, composed, guidance, same_noise: as the request gave them, if it did; negative texts and lists of [text, weight]
+    are those of each description, or one for all."""
 
     id: str
     state: State
@@ -69,6 +70,10 @@ class JobView(TypedDict):
     url: str
     events: str
     error: NotRequired[Failure | None]
+    negative: NotRequired[list[str]]
+    composed: NotRequired[list[list[tuple[str, float]]]]
+    guidance: NotRequired[dict[str, list[float]]]
+    same_noise: NotRequired[bool]
 
 
 class JobsView(TypedDict):
@@ -164,6 +169,7 @@ def job_data(row: JobRow, state: State, pictures: Sequence[PictureRow]) -> Data:
         "prompts": request["prompts"], "labels": request["labels"], "num": request["num"], "seed": request["seed"],
         "settings": request["settings"], "size": request["size"][::-1] or None, "images": request["index"], "stages": stages,
         "until": request["last"], "url": f"/v1/jobs/{row.id}", "events": f"/v1/jobs/{row.id}/events",
+        **{name: request[name] for name in ("negative", "composed", "guidance", "same_noise") if name in request},
     }  # fmt: skip
 
 
