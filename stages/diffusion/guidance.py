@@ -34,18 +34,18 @@ def is_inside(sigma: float, interval: tuple[float, float]) -> bool:
 
 
 def rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
-    """Guided x0_hat (b, c, *size) whose std a picture is, by `share` of the way, that of the conditional one (Lin et al. 2024,
-    eq. 15 and 16).
+    """Guided x0_hat (b, c, *size) whose mean and std are, by `share` of the way, those of the conditional one, picture by picture
+    (after Lin et al. 2024, eq. 15 and 16).
 
-    They rescale the output v = alpha eps - sigma x0, which at their last level, where nothing is left of x0 in x, is -x0: so it is
-    the std of x0_hat that guidance makes too large. The mean stays that of `guided`: in pictures on white it is far from 0, and
-    scaling it would make the white grey.
+    They scale the output v = alpha eps - sigma x0, which at their last level, where x has nothing of x0, is -x0: so it is the std
+    of x0_hat that guidance makes too large. They scale about 0, which makes the white of a background grey, since a picture on
+    white has a mean far from 0; about the guided mean, which guidance moves as well, pictures fade to white. Hence both moments.
     """
     pictures = []
     for one, other in zip(guided, cond, strict=True):
-        mean, std = one.mean(), one.std()
+        std = one.std()
         factor = 1 + share * (other.std() / std - 1) if std > 0 else 1.0
-        pictures.append(mean + factor * (one - mean))
+        pictures.append(torch.lerp(one.mean(), other.mean(), share) + factor * (one - one.mean()))
     return torch.stack(pictures)
 
 

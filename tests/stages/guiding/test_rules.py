@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from data.batch import Cond
 from stages.ask import OWN, Ask
 from stages.config import SampleConfig
-from stages.diffusion.samplers import SAMPLERS, Answer, Query, heun
-from stages.guidance import guidance, rows_by_call
+from stages.diffusion.samplers import SAMPLERS, Answer, Query, Sampler
+from stages.guidance import guidance, rows_by_call, zeros
 from stages.guiding.autoguidance import GUIDE
 from stages.guiding.beside import Beside
 from stages.sampling import noise_of
@@ -35,6 +35,11 @@ def query_of(num: int, sigma: float = 2.0, dtype=torch.float64) -> Query:
     return Query(x, torch.full((num,), sigma))
 
 
+def started(settings: SampleConfig, x: torch.Tensor) -> Sampler:
+    """The sampler of the settings from x, with no noise on its way."""
+    return SAMPLERS[settings.sampler](x, settings.sigmas, zeros, settings.options)
+
+
 def denoise(query: Query, cond: Cond) -> torch.Tensor:
     return toy(Ask(query=query, cond=cond))
 
@@ -50,7 +55,7 @@ def test_the_guided_ode_of_gaussians_is_that_of_the_extrapolated_one():
 
     given = Cond.empty(3).given(label=torch.zeros(3, dtype=torch.int64))
     x = 20 * torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = driven(guidance(settings, given, ("label",)), heun(x, settings.sigmas), {OWN: own})
+    found = driven(guidance(settings, given, ("label",)), started(settings, x), {OWN: own})
     assert_close(found, gaussian(-0.1 + scale * 0.6, 0.3).path(x, 20, 0), rtol=0, atol=2e-4)
 
 
@@ -63,7 +68,7 @@ def test_the_ode_of_autoguidance_is_narrower_by_the_powers_of_both():
         for name, world in ((OWN, own), (GUIDE, guide))
     }
     x = 20 * torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = driven(guidance(settings, Cond.empty(3), (), hosts), heun(x, settings.sigmas), hosts)
+    found = driven(guidance(settings, Cond.empty(3), (), hosts), started(settings, x), hosts)
     exact = x
     for std, power in ((0.4, scale), (0.7, 1 - scale)):
         exact = exact * (std**2 / (std**2 + 400)) ** (power / 2)
@@ -177,8 +182,7 @@ def sampled(every: int, steps: int) -> torch.Tensor:
 
     given = Cond.empty(2).given(label=torch.zeros(2, dtype=torch.int64))
     x = torch.tensor([3.0, -5.0], dtype=torch.float64)[:, None, None, None].expand(2, 1, 2, 2)
-    sampler = SAMPLERS["euler"](x, settings.sigmas, noise_of("s", 0, torch.arange(2), "cpu"), {})
-    return driven(guidance(settings, given, ("label",)), sampler, {OWN: own})
+    return driven(guidance(settings, given, ("label",)), started(settings, x), {OWN: own})
 
 
 @pytest.mark.parametrize("every", [2, 3])
@@ -206,7 +210,7 @@ def test_the_calls_that_are_told_are_those_that_are_made(names):
     x = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     asked = Counter()
     rule = guidance(settings, replace(cond, parts={name: cond.parts[name] for name in names}), names)
-    driven(rule, heun(80 * x, settings.sigmas), HOSTS, asked)
+    driven(rule, started(settings, 80 * x), HOSTS, asked)
     assert told == asked
 
 
@@ -231,8 +235,7 @@ def test_an_image_does_not_depend_on_those_beside_it(scales):
         cond = described(texts(0.1, 0.7, -0.2), (0, -1, 2))[rows]
         rule = guidance(EVERYTHING, cond, BOTH, HOSTS, beside, noise)
         x = 80 * noise("start", (len(images), 3, 4, 4))
-        sampler = SAMPLERS[EVERYTHING.sampler](x, EVERYTHING.sigmas, noise, EVERYTHING.options)
-        return driven(rule, sampler, HOSTS)
+        return driven(rule, started(EVERYTHING, x), HOSTS)
 
     together = pictures([0, 1, 2])
     assert torch.equal(together, torch.cat([pictures([image]) for image in range(3)]))
