@@ -165,6 +165,14 @@ def test_all_is_in_sight(shared, visit, scheme, width):
         counts(page, 1)
 
 
+def test_undo_is_in_sight_in_a_low_window(start, visit):
+    page = visit(start().address, viewport={"width": 620, "height": 520})
+    page.keyboard.press("1")
+    counts(page, 1)
+    box = page.locator("#undo").bounding_box()
+    assert box["y"] + box["height"] <= 520
+
+
 def test_without_its_token_the_page_says_what_to_open(shared, browser):
     context = browser.new_context()
     page = context.new_page()
