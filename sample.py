@@ -18,7 +18,7 @@ from stages.diffusion.samplers import SAMPLERS
 
 SHIPPED = Path(__file__).parent / "cascade" / "shipped" / "emoji_styles"
 MAX_GRID = 1024
-WITH_AGAIN = ("again", "cascade", "image", "out", "overwrite", "device", "download")
+WITH_AGAIN = ("again", "cascade", "image", "mask", "out", "overwrite", "device", "download")
 
 
 def main(
@@ -43,6 +43,23 @@ def main(
     fit: Annotated[
         bool, typer.Option("--fit", help="shrink --image first, to what its first stage was trained to enlarge")
     ] = False,
+    mask: Annotated[
+        Path | None, typer.Option(help="paint over --image where this picture of its size is white, keep the rest")
+    ] = None,
+    strength: Annotated[
+        list[str] | None,
+        typer.Option(help="above 0, to 1: paint over --image from so much noise; 0.6, or base_16=0.6"),
+    ] = None,
+    resample: Annotated[
+        list[str] | None, typer.Option(help="with --mask: make each step so often, so that old and new agree better")
+    ] = None,
+    invert: Annotated[
+        str | None, typer.Option(help="paint over --image from the noise that gives it under this caption of it")
+    ] = None,
+    invert_label: Annotated[list[str] | None, typer.Option(help="with --invert: its class name or number")] = None,
+    image_stage: Annotated[
+        str, typer.Option(help="which stage's picture it is that is painted over", show_default="the last's")
+    ] = "",
     label: Annotated[
         list[str] | None, typer.Option(help="class name or number, or `all`; may be repeated, each with every prompt")
     ] = None,
@@ -111,9 +128,11 @@ def main(
     from cascade.output.destinations import output_for
     from cascade.output.given import given_files
     from cascade.output.saving import save_again, save_all
+    from cascade.output.sources import pixels_of
     from cascade.output.upscale import Upscaling
     from cascade.pipeline import Cascade
     from cascade.request import Request
+    from cascade.source import Source
 
     if not out:
         raise ValueError("--out: is empty; name a .png for one grid, or a folder/ for single files")
@@ -134,10 +153,15 @@ def main(
     if again is not None:
         if len(files) > 1:
             raise ValueError(f"--again: {len(files)} pictures with --image; give the one that {again} was made from")
-        return save_again(again, target, cascade, files, device=device, download=download)
+        return save_again(again, target, cascade, files, device=device, download=download, mask=mask)
     if world > 1 and str(prompts_file) == "-":
         raise ValueError("--prompts-file -: several processes cannot all read what is piped in; name a file")
-    upscaling = Upscaling.of(files, cascade, first=first, fit=fit) if files else None
+    is_source = any(option for option in (mask, strength, resample, image_stage, invert_label)) or invert is not None
+    if is_source and len(files) != 1:
+        raise ValueError(f"--mask, --strength, --invert: paint over one picture; {len(files)} are given with --image")
+    if invert_label and invert is None:
+        raise ValueError("--invert-label: goes with --invert CAPTION, which may be empty")
+    upscaling = Upscaling.of(files, cascade, first=first, fit=fit) if files and not is_source else None
     first = upscaling.first if upscaling else first
     model = Cascade.load(cascade, first=first, last=last, device=device, precision=precision, download=download)
     captions = (*(prompts or ()), *(lines_of(prompts_file) if prompts_file else ()))
@@ -159,7 +183,20 @@ def main(
         sampler=sampler,
         consistency=consistency,
         colour=colour,
+        strength=strength,
+        resample=resample,
     )
+    source = None
+    if is_source:
+        pixels, painted = pixels_of(model, files[0], mask, stage=image_stage, fit=fit)
+        source = Source(
+            images=pixels,
+            mask=painted,
+            stage=image_stage,
+            inverted=invert is not None,
+            prompts=(invert,) if invert else (),
+            labels=class_numbers(model, invert_label or []),
+        )
     request = Request(
         num=num if num is not None else 1 if files or is_table or scales else 16,
         seed=seed,
@@ -167,6 +204,7 @@ def main(
         labels=labels,
         size=parse_size(size),
         settings=with_said(model, chosen, settings or []),
+        source=source,
         batch=batch,
         negative=(negative,) if negative else (),
         composed=(weighted(also),) if also else (),
@@ -190,6 +228,7 @@ def main(
     else:
         plan = model.resolve(request)
         target.check_names(plan)
+        target.check_given(plan, [*(file.path for file in files), *([mask] if mask else [])])
         model.check(plan.picked(picked))
         jobs = [(target, lambda: plan)]
     num_images = len(picked) or (upscaling.num(request) if upscaling else request.total)

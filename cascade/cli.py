@@ -21,7 +21,7 @@ from .request import MAX_SIDE
 FLAGS = {
     "num_steps": "--steps", "guidance_scale": "--guidance", "guidance_text": "--guidance-text",
     "guidance_label": "--guidance-label", "aug_sigma": "--aug-sigma", "sampler": "--sampler",
-    "consistency": "--consistency", "colour": "--colour",
+    "consistency": "--consistency", "colour": "--colour", "strength": "--strength", "resample": "--resample",
 }  # fmt: skip
 MAX_PICK = 1_000_000  # images named with --pick: their numbers are a list in memory
 

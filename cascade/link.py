@@ -13,6 +13,7 @@ from data.errors import first_error, nearest
 from stages.ask import OWN
 from stages.bundle import Contract, Sidecar
 from stages.config import SampleConfig
+from stages.diffusion.control import num_resampled
 from stages.diffusion.samplers import num_queries
 from stages.guidance import GUIDE, most_rows
 from stages.sample_config import unread_by
@@ -117,6 +118,8 @@ class Link:
     @property
     def nfe(self) -> int:
         """Network calls per chunk, at most. A guided call counts once, since its two halves share a batch."""
+        if self.settings.resample > 1:
+            return num_resampled(self.settings.num_steps, self.settings.resample)
         return num_queries(self.settings.sampler, self.settings.num_steps, self.settings.options)
 
 

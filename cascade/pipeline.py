@@ -132,10 +132,14 @@ class Cascade:
         """The work of a request or plan, with its prompts encoded. Raises ValueError."""
         plan = asked if isinstance(asked, Plan) else self.resolve(asked)
         prompts, labels = plan.request.prompts_of(plan.wanted), plan.request.labels_of(plan.wanted)
-        conds = self.conditions.of(prompts, self.conditions.numbers(labels))
+        conds, source = self.conditions.of(prompts, self.conditions.numbers(labels)), plan.request.source
         if conds.num < len(plan.wanted):  # nothing but guidance tells the descriptions apart
             conds = conds[torch.zeros(len(plan.wanted), dtype=torch.int64)]
-        return Painting(plan=plan, conds=conds, beside=self.conditions.beside(plan.request, plan.wanted))
+        shown = None
+        if source is not None and source.inverted:
+            shown = self.conditions.of(source.prompts, self.conditions.numbers(source.labels))
+        beside = self.conditions.beside(plan.request, plan.wanted)
+        return Painting(plan=plan, conds=conds, beside=beside, source_conds=shown)
 
     def check(self, asked: Request | Plan) -> None:
         """Raise ValueError if `sample` would; encodes the prompts, computes no picture."""

@@ -4,6 +4,7 @@
 width) in px; messages write width x height, as the command line does.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,11 +12,16 @@ from typing import Any, Protocol, Self
 
 from torch import Tensor
 
+from data.errors import nearest
+from stages.diffusion.control import num_inverted
+
 from .conditions import Conditions
+from .engine.control import level_of
 from .engine.shaper import Shaper
 from .engine.tiles import most_pixels
 from .link import Link, check_names, cut, side_multiple, with_settings
 from .request import MAX_SIDE, Request, check_images, of_rows
+from .source import Source
 
 
 class Chain(Protocol):
@@ -106,6 +112,15 @@ class Plan:
         return max(1, -(-h * w // side**2))
 
     @property
+    def takes(self) -> tuple[int, int] | None:
+        """Size of the pictures that its first stage enlarges; None for a base stage."""
+        low_res = self.links[0].contract.low_res
+        if low_res is None:
+            return None
+        h, w = self.sizes[0]
+        return h * low_res // self.links[0].contract.resolution, w * low_res // self.links[0].contract.resolution
+
+    @property
     def rows(self) -> int:
         """Batch rows per image of the host that has most; at least 2, whether guided or not; one more for each composed text."""
         num_composed = max(map(len, self.request.composed), default=0)
@@ -114,7 +129,19 @@ class Plan:
     @property
     def nfe(self) -> int:
         """Network calls in all, if it runs alone."""
-        return self.num_chunks * sum(link.nfe for link in self.links)
+        return self.num_chunks * sum(self.calls(link) for link in self.links)
+
+    def calls(self, link: Link) -> int:
+        """Network calls per chunk in a stage, those of an inversion among them."""
+        source = self.request.source
+        is_inverted = source is not None and source.inverted and link.name in self.seeing
+        return link.nfe + (num_inverted(link.settings.num_steps) if is_inverted else 0)
+
+    @cached_property
+    def seeing(self) -> list[str]:
+        """Names of the stages that see the source: those up to its own."""
+        source = self.request.source
+        return [] if source is None else [link.name for link in controlled(self.links, source)]
 
     def picked(self, images: Sequence[int]) -> Self:
         """A copy that computes only these images. Raises ValueError."""
@@ -144,6 +171,9 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
     links = [link for link in chain if link.name in names]
     if any(isinstance(label, str) for label in request.labels):
         request = replace(request, labels=cascade.conditions.numbers(request.labels))
+    if request.source is not None:
+        numbers = cascade.conditions.numbers(request.source.labels, "request: label of the source")
+        request = replace(request, source=replace(request.source, labels=numbers))
     plan = Plan(
         request=request,
         chain=chain,
@@ -154,6 +184,7 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
     )
     cascade.conditions.check(request)
     check_guidance(plan)
+    check_source(plan, cascade)
     for link, (h, w) in zip(links, plan.sizes, strict=True):
         if 0 < most_pixels(link) < h * w:
             raise ValueError(
@@ -186,12 +217,56 @@ def check_guidance(plan: Plan) -> None:
         )
 
 
+def controlled(links: list[Link], source: Source) -> list[Link]:
+    """The stages up to that of a source. Raises ValueError if there is none of its name."""
+    names = [link.name for link in links]
+    if source.stage and source.stage not in names:
+        raise ValueError(
+            f"request: no stage {source.stage!r} of a source, there are {', '.join(names)}{nearest(source.stage, names)}"
+        )
+    return links[: names.index(source.stage) + 1 if source.stage else len(links)]
+
+
+def check_source(plan: Plan, cascade: Chain) -> None:
+    """Raise ValueError for settings of a source without one, and for a source with which nothing is done."""
+    source, seen = plan.request.source, plan.seeing
+    for link in plan.links:
+        if link.settings.strength < 1 and link.name not in seen:
+            raise ValueError(
+                f"settings of stage {link.name}: strength {link.settings.strength:g}: no source to start from there; "
+                "give a picture to paint over, or leave it out"
+            )
+        if link.settings.resample > 1 and (source is None or source.mask is None or link.name not in seen):
+            raise ValueError(
+                f"settings of stage {link.name}: resample {link.settings.resample}: nothing is known there that what is painted "
+                "must agree with; give a mask, or leave it out"
+            )
+    if source is None:
+        return
+    own = [link for link in plan.links if link.name in seen]
+    for link in own:
+        level, lowest = level_of(link), link.settings.sigma_min
+        if level <= lowest:
+            raise ValueError(
+                f"settings of stage {link.name}: strength {link.settings.strength:g} is noise of std {level:.3g}, not above its "
+                f"sigma_min {lowest:g}; give more"
+            )
+    if source.mask is None and not source.inverted and all(link.settings.strength == 1 for link in own):
+        raise ValueError(
+            "request: a source with neither mask nor strength below 1: it would not be seen; give one of them"
+        )
+    if source.prompts or source.labels:
+        cascade.conditions.check(Request(prompts=source.prompts, labels=source.labels))
+
+
 def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
     """(height, width) of each stage's pictures. Raises ValueError if a stage cannot make them, or for more than MAX_SIDE px."""
     (h, w), resolution = asked_size(links, request)
-    multiple = (
-        side_multiple(links, resolution) if request.low_res is None else 1
-    )  # a given picture is padded where its sides do not fit
+    multiple = 1  # a given picture is padded where its sides do not fit
+    if request.low_res is None:
+        multiple = side_multiple(links, resolution)
+    if request.low_res is None and (takes := links[0].contract.low_res) is not None:
+        multiple = math.lcm(multiple, resolution // math.gcd(resolution, takes))  # a source is shrunk to what it takes
     if h % multiple or w % multiple:
         raise ValueError(
             f"request: {w}x{h} px does not suit stages {', '.join(link.name for link in links)}; "
@@ -199,6 +274,14 @@ def sizes(links: list[Link], request: Request) -> list[tuple[int, int]]:
             f"for instance {nearest_multiple(w, multiple)}x{nearest_multiple(h, multiple)}"
         )
     sides = [(h * link.contract.resolution // resolution, w * link.contract.resolution // resolution) for link in links]
+    if request.source is not None and request.low_res is not None:
+        (height, width), _ = source_size(own := controlled(links, request.source)[-1], request.source)
+        if sides[links.index(own)] != (height, width):
+            expected_h, expected_w = sides[links.index(own)]
+            raise ValueError(
+                f"request: a source of {width}x{height} px; the picture that is enlarged makes {expected_w}x{expected_h} px at "
+                f"stage {own.name}"
+            )
     if max(sides[-1]) > MAX_SIDE:
         raise ValueError(
             f"request: the result would be {sides[-1][1]}x{sides[-1][0]} px; at most {MAX_SIDE} px a side are allowed"
@@ -215,6 +298,8 @@ def asked_size(links: list[Link], request: Request) -> tuple[tuple[int, int], in
     """(height, width) of the given picture, else of the result, and the side that the cascade has there by itself. Raises
     ValueError if the request gives a picture to a base stage, or none to a super-resolution stage, or one of other channels."""
     first, last = links[0], links[-1]
+    if request.low_res is None and request.source is not None:
+        return source_size(controlled(links, request.source)[-1], request.source)
     if request.low_res is None:
         if first.contract.low_res is not None:
             raise ValueError(f"request: the chain starts with {first.name}, a super-resolution stage; give a picture")
@@ -229,3 +314,11 @@ def asked_size(links: list[Link], request: Request) -> tuple[tuple[int, int], in
             f"request: pictures of {channels} channels, stage {first.name} takes {first.contract.channels}"
         )
     return (h, w), first.contract.low_res
+
+
+def source_size(link: Link, source: Source) -> tuple[tuple[int, int], int]:
+    """(height, width) of a source, and the side of its stage's pictures. Raises ValueError for one of other channels."""
+    channels = source.images.shape[1]
+    if channels != link.contract.channels:
+        raise ValueError(f"request: a source of {channels} channels, stage {link.name} gives {link.contract.channels}")
+    return source.size, link.contract.resolution

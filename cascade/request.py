@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .source import Source
+
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 4096
 MAX_SIDE = 16_384  # px a side of the result
@@ -34,7 +36,8 @@ class Request:
     request for one description; so only what is described differs.
 
     pick: compute only these images of the request. With low_res, row i is the picture of image pick[i] from the stage before:
-    refining held pictures gives the bytes that an undisturbed request would have given. Raises ValueError.
+    refining held pictures gives the bytes that an undisturbed request would have given. source: pictures to paint over, up to
+    their stage. Raises ValueError.
     """
 
     num: int = 1
@@ -52,6 +55,7 @@ class Request:
     composed: tuple[Composed, ...] = ()
     guidance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     same_noise: bool = False
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -79,7 +83,10 @@ class Request:
             raise ValueError("request: both a picture and a size; the picture decides the size")
         if self.size is not None and not (min(self.size) > 0 and max(self.size) <= MAX_SIDE):
             raise ValueError(f"request: size {self.size} is out of range; 1 to {MAX_SIDE} px a side are allowed")
+        if self.source is not None and self.size is not None:
+            raise ValueError("request: both a source and a size; the source decides the size")
         self._check_pictures()
+        self._check_source()
         check_images(self.pick, self.total)
 
     @property
@@ -129,6 +136,18 @@ class Request:
                 f"request: {shape[0]} pictures and {self.described} prompts or labels; give one of either, or as many of both"
             )
 
+    def _check_source(self) -> None:
+        if self.source is None:
+            return
+        num = len(self.source.images)
+        if self.pick:
+            if num not in (1, len(self.pick)):
+                raise ValueError(f"request: {num} sources for {len(self.pick)} picked images; give one, or one of each")
+        elif len({num, self.places} - {1}) > 1:
+            raise ValueError(
+                f"request: {num} sources and {self.described} prompts or labels; give one of either, or as many of both"
+            )
+
     @property
     def refines(self) -> bool:
         """Whether low_res holds pictures of a stage before, to be refined: row i belongs to image pick[i]."""
@@ -138,7 +157,8 @@ class Request:
     def places(self) -> int:
         """Number of different descriptions or given pictures, each of which gets `num` images; 1 if there are none."""
         num_pictures = 0 if self.low_res is None or self.refines else len(self.low_res)
-        return max(self.described, num_pictures)
+        num_sources = 0 if self.source is None or self.pick else len(self.source.images)
+        return max(self.described, num_pictures, num_sources)
 
     @property
     def described(self) -> int:
@@ -164,6 +184,18 @@ class Request:
         if self.refines:
             return self.low_res[[self.pick.index(image) for image in images]]
         return self.low_res[[self.description(image) % len(self.low_res) for image in images]]
+
+    def sources(self, images: tuple[int, ...]) -> Source | None:
+        """The rows of the source that belong to these images; None without one."""
+        if self.source is None:
+            return None
+        return self.source[[self.source_row(image) for image in images]]
+
+    def source_row(self, image: int) -> int:
+        """The row of the source that belongs to an image."""
+        assert self.source is not None
+        place = self.pick.index(image) if self.pick else self.description(image)
+        return place % len(self.source.images)
 
     def description(self, image: int) -> int:
         """Number of the description or picture of an image."""

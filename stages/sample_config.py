@@ -52,6 +52,7 @@ class SampleConfig(SamplerOptions):
     the scale of the difference from the stage's guide, and the levels where it acts. guidance_every: calls for which a difference
     serves. guidance_rescale: share of the way to the conditional answer's std. dynamic_threshold: percentile, 1: none.
     anneal_scale, anneal_levels: noise on the text, all of it above the second level, none below the first.
+    strength: with a source, how much of the way to noise it goes; resample: of a masked one, how often each step is made.
     consistency, colour: strengths of the
     corrections by low_res (`consistency.Agreement`) at the end; of consistency also in answers at levels up to consistency_sigma.
     """
@@ -74,6 +75,8 @@ class SampleConfig(SamplerOptions):
     anneal_scale: Annotated[NonNegative, LATER] = 0.0
     anneal_levels: Annotated[tuple[Level, Level], LATER] = (1.0, 10.0)
     aug_sigma: NonNegative = 0.0
+    strength: Annotated[float, Field(gt=0, le=1), LATER] = 1.0
+    resample: Annotated[int, Field(ge=1, le=100), LATER] = 1
     consistency: Annotated[Fraction, LATER] = 0.0
     consistency_sigma: Annotated[NonNegative, LATER] = 0.0
     colour: Annotated[Fraction, LATER] = 0.0

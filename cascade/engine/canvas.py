@@ -45,6 +45,14 @@ class Canvas:
         )
         return below[..., rows, :][..., cols]
 
+    def framed(self, stored: Tensor) -> Tensor:
+        """Continue stored pictures of the size `inner` over the canvas, repeating their border pixels."""
+        rows, cols = (
+            torch.arange(side).sub(self.edge).clamp(0, length - 1)
+            for side, length in zip(self.size, stored.shape[-2:], strict=True)
+        )
+        return stored[..., rows, :][..., cols]
+
     def cut(self, stored: Tensor) -> Tensor:
         """Cut the picture out of a stored canvas."""
         (height, width), edge = self.inner, self.edge

@@ -3,7 +3,7 @@
 Like a sampler it never calls a network itself, so an engine can hold many chunks and answer several in one call.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,8 @@ from data.batch import Cond
 from data.errors import RunError
 from stages.ask import NamedAsks
 from stages.consistency import agreement
-from stages.diffusion.samplers import Answer, Query
-from stages.guidance import guidance
+from stages.diffusion.samplers import Answer, Noise, Query, Sampler
+from stages.guidance import Guidance, guidance
 from stages.guiding.beside import NOTHING, Beside
 from stages.sampling import noise_of, start
 
@@ -22,8 +22,11 @@ from ..conditions import beside_of_stage, for_stage
 from ..events import Event, Finished, Preview, StageFinished, StageStarted
 from ..link import Link
 from ..plan import Plan
+from ..source import Source
 from .canvas import Canvas
+from .control import Control, unguided
 from .host import Asks, addressed
+from .shaper import Shaper
 from .tiles import answered
 from .work import Chunk
 
@@ -31,11 +34,12 @@ from .work import Chunk
 @dataclass(frozen=True, kw_only=True)
 class Painting:
     """The work of a plan: it takes its images through all of its stages. conds: a condition for each of `plan.wanted`; beside: what
-    is said of the guidance of each."""
+    is said of the guidance of each. source_conds: what an inverted source shows, for each of its rows or for all."""
 
     plan: Plan
     conds: Cond
     beside: Beside = NOTHING
+    source_conds: Cond | None = None
 
     @property
     def first(self) -> str:
@@ -78,6 +82,9 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
     conds = work.conds[torch.tensor(described)]
     pictures = plan.request.given(index)
     rows = torch.tensor([plan.request.noise_number(image) for image in index])
+    source = plan.request.sources(index)
+    if source is not None and pictures is None and (takes := plan.takes) is not None:
+        pictures = source.at(takes).images
     for link, size in zip(plan.links, plan.sizes, strict=True):
         stage, config, space = link.stage, link.stage.config, link.stage.space
         canvas = Canvas.of(link.sidecar.config, size, continued=pictures is not None and size != config.gives)
@@ -87,39 +94,87 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, noise))
         beside = beside_of_stage(work.beside.of(described, plan.scales(link.name, index)), link.sidecar.config.cond)
         rule = guidance(link.settings, cond, config.cond.names, link.hosts, beside.to(link.device), noise)
-        sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
         shapers = (*plan.shapers, *agreement(link.settings, below, space))
-        emit(StageStarted(stage=link.name, index=index, nfe=link.nfe))
-        query, step, painted = next(sampler), 0, None
+        nfe = plan.calls(link)
+        told = Told(link=link, index=index, nfe=nfe, canvas=canvas, emit=emit)
+        emit(StageStarted(stage=link.name, index=index, nfe=nfe))
+        if source is None or link.name not in plan.seeing:
+            sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
+        else:
+            control = Control.of(source, link, canvas)
+            x = None
+            if source.inverted:
+                shown = yield from asked(link, shown_cond(work, source, link, canvas, index, noise))
+                plain = guidance(unguided(link.settings), shown, config.cond.names, link.hosts, noise=noise)
+                x = yield from driven(control.inversion(), link, plain, (), told)
+            sampler, shapers = control.start(noise, cond, x), (*shapers, control)
+        x0 = yield from driven(sampler, link, rule, shapers, told)
+        for shaper in shapers:
+            x0 = shaper.finish(x0)
+        pictures = canvas.cut(space.store(x0))
+        emit(StageFinished(stage=link.name, index=index, images=space.show(pictures), last=link is plan.links[-1]))
+
+
+@dataclass(kw_only=True)
+class Told:
+    """Tells the answers of a stage as previews, and counts them."""
+
+    link: Link
+    index: tuple[int, ...]
+    nfe: int
+    canvas: Canvas
+    emit: Callable[[Event], None]
+    step: int = 0
+    painted: Tensor | None = None
+
+    def __call__(self, query: Query, answer: Answer) -> None:
+        """Emit a preview of an answer to a query. Raises RunError for NaN or infinity in it."""
+        self.step += 1
+        if not torch.isfinite(answer.x0_hat).all():
+            call = f"call {self.step} of {self.nfe}"
+            raise RunError(f"stage {self.link.name}: NaN or infinity in x0_hat at {call}; try --precision fp32")
+        self.painted = over(self.painted, query, answer)
+        self.emit(
+            Preview(
+                stage=self.link.name,
+                index=self.index,
+                step=self.step,
+                nfe=self.nfe,
+                painted=self.painted,
+                canvas=self.canvas,
+                space=self.link.stage.space,
+            )
+        )
+
+
+def driven(
+    sampler: Sampler, link: Link, rule: Guidance, shapers: Sequence[Shaper], told: Told
+) -> Generator[Asks, list[Answer], Tensor]:
+    """Run a sampler to its result: each of its queries is answered, reshaped and told."""
+    try:
+        query = next(sampler)
         while True:
             answer = yield from answered(link, rule, query)
             for shaper in shapers:
                 answer = shaper.each(query, answer)
-            step += 1
-            if not torch.isfinite(answer.x0_hat).all():
-                call = f"call {step} of {link.nfe}"
-                raise RunError(f"stage {link.name}: NaN or infinity in x0_hat at {call}; try --precision fp32")
-            painted = over(painted, query, answer)
-            emit(
-                Preview(
-                    stage=link.name,
-                    index=index,
-                    step=step,
-                    nfe=link.nfe,
-                    painted=painted,
-                    canvas=canvas,
-                    space=space,
-                )
-            )
-            try:
-                query = sampler.send(answer)
-            except StopIteration as stop:
-                x0 = stop.value
-                for shaper in shapers:
-                    x0 = shaper.finish(x0)
-                pictures = canvas.cut(space.store(x0))
-                break
-        emit(StageFinished(stage=link.name, index=index, images=space.show(pictures), last=link is plan.links[-1]))
+            told(query, answer)
+            query = sampler.send(answer)
+    except StopIteration as stop:
+        return stop.value
+
+
+def shown_cond(
+    work: Painting, source: Source, link: Link, canvas: Canvas, index: tuple[int, ...], noise: Noise
+) -> Generator[NamedAsks, list[Answer], Cond]:
+    """The condition of a stage for what an inverted source shows: its own description, and the source itself as low_res."""
+    assert work.source_conds is not None
+    rows = torch.tensor([work.plan.request.source_row(image) % len(work.source_conds) for image in index])
+    cond = for_stage(work.source_conds[rows], link.sidecar.config.cond).to(link.device)
+    if link.contract.low_res is None:
+        return (yield from link.stage.condition(cond, None, link.settings, noise))
+    height, width = (side // canvas.factor for side in canvas.inner)
+    below = link.stage.space.load(canvas.continued(source.at((height, width)).images)).to(link.device)
+    return (yield from link.stage.condition(cond, below, link.settings, noise))
 
 
 def over(painted: Tensor | None, query: Query, answer: Answer) -> Tensor:

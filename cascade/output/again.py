@@ -4,7 +4,6 @@ Rounding depends on the number of rows of a network call. So the picture is comp
 rows as before; the content of the other rows does not matter, so they are copies of it.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +23,11 @@ from ..events import StageFinished
 from ..pipeline import Cascade
 from ..plan import Plan
 from ..request import MAX_BATCH, Request, composed_of
+from ..source import Source
 from .given import GivenFile
-from .metadata import as_meant
+from .metadata import as_meant, sha256
 from .pictures import parse_metadata, read_metadata, user_picture
+from .sources import pixels_of
 
 Number = Annotated[int, Field(strict=True, ge=0)]
 
@@ -45,6 +46,16 @@ class SaidPicture(BaseModel):
     sha256: str
 
 
+class SaidSource(SaidPicture):
+    """A source in the metadata; mask: its sha256."""
+
+    mask: str | None = None
+    stage: str = ""
+    inverted: bool = False
+    prompts: list[str] = []
+    labels: list[Number] = []
+
+
 class Said(BaseModel):
     """The metadata of a picture: types and ranges. `plan_of` checks whether they fit the cascade."""
 
@@ -61,6 +72,7 @@ class Said(BaseModel):
     same_noise: bool = False
     size: tuple[Number, Number] | None = None
     low_res: SaidPicture | None = None
+    source: SaidSource | None = None
     image: Number | None = None
     row: tuple[Number, Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH)]] = (0, 1)
     stage: str | None = None
@@ -94,8 +106,11 @@ def ends_of(said: Mapping[str, Any]) -> tuple[str, str]:
     return next(iter(said["stages"])), list(said["stages"])[-1]
 
 
-def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Plan:
-    """The plan of the whole request that made a picture. Raises ValueError if the bundles or the given picture differ."""
+def plan_of(
+    path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None, mask: Path | None = None
+) -> Plan:
+    """The plan of the whole request that made a picture. mask: what was painted of a source. Raises ValueError if the bundles or
+    the given picture or mask differ."""
     for link in model.links:
         if (recorded := said["stages"].get(link.name, {}).get("bundle")) != link.sidecar.sha256:
             raise ValueError(
@@ -107,7 +122,8 @@ def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile
                 f"{path}: made by stage {link.name} beside other networks than are here; "
                 "name the cascade that made it with --cascade"
             )
-    low_res = low_res_of(path, said, model, file)
+    source = source_of(path, said, model, file, mask)
+    low_res = None if source else low_res_of(path, said, model, file)
     try:
         request = Request(
             num=said["num"],
@@ -122,6 +138,7 @@ def plan_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile
             composed=composed_of(said.get("composed", ())),
             guidance={name: tuple(scales) for name, scales in said.get("guidance", {}).items()},
             same_noise=said.get("same_noise", False),
+            source=source,
         )
         return model.resolve(request)
     except ValueError as error:
@@ -141,18 +158,49 @@ def low_res_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenF
         raise ValueError(f"{path}: made from another picture; give that one with --image")
     channels = model.links[0].contract.channels
     pixels = file.pixels(channels)
-    if digest(pixels) == said["low_res"]["sha256"]:
+    if sha256(pixels) == said["low_res"]["sha256"]:
         return pixels
     if min(file.size) >= low_res:
         pixels = user_picture(file.path, low_res, model.low_res_multiple(), channels)
-        if digest(pixels) == said["low_res"]["sha256"]:
+        if sha256(pixels) == said["low_res"]["sha256"]:
             return pixels
     raise ValueError(f"{file.path}: not the picture that {path} was made from; give that one with --image")
 
 
-def digest(pixels: Tensor) -> str:
-    """sha256 of the pixels' bytes."""
-    return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
+def source_of(
+    path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None, mask: Path | None
+) -> Source | None:
+    """The source that a picture was painted over; None if there was none. Raises ValueError."""
+    recorded = said.get("source")
+    if not recorded:
+        if mask is not None:
+            raise ValueError(f"{path}: made without a mask; leave --mask out")
+        return None
+    if file is None:
+        raise ValueError(f"{path}: painted over another picture; give that one with --image")
+    if bool(mask) != bool(recorded.get("mask")):
+        raise ValueError(
+            f"{path}: painted {'without a mask; leave it out' if mask else 'by a mask; give it with --mask'}"
+        )
+    for fit in (False, True):
+        try:
+            images, painted = pixels_of(model, file, mask, stage=recorded.get("stage", ""), fit=fit)
+        except ValueError:
+            if not fit:
+                continue
+            raise
+        if sha256(images) == recorded["sha256"]:
+            if painted is not None and sha256(painted) != recorded["mask"]:
+                raise ValueError(f"{mask}: not the mask that {path} was painted by; give that one with --mask")
+            return Source(
+                images=images,
+                mask=painted,
+                stage=recorded.get("stage", ""),
+                inverted=recorded.get("inverted", False),
+                prompts=tuple(recorded.get("prompts", ())),
+                labels=tuple(recorded.get("labels", ())),
+            )
+    raise ValueError(f"{file.path}: not the picture that {path} was painted over; give that one with --image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +224,14 @@ def repainted(model: Cascade, plan: Plan, said: Mapping[str, Any]) -> Tensor:
     """Compute one image again, uint8 (c, h, w), at the position and with the number of rows of the first time."""
     image, (position, rows) = said["image"], said.get("row", (0, 1))
     single = model.painting(plan.picked((image,)))
-    copies = Copies(plan=single.plan, conds=single.conds, beside=single.beside, image=image, rows=rows)
+    copies = Copies(
+        plan=single.plan,
+        conds=single.conds,
+        beside=single.beside,
+        source_conds=single.source_conds,
+        image=image,
+        rows=rows,
+    )
     canvases = [
         Canvas.of(link.sidecar.config, size, continued=True) for link, size in zip(plan.links, plan.sizes, strict=True)
     ]

@@ -13,6 +13,7 @@ from stages.texts import as_values
 from ..link import Link, over
 from ..plan import Plan
 from ..request import of_rows
+from ..source import Source
 
 
 def describe(
@@ -51,8 +52,10 @@ def describe(
         pictures = request.low_res if image is None else cast(Tensor, request.given((image,)))[0]
         metadata["low_res"] = {
             "shape": list(pictures.shape),
-            "sha256": hashlib.sha256(pictures.numpy().tobytes()).hexdigest(),
+            "sha256": sha256(pictures),
         }
+    if request.source is not None:
+        metadata["source"] = described(request.source if image is None else request.source[[request.source_row(image)]])
     metadata["stages"] = {
         link.name: {
             "bundle": link.sidecar.sha256,
@@ -71,6 +74,23 @@ def settings_of(plan: Plan, link: Link, image: int | None) -> SampleConfig:
     if scales is None:
         return link.settings
     return SampleConfig.model_validate(over(link.settings.model_dump(), {"guidance_scale": scales[0]}))
+
+
+def described(source: Source) -> dict[str, Any]:
+    """A source: sha256 of its pictures and of its mask, and what else is said of it."""
+    said: dict[str, Any] = {"shape": list(source.images.shape), "sha256": sha256(source.images)}
+    if source.mask is not None:
+        said["mask"] = sha256(source.mask)
+    if source.stage:
+        said["stage"] = source.stage
+    if source.inverted:
+        said |= {"inverted": True, "prompts": list(source.prompts), "labels": list(source.labels)}
+    return said
+
+
+def sha256(pixels: Tensor) -> str:
+    """sha256 of a tensor's bytes."""
+    return hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
 
 
 def describe_all(plan: Plan, index: Sequence[int], stage: str = "") -> dict[str, Any]:

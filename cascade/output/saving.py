@@ -67,7 +67,14 @@ def save_one(model: Cascade, output: Output, plan: Plan, pick: Sequence[int], wh
 
 
 def save_again(
-    path: Path, output: Output, folder: Path, files: Sequence[GivenFile], *, device: str, download: bool
+    path: Path,
+    output: Output,
+    folder: Path,
+    files: Sequence[GivenFile],
+    *,
+    device: str,
+    download: bool,
+    mask: Path | None = None,
 ) -> None:
     """Make a picture again from its metadata. Raises RunError if the result differs from a PNG that was given, ValueError if the
     cascade, the given pictures or --out do not fit."""
@@ -76,12 +83,12 @@ def save_again(
     model = Cascade.load(
         folder, first=first, last=last, device=device, precision=metadata["precision"], download=download
     )
-    plan = plan_of(path, metadata, model, files[0] if files else None)
+    plan = plan_of(path, metadata, model, files[0] if files else None, mask)
     try:
         model.check(plan.picked((metadata["image"],) if "image" in metadata else tuple(metadata.get("pick", ()))))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    inputs = [path, *(file.path for file in files)]
+    inputs = [path, *(file.path for file in files), *([mask] if mask else [])]
     if "image" not in metadata:
         if not output.is_grid:
             raise ValueError(f"--out {output.path}: {path} is a grid; write a name in .png")
