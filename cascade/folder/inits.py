@@ -42,7 +42,7 @@ def find_init(
         sidecar = read_sidecar(bundle)
         if sidecar.config.kind != stage["kind"] or sidecar.config.resolution != stage["resolution"]:
             continue
-        net = sidecar.config.net.model_dump(mode="json")
+        net = sidecar.config.net.model_dump(mode="json", exclude_defaults=True)
         config = config_of(stage | {"net": net, "train": {"init": str(bundle)}})
         try:
             check_fits(config, index, sidecar)

@@ -5,6 +5,8 @@ Whatever is done already is left as it is, so the same command goes on where it 
 
 import os
 import shlex
+import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 
 from data.cpus import Use, allowed, fitting
 from data.disk import free_gb
+from data.files import replace_text
 from data.index import Index, load
 from data.index.items import Choices as ReadAs
 from data.index.items import Source
@@ -24,8 +27,9 @@ from ..launch import run_all
 from ..manifest import write_manifest
 from ..pipeline import Cascade
 from ..train.costs import measure_rate
+from ..train.minutes import TooShortError
 from ..train.process import TrainingProcess
-from .choices import MIDDLE, Asked, Choices, choose
+from .choices import MIDDLE, Asked, Choice, Choices, choose
 from .ending import judge, paint_samples, repeats, take_best, told
 from .recipe import Packed, recipe, stage_names
 from .record import read_record, write_record
@@ -87,28 +91,36 @@ def begun(pictures: Path, out: Path, asked: Asked, read_as: ReadAs, listing: str
         raise ValueError(
             f"{out}: {free_gb(out):.1f} GB are free, about {needed:.1f} are needed; make room, or choose another --out"
         )
+    try:
+        shards = written(pictures, out, chosen, asked, read_as, since)
+    except TooShortError as error:
+        if len(sides) < 3 or asked.size:
+            raise
+        say(f"the stage of {sides[-1]} px is left out: {error}")
+        chosen = replace(chosen, sizes=Choice(sides[:2], f"a stage of {sides[-1]} px wants more minutes"))
+        shards = written(pictures, out, chosen, asked, read_as, since)
+        shutil.rmtree(out / _shards(sides[-1]))
+    say(f"{out / YAML}: what was chosen, and why")
+    write_record(out, listing, asked, shards)
+    return shards
+
+
+def written(pictures: Path, out: Path, chosen: Choices, asked: Asked, read_as: ReadAs, since: Use) -> dict[str, str]:
+    """Pack the pictures and write the YAML; the shards of each stage. Raises TooShortError if the minutes do not suffice."""
+    sides = chosen.sizes.value
     packed = {side: _packed(pictures, out, side, chosen, read_as) for side in dict.fromkeys((MIDDLE, sides[-1]))}
-    places = {name: max(MIDDLE, side) for name, side in zip(stage_names(chosen), sides, strict=True)}
     for side, index in packed.items():
         counts = ", ".join(f"{num:,} {split}" for split, num in index.num_images.items())
         say(f"{out / _shards(side)}: {counts} of {side} px")
-    text = recipe(
-        out.resolve().name,
-        chosen,
-        asked,
-        Packed(
-            places=tuple(out / _shards(side) for side in places.values()),
-            indexes=tuple(packed[s] for s in places.values()),
-        ),
-        partial(speed, since=since),
-        say,
+    places = {name: max(MIDDLE, side) for name, side in zip(stage_names(chosen), sides, strict=True)}
+    of_stages = Packed(
+        places=tuple(out / _shards(side) for side in places.values()),
+        indexes=tuple(packed[side] for side in places.values()),
     )
-    (out / YAML).write_text(text, encoding="utf-8")
+    text = recipe(out.resolve().name, chosen, asked, of_stages, partial(speed, since=since), say)
+    replace_text(out / YAML, text)
     load_config(str(out / YAML), list(asked.overrides))
-    say(f"{out / YAML}: what was chosen, and why")
-    shards = {name: _shards(side) for name, side in places.items()}
-    write_record(out, listing, asked, shards)
-    return shards
+    return {name: _shards(side) for name, side in places.items()}
 
 
 def token_lengths(captions: list[str]) -> list[int]:

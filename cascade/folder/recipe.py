@@ -21,6 +21,7 @@ SAMPLE: tuple[dict[str, Any], ...] = (
     {"num_steps": 2, "sigma_max": 0.6, "sigma_min": 0.05, "aug_sigma": 0.05},
 )
 GRAINY = 1_000  # updates, below which several calls of a super-resolution stage paint grain
+TUNED = 0.25  # of the learning rate from nothing, for a stage that starts from a bundle
 ONE_CALL = {"sampler": "euler", "num_steps": 1}
 GUIDANCE = {"none": 1.0, "classes": 2.0, "text": 3.0, "both": 3.0}
 
@@ -139,7 +140,7 @@ def _stage(number: int, chosen: Choices, asked: Asked, packed: Packed, rate: Rat
     yield Line("train", list(_train(fitting, chosen, init, why_not)))
     guided = {"guidance_scale": GUIDANCE[chosen.condition.value]} if cond else {}
     updates = fitting.length.images // fitting.batch
-    if number and updates < GRAINY:
+    if number and updates < GRAINY and not init:
         yield Line(
             "sample",
             SAMPLE[number] | ONE_CALL,
@@ -153,7 +154,14 @@ def _train(fitting: Any, chosen: Choices, init: Init | None, why_not: str) -> It
     length, updates = fitting.length, fitting.length.images // fitting.batch
     yield Line("images", length.images, "what fits into its share of the time")
     yield Line("batch", fitting.batch, "small: short runs want many updates")
-    yield Line("lr", length.lr, f"about 2 / sqrt({updates:,} updates), at most 0.08")
+    if init:
+        yield Line(
+            "lr",
+            float(f"{length.lr * TUNED:.2g}"),
+            f"a quarter of 2 / sqrt({updates:,} updates): it has learned already",
+        )
+    else:
+        yield Line("lr", length.lr, f"about 2 / sqrt({updates:,} updates), at most 0.08")
     yield Line("warmup", length.warmup, "100 updates, at most a tenth of the run")
     yield Line("ema", [length.ema], "half-life of the average: a twentieth of the run")
     yield Line("flip", chosen.flip.value, chosen.flip.reason)

@@ -24,6 +24,10 @@ TRAINED = 0.9  # share of the time for updates; the rest goes into data, validat
 POLL_S, PATIENCE_S = 0.2, 300.0
 
 
+class TooShortError(ValueError):
+    """The minutes do not reach the first save of a stage."""
+
+
 def length_in(
     minutes: float, config: StageConfig, run: Path, *, micro: int, device: torch.device, rank: int = 0, world: int = 1
 ) -> Length:
@@ -51,11 +55,11 @@ def length_in(
 
 
 def check_seconds(seconds: float, rate: float, batch: int, minutes: float) -> None:
-    """Raise ValueError if so many seconds at `rate` img/s do not reach a first save. minutes: as the user gave them."""
+    """Raise TooShortError if so many seconds at `rate` img/s do not reach a first save. minutes: as the user gave them."""
     updates = math.floor(max(seconds, 0) * rate / batch)
     if updates < FEWEST_UPDATES:
         needed = minutes + (FEWEST_UPDATES * batch / rate - seconds) / (60 * TRAINED)
-        raise ValueError(
+        raise TooShortError(
             f"--minutes {minutes:g} is below the first save: {updates} of {FEWEST_UPDATES} updates at {rate:.3g} img/s; "
             f"give {math.ceil(10 * needed) / 10:g} or more"
         )
