@@ -9,6 +9,8 @@ are merged by a learned lerp instead of a concatenation, at half the cost of the
 Shapes: b images, c channels, h x w pixels, e embedding width, n text tokens.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,17 +68,28 @@ class MPWeight(nn.Module):
 
 
 class Attention(nn.Module):
-    """Cosine attention over pixels, or from pixels to text tokens if `context_dim` is given; residual, magnitude-preserving."""
+    """Cosine attention over pixels, or from pixels to text tokens if `context_dim` is given; residual, magnitude-preserving.
 
-    def __init__(self, channels: int, *, head_dim: int, context_dim: int = 0):
+    window: pixels attend within windows of this side alone (0: to the whole picture). The grid of windows begins `shift` pixels
+    outside of the picture's corner (Liu et al. 2021, "Swin", here without wrapping around); windows over an edge are smaller.
+    """
+
+    def __init__(self, channels: int, *, head_dim: int, context_dim: int = 0, window: int = 0, shift: int = 0):
         super().__init__()
         self.num_heads = channels // head_dim
+        self.window, self.shift = window, shift
         self.q = MPWeight(channels, channels)
         self.kv = MPWeight(context_dim or channels, 2 * channels)
         self.out = MPWeight(channels, channels)
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Attend from x (b, c, h, w) to itself, or to context (b, n, d) under mask (b, n) bool."""
+        if not self.window:
+            return self._whole(x, context, mask)
+        windows, inside = cut(x, self.window, self.shift)
+        return joined(self._whole(windows, None, inside), x, self.shift)
+
+    def _whole(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         b, c, h, w = x.shape
         pixels = x.flatten(2).transpose(1, 2)  # (b, hw, c)
         q = self._heads(self.q(pixels))
@@ -88,6 +101,29 @@ class Attention(nn.Module):
     def _heads(self, tokens: Tensor) -> Tensor:
         """Split (b, n, c) into (b, heads, n, head_dim), each head vector normalised."""
         return unit_norm(tokens.unflatten(-1, (self.num_heads, -1)), dim=-1).transpose(1, 2)
+
+
+def cut(x: Tensor, side: int, shift: int) -> tuple[Tensor, Tensor | None]:
+    """The windows (b n, c, side, side) of x (b, c, h, w), and which of their pixels are in the picture (b n, side^2) bool, None
+    for all. The grid begins at (-shift, -shift)."""
+    b, _, h, w = x.shape
+    edges = (shift, -(w + shift) % side, shift, -(h + shift) % side)
+
+    def windows(image: Tensor) -> Tensor:
+        grid = F.pad(image, edges).unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (b, c, rows, side, cols, side)
+        return grid.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+
+    if not any(edges):
+        return windows(x), None
+    return windows(x), windows(x.new_ones(1, 1, h, w)).flatten(1).bool().repeat(b, 1)
+
+
+def joined(windows: Tensor, like: Tensor, shift: int) -> Tensor:
+    """The picture of the shape of `like` whose `cut` the windows are."""
+    (b, _, h, w), side = like.shape, windows.shape[-1]
+    rows, cols = -(-(h + shift) // side), -(-(w + shift) // side)
+    grid = windows.unflatten(0, (b, rows, cols)).permute(0, 3, 1, 4, 2, 5)
+    return grid.flatten(4, 5).flatten(2, 3)[..., shift : shift + h, shift : shift + w]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -115,6 +151,8 @@ class Block(nn.Module):
         cross_dim: int,
         head_dim: int,
         dropout: float,
+        window: int = 0,
+        shift: int = 0,
     ):
         super().__init__()
         self.encoder = encoder
@@ -123,7 +161,9 @@ class Block(nn.Module):
         self.emb = MPWeight(emb_dim, channels)
         self.emb_gain = nn.Parameter(torch.zeros(1))  # shape (1,): DeepSpeed cannot send 0-dimensional tensors
         self.dropout = nn.Dropout(dropout)
-        self.self_attention = Attention(channels, head_dim=head_dim) if self_attention else None
+        self.self_attention = (
+            Attention(channels, head_dim=head_dim, window=window, shift=shift) if self_attention else None
+        )
         self.cross_attention = Attention(channels, head_dim=head_dim, context_dim=cross_dim) if cross_dim else None
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -142,17 +182,47 @@ class Block(nn.Module):
 
 
 class SkipMerge(nn.Module):
-    """Learned lerp between the decoder's x and the encoder's skip, one balance a channel; starts half and half."""
+    """Learned lerp between the decoder's x and the encoder's skip, one balance a channel. share: of the skip at the start."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, share: float = 0.5):
         super().__init__()
-        self.balance = nn.Parameter(torch.zeros(channels))
+        self.balance = nn.Parameter(torch.full((channels,), math.log(share / (1 - share))))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Merge two tensors (b, c, h, w)."""
         t = self.balance.sigmoid()[:, None, None]
         scale = ((1 - t).square() + t.square()).rsqrt()
         return x * ((1 - t) * scale).to(x.dtype) + skip * (t * scale).to(x.dtype)
+
+
+class SkipConcat(nn.Module):
+    """Magnitude-preserving concatenation of x and skip (EDM2, eq. 103), and a 1 x 1 convolution back to the channels of one."""
+
+    def __init__(self, channels: int, share: float = 0.5):
+        super().__init__()
+        self.conv = MPWeight(2 * channels, channels, 1)
+        self.gains = tuple(2**0.5 * gain for gain in lerp_gains(share))  # of equal widths: sqrt(2) in all
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Merge two tensors (b, c, h, w)."""
+        return self.conv(torch.cat([x * self.gains[0], skip * self.gains[1]], dim=1))
+
+
+def half(x: Tensor, smooth: bool = False) -> Tensor:
+    """Shrink (b, c, h, w) to (b, c, h / 2, w / 2) by a box of two; smooth: by the binomial filter [1, 3, 3, 1], which aliases less
+    (Karras et al. 2020, "StyleGAN2"), with the edge's pixels repeated."""
+    if not smooth:
+        return F.avg_pool2d(x, 2)
+    taps = (4 - 2 * (torch.arange(4, device=x.device) - 1.5).abs()) / 8
+    kernel = (taps[:, None] * taps).to(x.dtype).expand(x.shape[1], 1, 4, 4)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, stride=2, groups=x.shape[1])
+
+
+def double(x: Tensor, smooth: bool = False) -> Tensor:
+    """Enlarge (b, c, h, w) to (b, c, 2 h, 2 w), by the same filter."""
+    if not smooth:
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)  # of weights 3/4 and 1/4
 
 
 def run(block: nn.Module, *inputs: Tensor | None, checkpointed: bool) -> Tensor:

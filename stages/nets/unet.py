@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from data.batch import Cond
 
-from .blocks import Block, MPWeight, SkipMerge, fold_weights, run
+from .blocks import Block, MPWeight, SkipConcat, SkipMerge, double, fold_weights, half, run
 from .embed import Embedding, text_context
 from .ports import Ports
 from .unet_config import UNetConfig
@@ -35,26 +35,34 @@ class UNet(nn.Module):
         text_dim = ports.tokens.get("text", 0)
         self.null_token = nn.Parameter(torch.randn(text_dim)) if text_dim and config.cross_attention else None
 
-        def block(level: int, *, encoder: bool = False) -> Block:
+        self.smooth = config.resample == "smooth"
+
+        def block(level: int, number: int = 0, *, encoder: bool = False) -> Block:
+            window = config.window_of(level)
             return Block(
                 config.widths[level],
                 config.emb_dim,
                 encoder=encoder,
                 self_attention=level in config.self_attention,
                 cross_dim=text_dim if level in config.cross_attention else 0,
-                head_dim=config.head_dim,
+                head_dim=config.head_dim_of(level),
                 dropout=config.dropout,
+                window=window,
+                shift=window // 2 if config.shifted and number % 2 else 0,
             )
 
         widths, levels = config.widths, range(len(config.widths))
+        merge = SkipConcat if config.skip == "concat" else SkipMerge
         self.conv_in = MPWeight(ports.inputs * area + 1, widths[0], 3)  # + 1: a constant channel stands in for biases
         self.encoder = nn.ModuleList(
-            nn.ModuleList(block(i, encoder=True) for _ in range(config.blocks[i])) for i in levels
+            nn.ModuleList(block(i, k, encoder=True) for k in range(config.blocks[i])) for i in levels
         )
         self.down = nn.ModuleList(MPWeight(widths[i], widths[i + 1], 1) for i in levels[:-1])
         self.middle = block(len(widths) - 1)
-        self.merge = nn.ModuleList(nn.ModuleList(SkipMerge(widths[i]) for _ in range(config.blocks[i])) for i in levels)
-        self.decoder = nn.ModuleList(nn.ModuleList(block(i) for _ in range(config.blocks[i])) for i in levels)
+        self.merge = nn.ModuleList(
+            nn.ModuleList(merge(widths[i], config.skip_share) for _ in range(config.merges_of(i))) for i in levels
+        )
+        self.decoder = nn.ModuleList(nn.ModuleList(block(i, k) for k in range(config.decoder[i])) for i in levels)
         self.up = nn.ModuleList(MPWeight(widths[i + 1], widths[i], 1) for i in levels[:-1])
         self.conv_out = MPWeight(widths[0], ports.outputs * area, 3)
         self.out_gain = nn.Parameter(torch.zeros(1))
@@ -69,19 +77,25 @@ class UNet(nn.Module):
 
         x = F.pixel_unshuffle(x.to(self.compute_dtype), self.patch) if self.patch > 1 else x.to(self.compute_dtype)
         x = self.conv_in(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
-        skips: list[Tensor] = []
+        skips: list[list[Tensor]] = []  # of each level, the finest first
         for level, blocks in enumerate(self.encoder):
             if level:
-                x = self.down[level - 1](F.avg_pool2d(x, 2))
+                x = self.down[level - 1](half(x, self.smooth))
+            outputs = [x]
             for block in children(blocks):
-                x = self._run(block, x, emb, context, mask)
-                skips.append(x)
+                outputs.append(x := self._run(block, x, emb, context, mask))
+            skips.append(outputs)
         x = self._run(self.middle, x, emb, context, mask)
         for level in reversed(range(len(self.decoder))):
             if level < len(self.up):
-                x = F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
-            for merge, block in zip(children(self.merge[level]), children(self.decoder[level]), strict=True):
-                x = self._run(block, merge(x, skips.pop()), emb, context, mask)
+                x = double(self.up[level](x), self.smooth)
+            merges = children(self.merge[level])
+            blocks = children(self.decoder[level])
+            for number in range(max(len(merges), len(blocks))):
+                if number < len(merges):
+                    x = merges[number](x, skips[level].pop())
+                if number < len(blocks):
+                    x = self._run(blocks[number], x, emb, context, mask)
         x = self.conv_out(x, gain=self.out_gain).float()
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 

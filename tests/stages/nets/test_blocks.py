@@ -6,13 +6,17 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from stages.nets.blocks import (
+    BRANCH_GAIN,
     MAIN_GAIN,
     SILU_GAIN,
     Attention,
     Block,
     MPWeight,
+    SkipConcat,
     SkipMerge,
     attend,
+    double,
+    half,
     lerp_gains,
     unit_norm,
 )
@@ -88,6 +92,61 @@ def test_attention_to_one_token_is_that_token(generator):
     branch = attention(x, token) - MAIN_GAIN * x
     assert_close(branch, branch[:, :, :1, :1].expand_as(branch), rtol=1e-4, atol=1e-5)
     assert branch[0].std() > 0
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 10), (3, 4)])
+@pytest.mark.parametrize(("window", "shift"), [(4, 0), (4, 2), (3, 1), (12, 0)])
+def test_windows_are_attention_under_a_mask(size, window, shift, generator):
+    """Attention over all pixels where only those of one window may see each other gives the same, for any size."""
+    torch.manual_seed(0)
+    made = Attention(32, head_dim=16, window=window, shift=shift)
+    x = torch.randn(2, 32, *size, generator=generator)
+    row, col = ((torch.arange(num) + shift) // window for num in size)
+    which = (row[:, None] * 1000 + col).flatten()
+    pixels = x.flatten(2).transpose(1, 2)
+    q = made._heads(made.q(pixels))
+    k, v = (made._heads(part) for part in made.kv(pixels).chunk(2, dim=-1))
+    y = attend(q, k, v, which[:, None] == which).transpose(1, 2).flatten(2)
+    whole = (made.out(y, gain=BRANCH_GAIN) + MAIN_GAIN * pixels).transpose(1, 2).reshape(x.shape)
+    assert_close(made(x), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_window_sees_its_own_pixels_alone(generator):
+    torch.manual_seed(0)
+    made = Attention(32, head_dim=16, window=4)
+    x = torch.randn(1, 32, 8, 8, generator=generator)
+    other = x.clone()
+    other[..., 1, 5] += 3
+    moved = (made(other) != made(x)).any(1)[0]
+    assert moved[:4, 4:].all()
+    assert moved.sum() == 16
+
+
+def test_smooth_filters_are_torch_s_antialiased_ones(generator):
+    x = torch.randn(2, 3, 8, 12, generator=generator)
+    inside = (..., slice(1, -1), slice(1, -1))  # at the edge torch leaves out what is outside, here it is repeated
+    smooth = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True, align_corners=False)
+    assert_close(half(x, smooth=True)[inside], smooth[inside], rtol=1e-5, atol=1e-6)
+    for filtered in (half(x.new_ones(1, 2, 6, 6), smooth=True), double(x.new_ones(1, 2, 6, 6), smooth=True)):
+        assert_close(filtered, torch.ones_like(filtered))
+    assert torch.equal(half(x), F.avg_pool2d(x, 2))
+    assert half(double(x, smooth=True), smooth=True).shape == x.shape
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_concatenated_skips_preserve_magnitude_and_have_their_share(share, generator):
+    torch.manual_seed(0)
+    merge = SkipConcat(64, share)
+    x, skip = torch.randn(2, 4, 64, 16, 16, generator=generator)
+    assert rms(merge(x, skip)) == pytest.approx(1, abs=0.05)
+    alone = rms(merge(0 * x, skip)) / rms(merge(x, 0 * skip))
+    assert alone == pytest.approx(share / (1 - share), rel=0.15)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_lerp_begins_with_the_skip_s_share(share):
+    t = SkipMerge(3, share).balance.sigmoid()
+    assert_close(t, torch.full((3,), share))
 
 
 @pytest.mark.parametrize(

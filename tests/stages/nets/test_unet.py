@@ -9,6 +9,7 @@ from data.batch import Cond
 from stages.nets.blocks import Block
 from stages.nets.ports import Ports
 from stages.nets.unet import UNet
+from stages.texts import as_values
 from tests.stages.tiny import PORTS, rms, text_cond, unet_config, wake
 
 ROWS = 4
@@ -71,3 +72,42 @@ def test_without_self_attention_a_crop_sees_what_the_whole_picture_sees(patch, c
     inside = (..., slice(reach, crop - reach), slice(reach, crop - reach))
     assert_close(part[inside], whole[inside], rtol=1e-4, atol=1e-5)
     assert (part - whole).abs().max() > 0.1  # at the border it cannot
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"decoder_blocks": (1,)}, "decoder_blocks has 1 levels, widths has 2; give each level one, or leave it out"),
+        ({"windows": (4, 4, 4)}, "windows has 3 levels"),
+        ({"head_dims": (8,)}, "head_dims has 1 levels"),
+        ({"shifted": True}, "shifted moves windows, and there are none"),
+        ({"self_attention": (0,), "head_dims": (12, 16)}, "width 16 of level 0 is no multiple of head_dim 12"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(keys, told):
+    with pytest.raises(ValueError, match=told):
+        unet_config(**keys)
+
+
+def test_options_at_their_defaults_are_not_written():
+    """A bundle of today is read by the version before."""
+    assert set(as_values(unet_config())) == {
+        "kind", "widths", "blocks", "patch", "self_attention", "cross_attention", "head_dim", "emb_dim", "dropout",
+    }  # fmt: skip
+
+
+def test_the_efficient_order_computes_at_half_the_resolution(generator):
+    """A level without blocks: the picture is halved before the first of them, and comes back by a skip, so no detail is lost."""
+    torch.manual_seed(0)
+    config = unet_config(widths=(8, 16), blocks=(0, 1))
+    net = wake(UNet(config, PIXELS))
+    seen = []
+    for block in net.blocks():
+        block.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape[-1]))
+    x = torch.randn(1, 3, 16, 16, generator=generator)
+    out = net(x, torch.zeros(1), Cond.empty(1))
+    assert seen == [8, 8, 8]
+    checks = x + torch.where(
+        (torch.arange(16)[:, None] + torch.arange(16)) % 2 == 0, 1.0, -1.0
+    )  # box filters see none of it
+    assert (net(checks, torch.zeros(1), Cond.empty(1)) - out).abs().mean() > 0.05
