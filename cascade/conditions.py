@@ -27,6 +27,7 @@ class Conditions:
         self.tokens = max((config.text.tokens for config in configs if config.text), default=0)
         self.num_classes = max(config.num_classes for config in configs)
         self.classes = class_names(links)
+        self.maps = {config.maps.channels for config in configs if config.maps}
 
     def of(self, prompts: Sequence[str] = (), labels: Sequence[int] = ()) -> Cond:
         """A row for each prompt, label or pair of them (already checked), or one null row if there are none.
@@ -91,6 +92,7 @@ class Conditions:
 
     def check(self, request: Request) -> None:
         """Raise ValueError if no stage was trained with text or classes, or for a class number out of range."""
+        self._check_maps(request)
         if request.prompts and not self.text:
             hint = "; it takes class labels (--label)" if self.num_classes else "; it is unconditional"
             raise ValueError(f"request: a prompt, but {self._who} takes no text{hint}")
@@ -103,6 +105,15 @@ class Conditions:
         for label in self.numbers(request.labels):
             if not 0 <= label < self.num_classes:
                 raise ValueError(f"request: class {label}; 0 to {self.num_classes - 1} are allowed")
+
+    def _check_maps(self, request: Request) -> None:
+        if request.maps is None:
+            return
+        if not self.maps:
+            raise ValueError(f"request: maps, but {self._who} takes none; leave them out")
+        if self.maps != {given := request.maps.shape[1]}:
+            wanted = " and ".join(map(str, sorted(self.maps)))
+            raise ValueError(f"request: maps of {given} channels, {self._who} takes {wanted}; convert them")
 
     @property
     def _who(self) -> str:

@@ -29,7 +29,9 @@ class Request:
     uint8 (n, c, h, w), pictures to enlarge instead of sampling a base stage; picture i goes with description i, a single one
     with all. negative: a text for each description, in place of no text in its guidance; "" is none. composed: for each description
     further texts with weights, whose differences are added to its own prompt's. guidance: by stage name, a guidance_scale for each
-    description. Of each of these lists there may be as many as descriptions, or one for all. size:
+    description. Of each of these lists there may be as many as descriptions, or one for all. maps: uint8 (n, c, h, w),
+    what is where in the result, for stages that were trained with maps; of any size, they are resized to each stage's; map i goes
+    with description or picture i, a single one with all. size:
     (height, width) of the result, by default the last stage's resolution. settings: overrides by stage name,
     {"sr_64": {"num_steps": 8}}. batch: images computed together; it bounds memory, `num` does not. first, last: names of
     stages, for a part of the chain. same_noise: image j of every description begins with the same noise, that of image j of a
@@ -45,6 +47,7 @@ class Request:
     prompts: tuple[str, ...] = ()
     labels: tuple[int | str, ...] = ()
     low_res: Tensor | None = None
+    maps: Tensor | None = None
     size: tuple[int, int] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     batch: int = 16
@@ -87,6 +90,7 @@ class Request:
             raise ValueError("request: both a source and a size; the source decides the size")
         self._check_pictures()
         self._check_source()
+        self._check_maps()
         check_images(self.pick, self.total)
 
     @property
@@ -118,6 +122,19 @@ class Request:
                 raise ValueError(
                     f"request: {len(values)} {name} for {described} descriptions; give one, or as many as descriptions"
                 )
+
+    def _check_maps(self) -> None:
+        if self.maps is None:
+            return
+        shape, dtype = tuple(self.maps.shape), self.maps.dtype
+        if dtype != torch.uint8 or len(shape) != 4 or 0 in shape:
+            raise ValueError(
+                f"request: maps must be uint8 (n, c, h, w), got {str(dtype).removeprefix('torch.')} {shape}"
+            )
+        if len({shape[0], self._places} - {1}) > 1:
+            raise ValueError(
+                f"request: {shape[0]} maps for {self._places} descriptions or pictures; give one of either, or as many of both"
+            )
 
     def _check_pictures(self) -> None:
         if self.low_res is None:
@@ -155,7 +172,12 @@ class Request:
 
     @property
     def places(self) -> int:
-        """Number of different descriptions or given pictures, each of which gets `num` images; 1 if there are none."""
+        """Number of different descriptions, given pictures or maps, each of which gets `num` images; 1 if there are none."""
+        return max(self._places, 0 if self.maps is None else len(self.maps))
+
+    @property
+    def _places(self) -> int:
+        """Number of different descriptions or given pictures, maps left aside."""
         num_pictures = 0 if self.low_res is None or self.refines else len(self.low_res)
         num_sources = 0 if self.source is None or self.pick else len(self.source.images)
         return max(self.described, num_pictures, num_sources)
@@ -196,6 +218,10 @@ class Request:
         assert self.source is not None
         place = self.pick.index(image) if self.pick else self.description(image)
         return place % len(self.source.images)
+
+    def maps_of(self, images: tuple[int, ...]) -> Tensor | None:
+        """The maps of these images; None without maps."""
+        return None if self.maps is None else self.maps[[self.description(image) % len(self.maps) for image in images]]
 
     def description(self, image: int) -> int:
         """Number of the description or picture of an image."""

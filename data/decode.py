@@ -105,6 +105,11 @@ def image_size(content: bytes, formats: tuple[str, ...] = PACK_FORMATS) -> tuple
     return (image.width, image.height) if orientation in (5, 6, 7, 8) else (image.height, image.width)
 
 
+def is_gray(content: bytes, formats: tuple[str, ...] = PACK_FORMATS) -> bool:
+    """Whether a picture is gray by its header, not by its pixels."""
+    return _opened(content, formats).mode in ("1", "L", "LA", "I", "I;16")
+
+
 def _opened(content: bytes, formats: tuple[str, ...]) -> ImageFile:
     check_bounds(content)
     try:

@@ -33,6 +33,7 @@ MEMBER_LIMITS = {
 IMAGE_MEMBERS = ("png", "jpg", "jpeg", "webp")
 PACK_MEMBERS = (*IMAGE_MEMBERS, "apng", "jpe", "jfif", "gif", "bmp", "dib", "tif", "tiff", "avif")  # read when packing
 TEXT_MEMBER = "text.npy"
+MAP_MEMBER = "map.png"
 NOT_UNPACKED = "is compressed; unpack it (gunzip, unzstd, ...)"
 NO_PICTURE, DOT_IN_KEY = "no picture", "dot in the key, see --dotted-keys"  # reasons not to use a sample
 COMPRESSED = (
@@ -221,7 +222,8 @@ def split_name(name: str, *, dotted: bool = False) -> tuple[str, str]:
 
     key, extension = base_plus_ext(name)
     if key and dotted:
-        ending = TEXT_MEMBER if name.lower().endswith(f".{TEXT_MEMBER}") else name.rpartition(".")[2]
+        own = (each for each in (TEXT_MEMBER, MAP_MEMBER) if name.lower().endswith(f".{each}"))
+        ending = next(own, name.rpartition(".")[2])
         key, extension = name[: -len(ending) - 1], ending
     return (key, extension.lower()) if key else ("", "")
 

@@ -117,7 +117,7 @@ def rows_by_call(
     settings: SampleConfig, names: tuple[str, ...], hosts: Collection[str] = frozenset({OWN})
 ) -> Iterator[Mapping[str, int]]:
     """Batch rows per image of each of a sampler's calls, by host: the rule itself is asked, over a run of the sampler."""
-    parts = {"label": torch.zeros(1, dtype=torch.int64), "text": torch.zeros(1, 1, 1)}
+    parts = {"label": torch.zeros(1, dtype=torch.int64), "text": torch.zeros(1, 1, 1), "maps": torch.zeros(1, 1, 1, 1)}
     cond = Cond.empty(1).given(**{name: parts[name] for name in names})
     rule = guidance(settings, cond, names, hosts, noise=zeros)
     sampler = SAMPLERS[settings.sampler](torch.zeros(1, 1, 1, 1), settings.sigmas, zeros, settings.options)

@@ -10,6 +10,8 @@ from data.batch import Batch, Cond
 
 from .ask import NamedAsks
 from .conditions.in_training import dropped, noisy_text
+from .conditions.maps import PORT as MAPS
+from .conditions.maps import planes, with_maps
 from .config import SampleConfig, StageConfig
 from .diffusion.parametrisation import Parametrisation
 from .diffusion.samplers import Answer, Noise
@@ -19,7 +21,8 @@ from .losses import Losses
 from .nets.network import Network
 from .objectives.denoising import DENOISING
 from .objectives.objective import Objective
-from .spaces.space import Space
+from .spaces.pixels_config import PixelsConfig
+from .spaces.space import Size, Space
 from .warp import NUMBERS, PORT, drawn, warped
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,12 +59,15 @@ class Stage(nn.Module):
 
     def denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Answer:
         """Estimate x0_hat (b, c, *size) of x at sigma (b,). cond: with an augmented low_res at x's size and its aug (b,) if the
-        stage takes a picture."""
+        stage takes a picture; with maps at x's size if it takes those and they are not dropped."""
         low_res, aug_sigma = cond.value("low_res"), cond.value("aug")
         inputs = self.parametrisation.inputs(x, sigma, low_res, aug_sigma)
         net_cond = cond.without("low_res", "aug") if low_res is not None else cond
         net_cond = net_cond if inputs.aug is None else net_cond.given(aug=inputs.aug)
-        F = self.net(inputs.x, inputs.noise, net_cond)
+        x_in = inputs.x
+        if self.config.cond.maps:
+            x_in = torch.cat([x_in, planes(cond.parts.get(MAPS), x_in, self.config.cond.maps.channels)], dim=1)
+        F = self.net(x_in, inputs.noise, net_cond)
         return self.parametrisation.estimate(F, x, sigma, low_res, aug_sigma)
 
     def forward(
@@ -80,7 +86,7 @@ class Stage(nn.Module):
         """Cond of the stage in sampling, from the description of the pictures and those of the stage below, `below` (b, c,
         *takes) or any other size. A coroutine like a sampler: it may yield asks to hosts, and is sent their answers."""
         yield from ()
-        return cond
+        return self.mapped(cond, self.config.size)
 
     def prepared(self, batch: Batch, draws: Draws, below: Tensor | None) -> tuple[Tensor, Cond]:
         """x0 and cond of a training batch, with random mirroring and dropout of conditions; in training mode also with the warp,
@@ -91,10 +97,19 @@ class Stage(nn.Module):
             eps = draws.noise("text", cond.parts["text"].value.shape)
             cond = noisy_text(cond, config.cond.text.noise, eps)
         if not config.train.augment.probability:
-            return self.space.read(batch.image, config.size, flipped), cond
+            return self.space.read(batch.image, config.size, flipped), self.mapped(cond, config.size, flipped)
         warp = drawn(config.train.augment, u) if self.training and below is None else torch.zeros(len(batch), NUMBERS)
         x0 = self.space.read(warped(batch.image, warp, config.train.augment, flipped), config.size, flipped)
-        return x0, cond.given(**{PORT: warp.to(x0.device)})
+        return x0, self.mapped(cond, config.size, flipped, warp).given(**{PORT: warp.to(x0.device)})
+
+    def mapped(self, cond: Cond, size: Size, flipped: Tensor | None = None, warp: Tensor | None = None) -> Cond:
+        """Cond whose maps, as stored (b, c, h, w) uint8, are in [-1, 1] at `size`, by THE downsample, after mirroring and warp; any
+        other maps, and conds of stages that take none, stay as they are."""
+        part = cond.parts.get(MAPS)
+        if part is None or not self.config.cond.maps or part.value.dtype != torch.uint8:
+            return cond
+        stored = part.value if warp is None else warped(part.value, warp, self.config.train.augment, flipped)
+        return with_maps(cond, PixelsConfig.defaults().build().read(stored, size, flipped))
 
     def flipped(self, batch: Batch, u: dict[str, Tensor]) -> Tensor | None:
         """Which images (b,) are mirrored: half of them if the config says `flip`, else None."""

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from data.resize import downsample, upsample
 from stages.config import StageBase
 
 EDGE = 4  # margin on each side, in px of the stage's low_res
@@ -53,6 +54,11 @@ class Canvas:
         )
         return stored[..., rows, :][..., cols]
 
+    def mapped(self, maps: Tensor) -> Tensor:
+        """Maps (b, c, h, w) in [-1, 1] resized to the picture, framed, and shrunk to the cells of x0."""
+        whole = self.framed(resize(maps, self.inner))
+        return downsample(whole, (self.size[0] // self.scale, self.size[1] // self.scale))
+
     def cut(self, stored: Tensor) -> Tensor:
         """Cut the picture out of a stored canvas."""
         (height, width), edge = self.inner, self.edge
@@ -62,3 +68,9 @@ class Canvas:
         """The cells of x0 that cover the picture, at least in part."""
         rows, cols = (slice(self.edge // self.scale, -(-(self.edge + side) // self.scale)) for side in self.inner)
         return x0[..., rows, cols]
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (b, c, h, w) by THE downsample where it shrinks, else by THE upsample."""
+    shrinks = maps.shape[-2] >= size[0] and maps.shape[-1] >= size[1]
+    return downsample(maps, size) if shrinks else upsample(maps, size)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.batch import Cond
+from data.batch import Cond, to_float
 from data.errors import RunError
 from stages.ask import NamedAsks
 from stages.consistency import agreement
@@ -91,6 +91,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         noise = noise_of(link.name, plan.request.seed, rows, link.device)
         below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
         stage_cond = for_stage(conds, link.sidecar.config.cond).to(link.device)
+        stage_cond = mapped(stage_cond, plan.request.maps_of(index), link, canvas)
         cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, noise))
         beside = beside_of_stage(work.beside.of(described, plan.scales(link.name, index)), link.sidecar.config.cond)
         rule = guidance(link.settings, cond, config.cond.names, link.hosts, beside.to(link.device), noise)
@@ -182,6 +183,17 @@ def over(painted: Tensor | None, query: Query, answer: Answer) -> Tensor:
     if query.rows is None or painted is None:
         return answer.x0_hat
     return painted.index_copy(0, query.rows, answer.x0_hat)
+
+
+def mapped(cond: Cond, maps: Tensor | None, link: Link, canvas: Canvas) -> Cond:
+    """The condition of a stage that takes maps, with maps (b, c, h, w) uint8 at the size of its x0, or with dropped ones."""
+    wanted = link.sidecar.config.cond.maps
+    if wanted is None:
+        return cond
+    if maps is not None:
+        return cond.given(maps=canvas.mapped(to_float(maps.to(link.device))))
+    shape = (cond.num, wanted.channels, *(side // canvas.scale for side in canvas.size))
+    return cond.given(maps=torch.zeros(shape, device=link.device)).dropped(("maps",))
 
 
 def asked(link: Link, steps: Generator[NamedAsks, list[Answer], Cond]) -> Generator[Asks, list[Answer], Cond]:

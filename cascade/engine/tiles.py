@@ -48,10 +48,11 @@ def answered(link: Link, rule: Guidance, query: Query, window: int = WINDOW) -> 
 
 
 def cut(ask: Ask, tile: "Tile") -> Ask:
-    """The ask restricted to the window of a tile: x, and low_res, which has the same size."""
+    """The ask restricted to the window of a tile: x, and low_res and maps, which have the same size."""
     window = (..., tile.rows[0], tile.cols[0])
-    low_res = ask.cond.value("low_res")
-    cond = ask.cond if low_res is None else ask.cond.given(low_res=low_res[window])
+    spatial = {name: part for name, part in ask.cond.parts.items() if name in ("low_res", "maps")}
+    windows = {name: replace(part, value=part.value[window]) for name, part in spatial.items()}
+    cond = replace(ask.cond, parts={**ask.cond.parts, **windows})
     return replace(ask, query=replace(ask.query, x=ask.query.x[window]), cond=cond)
 
 

@@ -122,6 +122,8 @@ def plan_of(
                 f"{path}: made by stage {link.name} beside other networks than are here; "
                 "name the cascade that made it with --cascade"
             )
+    if said.get("maps"):
+        raise ValueError(f"{path}: made with maps, which it does not hold; give them to a Request in Python")
     source = source_of(path, said, model, file, mask)
     low_res = None if source else low_res_of(path, said, model, file)
     try:

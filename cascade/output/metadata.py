@@ -56,6 +56,8 @@ def describe(
         }
     if request.source is not None:
         metadata["source"] = described(request.source if image is None else request.source[[request.source_row(image)]])
+    if (maps := request.maps if image is None else request.maps_of((image,))) is not None:
+        metadata["maps"] = {"shape": list(maps.shape), "sha256": sha256(maps)}
     metadata["stages"] = {
         link.name: {
             "bundle": link.sidecar.sha256,

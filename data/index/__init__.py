@@ -74,6 +74,7 @@ class Index(Strict):
     label_counts: dict[str, int] | None = None
     has_text: bool = False
     text_encoder: TextInfo | None = None
+    maps: int = 0
     fingerprint: str
     skipped: dict[str, Skipped] = {}
     notes: dict[str, Skipped] = {}
@@ -196,7 +197,8 @@ def _differs(folder: Path, shard: ShardInfo) -> str:
 def save(index: Index, folder: Path) -> None:
     """Write index.json atomically."""
     part = folder / f"{INDEX_NAME}.part"
-    part.write_text(index.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    without = None if index.maps else {"maps"}  # as before there were any
+    part.write_text(index.model_dump_json(indent=1, exclude=without) + "\n", encoding="utf-8")
     os.replace(part, folder / INDEX_NAME)
 
 
@@ -215,6 +217,8 @@ def report(index: Index, folder: Path) -> None:
         print(f"read as: {index.read_as}")
     if index.classes:
         print(f"classes: {len(index.classes)}")
+    if index.maps:
+        print(f"maps: {index.maps} channels")
     if index.text_encoder:
         print(f"captions: {index.text_encoder.id}, {index.text_encoder.dim} features a token")
     for reason, skipped in index.skipped.items():

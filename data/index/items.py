@@ -32,7 +32,8 @@ class Choices:
 class Item:
     """A picture to pack.
 
-    `name` is its path within the source; `old` are members carried over from a tar; `text_column` is the field of the
+    `name` is its path within the source; `map` the picture of the same name in a folder of maps; `old` are members
+    carried over from a tar; `text_column` is the field of the
     old `.json` that holds the caption.
     """
 
@@ -45,6 +46,7 @@ class Item:
     old: dict[str, Span] = field(default_factory=dict)
     text_column: str | None = None
     split: str = "train"
+    map: Span | None = None
 
 
 Named = tuple[str, str]  # (reason, name)

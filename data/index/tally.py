@@ -178,6 +178,7 @@ def index_folder(folder: Path, old: Index | None = None, *, skip_damaged: bool =
             "resize": old.resize,
             "channels": old.channels,
             "text_encoder": old.text_encoder,
+            "maps": old.maps,
             "settings": old.settings,
         }
         return tally.index(shards, classes=_still_enough(old.classes, tally), **(kept_fields | fields))

@@ -54,6 +54,9 @@ def main(
     workers: Annotated[int | None, typer.Option(help="processes; 0: none [default: one a core]")] = None,
     device: Annotated[str, typer.Option(help="where captions are encoded: cpu, cuda")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what DST holds")] = False,
+    maps: Annotated[
+        str | None, typer.Option(help="folder of maps, a picture of the same name for each picture: for cond.maps")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="the same as --size 0")] = False,
 ) -> None:
     """Pack pictures into webdataset shards with an index, ready for train.py --data DST."""
@@ -63,7 +66,7 @@ def main(
         text_encoder=text_encoder, text_tokens=text_tokens, source=source, text_column=text_column, label_column=label_column,
         splits=splits, shards=shards, val=val, limit=limit, seed=seed, max_bad=max_bad, min_side=min_side,
         skip_uncaptioned=skip_uncaptioned,
-        dotted_keys=dotted_keys, skip_damaged=skip_damaged,
+        dotted_keys=dotted_keys, skip_damaged=skip_damaged, maps=maps,
     )  # fmt: skip
     report(pack(src, dst, settings, workers=workers, device=device, overwrite=overwrite), dst)
 

@@ -2,15 +2,15 @@
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from data.captions import check_caption, decode_caption
-from data.decode import PACK_FORMATS, Color, decode_image, decode_label, image_size
+from data.decode import PACK_FORMATS, Color, decode_image, decode_label, image_size, is_gray
 from data.images import center_crop, resize
 from data.index.items import DAMAGED, Item
-from data.tar import Sample
+from data.tar import MAP_MEMBER, Sample
 
 RESIZES = ("center_crop", "pad", "none")
 STORED_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
@@ -49,6 +49,8 @@ def encode(item: Item, how: Encoding) -> Sample:
         raise LeftOutError(BELOW)
     source_facts = {"source": item.name, "width": width, "height": height}
     sample = {how.format: _encoded(resized(image, how), how)}
+    if item.map is not None:
+        sample[MAP_MEMBER] = _encoded_map(item.map.read(), (height, width), how)
     sample |= {ext: span.read() for ext, span in item.old.items() if ext != "json"}
     old_facts = _old_facts(item)
     if item.text is not None:
@@ -110,6 +112,18 @@ def _encoded(image: Image.Image, how: Encoding) -> bytes:
             "method": 4,
         }  # effort, not loss: 1 % larger than the most, 20 times as fast
     image.save(out, STORED_FORMATS[how.format], **options)
+    return out.getvalue()
+
+
+def _encoded_map(content: bytes, size: tuple[int, int], how: Encoding) -> bytes:
+    """The map of a picture of (height, width) `size`, resized like it, as PNG. A gray one stays gray."""
+    image = decode_image(content, formats=PACK_FORMATS)
+    if (image.height, image.width) != size:
+        raise ValueError(f"its map is {image.width} x {image.height} px, the picture {size[1]} x {size[0]}")
+    gray = is_gray(content)
+    image = resized(image, replace(how, alpha=False, background=(0, 0, 0)))
+    out = io.BytesIO()
+    (image.convert("L") if gray else image.convert("RGB")).save(out, "PNG", compress_level=6)
     return out.getvalue()
 
 

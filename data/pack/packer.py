@@ -25,6 +25,7 @@ from data.index.tally import Counted, Tally, find_shards, index_folder
 from data.index.tree import look
 from data.pack.encode import BY_CHOICE, TOO_SMALL, outcome
 from data.pack.layout import lay_out
+from data.pack.maps import channels_of, with_maps
 from data.pack.settings import PackSettings
 from data.pack.sources import find_kind, list_source
 from data.pack.write import Shard, check_target, is_free, parallel, workspace
@@ -59,14 +60,17 @@ def pack(
         settings.check_keep()
         digest = _digest([path.relative_to(src).as_posix(), path.stat().st_size] for path in find_shards(src))
     else:
-        source = chosen(list_source(tree, kind, settings.choices()))
+        source = with_maps(chosen(list_source(tree, kind, settings.choices())), settings.maps)
         _check_splits(src, source, settings)
         digest = _digest(_listing(source, settings))
     if not overwrite and (packed := _already_packed(dst, digest)):
         return packed
     if not overwrite and not is_free(dst):
         raise ValueError(f"target {dst} holds something else; name an empty folder, or add --overwrite to replace it")
-    metadata = settings.model_dump() | {"source": kind, "source_sha256": digest}
+    metadata = settings.model_dump(exclude=None if settings.maps else {"maps"}) | {
+        "source": kind,
+        "source_sha256": digest,
+    }
     with workspace(dst) as folder, _half_the_cores():
         index = (
             _linked(src, folder, settings, metadata)
@@ -102,6 +106,7 @@ def _packed(
         classes=source.classes,
         resize=RESIZE_VERSION,
         text_encoder=texts.info,
+        maps=channels_of(source.items) if settings.maps else 0,
         channels=settings.channels,
         settings=about,
         unread=unread.fields(),
@@ -230,10 +235,11 @@ def _listing(source: Source, settings: PackSettings) -> Iterator[list]:
     """What determines the result: settings, versions, and the source's names, sizes, captions and labels, but not its pixels."""
     from data.resize import RESIZE_VERSION
 
-    options = settings.model_dump(exclude=None if settings.alpha else {"alpha"})  # as before there was the option
-    yield [INDEX_VERSION, RESIZE_VERSION, options, source.bad, source.classes]
+    yield [INDEX_VERSION, RESIZE_VERSION, settings.changed(), source.bad, source.classes]
     for item in source.items:
         yield [item.key, item.name, item.split, item.image.offset, item.image.size, item.text, item.label, item.extra]
+        if item.map:
+            yield [item.map.size]
 
 
 def _digest(rows: Iterable[list]) -> str:

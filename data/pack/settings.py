@@ -1,5 +1,7 @@
 """Everything that determines what packed shards hold: the options of `python -m data.pack`, stored in the index."""
 
+from typing import Any
+
 from PIL import ImageColor
 
 from data.captions import TEXT_TOKENS
@@ -34,6 +36,7 @@ class PackSettings(Strict):
     skip_uncaptioned: bool = False
     dotted_keys: bool = False
     skip_damaged: bool = False
+    maps: str | None = None
 
     @property
     def channels(self) -> int:
@@ -74,6 +77,7 @@ class PackSettings(Strict):
             ("--min-side", self.min_side, default.min_side),
             ("--skip-uncaptioned", self.skip_uncaptioned, default.skip_uncaptioned),
             ("--dotted-keys", self.dotted_keys, default.dotted_keys),
+            ("--maps", self.maps, default.maps),
             ("--no-splits", not self.splits, not default.splits),
         ):
             if value != default_value:
@@ -98,6 +102,11 @@ class PackSettings(Strict):
             captions=self.text_encoder is not None,
             skip_uncaptioned=self.skip_uncaptioned,
         )
+
+    def changed(self) -> dict[str, Any]:
+        """The options as the digest of a source counts them: newer ones only where they are used."""
+        newer = {name for name, used in (("alpha", self.alpha), ("maps", self.maps)) if not used}
+        return self.model_dump(exclude=newer)
 
     def choices(self) -> Choices:
         """The options that say how to read the source."""

@@ -12,7 +12,7 @@ from data.decode import decode_image, decode_label, decode_tokens
 from data.images import center_crop, resize
 from data.index import Index, ShardInfo
 from data.places.store import DataSet, ShardStore
-from data.tar import IMAGE_MEMBERS, TEXT_MEMBER, Hashing, Sample, stream
+from data.tar import IMAGE_MEMBERS, MAP_MEMBER, TEXT_MEMBER, Hashing, Sample, stream
 
 KEEP_BYTES = 256 << 20  # a split up to this size is read once and kept, still encoded, in each loader process
 log = logging.getLogger("data")
@@ -28,6 +28,7 @@ class Row:
     image: np.ndarray  # (c, h, w) uint8, premultiplied if c is 4
     label: int | None
     tokens: np.ndarray | None  # (tokens, dim) float16
+    map: np.ndarray | None = None  # (c, h, w) uint8, of the size of the picture
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class ShardReader:
     label: bool
     text: bool
     max_bad: int
+    maps: bool = False
     bad: set[str] = field(default_factory=set)
     _kept: dict[str, "Arriving"] | None = None
 
@@ -144,6 +146,7 @@ class ShardReader:
             extension in IMAGE_MEMBERS
             or (self.label and extension == "cls")
             or (self.text and extension == TEXT_MEMBER)
+            or (self.maps and extension == MAP_MEMBER)
         )
 
     def first_good(self, candidates: Iterator[Keyed]) -> Row:
@@ -174,7 +177,8 @@ class ShardReader:
         missing = "a picture" if content is None else self._missing(sample)
         if content is None or missing:
             raise ValueError(f"half a sample, without {missing}")
-        image = decode_image(content, alpha=self.index.channels == 4, shrink_to=self.side or 0)
+        image = decode_image(content, alpha=self.index.channels == 4, shrink_to=0 if self.maps else self.side or 0)
+        size = image.size
         if self.side is not None:
             if min(image.size) < self.side:
                 raise TooSmallError(f"{image.width} x {image.height} px, smaller than the index says")
@@ -187,10 +191,20 @@ class ShardReader:
             image=to_pixels(image),
             label=self._label(sample["cls"]) if self.label else None,
             tokens=decode_tokens(sample[TEXT_MEMBER], encoder.dim) if self.text and encoder else None,
+            map=self._map(sample[MAP_MEMBER], size) if self.maps else None,
         )
 
+    def _map(self, content: bytes, size: tuple[int, int]) -> np.ndarray:
+        """The map of a picture that was stored as (width, height) `size`, cropped and resized like it."""
+        image = decode_image(content, formats=("PNG",))
+        if image.size != size:
+            raise ValueError(f"its map is {image.width} x {image.height} px, the picture {size[0]} x {size[1]}")
+        if self.side is not None:
+            image = resize(center_crop(image), (self.side, self.side))
+        return to_pixels(image)[: self.index.maps]
+
     def _missing(self, sample: Sample) -> str | None:
-        required = (("cls", self.label), (TEXT_MEMBER, self.text))
+        required = (("cls", self.label), (TEXT_MEMBER, self.text), (MAP_MEMBER, self.maps))
         return next((name for name, is_required in required if is_required and name not in sample), None)
 
     def _label(self, content: bytes) -> int:

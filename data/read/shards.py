@@ -50,11 +50,17 @@ class Reader:
     block: int = 512
     label: bool = False
     text_tokens: int = 0
+    maps: bool = False
     max_bad: int = 100
 
     def __post_init__(self):
         check_content(
-            self.opened, self.split, resolution=self.resolution, label=self.label, text_tokens=self.text_tokens
+            self.opened,
+            self.split,
+            resolution=self.resolution,
+            label=self.label,
+            text_tokens=self.text_tokens,
+            maps=self.maps,
         )
         check_shape(self)
 
@@ -171,6 +177,7 @@ class Finite:
     resolution: int
     label: bool
     text_tokens: int
+    maps: bool
     max_bad: int
 
 
@@ -182,6 +189,7 @@ def read_split(
     resolution: int,
     label: bool = False,
     text_tokens: int = 0,
+    maps: bool = False,
     limit: int = 0,
     max_bad: int = 100,
     rank: int = 0,
@@ -200,10 +208,16 @@ def read_split(
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank} of {world}; ranks count from 0")
     settings = Finite(
-        split=split, batch=batch, resolution=resolution, label=label, text_tokens=text_tokens, max_bad=max_bad
+        split=split,
+        batch=batch,
+        resolution=resolution,
+        label=label,
+        text_tokens=text_tokens,
+        maps=maps,
+        max_bad=max_bad,
     )
     opened = Opened.of(as_mixture(places)).having(split)
-    check_content(opened, split, resolution=resolution, label=label, text_tokens=text_tokens)
+    check_content(opened, split, resolution=resolution, label=label, text_tokens=text_tokens, maps=maps)
     return _in_order(opened, settings, limit, rank, world)
 
 
@@ -230,6 +244,7 @@ def shard_readers(opened: Opened, asked: Reader | Finite) -> list[ShardReader]:
             side=side,
             label=asked.label,
             text=asked.text_tokens > 0,
+            maps=asked.maps,
             max_bad=asked.max_bad,
         )
         for data in opened.sets
@@ -248,6 +263,8 @@ def to_batch(part: Part, text_tokens: int) -> Batch:
         text=text,
         text_mask=text_mask,
     )
+    maps = [torch.from_numpy(row.map) for row in rows if row.map is not None]
+    cond = cond.given(maps=torch.stack(maps)) if maps else cond
     return Batch(
         image=torch.from_numpy(np.stack([row.image for row in rows])),
         cond=cond,

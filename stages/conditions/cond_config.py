@@ -1,6 +1,6 @@
 """The config of a stage's conditions."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -42,26 +42,34 @@ class TextConfig(Strict):
         return self
 
 
+class MapsConfig(Strict):
+    """Spatial maps, packed with the pictures (`data.pack --maps`); `channels`: 1 for gray ones such as edges, 3 for colours."""
+
+    channels: Literal[1, 3] = 3
+
+
 class CondConfig(Strict):
     """What the pictures are conditioned on. `drop`: share of training images whose condition is replaced by the null one.
-    `drop_each`: of the others, the share in which the class is dropped, and, drawn apart, the share in which the text is."""
+    `drop_each`: of the others, the share in which the class is dropped, and, drawn apart, the share in which the text is.
+    `maps`: pictures that say what is where, dropped like these."""
 
     text: TextConfig | None = None
     num_classes: Annotated[int, Field(ge=0)] = 0
     drop: Fraction = 0.1
     drop_each: Annotated[Fraction, LATER] = 0.0
+    maps: Annotated[MapsConfig | None, LATER] = None
 
     @model_validator(mode="after")
     def _several(self) -> Self:
         if self.drop_each and len(self.names) < 2:
             given = self.names[0] if self.names else "none"
             raise ValueError(
-                f"drop_each {self.drop_each} drops class and text apart, and the only condition is {given}; "
-                "set drop instead, or give both num_classes and text"
+                f"drop_each {self.drop_each} drops conditions apart, and the only one is {given}; "
+                "set drop instead, or give two of num_classes, text and maps"
             )
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
         """Parts of a cond that training drops and guidance leaves out."""
-        return ("label",) * bool(self.num_classes) + ("text",) * bool(self.text)
+        return ("label",) * bool(self.num_classes) + ("text",) * bool(self.text) + ("maps",) * bool(self.maps)

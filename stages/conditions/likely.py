@@ -9,7 +9,8 @@ from ..config import StageBase
 
 
 def likely_cond(config: StageBase, x: Tensor) -> Cond:
-    """A cond for x (b, c, *size), on its device, with every part the stage reads in sampling: class, text, low_res with aug."""
+    """A cond for x (b, c, *size), on its device, with every part the stage reads in sampling: class, text, maps, low_res
+    with aug."""
     num, text = len(x), config.cond.text
     with torch.device(x.device):
         cond = Cond.of(
@@ -18,4 +19,6 @@ def likely_cond(config: StageBase, x: Tensor) -> Cond:
             text=torch.randn(num, text.tokens, text.dim) if text else None,
             text_mask=torch.ones(num, text.tokens, dtype=torch.bool) if text else None,
         )
+        if config.cond.maps:
+            cond = cond.given(maps=torch.randn(num, config.cond.maps.channels, *x.shape[2:]))
         return cond if config.takes is None else cond.given(low_res=torch.randn_like(x), aug=torch.zeros(num))

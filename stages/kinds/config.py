@@ -112,9 +112,9 @@ class StageBase(Choice):
         from ..nets.ports import Ports
         from ..warp import NUMBERS, PORT
 
-        text, (channels, *_) = self.cond.text, self.shape(self.gives)
+        text, (channels, *_), maps = self.cond.text, self.shape(self.gives), self.cond.maps
         return Ports(
-            inputs=channels,
+            inputs=channels + (maps.channels + 1 if maps else 0),
             outputs=channels * (2 if self.variance else 1),
             vectors={PORT: NUMBERS} if self.train.augment.probability else {},
             classes={"label": self.cond.num_classes} if self.cond.num_classes else {},
@@ -124,6 +124,14 @@ class StageBase(Choice):
     @model_validator(mode="after")
     def _parametrised(self) -> Self:
         self.parametrisation.check(channels=self.shape(self.gives)[0], takes_picture=self.takes is not None)
+        return self
+
+    @model_validator(mode="after")
+    def _flat_maps(self) -> Self:
+        if self.cond.maps and len(self.size) != 2:
+            raise ValueError(
+                f"cond.maps are pictures, x0 of space {self.space.kind} has {len(self.size)} axes; leave them out"
+            )
         return self
 
     def _check_multiple(self, name: str, size: int) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 from data.batch import Batch, Cond
 
 from ..ask import NamedAsks
+from ..conditions.maps import PORT as MAPS
+from ..conditions.maps import with_maps
 from ..config import SampleConfig, SuperResConfig
 from ..degrade import degraded
 from ..diffusion.corrupt import augment
@@ -33,7 +35,8 @@ class SuperResStage(Stage):
         low_res = self.enlarge(
             self._shrunk(x0, draws) if below is None else self.space.mirrored(below, self.flipped(batch, u))
         )
-        x0, low_res = self._aligned_crops(x0, low_res, u)
+        x0, low_res, *maps = self._aligned_crops((x0, low_res, *self._maps(cond)), u)
+        cond = with_maps(cond, *maps) if maps else cond
         aug_sigma = (self.config.aug.max_sigma * u["aug_sigma"].square()).to(x0)
         low_res = augment(low_res, aug_sigma, draws.noise("aug", x0.shape))
         return x0, cond.given(low_res=low_res, aug=aug_sigma)
@@ -45,6 +48,7 @@ class SuperResStage(Stage):
         yield from ()
         assert below is not None
         low_res = self.enlarge(below)
+        cond = self.mapped(cond, tuple(low_res.shape[2:]))
         level = torch.full((len(below),), settings.aug_sigma, device=below.device)
         return cond.given(low_res=augment(low_res, level, noise("aug", low_res.shape)), aug=level)
 
@@ -60,13 +64,18 @@ class SuperResStage(Stage):
             return self.space.down(x0, tuple(size))
         return degraded(x0, (size[0], size[1]), self.config.degrade, draws)
 
-    def _aligned_crops(self, x0: Tensor, low_res: Tensor, u: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """The same window of both, with its corner on the low-res grid. Cutting after resizing keeps the resize kernel's view of
+    def _maps(self, cond: Cond) -> tuple[Tensor, ...]:
+        """The maps that the stage takes, if there are any."""
+        value = cond.value(MAPS)
+        return () if value is None or not self.config.cond.maps else (value,)
+
+    def _aligned_crops(self, tensors: tuple[Tensor, ...], u: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The same window of all, with its corner on the low-res grid. Cutting after resizing keeps the resize kernel's view of
         the whole picture at window edges; cutting first would train on edges that never occur in sampling."""
         factor = self.config.factor
         if self.config.crop in (0, self.config.resolution):
-            return x0, low_res
+            return tensors
         *_, crop = self.config.shape((self.config.crop, self.config.crop))
         num_offsets = (self.config.size[-1] - crop) // factor + 1
         corners = tuple((u[name] * num_offsets).long() * factor for name in ("crop_y", "crop_x"))
-        return self.space.windows((x0, low_res), crop, corners)
+        return self.space.windows(tensors, crop, corners)

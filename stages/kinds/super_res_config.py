@@ -96,6 +96,6 @@ class SuperResConfig(StageBase):
 
     @property
     def ports(self) -> "Ports":
-        """Twice the channels, for low_res beside x, and the level `aug`."""
+        """As many channels again, for low_res beside x, and the level `aug`."""
         base = super().ports
-        return replace(base, inputs=2 * base.inputs, levels=("aug",))
+        return replace(base, inputs=base.inputs + self.shape(self.gives)[0], levels=("aug",))

@@ -48,6 +48,7 @@ def make_reader(config: StageConfig, data: MixtureLike, *, rank: int, world: int
         workers=config.train.workers,
         label=config.cond.num_classes > 0,
         text_tokens=config.cond.text.tokens if config.cond.text else 0,
+        maps=config.cond.maps is not None,
     )
 
 
@@ -70,6 +71,10 @@ def check_data(config: StageConfig, index: Index) -> None:
         raise ValueError(
             f"data: {len(index.classes or ())} classes, cond.num_classes is {config.cond.num_classes}; "
             f"set it to {len(index.classes or ())}"
+        )
+    if config.cond.maps and index.maps and index.maps != config.cond.maps.channels:
+        raise ValueError(
+            f"data: maps have {index.maps} channels, cond.maps.channels is {config.cond.maps.channels}; set it to {index.maps}"
         )
     if config.channels != index.channels:
         raise ValueError(

@@ -101,6 +101,7 @@ def held_out(config: StageConfig, data: MixtureLike, limit: int, split: str = "v
         resolution=config.resolution,
         label=config.cond.num_classes > 0,
         text_tokens=config.cond.text.tokens if config.cond.text else 0,
+        maps=config.cond.maps is not None,
         limit=limit,
     )
 

@@ -71,15 +71,19 @@ def test_every_network_is_here():
 
 def test_unit_variance_at_the_start(config, given, generator):
     """Gains of conditions are 0 and the output's is 1: as a network begins, but for the zero in front of its output. Of many
-    cells, for convolutions see zeros around a picture; filters that average take some of noise away, which x is here."""
+    cells, for convolutions see zeros around a picture; the mean over four networks, for these are narrow, and one alone is off by
+    up to a half. Filters that average take some of noise away, which x is here."""
     _, noise, cond = given
     side = 16 * config.multiple
     x = torch.randn(ROWS, 6, side, side, generator=generator)
-    torch.manual_seed(0)
-    net = config.build(PORTS)
-    with torch.no_grad():
-        net.out_gain.fill_(1)
-    assert rms(net(x, noise, cond)) == pytest.approx(1.0, abs=0.3)
+    power = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        net = config.build(PORTS)
+        with torch.no_grad():
+            net.out_gain.fill_(1)
+            power.append(rms(net(x, noise, cond)) ** 2)
+    assert (sum(power) / 4) ** 0.5 == pytest.approx(1.0, abs=0.3)
 
 
 def test_starts_by_answering_zero(config, given):
