@@ -71,7 +71,7 @@ def test_crops_are_windows_of_the_enlarged_picture_on_the_low_res_grid(factor):
     u = Draws(batch, 0).uniforms
     x0 = to_float(batch.image)
     whole = stage.enlarge(downsample(x0, (settings.low_res, settings.low_res)))
-    cropped, low_res = stage._aligned_crops(x0, whole, u)
+    cropped, low_res = stage._aligned_crops((x0, whole), u)
     corners = set()
     for k in range(NUM):
         places = [
