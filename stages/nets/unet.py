@@ -6,6 +6,7 @@ Without self-attention the network is local, so it can train on crops and sample
 """
 
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
@@ -89,13 +90,11 @@ class UNet(nn.Module):
         for level in reversed(range(len(self.decoder))):
             if level < len(self.up):
                 x = double(self.up[level](x), self.smooth)
-            merges = children(self.merge[level])
-            blocks = children(self.decoder[level])
-            for number in range(max(len(merges), len(blocks))):
-                if number < len(merges):
-                    x = merges[number](x, skips[level].pop())
-                if number < len(blocks):
-                    x = self._run(blocks[number], x, emb, context, mask)
+            for merge, block in zip_longest(children(self.merge[level]), children(self.decoder[level])):
+                if merge is not None:
+                    x = merge(x, skips[level].pop())
+                if block is not None:
+                    x = self._run(block, x, emb, context, mask)
         x = self.conv_out(x, gain=self.out_gain).float()
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 
