@@ -57,8 +57,8 @@ class Shown:
     path: Path
 
 
-def paint_samples(out: Path, model: Cascade, captions: list[str]) -> Shown:
-    """A grid of samples in OUT/samples.png: of captions, of classes, or unconditional."""
+def paint_samples(out: Path, model: Cascade, captions: list[str], num: int = SHOWN) -> Shown:
+    """A grid of about `num` samples in OUT/samples.png, a row each of some captions or classes; unconditional without."""
     labels = model.links[0].sidecar.provenance.classes or ()
     has_text = model.links[0].contract.text_encoder is not None
     prompts = tuple(captions[:8]) if has_text else ()
@@ -66,7 +66,7 @@ def paint_samples(out: Path, model: Cascade, captions: list[str]) -> Shown:
     if prompts and classes:
         classes = tuple(k % len(labels) for k in range(len(prompts)))
     rows = max(len(prompts), len(classes), 1)
-    request = Request(prompts=prompts, labels=classes, num=SHOWN // rows, batch=16)
+    request = Request(prompts=prompts, labels=classes, num=max(1, num // rows), batch=16)
     plan, target = model.resolve(request), output_for(str(out / "samples.png"), stages=False, overwrite=True)
     parts: list[Tensor] = []
 

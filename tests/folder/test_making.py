@@ -112,3 +112,18 @@ def test_from_pictures_to_a_cascade(tmp_path, refused, monkeypatch, capsys):
 
     shutil.copy(folder / "0000.png", folder / "new.png")
     assert f"{folder} has changed since {out} was begun" in refused(*arguments)
+
+
+def test_ctrl_c_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
+    """Exit 130; all that was chosen is there, so that the line only trains."""
+
+    def interrupted(*_) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(making, "speed", lambda _, since: 40.0)
+    monkeypatch.setattr(making, "run_all", interrupted)
+    folder, out = fill(tmp_path / "a b", 12), tmp_path / "out"
+    assert call(demo.main, folder, "--out", out, "--minutes", 5, "--init", "none") == 130
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == f"stopped; it goes on with: python -m cascade.demo '{folder}' --out {out} --minutes 5 --init none"
+    assert {path.name for path in out.iterdir()} == {"cascade.json", "cascade.yaml", "folder.json", "shards_64"}
