@@ -29,7 +29,8 @@ FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run directory. age_s: seconds since its last log line; losses: the last logged ones, None if there are none."""
+    """One run directory. age_s: seconds since its last log line; losses: the last logged ones, None if there are none.
+    linear_floor: validation loss of a linear filter; above_floor: whether no validation after the warm-up was better."""
 
     name: str
     state: str
@@ -42,6 +43,8 @@ class RunSummary:
     checkpoint_bytes: int
     kid: float | None = None
     match: float | None = None
+    linear_floor: float | None = None
+    above_floor: bool = False
 
 
 Lines = list[dict[str, Any]]
@@ -66,6 +69,12 @@ def main(
         raise ValueError(f"{folder}: no run directory in it or below it (one has config.json and metrics.jsonl)")
     summaries = [entry for entry, _ in loaded]
     print(json.dumps([asdict(entry) for entry in summaries], indent=2) if as_json else table(summaries))
+    for entry in summaries:
+        if entry.above_floor and not as_json:
+            print(
+                f"{entry.name}: its validation loss stays above {entry.linear_floor:.4f}, that of a linear filter without any "
+                "network: look at the learning rate, the data and the length (stages/README.md, The linear floor)"
+            )
     if plot:
         draw({entry.name: lines for entry, lines in loaded}, plot)
 
@@ -96,7 +105,8 @@ def read_lines(path: Path) -> Lines:
 def summary(path: Path, name: str, lines: Lines) -> RunSummary:
     """Summarise a run from its files."""
     try:
-        images = int(json.loads((path / "config.json").read_text())["config"]["train"]["images"])
+        train = json.loads((path / "config.json").read_text())["config"]["train"]
+        images, warmup = int(train["images"]), int(train.get("warmup", 0))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"config.json is damaged, {type(error).__name__}: {error}; restore it") from None
     nimg = lines[-1]["nimg"] if lines else 0
@@ -113,7 +123,19 @@ def summary(path: Path, name: str, lines: Lines) -> RunSummary:
         checkpoint_bytes=size_of(path / "checkpoints"),
         kid=last(lines, "score_kid"),
         match=last(lines, "score_match"),
+        linear_floor=last(lines, "linear_floor"),
+        above_floor=stays_above(lines, warmup),
     )
+
+
+def stays_above(lines: Lines, warmup: int) -> bool:
+    """Whether there are validations after the warm-up, and none of them is below the linear floor."""
+    pairs = [
+        (line["val_loss"], line["linear_floor"])
+        for line in lines
+        if line["nimg"] > warmup and line.get("val_loss") is not None and line.get("linear_floor") is not None
+    ]
+    return bool(pairs) and all(loss > floor for loss, floor in pairs)
 
 
 def is_locked(path: Path) -> bool:
@@ -165,7 +187,12 @@ def table(runs: list[RunSummary]) -> str:
                 f"{entry.checkpoint_bytes / 1e6:,.1f} MB",
             )
         )
-    for title, values in (("KID", [entry.kid for entry in runs]), ("match", [entry.match for entry in runs])):
+    columns = (
+        ("linear floor", [entry.linear_floor for entry in runs]),
+        ("KID", [entry.kid for entry in runs]),
+        ("match", [entry.match for entry in runs]),
+    )
+    for title, values in columns:
         if any(value is not None for value in values):
             cells = ["-" if value is None else f"{value:.4f}" for value in values]
             rows = [(*row, cell) for row, cell in zip(rows, (title, *cells), strict=True)]
@@ -214,6 +241,12 @@ def draw(runs: dict[str, Lines], path: Path) -> None:
             else:
                 panel.plot(nimg, values, alpha=0.25, linewidth=0.8, **style)
                 panel.plot(nimg, smoothed(values), label=name, **style)
+            if key == "val_loss" and (floor := last(lines, "linear_floor")) is not None:
+                panel.axhline(floor, color=style["color"], linestyle=":", linewidth=1.2)
+                panel.annotate(
+                    "linear floor", (0.995, floor), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8,
+                    color=style["color"],
+                )  # fmt: skip
         if key in SCORES:
             pass  # KID may be negative, and a match ends at 1
         elif key != "img_per_s" and any(line.get(key) for lines in runs.values() for line in lines):

@@ -1,7 +1,7 @@
 """The config that all parametrisations share, with what other code may need from it without building the parametrisation."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..strict import Choice
 
@@ -29,6 +29,10 @@ class ParametrisationConfig(Choice):
 
     def check(self, *, channels: int, takes_picture: bool) -> None:
         """Raise ValueError, one line, for an x0 of so many channels, with or without a low_res, that this cannot serve."""
+
+    def stand_in(self, *, takes_picture: bool) -> Self:
+        """The same with made-up numbers in the place of those still to be measured: to see what a stage costs."""
+        return self
 
     def build(self, *, sigma_data: float, low_res_sigma: float | None) -> "Parametrisation":
         """Build the parametrisation for data of std sigma_data whose low_res, if any, has errors of std low_res_sigma; equal

@@ -78,6 +78,12 @@ class SpectralConfig(ParametrisationConfig):
                     allowed = " or ".join(str(width) for width in sorted(widths))
                     raise ValueError(f"parametrisation.{name} has {len(row)} numbers a row; {allowed} are needed")
 
+    def stand_in(self, *, takes_picture: bool) -> Self:
+        """White data of std 1, all of it lost, where nothing was measured."""
+        white = ((1.0,),) * self.bands
+        numbers = {"std": white, "error": white if takes_picture else ()}
+        return self if self.is_measured else self.model_copy(update=numbers)
+
     def made(self, *, sigma_data: float, low_res_sigma: float | None) -> Any:
         """A `Spectral`; where that is EDM's formula, an `EDM`: one band, one colour, no mean, an error beside x0. sigma_data and
         low_res_sigma have no part in it. Raises ValueError as long as nothing was measured."""

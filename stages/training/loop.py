@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from .checks import checked_reader
 from .ema import Ema
 from .engine import LOSS_SCALE, OBJECTIVE, State, weights_in
 from .grid import sample_grid, save_picture
+from .measured import resolved
 from .norms import activation_norms, weight_norms
 from .notes import notes
 from .quartiles import SigmaQuartiles
@@ -76,7 +78,9 @@ def _train(
         elementwise=runtime.deepspeed.zero > 0,
     )
     run = RunDir(out)
+    config, told = resolved(config, data, reader.index.fingerprint, run)
     start = start_of(config, reader.index, run)
+    start = replace(start, notes=(*start.notes, *told))
     if runtime.rank:
         return Run(config, name, reader, runtime, run, micro, options, signals, start).train()
     with run.lock():
@@ -130,6 +134,7 @@ class Run:
         self.quartiles = SigmaQuartiles(stage, self.engine.objective)
         self.portions = Portions(f"{name}: grid")
         self.validation: Validation | None = None
+        self.floor: float | None = None
         self.score: Score | None = None
 
     def train(self) -> Path:
@@ -147,6 +152,8 @@ class Run:
         if self.leads:
             val_data = self.options.val_data or self.reader.places
             self.validation = make_validation(self.config, val_data, self.runtime.device, self.options.lower)
+            if self.validation:
+                self.floor = self.validation.floor(self.ema.module(self.settings.ema[0]))
             if self.settings.score_every and self.options.scoring:
                 self.score = self.options.scoring(self.config, val_data)
         watch = self._watch() if self.leads else None
@@ -348,6 +355,7 @@ class Run:
             train_flops=cost_of(self.config).train_flops if peak_flops(self.runtime.device) else 0,
             wandb=self.options.wandb,
             settings=record(self.config, self.reader.index.fingerprint),
+            floor=self.floor,
         )
 
     def _pictures(self) -> Batch | None:

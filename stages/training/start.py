@@ -17,6 +17,7 @@ from data.index import Index
 
 from ..bundle import Ancestor, Sidecar, find_bundle, read_sidecar, read_weights
 from ..config import StageConfig
+from ..parametrisations.spectral_config import SpectralConfig
 from .checkpoints import read_object, write_json
 from .checks import text_encoder_id
 from .rundir import RunDir, differences, shapes
@@ -108,6 +109,9 @@ def notes(config: StageConfig, index: Index, sidecar: Sidecar, own: Ancestor) ->
     for name, value in here.items():
         if value != other[name]:
             yield f"{name} was {other[name]} in {folder}, is {value}: what it had learned is measured otherwise now"
+    ours, theirs = config.parametrisation, there.parametrisation
+    if isinstance(ours, SpectralConfig) and isinstance(theirs, SpectralConfig) and ours.std != theirs.std:
+        yield f"parametrisation has the spectrum of other data in {folder}: what it had learned is measured otherwise now"
     names = sidecar.provenance.classes
     if names and index.classes and tuple(index.classes) != names:
         k = next(k for k, pair in enumerate(zip(names, index.classes, strict=False)) if pair[0] != pair[1])

@@ -25,6 +25,7 @@ from ..objectives.objective import Objective
 from ..sampling import answering, conditioned, finished, noise_of, start
 from ..spaces.space import Space
 from ..stage import Stage
+from .linear_floor import linear_floor
 
 SEED = 2**31 - 1  # of validation's noise and levels: no image of a training run shares its draws
 TRUNCATED = 1.0  # noise level from which the stage below samples a held-out picture again
@@ -48,6 +49,10 @@ class Validation:
         if self.low_res is not None:
             results["val_loss_generated"] = self._mean(stage, self.low_res)
         return {name: loss for name, loss in results.items() if loss is not None}
+
+    def floor(self, stage: Stage) -> float | None:
+        """The linear floor of the first pictures, with the noise of `losses`; None where there is none."""
+        return linear_floor(stage, self.batches, SEED, self.objective)
 
     def _mean(self, stage: Stage, low_res: list[Tensor] | list[None]) -> float | None:
         device, losses = device_of(stage), []

@@ -31,7 +31,8 @@ class Watch:
     """Collects updates between log lines. Close it to finish the bar and flush the curves.
 
     images: length of the run; world: number of processes, one a device; train_flops: FLOP to train on one image, for MFU (0: no
-    MFU); wandb: project to log to, with `settings` as the run's config. Raises ValueError if wandb is wanted but unavailable.
+    MFU); floor: the linear floor, for every line; wandb: project to log to, with `settings` as the run's config. Raises ValueError
+    if wandb is wanted but unavailable.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Watch:
         train_flops: int = 0,
         wandb: str = "",
         settings: Mapping[str, Any] = {},
+        floor: float | None = None,
     ):
         self.wandb = Wandb(run, wandb, name, settings) if wandb else None
+        self.floor = {} if floor is None else {"linear_floor": floor}
         self.run, self.images, self.name, self.world, self.train_flops = run, images, name, world, train_flops
         self.began = nimg
         self.bar = tqdm(
@@ -110,6 +113,7 @@ class Watch:
         return {
             "nimg": nimg,
             "loss": mean(self.losses),
+            **self.floor,
             "grad_norm": mean(self.norms),
             "lr": lr,
             "skipped": self.skipped,
@@ -200,7 +204,7 @@ def told(line: Facts, images: int) -> str:
     parts = [f"{line['nimg']:,} of {images:,} img"]
     parts += [
         f"{label} {line[key]:.4f}"
-        for label, key in (("loss", "loss"), ("val", "val_loss"))
+        for label, key in (("loss", "loss"), ("val", "val_loss"), ("linear floor", "linear_floor"))
         if line.get(key) is not None
     ]
     parts += [f"{line['skipped']:.0f} skipped"] if line["skipped"] else []

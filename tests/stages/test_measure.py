@@ -23,7 +23,7 @@ def checked(tmp_path):
 def test_what_is_known_comes_out(checked, capsys):
     """Pixels are -1 and 1: their root-mean-square is 1. Upsampled, the picture is grey but for its borders."""
     measure.main(str(checked), resolution=16, low_res=8)
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("noise: {sigma_data: 1.000}  # root-mean-square of 8 pictures")
     assert float(second.split()[1]) == pytest.approx(1.0, abs=0.05)
 
