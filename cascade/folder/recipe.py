@@ -1,5 +1,6 @@
 """The YAML of a cascade for a folder of one's own, with the reason of each choice as a comment on its line."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ SAMPLE: tuple[dict[str, Any], ...] = (
     {"num_steps": 4, "sigma_max": 2.0, "sigma_min": 0.1, "aug_sigma": 0.05},
     {"num_steps": 2, "sigma_max": 0.6, "sigma_min": 0.05, "aug_sigma": 0.05},
 )
-GRAINY = 1_000  # updates, below which several calls of a super-resolution stage paint grain
+GRAINY = 1_000  # updates, below which low levels are not learned, and painting them gives grain
+STOPPED = {"num_steps": 10, "sigma_min": 0.5}
 TUNED = 0.25  # of the learning rate from nothing, for a stage that starts from a bundle
 ONE_CALL = {"sampler": "euler", "num_steps": 1}
 GUIDANCE = {"none": 1.0, "classes": 2.0, "text": 3.0, "both": 3.0}
@@ -52,6 +54,8 @@ def recipe(name: str, chosen: Choices, asked: Asked, packed: Packed, rate: Rate,
         lines += [f"  {stage}:", *(text for line in keys for text in _text(line))]
         net = next(line for line in keys if line.key == "net")
         say(f"{stage}: net {flow(net.value)}: {net.reason}")
+        if not number and (few := _few(keys, asked.minutes)):
+            say(few)
     return "\n".join(lines) + "\n"
 
 
@@ -73,6 +77,18 @@ def flow(value: Any) -> str:
             value if value.replace("_", "").isalpha() else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
         )
     return str(value)
+
+
+def _few(base: list[Line], minutes: float) -> str:
+    """A warning where a base stage will not have learned shapes; "" if it will."""
+    train = {line.key: line.value for line in next(line.value for line in base if line.key == "train")}
+    updates = train["images"] // train["batch"]
+    if updates >= GRAINY or train.get("init"):
+        return ""
+    return (
+        f"{updates:,} updates of the base are few here: expect clouds of colour, not things; "
+        f"{GRAINY:,} would take about --minutes {math.ceil(minutes * GRAINY / updates)}"
+    )
 
 
 def _head(chosen: Choices, asked: Asked) -> Iterator[str]:
@@ -140,14 +156,17 @@ def _stage(number: int, chosen: Choices, asked: Asked, packed: Packed, rate: Rat
     yield Line("train", list(_train(fitting, chosen, init, why_not)))
     guided = {"guidance_scale": GUIDANCE[chosen.condition.value]} if cond else {}
     updates = fitting.length.images // fitting.batch
-    if number and updates < GRAINY and not init:
+    if updates >= GRAINY or init:
+        yield Line("sample", SAMPLE[number] | guided)
+    elif number:
         yield Line(
             "sample",
             SAMPLE[number] | ONE_CALL,
             f"{updates:,} updates are few: one call gives the mean, which has no grain",
         )
     else:
-        yield Line("sample", SAMPLE[number] | guided)
+        few = f"{updates:,} updates are few: what is below this level was hardly learned and would be grain"
+        yield Line("sample", SAMPLE[number] | STOPPED | guided, few)
 
 
 def _train(fitting: Any, chosen: Choices, init: Init | None, why_not: str) -> Iterator[Line]:

@@ -120,15 +120,33 @@ def test_the_yaml_says_why(tmp_path):
         )
         for side in (64, 256)
     }
-    sides = (64, 64, 256)
+    sides, said = (64, 64, 256), []
     packed = Packed(places=tuple(tmp_path / str(side) for side in sides), indexes=tuple(index[side] for side in sides))
-    text = recipe("mine", chosen, asked, packed, lambda _: 50.0, lambda _: None)
+    text = recipe("mine", chosen, asked, packed, lambda _: 50.0, lambda line: said.append(line))
     (tmp_path / "mine.yaml").write_text(text)
     config = load_config(str(tmp_path / "mine.yaml"))
     assert list(config.stages) == ["base_16", "sr_64", "sr_256"]
     base, top = config.stages["base_16"], config.stages["sr_256"]
     assert (base.channels, base.cond.num_classes, base.sample.guidance_scale) == (4, 2, 2.0)
+    assert (base.sample.sigma_min, config.stages["sr_64"].sample.num_steps, top.sample.num_steps) == (0.05, 4, 1)
+    assert [line.partition(":")[0] for line in said] == list(config.stages)  # no warning
     assert (top.crop, top.cond.num_classes) == (64, 0)
     assert base.train.images > 4 * top.train.images
     for key in ("channels", "net", "cond", "noise", "images", "batch", "lr", "warmup", "ema", "flip", "init"):
         assert all("  # " in line for line in text.splitlines() if line.strip().startswith(f"{key}:")), key
+
+
+def test_few_updates_are_told_and_not_painted_finely(tmp_path):
+    """A base of 100 updates ends at a level that it has learned, and the command says what more minutes would give."""
+    asked, said = Asked(minutes=5, init="none"), []
+    chosen = choose(survey(fill(tmp_path / "a", 12), ReadAs()), asked, lambda captions: [])
+    index = pack(tmp_path / "a", tmp_path / "shards", PackSettings(size=64), workers=0)
+    packed = Packed(places=(tmp_path / "shards",) * 2, indexes=(index,) * 2)
+    (tmp_path / "mine.yaml").write_text(recipe("mine", chosen, asked, packed, lambda _: 10.0, said.append))
+    config = load_config(str(tmp_path / "mine.yaml"))
+    base, sr = config.stages["base_16"], config.stages["sr_64"]
+    assert (base.sample.sigma_min, sr.sample.sampler, sr.sample.num_steps) == (0.5, "euler", 1)
+    assert base.train.images // 16 == 109
+    assert said[1] == (
+        "109 updates of the base are few here: expect clouds of colour, not things; 1,000 would take about --minutes 46"
+    )
