@@ -79,6 +79,10 @@ def main(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="any other setting: rho=5, or base_16.rho=5; may be repeated")
     ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="as many steps as the networks can do in so many seconds, at most the stages' own"),
+    ] = None,
     aug_sigma: Annotated[list[str] | None, typer.Option(help="conditioning augmentation: sr_64=0.1")] = None,
     sampler: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SAMPLERS)}: heun, or base_16=heun")] = None,
     consistency: Annotated[
@@ -210,12 +214,14 @@ def main(
         composed=(weighted(also),) if also else (),
         guidance=scales,
         same_noise=bool(scales),
+        seconds=seconds,
     )
     picked = numbers_of(pick or [])
     if shard_size:
-        if files or picked or overwrite:
+        if files or picked or overwrite or seconds is not None:
             raise ValueError(
-                "--shard-size: makes all pictures of prompts or labels; leave --image, --pick, --overwrite out"
+                "--shard-size: makes all pictures of prompts or labels with the same steps; "
+                "leave --image, --pick, --overwrite, --seconds out"
             )
         num_shards = 0
         for num_shards, path in enumerate(generate(model, request, Path(out), shard_size=shard_size), 1):  # noqa: B007

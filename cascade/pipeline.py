@@ -5,6 +5,7 @@ finished pictures come early. The noise of image k in stage s depends on (seed, 
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ import torch
 
 from stages.bundle import find_bundle, load_bundle, read_sidecar
 
+from .budget import measured, steps_within
 from .conditions import Conditions
 from .engine.alone import events_of
 from .engine.chunk import Painting
@@ -124,9 +126,23 @@ class Cascade:
         assert low_res is not None
         return side_multiple(links, low_res)
 
-    def resolve(self, request: Request, *, others: Mapping[str, Mapping[str, Any]] | None = None) -> Plan:
-        """Resolve a request to a plan (`plan.resolve`). others: settings of stages outside the request. Raises ValueError."""
-        return resolve(request, self, others=others)
+    def resolve(
+        self,
+        request: Request,
+        *,
+        others: Mapping[str, Mapping[str, Any]] | None = None,
+        speeds: Mapping[str, float] | None = None,
+    ) -> Plan:
+        """Resolve a request to a plan (`plan.resolve`). others: settings of stages outside the request. speeds: seconds of a row
+        of a call by host, for a request with `seconds`; by default they are measured now. Raises ValueError."""
+        plan = resolve(request, self, others=others)
+        if request.seconds is None:
+            return plan
+        steps = steps_within(plan, measured(plan) if speeds is None else speeds)
+        settings = {**request.settings}
+        for name, num_steps in steps.items():
+            settings[name] = {**settings.get(name, {}), "num_steps": num_steps}
+        return resolve(replace(request, settings=settings, seconds=None), self, others=others)
 
     def painting(self, asked: Request | Plan) -> Painting:
         """The work of a request or plan, with its prompts encoded. Raises ValueError."""

@@ -37,6 +37,9 @@ class Request:
     stages, for a part of the chain. same_noise: image j of every description begins with the same noise, that of image j of a
     request for one description; so only what is described differs.
 
+    seconds: a budget for the networks' time, all images together: `Cascade.resolve` turns it into num_steps of the stages whose
+    num_steps is not in settings (budget.py).
+
     pick: compute only these images of the request. With low_res, row i is the picture of image pick[i] from the stage before:
     refining held pictures gives the bytes that an undisturbed request would have given. source: pictures to paint over, up to
     their stage. Raises ValueError.
@@ -59,6 +62,7 @@ class Request:
     guidance: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     same_noise: bool = False
     source: Source | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -68,6 +72,10 @@ class Request:
         ):
             if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"request: {name} {value} is out of range; {low} to {high} is allowed")
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise ValueError(
+                f"request: seconds {self.seconds} is out of range; a positive number of seconds is allowed"
+            )
         if isinstance(self.prompts, str):
             raise ValueError(f"request: prompts is one string; write ({self.prompts[:40]!r},)")
         if isinstance(self.negative, str):
