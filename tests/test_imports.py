@@ -149,7 +149,14 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     "stages.tools": ("stages.conditions", "stages.diffusion"),
     "stages.training": (
         *("data.index", "data.read"),
-        *("stages.diffusion", "stages.nets", "stages.objectives", "stages.spaces", "stages.tools"),
+        *(
+            "stages.diffusion",
+            "stages.nets",
+            "stages.objectives",
+            "stages.parametrisations",
+            "stages.spaces",
+            "stages.tools",
+        ),
     ),
     "cascade.engine": ("stages.conditions", "stages.diffusion", "stages.guiding"),
     "cascade.judge": (
