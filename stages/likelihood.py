@@ -91,7 +91,7 @@ def main(
     between = f", std between them {bits.std(1).square().mean().sqrt().item():.3f} a picture" if probes > 1 else ""
     calls = (levels - 1) * QUERIES[method] * (1 + 2 * probes)
     print(
-        f"{levels} levels from {sigmas[0].item():.4g} to {sigmas[-1].item():.4g} by {method}, {probes} probes{between}; "
+        f"{levels} levels from {sigmas[0].item():.4g} to {sigmas[-1].item():.4g} by {method}, {probes} probe{'s' * (probes > 1)}{between}; "
         f"{calls} rows of the network a picture"
     )
     if config.takes:
