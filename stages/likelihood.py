@@ -90,9 +90,10 @@ def main(
     )
     between = f", std between them {bits.std(1).square().mean().sqrt().item():.3f} a picture" if probes > 1 else ""
     calls = (levels - 1) * QUERIES[method] * (1 + 2 * probes)
+    directions = f"{probes} probe{'s' * (probes > 1)}{between}"
+    low, high = sigmas[0].item(), sigmas[-1].item()
     print(
-        f"{levels} levels from {sigmas[0].item():.4g} to {sigmas[-1].item():.4g} by {method}, {probes} probe{'s' * (probes > 1)}{between}; "
-        f"{calls} rows of the network a picture"
+        f"{levels} levels from {low:.4g} to {high:.4g} by {method}, {directions}; {calls} rows of the network a picture"
     )
     if config.takes:
         print(PAIR)
