@@ -5,19 +5,18 @@ presets use; fine ones lie halfway to the nearest values that were tried.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from cascade.link import Link, over
+from stages.ask import OWN
 from stages.config import SampleConfig
-from stages.diffusion.guidance import is_inside
-from stages.diffusion.samplers import SAMPLERS, drive, num_queries
+from stages.diffusion.samplers import SAMPLERS, num_queries
+from stages.guidance import rows_by_call
 from stages.texts import as_values
 
 SCALES = (1.0, 1.5, 2.0, 3.0, 4.5)
@@ -77,23 +76,12 @@ class Space:
 
 def calls_of(link: Link, sample: SampleConfig) -> int:
     """Rows that the networks of a stage compute for one picture with these settings."""
-    return calls(sample, sum(replace(link, settings=sample).rows.values()))
+    return calls(sample, link.sidecar.config.cond.names, link.hosts)
 
 
-def calls(sample: SampleConfig, rows: int) -> int:
-    """Rows that the network computes for one picture. rows: of a call inside the interval of guidance; outside it is 1."""
-    num = 0
-
-    def counted(x: Tensor, sigma: Tensor) -> Tensor:
-        nonlocal num
-        num += rows if is_inside(sigma.item(), sample.guidance_interval) else 1
-        return torch.zeros_like(x)
-
-    def no_noise(purpose: str, shape: tuple[int, ...]) -> Tensor:
-        return torch.zeros(shape)
-
-    drive(SAMPLERS[sample.sampler](torch.zeros(1, 1, 1, 1), sample.sigmas, no_noise, sample.options), counted)
-    return num
+def calls(sample: SampleConfig, names: tuple[str, ...] = (), hosts: Collection[str] = frozenset({OWN})) -> int:
+    """The same, of a stage with these conditions and hosts."""
+    return sum(sum(rows.values()) for rows in rows_by_call(sample, names, hosts))
 
 
 def coordinates(space: Space) -> Iterator[tuple[str, Callable[[Setup, Sequence[Setup], bool], Iterable[Setup]]]]:

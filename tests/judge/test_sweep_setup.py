@@ -3,8 +3,10 @@
 import pytest
 
 from cascade.judge.sweep_setup import COORDINATES, Setup, Space, calls, coordinates
+from stages.ask import OWN
 from stages.config import SampleConfig
 from stages.diffusion.samplers import SAMPLERS, num_queries
+from stages.guiding.autoguidance import GUIDE
 
 ALL = Space(guidable=True, max_aug_sigma=0.4, half_lives=(500, 2000))
 
@@ -16,16 +18,18 @@ def tried(space, now, fine=False, before=()):
 @pytest.mark.parametrize("sampler", [name for name, kind in SAMPLERS.items() if not kind.adapts])
 def test_calls_are_those_of_the_sampler(sampler):
     sample = SampleConfig(sampler=sampler, num_steps=6)
-    assert calls(sample, rows=1) == num_queries(sampler, 6)
+    assert calls(sample) == num_queries(sampler, 6)
 
 
 def test_guided_calls_count_twice_inside_the_interval():
     sample = SampleConfig(num_steps=8, guidance_scale=2.0)
-    assert calls(sample, rows=2) == 16
-    assert calls(sample, rows=1) == 8
+    assert calls(sample, ("label",)) == 16
+    assert calls(SampleConfig(num_steps=8), ("label",)) == 8
     level = sample.sigmas[4].item() * 1.01
     inside = sample.model_copy(update={"guidance_interval": (level, 1e9)})
-    assert calls(inside, rows=2) == 12
+    assert calls(inside, ("label",)) == 12
+    assert calls(sample.model_copy(update={"guidance_every": 2}), ("label",)) == 12
+    assert calls(sample.model_copy(update={"autoguidance_scale": 2.0}), ("label",), {OWN, GUIDE}) == 24
 
 
 def test_a_coordinate_changes_one_thing():

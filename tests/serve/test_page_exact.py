@@ -251,3 +251,29 @@ def test_too_much_at_once_is_said_in_words(serve, visit, said, whose: str):
     assert "takes at once; choose a smaller picture" in page.inner_text("#error")
     assert all("413" in line for line in said)
     said.clear()
+
+
+def test_what_was_said_of_guidance_is_asked_again_while_its_chip_is_there(serving: Serving, visit):
+    client = serving.client
+    composed = [{"text": "a hat", "weight": 0.5}]
+    guidance = {"base_16": [1.0, 2.5]}
+    job = client.run(
+        prompts=["red heart"],
+        negative_prompt="blue",
+        composed=composed,
+        guidance=guidance,
+        same_noise=True,
+        until="base_16",
+    )
+    page = visit(serving.url)
+    show(page, job["id"])
+    page.click("#reuse")
+    texts = [text.split("\n")[0] for text in page.locator("#kept .chip").all_inner_texts()]
+    assert texts == ["not: blue", "also: a hat (0.5)", "guidance of each", "the same noise"]
+    again = made(page, client, "#go")
+    for key in ("negative", "composed", "guidance", "same_noise"):
+        assert again[key] == job[key]
+    assert again["images"] == [0, 1]
+    page.click("#reuse")
+    page.click("#kept .chip >> nth=0 >> button")
+    assert "negative" not in made(page, client, "#go")

@@ -55,6 +55,8 @@ function describedBy(prompt) {
 const linesOf = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 const labelOf = (said) => (/^\d+$/.test(said) && !model.classes.includes(said) ? Number(said) : said);
 
+const alsoSaid = (texts) => texts.map(([text, weight]) => `also: ${text} (${weight})`).join(", ");
+
 // Fills the form with a job's request, to the last digit. root: the job at the start of its line, perhaps itself.
 export function useAgain(job, root) {
   dropFile();
@@ -73,6 +75,11 @@ export function useAgain(job, root) {
   const size = job.size ?? root.size;
   if (size) keep("size", size, `${size.join("×")} px`);
   if (job.until && !$("hold").checked && job.until !== model.stages.at(-1).name) keep("until", job.until, `until ${job.until}`);
+  const negative = [...new Set(job.negative ?? [])];
+  if (negative.length === 1) keep("negative_prompt", negative[0], `not: ${negative[0]}`);
+  if (job.composed?.length === 1) keep("composed", job.composed[0].map(([text, weight]) => ({ text, weight })), alsoSaid(job.composed[0]));
+  if (job.guidance) keep("guidance", job.guidance, "guidance of each");
+  if (job.same_noise) keep("same_noise", true, "the same noise");
   if (isUpload(root)) takeAgain(root);
   $("ask").scrollIntoView({ block: "nearest" });
   focusForm();
