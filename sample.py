@@ -56,7 +56,7 @@ def main(
     invert: Annotated[
         str | None, typer.Option(help="paint over --image from the noise that gives it under this caption of it")
     ] = None,
-    invert_label: Annotated[list[str] | None, typer.Option(help="with --invert: its class name or number")] = None,
+    invert_label: Annotated[list[str] | None, typer.Option(help="the same, under this class of it")] = None,
     image_stage: Annotated[
         str, typer.Option(help="which stage's picture it is that is painted over", show_default="the last's")
     ] = "",
@@ -160,11 +160,9 @@ def main(
         return save_again(again, target, cascade, files, device=device, download=download, mask=mask)
     if world > 1 and str(prompts_file) == "-":
         raise ValueError("--prompts-file -: several processes cannot all read what is piped in; name a file")
-    is_source = any(option for option in (mask, strength, resample, image_stage, invert_label)) or invert is not None
+    is_source = any(option for option in (mask, strength, resample, image_stage, invert, invert_label))
     if is_source and len(files) != 1:
         raise ValueError(f"--mask, --strength, --invert: paint over one picture; {len(files)} are given with --image")
-    if invert_label and invert is None:
-        raise ValueError("--invert-label: goes with --invert CAPTION, which may be empty")
     upscaling = Upscaling.of(files, cascade, first=first, fit=fit) if files and not is_source else None
     first = upscaling.first if upscaling else first
     model = Cascade.load(cascade, first=first, last=last, device=device, precision=precision, download=download)
@@ -197,7 +195,7 @@ def main(
             images=pixels,
             mask=painted,
             stage=image_stage,
-            inverted=invert is not None,
+            inverted=bool(invert or invert_label),
             prompts=(invert,) if invert else (),
             labels=class_numbers(model, invert_label or []),
         )

@@ -3,8 +3,6 @@
 Pictures come as base64 inside the JSON; addresses are refused, since nothing is ever fetched for a client.
 """
 
-import base64
-import binascii
 import re
 import secrets
 from collections.abc import Sequence
@@ -22,11 +20,13 @@ from cascade.output.upscale import agreeing, choose_start
 from cascade.pipeline import Cascade
 from cascade.plan import Plan
 from cascade.request import MAX_SEED, MAX_SIDE, MAX_WEIGHT, Request, composed_of
+from cascade.source import Source
 from data.alpha import to_pixels
 from data.decode import FORMATS, decode_image, image_size
 from stages.sample_config import WORDS
 
 from ..http.limits import Limits, Refused, mistakes
+from .sources import source_from, unpack, with_strength
 
 Name = Annotated[str, Field(max_length=200)]
 Settings = dict[Name, dict[Name, int | float | Name | list[float]]]
@@ -73,7 +73,10 @@ class JobBody(Body):
     unconditional), or for `image`. seed: random if left out. until: hold after this stage. size: [width, height]. fit: first
     shrink the image until its shorter side is what its first stage was trained to enlarge. negative_prompt: what guidance leads
     away from, in place of no prompt. composed: further texts of every prompt. guidance: by stage a guidance_scale for each prompt,
-    label or pair, or several for a single one. same_noise: of each of these the images begin with the same noise."""
+    label or pair, or several for a single one. same_noise: of each of these the images begin with the same noise.
+
+    mask, strength, invert: paint over `image`, of the size of the result, instead of enlarging it: where the mask of its size is
+    white; from so much noise; from the noise that gives it under this caption of it, and under invert_label."""
 
     prompts: Annotated[list[str], Field(max_length=10_000)] = []
     labels: Annotated[list[int | Name], Field(max_length=10_000)] = []
@@ -88,6 +91,15 @@ class JobBody(Body):
     composed: Annotated[list[ComposedText], Field(max_length=16)] = []
     guidance: Annotated[dict[Name, Scales], Field(max_length=MANY)] = {}
     same_noise: bool = False
+    mask: str | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    invert: str | None = None
+    invert_label: int | Name | None = None
+
+    @property
+    def paints_over(self) -> bool:
+        """Whether the image is painted over, not enlarged."""
+        return any(value is not None for value in (self.mask, self.strength, self.invert, self.invert_label))
 
     @property
     def described(self) -> int:
@@ -96,13 +108,16 @@ class JobBody(Body):
 
 
 class RefineBody(Body):
-    """Continue the pictures `pick` (none: all) that the stage `from` gave."""
+    """Continue the pictures `pick` (none: all) that the stage `from` gave. mask: paint them anew where it is white, of the size of
+    that stage's pictures, from the first stage on; seed: of what is painted, random if left out."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
     stage: Annotated[Name, Field(alias="from")] = ""
     pick: Annotated[list[int], Field(max_length=10_000)] = []
     until: Name = ""
     settings: Settings = {}
+    mask: str | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +168,11 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
     check_prompts([body.negative_prompt], limits, "negative_prompt")
     check_prompts([composed.text for composed in body.composed], limits, "composed")
     check_count(body.described * body.num, limits)
-    if body.image is not None:
+    source = None
+    if body.paints_over:
+        links = [link for link in cascade.links if link.name in cut(cascade.names, "", body.until, "request")]
+        source, settings = painted_over(body, cascade, links, limits), with_strength(settings, links, body.strength)
+    elif body.image is not None:
         first, low_res = upload(body.image, cascade, limits, fit=body.fit, last=body.until)
         later = cascade.names[cascade.names.index(first) :]
         if body.until and body.until in cascade.names and body.until not in later:
@@ -174,8 +193,22 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
         composed=(tuple((each.text, float(each.weight)) for each in body.composed),) if body.composed else (),
         guidance={name: tuple(map(float, scales)) for name, scales in body.guidance.items()},
         same_noise=body.same_noise,
+        source=source,
     )
     return planned(request, settings, cascade, limits)
+
+
+def painted_over(body: JobBody, cascade: Cascade, links: Sequence[Link], limits: Limits) -> Source:
+    """The source of a body that paints over its image. Raises ValueError, Refused."""
+    if body.image is None:
+        given = next(name for name in ("mask", "strength", "invert", "invert_label") if getattr(body, name) is not None)
+        raise ValueError(f"{given}: no image that would be painted over; send one")
+    shown = None
+    if body.invert is not None or body.invert_label is not None:
+        check_prompts([body.invert or ""], limits, "invert")
+        named = [] if body.invert_label is None else [str(body.invert_label)]
+        shown = ((body.invert,) if body.invert else (), cascade.conditions.numbers(named, "invert_label:"))
+    return source_from(body.image, body.mask, links, limits, fit=body.fit, shown=shown)
 
 
 def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
@@ -292,6 +325,8 @@ def check_size(request: Request, cascade: Cascade, limits: Limits) -> None:
     if request.low_res is not None:
         low_res = cascade.links[cascade.names.index(names[0])].contract.low_res or side
         h, w = (part * side // low_res for part in request.low_res.shape[-2:])
+    if request.source is not None and request.low_res is None and not request.source.stage:
+        h, w = request.source.size
     if max(h, w) > limits.scale * side:
         subject = "size" if request.low_res is None else "image: it would become"
         raise ValueError(f"{subject} {w}x{h} px; at most {limits.scale * side} px a side are allowed")
@@ -341,24 +376,13 @@ def check_enlarged(size: tuple[int, int], link: Link, cascade: Cascade, limits: 
         )
 
 
-def unpack(text: str) -> bytes:
-    """Decode base64, also as a data: URL. Raises ValueError."""
-    head, comma, tail = text.partition(",")
-    if "://" in text[:32] or (comma and not (head.startswith("data:image/") and head.endswith(";base64"))):
-        raise ValueError("image: send the picture itself as base64; addresses are not fetched")
-    lines = (tail if comma else text).split()  # the command base64 breaks lines
-    try:
-        return base64.b64decode("".join(lines), validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("image: not base64; send the bytes of a PNG, JPEG or WebP file in base64") from None
-
-
 def as_stored(plan: Plan) -> dict[str, Any]:
     """A request as JSON values, without pictures but with all settings given: a refinement may use those of later stages."""
     request = plan.request
     return {
         "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,
         "size": list(request.size or ()), "settings": plan.settings,
+        **({"source": request.source.stage or plan.names[-1]} if request.source else {}),
         "first": request.first, "last": request.last, "index": list(request.index),
         "stages": {name: min(size) for name, size in zip(plan.names, plan.sizes, strict=True)}, **guidance_as_stored(request),
     }  # fmt: skip

@@ -217,7 +217,7 @@ class Service:
         Raises ValueError, Refused."""
         original = self.row(owner, number).request
         settings = settings_over(original["settings"], body.settings)
-        request = refined(body, original, settings, self.store.pictures(number), self.read, self.cascade)
+        request = refined(body, original, settings, self.store.pictures(number), self.read, self.cascade, self.limits)
         check_count(len(request.pick), self.limits)
         return self.create(owner, planned(request, settings, self.cascade, self.limits), parent=number)
 
