@@ -172,7 +172,9 @@ def _condition(found: Survey, asked: Asked) -> Choice:
     if num < FEW:
         return Choice("none", f"{num} pictures, and below {FEW} a condition is learned by heart")
     kind = "both" if text and classes else "text" if text else "classes" if classes else "none"
-    return Choice(kind, told)
+    small = [f"{name} ({n})" for name, n in found.classes.items() if n < CLASS]
+    left_out = f"; left out: {', '.join(small[:3])}{', ...' if len(small) > 3 else ''}" if classes and small else ""
+    return Choice(kind, told + left_out)
 
 
 def _of_classes(kept: list[Seen], found: Survey, condition: str) -> tuple[list[Seen], list[str] | None]:

@@ -90,6 +90,7 @@ class TestCondition:
         assert (found.condition.value, found.source.classes, found.num_classes) == ("classes", ["cats", "dogs"], 2)
         assert {item.label for item in found.source.items} == {0, 1}
         assert len(found.source.items) == 120
+        assert found.condition.reason.endswith("3 classes, 2 with 8 pictures or more; left out: bird (1)")
 
     def test_few_pictures_have_none(self, tmp_path):
         for k, name in enumerate(("cats", "dogs")):
