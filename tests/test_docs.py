@@ -22,6 +22,7 @@ from pydantic import BaseModel
 import stages.config
 from stages.nets.registry import NETWORKS
 from stages.objectives.registry import OBJECTIVES
+from stages.parametrisations.registry import PARAMETRISATIONS
 from stages.sample_config import OPTIONS
 from stages.spaces.registry import SPACES
 from tests.surface import COMMANDS
@@ -233,7 +234,7 @@ def fields_of(module) -> dict[str, set[str]]:
         *fields_of(stages.config).items(),
         *(
             (kind.__name__, set(kind.model_fields))
-            for kind in (*NETWORKS.values(), *OBJECTIVES.values(), *SPACES.values())
+            for kind in (*NETWORKS.values(), *OBJECTIVES.values(), *PARAMETRISATIONS.values(), *SPACES.values())
         ),
     ],
 )
