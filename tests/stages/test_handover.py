@@ -53,7 +53,8 @@ def test_the_next_stage_is_told_the_noise_that_upsampling_leaves(cascade, genera
         stage, Cond.empty(64), Handover(x=x0 + 0.5 * torch.randn(x0.shape, generator=generator), sigma=0.5)
     )
     assert_close(cond.value("aug"), torch.full((64,), 0.5 * UPSAMPLED))
-    assert cond.value("low_res").std().item() == pytest.approx(0.5 * UPSAMPLED, rel=0.03)
+    inner = cond.value("low_res")[..., 4:-4, 4:-4]  # at the border, where pixels are repeated, it is more
+    assert inner.std().item() == pytest.approx(0.5 * UPSAMPLED, rel=0.03)
 
 
 def test_the_factor_is_that_of_the_resize_pair():
