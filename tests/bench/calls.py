@@ -1,0 +1,113 @@
+"""KID against network calls, for every sampler: which one paints best with how many calls.
+
+    python tests/bench/calls.py runs/emoji base_16 --data shards/emoji_64 --out calls.png
+
+One picture for each of a split's conditions (a super-resolution stage gets THE downsample of the true picture), with the
+manifest's other settings; KID by the judge's features of looks against the true pictures, and beside it the std that its jackknife
+says. A sampler has the most steps whose calls fit. The numbers go into a .json beside the plot.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+from data.batch import to_float, to_uint8
+from data.cli import run
+from data.read.shards import read_split
+from data.resize import downsample
+from stages.diffusion.samplers import SAMPLERS, num_queries
+
+CALLS = (4, 7, 14, 28, 63)
+
+
+def fitting(sampler: str, calls: int) -> int:
+    """The most steps of a sampler whose queries are at most `calls`; 0 if not even one step fits."""
+    return next((num for num in range(calls, 0, -1) if num_queries(sampler, num) <= calls), 0)
+
+
+def plot(found: dict[str, list[dict[str, float]]], title: str, out: Path) -> None:
+    """A line a sampler, KID over calls, both logarithmic, and the standard error as bars."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    for number, (sampler, points) in enumerate(found.items()):
+        calls, kid, error = ([point[name] for point in points] for name in ("calls", "kid", "error"))
+        style = {"marker": "osD^v"[number % 5], "linestyle": "-" if number < 10 else "--", "markersize": 4}
+        axes.errorbar(calls, kid, yerr=error, label=sampler, capsize=2, linewidth=1, **style)
+    axes.set(xscale="log", yscale="symlog", xlabel="network calls a picture", ylabel="KID", title=title)
+    ticks = sorted({point["calls"] for points in found.values() for point in points})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.legend(ncols=2, fontsize="small")
+    figure.savefig(out, dpi=120)
+
+
+def main(
+    cascade: Annotated[Path, typer.Argument(help="the --out of train.py")],
+    stage: Annotated[str, typer.Argument(help="the stage that samples")],
+    data: Annotated[Path, typer.Option(help="shards of true pictures, at least 320")],
+    split: Annotated[str, typer.Option(help="val, or train where that is too small")] = "val",
+    out: Annotated[Path, typer.Option(help="the plot, a .png")] = Path("calls.png"),
+    limit: Annotated[int, typer.Option(help="pictures at the most")] = 512,
+    calls: Annotated[list[int] | None, typer.Option(help="network calls a picture; may be repeated")] = None,
+    sampler: Annotated[list[str] | None, typer.Option(help="only these; may be repeated")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """KID against calls."""
+    from cascade.judge.kernel import kernel_distance
+    from cascade.judge.measuring import BY_LOOK
+    from cascade.link import over
+    from cascade.pipeline import Cascade
+    from stages.config import SampleConfig
+    from stages.kinds.super_res import SuperResStage
+    from stages.sampling import conditioned, noise_of, sample_alone
+
+    torch.set_flush_denormal(True)
+    link = Cascade.load(cascade, first=stage, last=stage, device=device).links[0]
+    model, config = link.stage, link.sidecar.config
+    text = config.cond.text.tokens if config.cond.text else 0
+    batches = list(
+        read_split(
+            data, split, batch=64, resolution=config.resolution, limit=limit, text_tokens=text,
+            label=bool(config.cond.num_classes),
+        )
+    )  # fmt: skip
+    size = (config.resolution,) * 2
+    truth = [downsample(to_float(batch.image), size) for batch in batches]
+    real = BY_LOOK.features(to_uint8(torch.cat(truth)))
+
+    def painted(settings: SampleConfig) -> Tensor:
+        images = []
+        for batch, x0 in zip(batches, truth, strict=True):
+            noise = noise_of(stage, 0, batch.index, device)
+            low_res = None
+            if isinstance(model, SuperResStage):
+                low = downsample(x0, (model.config.low_res,) * 2)
+                low_res = to_float(to_uint8(low)).to(device)
+            cond = conditioned(model, batch.cond.to(device), low_res, settings, noise)
+            images.append(sample_alone(model, settings, cond, noise, x0.shape, low_res).cpu())
+        return to_uint8(torch.cat(images))
+
+    found: dict[str, list[dict[str, float]]] = {}
+    for name in sampler or list(SAMPLERS):
+        if name not in SAMPLERS:
+            raise ValueError(f"--sampler {name}: there are {', '.join(SAMPLERS)}")
+        for most in calls or CALLS:
+            if num_steps := fitting(name, most):
+                changes: dict[str, Any] = {"sampler": name, "num_steps": num_steps}
+                settings = SampleConfig.model_validate(over(link.settings.model_dump(), changes))
+                kid = kernel_distance(real, BY_LOOK.features(painted(settings)))
+                used = num_queries(name, num_steps)
+                found.setdefault(name, []).append({"calls": used, "kid": kid.value, "error": kid.error})
+                print(f"{name:14} {used:4} calls  KID {kid.value:9.5f} +- {kid.error:.5f}", flush=True)
+    plot(found, f"{stage}, {len(real)} pictures", out)
+    out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)
