@@ -251,7 +251,7 @@ def check_source(plan: Plan, cascade: Chain) -> None:
                 f"settings of stage {link.name}: strength {link.settings.strength:g} is noise of std {level:.3g}, not above its "
                 f"sigma_min {lowest:g}; give more"
             )
-    if source.mask is None and not source.inverted and all(link.settings.strength == 1 for link in own):
+    if source.mask is None and not source.inverted and all(level_of(link) == link.settings.sigma_start for link in own):
         raise ValueError(
             "request: a source with neither mask nor strength below 1: it would not be seen; give one of them"
         )

@@ -1,7 +1,8 @@
 """A request's source in one stage: where its sampler starts, and the shaper that keeps what is known.
 
 Known pixels of x are P + sigma n with the image's own start noise n at every level, because every answer is P there
-(stages/diffusion/control.py). Painted ones start as they would without a source, or, below strength 1, at P with noise.
+(stages/diffusion/control.py). Painted ones start as they would without a source, or, where the strength is a level below the
+stage's first, at P with noise.
 """
 
 import math
@@ -60,7 +61,10 @@ class Control:
         settings, low_res = self.link.settings, cond.value("low_res")
         if x is None:
             mean = torch.zeros_like(self.x0) if low_res is None else low_res
-            mean = self.x0 if settings.strength < 1 else pinned(mean, self.known, self.x0)
+            is_seen = (
+                self.level < settings.sigma_start
+            )  # else the level does not drown it where it is not what is painted
+            mean = self.x0 if is_seen else pinned(mean, self.known, self.x0)
             x = self.level * noise("start", tuple(self.x0.shape)) + mean
         if settings.resample > 1:
             return resampled(x, self.levels, noise, settings.resample)

@@ -141,6 +141,17 @@ def test_strength_1_does_not_see_the_picture_of_a_stage(model):
     assert torch.equal(finished(model.sample(request), "base_8"), plain)
 
 
+def test_a_strength_that_reaches_sigma_max_leaves_no_ghost(model):
+    """Of a stage that starts at 0.3, where the strength says 0.5, the picture is that of one that does not see the source."""
+    low = {"sr_16": {"sigma_max": 0.3, "strength": 0.5}, "base_8": {"strength": 0.5}}
+    request = Request(num=2, source=Source(images=ONE), settings=low)
+    events = list(model.sample(request))
+    alone = Request(
+        num=2, low_res=finished(events, "base_8"), first="sr_16", pick=(0, 1), settings={"sr_16": {"sigma_max": 0.3}}
+    )
+    assert torch.equal(finished(events), finished(model.sample(alone)))
+
+
 def test_less_strength_keeps_more_of_the_picture():
     """The ideal denoiser of a set gives back a picture of it from little noise, and another one from much."""
     images = pictures(8, 8)
