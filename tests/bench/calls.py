@@ -30,7 +30,7 @@ def fitting(sampler: str, calls: int) -> int:
 
 
 def plot(found: dict[str, list[dict[str, float]]], title: str, out: Path) -> None:
-    """A line a sampler, KID over calls, both logarithmic, and the standard error as bars."""
+    """A line a sampler, KID over calls (logarithmic), and the standard error as bars."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -39,9 +39,8 @@ def plot(found: dict[str, list[dict[str, float]]], title: str, out: Path) -> Non
         calls, kid, error = ([point[name] for point in points] for name in ("calls", "kid", "error"))
         style = {"marker": "osD^v"[number % 5], "linestyle": "-" if number < 10 else "--", "markersize": 4}
         axes.errorbar(calls, kid, yerr=error, label=sampler, capsize=2, linewidth=1, **style)
-    axes.set(xscale="log", yscale="symlog", xlabel="network calls a picture", ylabel="KID", title=title)
-    ticks = sorted({point["calls"] for points in found.values() for point in points})
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set(xscale="log", xlabel="network calls a picture", ylabel="KID", title=title)
+    axes.set_xticks(CALLS, [str(tick) for tick in CALLS])
     axes.minorticks_off()
     axes.legend(ncols=2, fontsize="small")
     figure.savefig(out, dpi=120)
