@@ -169,13 +169,13 @@ def command_lines(doc: str) -> Iterator[tuple[str, str]]:
                     yield name, span
 
 
-def flags_of_benches(doc: str) -> set[str]:
-    """The options that the document gives to scripts of tests/bench; each is a parameter of that script."""
+def flags_of_benches(doc: str, known: set[str]) -> set[str]:
+    """The options that the document gives to scripts of tests/bench: of commands of ours that they call, or words of the script."""
     flags = set()
     for path, options in re.findall(r"python (tests/bench/\w+\.py)([^\n`]*)", re.sub(r"\\\n\s*", " ", read(doc))):
         for flag in re.findall(r"(?<!\S)(--[a-z][\w-]*)", options):
             name = flag.removeprefix("--").replace("-", "_")
-            assert re.search(rf'(^ +{name}: |"{flag}")', read(path), re.MULTILINE), f"{doc}: {path} has no {flag}"
+            assert flag in known or re.search(rf"\b{name}\b", read(path)), f"{doc}: {path} has no {flag}"
             flags.add(flag)
     return flags
 
@@ -187,7 +187,8 @@ def test_options_that_a_document_names_exist(doc):
         assert set(re.findall(r"(?<!\S)(--[a-z][\w-]*)", of_train)) <= flags_of(COMMANDS["train.py"])
         used = set(re.findall(r"(?<!\S)(--[a-z][\w-]*)", own)) - OF_LAUNCHERS
         assert used <= flags_of(COMMANDS[name]), f"{doc}: {name} has no {used - flags_of(COMMANDS[name])}"
-    known = OF_LAUNCHERS.union(*(flags_of(command) for command in COMMANDS.values()), flags_of_benches(doc))
+    known = OF_LAUNCHERS.union(*(flags_of(command) for command in COMMANDS.values()))
+    known |= flags_of_benches(doc, known)
     named = set(re.findall(r"(?<![\w-])(--[a-z][\w-]*)(?!\w*\()", read(doc)))
     assert named <= known, f"{doc} names {sorted(named - known)}"
 
