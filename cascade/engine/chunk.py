@@ -98,10 +98,12 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         shapers = (*plan.shapers, *agreement(link.settings, below, space))
         nfe = plan.calls(link)
         told = Told(link=link, index=index, nfe=nfe, canvas=canvas, emit=emit)
-        emit(StageStarted(stage=link.name, index=index, nfe=nfe))
+        started = StageStarted(stage=link.name, index=index, nfe=nfe)
         if source is None or link.name not in plan.seeing:
             sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
+            emit(started)
         else:
+            emit(started)
             control = Control.of(source, link, canvas)
             x = None
             if source.inverted:

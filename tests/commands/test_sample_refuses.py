@@ -29,7 +29,7 @@ from tests.commands.files import edit, files, picture, replace_weights
         (("--size", "17x16"), "17x16 px does not suit stages base_8, sr_16; choose sides that are multiples of 4"),
         (("--steps", "0"), "settings of stage base_8: num_steps: Input should be greater than or equal to 1"),
         (("--steps", "sr_61=3"), "--steps sr_61=3: no stage 'sr_61', there are base_8, sr_16; did you mean sr_16?"),
-        (("--sampler", "ddim"), "sampler: Input should be 'euler', 'heun'"),
+        (("--sampler", "plms"), "sampler: Input should be 'euler', 'heun'"),
         (("--guidance", "nan"), "guidance_scale: Input should be a finite number"),
         (("--aug-sigma", "2"), "stage sr_16: aug_sigma 2.0 is above 1.0, the largest it was trained on; choose less"),
         (("--until", "sr_61"), "no stage 'sr_61', it has base_8, sr_16; did you mean sr_16?"),

@@ -167,7 +167,7 @@ def test_streaming_several_pictures(official):
         ({"settings": {"base_61": {}}}, "settings", "did you mean base_16?"),
         ({"settings": {"base_16": {"num_steps": 1000}}}, "settings", "at most 100"),
         ({"settings": {"base_16": {"steps": 4}}}, "settings", "steps"),
-        ({"negative_prompt": "blue"}, "negative_prompt", "negative_prompt: no such field"),
+        ({"cfg_rescale": 1}, "cfg_rescale", "cfg_rescale: no such field"),
         ({"step": 4}, "step", "did you mean steps?"),
     ],
 )

@@ -15,11 +15,22 @@ from stages.texts import LATER, as_text, as_values
 from tests.cascade.chains import sidecar
 from tests.stages.tiny import base_config
 
+LATER_OF_NET = {"decoder_blocks", "head_dims", "windows", "shifted", "skip", "skip_share", "resample"}
+LATER_OF_SAMPLE = {
+    "churn", "churn_min", "churn_max", "churn_noise", "lam", "eta", "variance", "corrector_steps", "corrector_size", "tolerance",
+    "grid", "shift", "spacing", "terminal_snr", "guidance_text", "guidance_label", "autoguidance_scale", "autoguidance_interval",
+    "guidance_every", "guidance_rescale", "dynamic_threshold", "anneal_scale", "anneal_levels", "strength", "resample",
+    "consistency", "consistency_sigma", "colour",
+}  # fmt: skip
 LATER_KEYS = {
     "space": True,
     "degrade": True,
-    "cond": {"drop_each": True, "text": {"noise"}},
-    "train": {"objective", "augment", "score_every", "score_images"},
+    "variance": True,
+    "parametrisation": True,
+    "net": LATER_OF_NET,
+    "cond": {"drop_each": True, "maps": True, "text": {"noise"}},
+    "train": {"init", "objective", "augment", "score_every", "score_images"},
+    "sample": LATER_OF_SAMPLE,
 }  # of a stage: what the first version did not know
 
 
@@ -60,15 +71,22 @@ def test_the_first_versions_texts_are_written_where_all_later_keys_are_at_their_
         told = sidecar(config)
         assert (
             as_text(told)
-            == told.model_dump_json(indent=2, exclude={"config": LATER_KEYS, "contract": {"space"}}) + "\n"
+            == told.model_dump_json(
+                indent=2, exclude={"config": LATER_KEYS, "contract": {"space"}, "provenance": {"ancestors"}}
+            )
+            + "\n"
         )
     manifest = Manifest(
         name=name, stages={key: StageEntry(bundle=f"{key}/bundle", sample=each.sample) for key, each in stages.items()}
     )
-    later = {"stages": {"__all__": {"evidence"}}}
+    later = {"stages": {"__all__": {"evidence": True, "guide": True, "sample": LATER_OF_SAMPLE}}}
     assert as_text(manifest) == manifest.model_dump_json(indent=2, exclude=later) + "\n"
-    for config in (SampleConfig(), UNetConfig(widths=(8,), blocks=(1,)), base_config()):
-        assert as_values(config) == config.model_dump(mode="json", exclude=LATER_KEYS)
+    for config, keys in (
+        (SampleConfig(), LATER_OF_SAMPLE),
+        (UNetConfig(widths=(8,), blocks=(1,)), LATER_OF_NET),
+        (base_config(), LATER_KEYS),
+    ):
+        assert as_values(config) == config.model_dump(mode="json", exclude=keys)
     assert as_values(TextConfig(encoder="minilm", dim=3, tokens=4)) == {
         "encoder": "minilm", "dim": 3, "tokens": 4, "packed_tokens": 32,
     }  # fmt: skip

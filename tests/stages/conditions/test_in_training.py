@@ -78,9 +78,7 @@ def test_the_joint_drop_does_not_depend_on_the_others():
 def test_separate_dropout_needs_two_conditions(given, told):
     if "text" in given:
         given = {"text": text_config().text}
-    with pytest.raises(
-        ValueError, match=f"drop_each 0.1 drops class and text apart, and the only condition is {told}; set"
-    ):
+    with pytest.raises(ValueError, match=f"drop_each 0.1 drops conditions apart, and the only one is {told}; set"):
         CondConfig(drop_each=0.1, **given)
 
 

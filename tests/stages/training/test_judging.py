@@ -17,6 +17,7 @@ from data.shapes import write_folder
 from stages.build import build_stage
 from stages.bundle import load_bundle
 from stages.config import AugConfig, BaseConfig, CondConfig, NoiseConfig, SampleConfig, SuperResConfig
+from stages.objectives.denoising import DENOISING
 from stages.stage import Losses
 from stages.training import validate
 from stages.training.engine import LocalEngine, Update
@@ -151,8 +152,11 @@ class TestQuartiles:
 
     @pytest.fixture
     def engine(self) -> LocalEngine:
-        config = base_config()
+        config = base_config().model_copy(update={"noise": self.NOISE})
         return LocalEngine(build_stage(config), config.train, torch.device("cpu"))
+
+    def quartiles(self, engine) -> SigmaQuartiles:
+        return SigmaQuartiles(engine.stage, DENOISING)
 
     def update(self, sigma: Tensor, per_image: Tensor, *, applied: bool = True) -> Update:
         parts = zip(sigma.split(8), per_image.split(8), strict=True)
@@ -162,7 +166,7 @@ class TestQuartiles:
     def test_the_first_is_the_lowest_noise(self, engine):
         """A loss that is the level's rank among 4,000 training levels has the means 1/8, 3/8, 5/8, 7/8."""
         sigma = (-0.5 + 1.5 * torch.randn(4000, generator=torch.Generator().manual_seed(0))).exp()
-        quartiles = SigmaQuartiles(self.NOISE)
+        quartiles = self.quartiles(engine)
         quartiles.add(self.update(sigma, sigma.argsort().argsort() / 4000))
         found = quartiles.take(engine)
         assert found == pytest.approx(
@@ -170,7 +174,7 @@ class TestQuartiles:
         )
 
     def test_each_line_has_its_own_images_and_skipped_ones_never(self, engine):
-        quartiles, low, high = SigmaQuartiles(self.NOISE), torch.full((8,), 1e-3), torch.full((8,), 1e3)
+        quartiles, low, high = self.quartiles(engine), torch.full((8,), 1e-3), torch.full((8,), 1e3)
         quartiles.add(self.update(low, torch.full((8,), 3.0)))
         quartiles.add(self.update(low, torch.full((8,), 5.0)))
         quartiles.add(self.update(high, torch.full((8,), float("nan")), applied=False))
