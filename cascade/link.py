@@ -34,7 +34,7 @@ class Link:
     """One stage of the chain: the hosts that answer its asks, the sidecar of its bundle, its sampling settings here.
 
     hosts: by the names that guidance and conditions use for them; OWN is the network that samples. Raises ValueError for settings
-    that the stage cannot follow: an aug_sigma above what it was trained on, guidance by what it does not have.
+    that the stage cannot follow: an aug_sigma above what it was trained on, guidance or a sampler by what it does not have.
     """
 
     name: str
@@ -53,11 +53,13 @@ class Link:
             raise ValueError(f"stage {self.name}: {key} {getattr(self.settings, key)}: {reason}; leave it out")
 
     def _unfit(self) -> Iterator[tuple[str, str]]:
-        """Settings of guidance that would have no effect here, or a wrong one, each with the reason."""
+        """Settings that would have no effect here, or a wrong one, each with the reason."""
         settings = self.settings
         guide = self.hosts.get(GUIDE)
         if settings.autoguidance_scale != 1 and guide and settings.aug_sigma > guide.stage.config.max_aug_sigma:
             yield "aug_sigma", f"above {guide.stage.config.max_aug_sigma}, the largest its guide was trained on"
+        if settings.options.get("variance") == "learned" and not self.sidecar.config.variance:
+            yield "variance", "this network was trained without a variance"
         if settings.autoguidance_scale != 1 and not guide:
             yield "autoguidance_scale", f"this stage has no {GUIDE} beside it (python -m cascade.guide sets one)"
         if settings.anneal_scale and "text" not in self.sidecar.config.cond.names:

@@ -211,6 +211,10 @@ def test_settings_of_a_request_win(model):
         ({"sr_16": {"sigma_min": 100}}, "sigma_min 100.0 must be below sigma_max 80.0"),
         ({"sr_16": {"aug_sigma": 11}}, "stage sr_16: aug_sigma 11.0 is above 10.0, the largest it was trained on"),
         ({"base_8": {"aug_sigma": 0.1}}, "stage base_8: aug_sigma 0.1 is above 0.0"),
+        (
+            {"base_8": {"sampler": "ddpm", "variance": "learned"}},
+            "stage base_8: variance learned: this network was trained without a variance; leave it out",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_before_the_first_event(model, settings, message):
