@@ -45,6 +45,7 @@ CONFINED = {  # a library: the only places that may import it
     "resvg_py": ("data/styles/drawings.py",),
     "transformers": ("data/text.py", "cascade/judge/encoder.py"),
     "huggingface_hub": ("data/text.py",),
+    "k_diffusion": (),  # an oracle of samplers in tests
     "diffusers": (),  # a peer in tests and benches
     "torch_fidelity": (),  # the oracle of cascade/judge in tests
     "pickle": (),
