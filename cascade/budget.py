@@ -5,8 +5,7 @@ A budget becomes plain num_steps before anything is sampled, so that the picture
 
 import math
 from collections.abc import Mapping
-
-from stages.diffusion.samplers import num_queries
+from dataclasses import replace
 
 from .engine.batching import call_s
 from .link import Link
@@ -53,7 +52,9 @@ def steps_within(plan: Plan, speeds: Mapping[str, float]) -> dict[str, int]:
         return [max(1, math.floor(num * share + 1e-9)) if free else num for num, free in zip(own, is_open, strict=True)]
 
     def total(share: float) -> float:
-        return sum(each * calls(link, num) for each, link, num in zip(per_call, plan.links, steps(share), strict=True))
+        return sum(
+            each * calls(plan, link, num) for each, link, num in zip(per_call, plan.links, steps(share), strict=True)
+        )
 
     shares = {1.0} | {
         k / link.settings.num_steps for link, free in zip(plan.links, is_open, strict=True) if free
@@ -71,6 +72,6 @@ def steps_within(plan: Plan, speeds: Mapping[str, float]) -> dict[str, int]:
     return {link.name: num for link, num, free in zip(plan.links, steps(best), is_open, strict=True) if free}
 
 
-def calls(link: Link, num_steps: int) -> int:
-    """Calls of a stage with another number of steps, at most."""
-    return num_queries(link.settings.sampler, num_steps, link.settings.options)
+def calls(plan: Plan, link: Link, num_steps: int) -> int:
+    """Calls of a stage of the plan with another number of steps, at most: those of resampling and of an inversion among them."""
+    return plan.calls(replace(link, settings=link.settings.model_copy(update={"num_steps": num_steps})))

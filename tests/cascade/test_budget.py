@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from cascade.budget import calls, measured
 from cascade.output.metadata import describe
 from cascade.request import Request
+from cascade.source import Source
 
 from .chains import tiny
 
@@ -49,8 +51,25 @@ def test_the_calls_of_the_sampler_fit_and_the_next_share_would_not(model, sample
     plan = model.resolve(Request(seconds=seconds, settings=settings), speeds=SPEEDS)
     spent = sum(SPEEDS[link.name] * link.nfe for link in plan.links)
     assert spent <= seconds
-    finer = sum(SPEEDS[link.name] * calls(link, link.settings.num_steps + 1) for link in plan.links)
+    finer = sum(SPEEDS[link.name] * calls(plan, link, link.settings.num_steps + 1) for link in plan.links)
     assert finer > seconds
+
+
+@pytest.mark.parametrize(
+    ("masked", "settings"),
+    [(True, {"resample": 4}), (False, {})],  # RePaint's turns; an inversion's two calls a step on the way up
+)
+def test_what_painting_over_calls_besides_counts(model, masked, settings):
+    mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    mask[..., 8:] = True
+    source = Source(
+        images=torch.zeros(1, 3, 16, 16, dtype=torch.uint8), mask=mask if masked else None, inverted=not masked
+    )
+    request = Request(seconds=0.48, source=source, settings={name: settings for name in OWN})
+    plan = model.resolve(request, speeds=SPEEDS)
+    assert sum(SPEEDS[link.name] * plan.calls(link) for link in plan.links) <= 0.48
+    finer = sum(SPEEDS[link.name] * calls(plan, link, link.settings.num_steps + 1) for link in plan.links)
+    assert finer > 0.48
 
 
 def test_more_images_and_larger_ones_get_fewer_steps(model):
