@@ -13,6 +13,7 @@ import typer
 from data.cli import run
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from data.batch import Batch, Cond
@@ -51,21 +52,25 @@ def main(
     """Print bits per dimension with their spread, and how they were computed."""
     import torch
 
+    from data.read.mixture import facts
     from data.read.shards import read_split
 
     from .bundle import load_bundle
     from .diffusion.likelihood import METHODS, QUERIES, rising_levels
+    from .training.checks import check_data
 
     if method not in METHODS:
         raise ValueError(f"--method {method}: {' or '.join(sorted(METHODS, reverse=True))} is needed")
+    place = device_of(device)
     torch.set_flush_denormal(True)
-    stage = load_bundle(bundle, torch.device(device))
+    stage = load_bundle(bundle, place)
     stage.set_precision("fp32")
     sample, config = stage.config.sample, stage.config
     if not 0 <= sigma_min < sample.sigma_max:
         raise ValueError(f"--sigma-min {sigma_min}: at least 0 and below the stage's sigma_max {sample.sigma_max}")
     sigmas = rising_levels(levels, sigma_min=sigma_min or sample.sigma_min, sigma_max=sample.sigma_max)
     how = How(probes=probes, method=method, seed=seed)
+    check_data(config, facts(data))
     parts: list[torch.Tensor] = []
     pictures = read_split(
         data,
@@ -74,10 +79,11 @@ def main(
         resolution=config.resolution,
         label=config.cond.num_classes > 0,
         text_tokens=config.cond.text.tokens if config.cond.text else 0,
+        maps=config.cond.maps is not None,
         limit=num,
     )
     for each in pictures:
-        parts.append(bits_per_dim(stage, each.to(torch.device(device)), sigmas, how))
+        parts.append(bits_per_dim(stage, each.to(place), sigmas, how))
     if not parts:
         raise ValueError(f"{data}: no pictures in split {split}; name another with --split, or pack with --val 0.05")
     bits = torch.cat(parts)
@@ -97,6 +103,21 @@ def main(
     )
     if config.takes:
         print(PAIR)
+
+
+def device_of(said: str) -> "torch.device":
+    """The device cpu, cuda or cuda:NUMBER. Raises ValueError for another, or one that is not here."""
+    import torch
+
+    kind, colon, number = said.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise ValueError(f"--device {said}: allowed are cpu, cuda and cuda:NUMBER")
+    num = torch.cuda.device_count()
+    if kind == "cuda" and int(number or 0) >= num:
+        raise ValueError(
+            f"--device {said}: torch sees {num} GPUs; take cpu{f', or cuda:0 to cuda:{num - 1}' if num else ''}"
+        )
+    return torch.device(said)
 
 
 def bits_per_dim(stage: "Stage", batch: "Batch", sigmas: "Tensor", how: How) -> "Tensor":

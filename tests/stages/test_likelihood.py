@@ -101,6 +101,8 @@ def test_the_command(bundle, shards, capsys):
         ({"levels": 31}, "31 levels: a likelihood needs at least 32"),
         ({"method": "euler"}, "--method euler: rk4 or heun is needed"),
         ({"sigma_min": 90.0}, "--sigma-min 90.0: at least 0 and below the stage's sigma_max 80.0"),
+        ({"device": "gpu"}, "--device gpu: allowed are cpu, cuda and cuda:NUMBER"),
+        ({"device": "cuda:99"}, "--device cuda:99: torch sees .* GPUs; take cpu"),
     ],
 )
 def test_bad_options(bundle, shards, options, told):
