@@ -30,14 +30,24 @@ def main(
     from stages import export
     from stages.bundle import WEIGHTS, find_bundle, load_bundle, read_sidecar, save_bundle
 
-    from .manifest import check_guide, read_manifest, write_swept
+    from .manifest import MANIFEST, check_guide, read_manifest, write_swept
 
     if (bundle is not None) + (nimg > 0) + none != 1:
         raise ValueError("name one of --bundle BUNDLE, --nimg IMAGES and --none")
+    if half_life and not nimg:
+        raise ValueError(
+            f"--half-life {half_life:g}: it is of the average that --nimg takes; leave it out, or give --nimg"
+        )
     entries = read_manifest(folder).stages
     if stage not in entries:
         raise ValueError(
             f"cascade {folder}: no stage {stage!r}, it has {', '.join(entries)}{nearest(stage, list(entries))}"
+        )
+    scale = entries[stage].sample.autoguidance_scale
+    if none and scale != 1:
+        raise ValueError(
+            f"--none: stage {stage} has autoguidance_scale {scale:g} in {folder / MANIFEST} and could not be loaded without a "
+            "guide; set it to 1 there first"
         )
     own, place = read_sidecar(find_bundle(folder / entries[stage].bundle)), f"{stage}/guide"
     if bundle is not None:
@@ -55,7 +65,6 @@ def main(
         export.main(folder / stage, folder / place, nimg=nimg, half_life=half_life)
     guide = None if none else place
     write_swept(folder, {stage: entries[stage].model_copy(update={"guide": guide})})
-    scale = entries[stage].sample.autoguidance_scale
     print(
         f"{folder}: stage {stage} has {'no guide' if none else f'the guide {place}'}; its autoguidance_scale is {scale}"
     )

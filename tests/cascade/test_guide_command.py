@@ -58,6 +58,7 @@ def test_mistakes_change_nothing(folder, tmp_path):
         ({"bundle": other}, "has resolution 16, the stage 8; choose another guide"),
         ({"bundle": tmp_path / "nothing"}, "no stage.json there"),
         ({"nimg": 5}, "run|config|averages|snapshot"),
+        ({"bundle": other, "half_life": 5}, "--half-life 5: it is of the average that --nimg takes"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             guide.main(folder, "base_8", **options)
@@ -65,3 +66,15 @@ def test_mistakes_change_nothing(folder, tmp_path):
         guide.main(folder, "base_9", none=True)
     assert json.loads((folder / MANIFEST).read_text()) == before
     assert not (folder / "base_8" / "guide").exists()
+
+
+def test_a_guide_that_the_settings_need_stays(folder, tmp_path):
+    guide.main(folder, "base_8", bundle=write_bundle(tmp_path / "weak", tiny_config(8).stages["base_8"], seed=9))
+    content = json.loads((folder / MANIFEST).read_text())
+    content["stages"]["base_8"]["sample"]["autoguidance_scale"] = 2.0
+    (folder / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"--none: stage base_8 has autoguidance_scale 2 in .*; set it to 1 there first"
+    ):
+        guide.main(folder, "base_8", none=True)
+    assert GUIDE in Cascade.load(folder).links[0].hosts
