@@ -197,7 +197,7 @@ def main(
             stage=image_stage,
             inverted=bool(invert or invert_label),
             prompts=(invert,) if invert else (),
-            labels=class_numbers(model, invert_label or []),
+            labels=class_numbers(model, invert_label or [], "--invert-label"),
         )
     request = Request(
         num=num if num is not None else 1 if files or is_table or scales else 16,

@@ -49,8 +49,8 @@ def given(ctx: Context, name: str) -> bool:
 def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[str, Any]]:
     """Parse {"num_steps": ["8", "sr_64=4"]} to {"base_16": {"num_steps": "8"}, "sr_64": {"num_steps": "4"}}.
 
-    A value without a stage's name goes to every stage that it applies to. Raises ValueError for an unknown stage, and for the
-    guidance of a condition that no stage has.
+    A value without a stage's name goes to every stage that it applies to. Raises ValueError for an unknown stage, for the guidance
+    of a condition that no stage has, and for corrections by a smaller picture where no stage has one.
     """
     names = [link.name for link in model.links]
     settings: dict[str, dict[str, Any]] = {name: {} for name in names}
@@ -62,6 +62,8 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
                 raise ValueError(f"{FLAGS[key]} {value}: no stage {stage!r}, {hint}")
             if not stage and key in PARTS and not any(concerns(key, link) for link in model.links):
                 raise ValueError(f"{FLAGS[key]} {value}: no stage is guided by {PARTS[key][1]}; leave it out")
+            if not stage and key in BY_LOW_RES and not any(concerns(key, link) for link in model.links):
+                raise ValueError(f"{FLAGS[key]} {value}: no stage enlarges a picture to agree with; leave it out")
             for link in model.links:
                 if stage == link.name or (not stage and concerns(key, link)):
                     settings[link.name][key] = text
@@ -85,7 +87,8 @@ def guided(model: Cascade, values: list[str] | None) -> tuple[list[str], dict[st
     single = [value for value in values or [] if "," not in value]
     scales: dict[str, tuple[float, ...]] = {}
     names = [link.name for link in model.links if link.is_guidable]
-    for value in sorted(set(values or []).difference(single), key=lambda v: "=" in v):
+    several = [value for value in values or [] if "," in value]
+    for value in sorted(several, key=lambda v: "=" in v):  # a stage's own list overrides the general one
         stage, _, text = value.rpartition("=")
         if (stage and stage not in names) or not names:
             raise ValueError(
@@ -96,6 +99,11 @@ def guided(model: Cascade, values: list[str] | None) -> tuple[list[str], dict[st
         except ValueError:
             raise ValueError(f"--guidance {value}: write numbers with commas between, for instance 1,2,4") from None
         scales |= dict.fromkeys([stage] if stage else names, numbers)
+    named = {stage for stage, _, _ in (value.rpartition("=") for value in single)}
+    is_general = any("=" not in value for value in several)
+    for stage in scales:
+        if stage in named or (is_general and "" in named):
+            raise ValueError(f"--guidance: one scale and several for stage {stage}; leave one of them out")
     if len({len(numbers) for numbers in scales.values()}) > 1:
         raise ValueError("--guidance: lists of different lengths; give each stage as many scales")
     return single, scales
@@ -116,15 +124,27 @@ def strips(
 
 def weighted(said: Sequence[str]) -> tuple[tuple[str, float], ...]:
     """Parse the values of --also: ("green apple:0.5", "a hat") to (("green apple", 0.5), ("a hat", 1.0)). What follows the last
-    colon is the weight if it is a number. Raises ValueError."""
+    colon is the weight if it is a number. Raises ValueError, also for what can only be meant as one."""
     texts = []
     for value in said:
         text, colon, number = value.rpartition(":")
-        is_weight = bool(colon) and re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", number)
-        texts.append((text.strip(), float(number)) if is_weight else (value.strip(), 1.0))
+        if colon and re.fullmatch(r"\s*|\s*[+-]?\d*,\d+\s*", number):
+            raise ValueError(
+                f"--also {value!r}: no weight behind the colon; write it with a point, for instance hat:0.5"
+            )
+        weight = number_in(number) if colon else None
+        texts.append((value.strip(), 1.0) if weight is None else (text.strip(), weight))
         if not texts[-1][0]:
             raise ValueError(f"--also {value!r}: no text in it; write one, and its weight behind a colon")
     return tuple(texts)
+
+
+def number_in(text: str) -> float | None:
+    """The number that a text is, "1e-1" and "nan", too; None if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def with_said(
@@ -149,14 +169,14 @@ def with_said(
     return result
 
 
-def class_numbers(model: Cascade, labels: Sequence[str]) -> tuple[int, ...]:
-    """Class numbers of the values of --label: names, decimal numbers, or the word `all`, unless a class has that name."""
+def class_numbers(model: Cascade, labels: Sequence[str], option: str = "--label") -> tuple[int, ...]:
+    """Class numbers of the values of an option: names, decimal numbers, or the word `all`, unless a class has that name."""
     conditions = model.conditions
     if "all" in labels and conditions.num_classes and "all" not in conditions.classes:
         if len(labels) > 1:
-            raise ValueError("--label all: already names every class; leave the other --label out")
+            raise ValueError(f"{option} all: already names every class; leave the other {option} out")
         return tuple(range(conditions.num_classes))
-    return conditions.numbers(labels, "--label")
+    return conditions.numbers(labels, option)
 
 
 def table(prompts: Sequence[str], labels: Sequence[int]) -> tuple[tuple[str, ...], tuple[int, ...]]:

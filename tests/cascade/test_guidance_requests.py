@@ -185,7 +185,10 @@ def test_the_command_line_says_the_same(model):
     assert weighted(["green apple:0.5", "a hat", "ratio 3:x", "snow: -1"]) == (
         ("green apple", 0.5), ("a hat", 1.0), ("ratio 3:x", 1.0), ("snow", -1.0),
     )  # fmt: skip
-    assert guided(model, ["3", "base_8=1,2", "4,5"]) == (["3"], {"base_8": (1.0, 2.0), "sr_16": (4.0, 5.0)})
+    assert weighted(["hat:1e-1", "ratio 16:9"]) == (("hat", 0.1), ("ratio 16", 9.0))
+    assert guided(model, ["3", "base_8=1,2"]) == (["3"], {"base_8": (1.0, 2.0)})
+    assert guided(model, ["base_8=1,2", "4,5"]) == ([], {"base_8": (1.0, 2.0), "sr_16": (4.0, 5.0)})
+    assert guided(model, ["1,2", "4,5", "6,7"]) == ([], dict.fromkeys(("base_8", "sr_16"), (6.0, 7.0)))
     assert strips(("a", "b"), (), {"base_8": (1.0, 2.0)}) == (("a", "a", "b", "b"), (), {"base_8": (1.0, 2.0) * 2})
     assert strips(("a",), (0,), {"base_8": (1.0, 2.0)}) == (("a",), (0,), {"base_8": (1.0, 2.0)})
     said = with_said(model, {"base_8": {"num_steps": "4"}}, ["dynamic_threshold=0.9", "base_8.guidance_interval=0.1,5"])
@@ -197,7 +200,16 @@ def test_the_command_line_says_the_same(model):
         (lambda given: guided(model, given), ["x=1,2"], "stages with guidance are base_8, sr_16"),
         (lambda given: guided(model, given), ["1,two"], "write numbers with commas between"),
         (lambda given: guided(model, given), ["base_8=1,2", "sr_16=1,2,3"], "lists of different lengths"),
+        (lambda given: guided(model, given), ["3", "1,2"], "one scale and several for stage base_8"),
+        (lambda given: guided(model, given), ["base_8=3", "1,2"], "one scale and several for stage base_8"),
         (weighted, [":0.5"], "no text in it"),
+        (weighted, ["hat:"], "no weight behind the colon"),
+        (weighted, ["hat:0,5"], "no weight behind the colon"),
+        (
+            lambda given: Request(prompts=("a",), composed=(weighted(given),)),
+            ["hat:nan"],
+            "weight nan of 'hat' is out of",
+        ),
         (lambda given: with_said(model, {}, given), ["rho"], "write KEY=VALUE"),
         (lambda given: with_said(model, {}, given), ["autoguidance_scale=2"], "no stage can follow it"),
     ):

@@ -41,6 +41,14 @@ def test_classes_by_name_or_number(model):
         class_numbers(model, ["sqare"])
     with pytest.raises(ValueError, match="--label cat: neither a number nor a name that the bundles know"):
         class_numbers(tiny(8), ["cat"])
+    with pytest.raises(ValueError, match="--invert-label sqare: neither"):
+        class_numbers(model, ["sqare"], "--invert-label")
+
+
+@pytest.mark.parametrize("key", ["consistency", "colour"])
+def test_a_correction_by_a_smaller_picture_where_there_is_none(key):
+    with pytest.raises(ValueError, match=f"--{key} 1: no stage enlarges a picture to agree with; leave it out"):
+        settings_of(tiny(8), **{key: ["1"]})
 
 
 def test_stages_that_number_their_classes_differently(model):
