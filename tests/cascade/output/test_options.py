@@ -51,6 +51,15 @@ def test_a_correction_by_a_smaller_picture_where_there_is_none(key):
         settings_of(tiny(8), **{key: ["1"]})
 
 
+def test_a_variance_that_no_network_gives():
+    request = Request(settings={"base_8": {"sampler": "ddpm", "variance": "learned"}})
+    with pytest.raises(
+        ValueError, match="stage base_8: variance learned: this network was trained without a variance; leave"
+    ):
+        tiny(8).resolve(request)
+    assert tiny(8).resolve(Request(settings={"base_8": {"sampler": "ddpm"}})).links[0].settings.variance == "small"
+
+
 def test_stages_that_number_their_classes_differently(model):
     link = model.links[1]
     other = link.sidecar.provenance.model_copy(update={"classes": CLASSES[::-1]})
