@@ -17,6 +17,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ SHOWN = re.compile(
     rf"(faces|hearts) .*|.* (circle|square|{FRUITS})"
 )  # 121 of the 392 emoji: as many as a network learns in minutes
 SHORT = ("lr=0.08", "ema=[1000]")
+BASE_IMAGES, SR_IMAGES, MINUTES = 7_200, 5_000, 20.0
 
 
 def main(
@@ -43,9 +45,11 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="folder for shards, runs and pictures  [default: runs/demo, runs/NAME]")
     ] = None,
-    base_images: Annotated[int, typer.Option(help="without PICTURES: images the base stage sees")] = 7_200,
-    sr_images: Annotated[int, typer.Option(help="without PICTURES: images the super-resolution stage sees")] = 5_000,
-    minutes: Annotated[float, typer.Option(help="of training, samples and scores; packing comes before")] = 20.0,
+    base_images: Annotated[int, typer.Option(help="without PICTURES: images the base stage sees")] = BASE_IMAGES,
+    sr_images: Annotated[
+        int, typer.Option(help="without PICTURES: images the super-resolution stage sees")
+    ] = SR_IMAGES,
+    minutes: Annotated[float, typer.Option(help="of training, samples and scores; packing comes before")] = MINUTES,
     size: Annotated[int, typer.Option(help="side of the pictures: 64, 128 or 256; 0: by what is there")] = 0,
     upscale: Annotated[bool, typer.Option("--upscale", help="enlarge pictures that are smaller")] = False,
     alpha: Annotated[
@@ -63,6 +67,18 @@ def main(
     ] = None,
 ) -> None:
     """Paint with the weights that ship and train two tiny stages; or, with PICTURES, make a cascade from your own pictures."""
+    without = {"--base-images": base_images != BASE_IMAGES, "--sr-images": sr_images != SR_IMAGES}
+    beside = {
+        "--minutes": minutes != MINUTES, "--size": size, "--upscale": upscale, "--alpha": alpha is not None,
+        "--condition": condition, "--tokens": tokens, "--val": val is not None, "--flip": flip is not None,
+        "--init": init, "--source": source,
+    }  # fmt: skip
+    if pictures is None and any(beside.values()):
+        raise ValueError(f"{_said(beside)}: of a cascade from your own pictures; name their folder, or leave it out")
+    if pictures is not None and any(without.values()):
+        raise ValueError(f"{_said(without)}: of the demo without PICTURES; leave it out, --minutes says how long")
+    if not 0 < minutes < float("inf"):
+        raise ValueError(f"--minutes {minutes:g}: minutes above 0 are needed")
     if pictures is None:
         return first_minutes(out or Path("runs/demo"), base_images, sr_images)
     from data.index.items import Choices
@@ -76,6 +92,11 @@ def main(
     )  # fmt: skip
     command = shlex.join(["python", "-m", "cascade.demo", *sys.argv[1:]])
     make(pictures, out or Path("runs") / pictures.resolve().name, asked, Choices(source=source), command)
+
+
+def _said(options: Mapping[str, object]) -> str:
+    """The options that were given, for a message."""
+    return ", ".join(name for name, is_given in options.items() if is_given)
 
 
 def first_minutes(out: Path, base_images: int, sr_images: int) -> None:

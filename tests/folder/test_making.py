@@ -127,3 +127,20 @@ def test_ctrl_c_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
     line = capsys.readouterr().out.splitlines()[-1]
     assert line == f"stopped; it goes on with: python -m cascade.demo '{folder}' --out {out} --minutes 5 --init none"
     assert {path.name for path in out.iterdir()} == {"cascade.json", "cascade.yaml", "folder.json", "shards_64"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--minutes", "5", "--upscale"),
+            "--minutes, --upscale: of a cascade from your own pictures; name their folder",
+        ),
+        (("pictures", "--sr-images", "9"), "--sr-images: of the demo without PICTURES; leave it out"),
+        (("pictures", "--minutes", "nan"), "--minutes nan: minutes above 0 are needed"),
+    ],
+)
+def test_options_that_would_do_nothing_or_come_late(refused, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*arguments)
+    assert not any(tmp_path.iterdir())

@@ -72,8 +72,9 @@ def shards(tmp_path_factory):
 
 @pytest.fixture
 def bundle(tmp_path):
-    def saved(kind: str):
+    def saved(kind: str, **changes):
         config = config_of(kind)
+        config = type(config).model_validate(config.model_dump() | changes)
         told = Provenance(nimg=0, ema=16, data="none", versions={})
         save_bundle(
             tmp_path / kind, build_stage(config).state_dict(), config=config, text_encoder=None, provenance=told
@@ -108,3 +109,12 @@ def test_the_command(bundle, shards, capsys):
 def test_bad_options(bundle, shards, options, told):
     with pytest.raises(ValueError, match=told):
         likelihood.main(bundle("base"), str(shards), **options)
+
+
+@pytest.mark.parametrize(
+    ("cond", "told"),
+    [({"maps": {"channels": 1}}, "has no maps"), ({"num_classes": 9}, "classes, cond.num_classes is 9")],
+)
+def test_shards_that_do_not_say_what_the_stage_is_told(bundle, shards, cond, told):
+    with pytest.raises(ValueError, match=told):
+        likelihood.main(bundle("base", cond=cond), str(shards), levels=32)
