@@ -16,9 +16,9 @@ NOT_COPIED = shutil.ignore_patterns("emoji64", "__pycache__", "page")
 MOVED = {
     "two draws change places": ("stages/draws.py", '"sigma", "drop",', '"drop", "sigma",', {"base_text", "sr_crop"}),
     "a constant of heun, in the seventh figure": (
-        "stages/diffusion/samplers.py",
-        "/ 2",
-        "* 0.5000001",
+        "stages/diffusion/second_order.py",
+        "/ sigma_next) / 2",
+        "/ sigma_next) * 0.5000001",
         {"base_text", "sample_heun"},
     ),
 }
