@@ -74,7 +74,7 @@ class StopSignals:
         finally:
             self._waiting = False
 
-    def _catch(self, number: int, _frame: FrameType | None) -> None:
+    def _catch(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.caught is not None:
             if now - self._caught_at > SAME_S:
@@ -84,12 +84,27 @@ class StopSignals:
             return
         self.caught, self._caught_at = number, now
         if self._at_once:
-            self._leave(number)
+            self._leave(number, frame)
         if self._waiting:
             raise Stopped
 
-    def _leave(self, number: int) -> NoReturn:
+    def _leave(self, number: int, frame: FrameType | None) -> NoReturn:
         if number == signal.SIGINT:
+            if is_importing(frame):
+                os._exit(128 + number)
             raise KeyboardInterrupt
-        print("told to stop before the first update: nothing is lost, the same command goes on", file=sys.stderr)
+        print(
+            "told to stop before the first update: nothing is lost, the same command goes on",
+            file=sys.stderr,
+            flush=True,
+        )
+        if is_importing(frame):
+            os._exit(0)
         raise Stopped
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether a frame is within an import: an exception raised there may pass through a library's own C++ or Rust, which abort."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None

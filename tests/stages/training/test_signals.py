@@ -1,0 +1,44 @@
+"""Requests to stop where there is nothing to save: an import is left without an exception, anything else with one."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+WAITS = """
+import sys, time
+try:
+    print("waits", flush=True)
+    time.sleep(60)
+except BaseException as error:
+    print(type(error).__name__, flush=True)
+    raise
+"""
+BEGINS = """
+import sys
+from stages.training.signals import StopSignals
+StopSignals(at_once=True).__enter__()
+"""
+
+
+@pytest.mark.parametrize(
+    ("importing", "signum", "code", "raised"),
+    [
+        (True, signal.SIGTERM, 0, ""),
+        (True, signal.SIGINT, 130, ""),
+        (False, signal.SIGTERM, 0, "Stopped"),
+        (False, signal.SIGINT, None, "KeyboardInterrupt"),
+    ],
+)
+def test_an_import_is_left_without_an_exception(tmp_path, importing, signum, code, raised):
+    """Raised in an import it may reach the C++ or Rust of a library, which abort: exit code -6, about once in sixty stops."""
+    (tmp_path / "waits.py").write_text(WAITS)
+    body = f"sys.path.insert(0, {str(tmp_path)!r})\nimport waits" if importing else WAITS
+    process = subprocess.Popen([sys.executable, "-c", BEGINS + body], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    process.send_signal(signum)
+    rest, _ = process.communicate(timeout=60)
+    assert rest.strip() == raised
+    assert code is None or process.returncode == code
