@@ -154,7 +154,10 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
 
 def over(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a stage, `before` updated with `now`. If `now` names a sampler or a grid, old options that it does not use are
-    dropped; if it has a guidance_scale, the old scales of single conditions are, too: it is for all of them."""
+    dropped; if it has a guidance_scale, the old scales of single conditions are, too: it is for all of them. Resampling takes
+    Euler's steps, so it names that sampler where `now` names none."""
+    if str(now.get("resample", 1)) != "1":
+        now = {"sampler": "euler"} | dict(now)
     unused = unread_by(sampler=str(now.get("sampler", "")), grid=str(now.get("grid", "")))
     unused |= PARTS.keys() if "guidance_scale" in now else set()
     return {name: value for name, value in before.items() if name not in unused} | dict(now)

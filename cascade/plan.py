@@ -241,6 +241,12 @@ def check_source(plan: Plan, cascade: Chain) -> None:
                 f"settings of stage {link.name}: resample {link.settings.resample}: nothing is known there that what is painted "
                 "must agree with; give a mask, or leave it out"
             )
+        sampler = plan.request.settings.get(link.name, {}).get("sampler", "euler")
+        if link.settings.resample > 1 and sampler != "euler":
+            raise ValueError(
+                f"settings of stage {link.name}: sampler {sampler}: resample {link.settings.resample} takes Euler's steps; leave "
+                "one of them out"
+            )
     if source is None:
         return
     own = [link for link in plan.links if link.name in seen]

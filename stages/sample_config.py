@@ -53,8 +53,8 @@ class SampleConfig(SamplerOptions):
     serves. guidance_rescale: share of the way to the conditional answer's std. dynamic_threshold: percentile, 1: none.
     anneal_scale, anneal_levels: noise on the text, all of it above the second level, none below the first.
     strength: with a source, how much of the way to noise it goes; resample: of a masked one, how often each step is made.
-    consistency, colour: strengths of the
-    corrections by low_res (`consistency.Agreement`) at the end; of consistency also in answers at levels up to consistency_sigma.
+    consistency, colour: strengths of the corrections by low_res (`consistency.Agreement`) at the end; of consistency also in
+    answers at levels up to consistency_sigma.
     """
 
     grid: Annotated[Literal[tuple(GRIDS)], LATER] = "power"  # type: ignore[valid-type]

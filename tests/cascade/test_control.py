@@ -207,6 +207,9 @@ UNRESOLVED = {
     "no stage 'sr_61' of a source": Request(source=Source(images=ONE, mask=hole(), stage="sr_61")),
     "strength 0.4: no source to start from": Request(settings=FAINT),
     "resample 3: nothing is known": Request(settings=FEW),
+    "sampler heun: resample 3 takes Euler's steps": Request(
+        source=Source(images=ONE, mask=hole()), settings={"base_8": {"resample": 3, "sampler": "heun"}}
+    ),
     "neither mask nor strength": Request(source=Source(images=ONE)),
     "not above its sigma_min": Request(source=Source(images=ONE), settings={"base_8": {"strength": 0.001}}),
     "strength: Input should be less": Request(source=Source(images=ONE), settings={"base_8": {"strength": 1.5}}),
@@ -219,6 +222,15 @@ UNRESOLVED = {
 def test_a_source_that_cannot_be(says):
     with pytest.raises(ValueError, match=says):
         REFUSED[says]()
+
+
+def test_resampling_tells_the_sampler_that_it_is(model):
+    """So metadata name it, and the resolved settings resolve again."""
+    plan = model.resolve(CONTROLLED["resampling"])
+    settings = {link.name: link.settings.model_dump() for link in plan.links}
+    assert {each["sampler"] for each in settings.values()} == {"euler"}
+    again = model.resolve(replace(CONTROLLED["resampling"], settings=settings))
+    assert [link.settings for link in again.links] == [link.settings for link in plan.links]
 
 
 @pytest.mark.parametrize("says", UNRESOLVED)

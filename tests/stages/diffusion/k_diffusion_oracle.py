@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -72,11 +73,11 @@ def main() -> None:
         def noise(*_: object, steps: Iterator[int] = steps) -> Tensor:
             return wave(next(steps))
 
-        torch.randn_like = noise  # type: ignore[assignment]
         given: dict[str, Any] = {THEIRS.get(key, key): value for key, value in options.items()}
         if "eta" in given:
             given["noise_sampler"] = noise
-        found = getattr(sampling, function)(denoise, start(), levels, disable=True, **given)
+        with mock.patch("torch.randn_like", noise):
+            found = getattr(sampling, function)(denoise, start(), levels, disable=True, **given)
         ends[name] = found.flatten().tolist()
     numbers = {"grids": {name: grid.tolist() for name, grid in grids.items()}, "ends": ends}
     STORED.write_text(json.dumps(numbers, indent=1) + "\n")
