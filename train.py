@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+from data.line import say
 from stages.training.signals import StopSignals
 
 SIGNALS = StopSignals(at_once=os.environ.get("WORLD_SIZE", "1") == "1")
@@ -152,7 +153,7 @@ def main(
     )
     bundle = train(stage_config, name=stage, data=shards, out=out / stage, runtime=runtime, options=options)
     if runtime.rank == 0:
-        print(f"bundle: {bundle}")
+        say(f"bundle: {bundle}")
 
 
 def show_plan(config, stage: str, world: int, measure: bool, device, data, held, zero: int) -> None:

@@ -1,16 +1,16 @@
 """Command-line helpers of sample.py: parsing of option values, progress bars, output lines."""
 
 import codecs
-import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from typer import Context
 
 from data.errors import nearest
+from data.line import say
 from stages.guidance import GUIDE
 
 from .events import Event, Preview, StageFinished, StageStarted
@@ -251,14 +251,3 @@ def show(events: Iterable[Event], total: int, what: str = "") -> Iterator[Event]
     finally:
         for bar in bars.values():
             bar.close()
-
-
-def say(line: object, stream: TextIO | None = None) -> None:
-    """Print a line to stdout or `stream`. Neither a closed reader nor an encoding that lacks some character raises."""
-    stream = stream or sys.stdout
-    encoding = stream.encoding or "utf-8"
-    try:
-        print(str(line).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
-    except OSError:  # reader closed or disk full: redirect to /dev/null, else Python reports an error when it exits
-        with open(os.devnull, "wb") as devnull:
-            os.dup2(devnull.fileno(), stream.fileno())

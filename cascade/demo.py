@@ -24,6 +24,7 @@ from typing import Annotated
 import typer
 
 from data.cli import run
+from data.line import say
 
 EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
 SHIPPED = Path(__file__).parent / "shipped" / "emoji_styles"
@@ -126,11 +127,11 @@ def first_minutes(out: Path, base_images: int, sr_images: int) -> None:
     def paint(model: Cascade, request: Request, target: Output, rows: str) -> None:
         plan = model.resolve(request)
         for path in target.write(show(model.sample(plan), len(plan.index)), plan):
-            print(f"{path}: {rows}; {time.monotonic() - started:.0f} s so far")
+            say(f"{path}: {rows}; {time.monotonic() - started:.0f} s so far")
 
     shipped = Cascade.load(SHIPPED, device=device)
     styles = shipped.links[0].sidecar.provenance.classes or ()
-    print(f"painting {', '.join(THINGS)} with the weights that ship, each as {', '.join(styles)}")
+    say(f"painting {', '.join(THINGS)} with the weights that ship, each as {', '.join(styles)}")
     things, labels = table(THINGS, range(len(styles)))
     paint(
         shipped,
@@ -140,7 +141,7 @@ def first_minutes(out: Path, base_images: int, sr_images: int) -> None:
     )
     shards = out / "shards"
     if not (shards / "index.json").exists():
-        print(f"1/3 packing into {shards}")
+        say(f"1/3 packing into {shards}")
         pack(chosen(EMOJI, out / "emoji"), shards, PackSettings(size=64, text_encoder="minilm", val=0.05))
     seen = {"base_16": base_images, "sr_64": sr_images}
     changes = {
@@ -150,7 +151,7 @@ def first_minutes(out: Path, base_images: int, sr_images: int) -> None:
     config = load_config("emoji_tiny", [override for name in seen for override in changes[name]])
     write_manifest(config, out)
 
-    print(f"2/3 training {' and '.join(f'{name} with {num:,} images' for name, num in seen.items())}, both at once")
+    say(f"2/3 training {' and '.join(f'{name} with {num:,} images' for name, num in seen.items())}, both at once")
     paths = ("--data", str(shards), "--out", str(out))
     trainings = [
         TrainingProcess(
@@ -164,7 +165,7 @@ def first_minutes(out: Path, base_images: int, sr_images: int) -> None:
     if not run_all(config, trainings, out):
         return
 
-    print(f"3/3 sampling {', '.join(PROMPTS)}")
+    say(f"3/3 sampling {', '.join(PROMPTS)}")
     trained = Cascade.load(out, device=device)
     paint(trained, Request(prompts=PROMPTS, num=8, batch=32), target, f"a row each of {', '.join(PROMPTS)}")
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from data.cli import run
+from data.line import say
 
 
 def main(
@@ -65,7 +66,7 @@ def main(
         export.main(folder / stage, folder / place, nimg=nimg, half_life=half_life)
     guide = None if none else place
     write_swept(folder, {stage: entries[stage].model_copy(update={"guide": guide})})
-    print(
+    say(
         f"{folder}: stage {stage} has {'no guide' if none else f'the guide {place}'}; its autoguidance_scale is {scale}"
     )
 

@@ -21,6 +21,7 @@ import typer
 
 from data.cli import LINE_EVERY_S, run
 from data.errors import RunError
+from data.line import say
 from stages.runs import read_lines, summary
 from stages.training.signals import StopSignals
 from stages.training.threads import share_of
@@ -73,7 +74,7 @@ def main(
     commands = stage_commands(config, cascade, data=data, out=out, stages=stage or [], nproc=nproc, more=more or [])
     if slurm:
         check_commands(commands, world=nodes * nproc, data=not data_on_nodes)
-        print(
+        say(
             batch_script(
                 config.name,
                 [(command.stage, command.arguments) for command in commands],
@@ -242,11 +243,11 @@ class Board:
             lines = [status(training, self.out) for training in self.trainings]
             for line in lines:
                 if line not in self.lines:
-                    print(line, flush=True)
+                    say(line)
             self.running, self.lines, self.shown_at = running, set(lines), time.monotonic()
         reach = reached(self.config, self.out)
         if reach != self.reach:
-            print(f"{self.out} can be sampled: python sample.py --cascade {self.out} --until {reach}", flush=True)
+            say(f"{self.out} can be sampled: python sample.py --cascade {self.out} --until {reach}")
             self.reach = reach
         return any(running)
 

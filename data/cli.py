@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 from data.cpus import wait_asleep
 from data.errors import RunError, one_line
+from data.line import say
 from data.stop import stop_as_interrupt
 
 LINE_EVERY_S = 10.0  # between two progress lines without a terminal
@@ -79,7 +80,7 @@ def plain_errors(command: Callable[..., object]) -> Callable[..., object]:
 
 def leave(message: str, code: int) -> NoReturn:
     """Print one line to stderr and exit."""
-    print(message, file=sys.stderr)
+    say(message, sys.stderr)
     # under -m, CPython kills itself by SIGINT if the last code compiled from text (a dataclass, say) was interrupted: compile some
     namedtuple("Made", "")
     raise SystemExit(code)
@@ -103,4 +104,4 @@ def progress(items: Iterable[T], total: int, what: str, unit: str = "img") -> It
 
 def _say(what: str, num: int, total: int, unit: str, elapsed_s: float) -> None:
     rate = num / max(elapsed_s, 1e-9)
-    print(f"{what}: {num:,} of {total:,} {unit} in {elapsed_s:.0f} s ({rate:,.0f} {unit}/s)", file=sys.stderr)
+    say(f"{what}: {num:,} of {total:,} {unit} in {elapsed_s:.0f} s ({rate:,.0f} {unit}/s)", sys.stderr)

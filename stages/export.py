@@ -10,6 +10,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from data.cli import run
+from data.line import say
 
 
 def main(
@@ -50,7 +51,7 @@ def main(
         text_encoder=sidecar.contract.text_encoder,
         provenance=sidecar.provenance.model_copy(update={"nimg": nimg, "ema": round(half_life), "scores": {}}),
     )
-    print(f"{out}: {nimg:,} images, half-life {half_life:,.0f}, error of the average's profile {profile_error:.2%}")
+    say(f"{out}: {nimg:,} images, half-life {half_life:,.0f}, error of the average's profile {profile_error:.2%}")
 
 
 if __name__ == "__main__":

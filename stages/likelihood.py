@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data.cli import run
+from data.line import say
 
 if TYPE_CHECKING:
     import torch
@@ -91,18 +92,18 @@ def main(
     spread = f"{mean.std().item():.3f}" if count > 1 else "unknown of one picture"
     error = f" +- {mean.std().item() / count**0.5:.3f}" if count > 1 else ""
     shape = config.shape(config.gives)
-    print(
+    say(
         f"{mean.mean().item():.3f}{error} bits/dim of {count} pictures of {' x '.join(map(str, shape))} numbers, std {spread}"
     )
     between = f", std between them {bits.std(1).square().mean().sqrt().item():.3f} a picture" if probes > 1 else ""
     calls = (levels - 1) * QUERIES[method] * (1 + 2 * probes)
     directions = f"{probes} probe{'s' * (probes > 1)}{between}"
     low, high = sigmas[0].item(), sigmas[-1].item()
-    print(
+    say(
         f"{levels} levels from {low:.4g} to {high:.4g} by {method}, {directions}; {calls} rows of the network a picture"
     )
     if config.takes:
-        print(PAIR)
+        say(PAIR)
 
 
 def device_of(said: str) -> "torch.device":

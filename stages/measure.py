@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data.cli import run
+from data.line import say
 
 if TYPE_CHECKING:
     from .parametrisations.spectral_config import SpectralConfig
@@ -27,11 +28,11 @@ def main(
     if low_res and (low_res >= resolution or resolution % low_res):
         raise ValueError(f"--low-res {low_res} must divide --resolution {resolution} and be smaller")
     found = statistics(data, resolution, low_res, images)
-    print(f"noise: {{sigma_data: {found.sigma_data:.3f}}}  # root-mean-square of {found.num:,} pictures in [-1, 1]")
+    say(f"noise: {{sigma_data: {found.sigma_data:.3f}}}  # root-mean-square of {found.num:,} pictures in [-1, 1]")
     if low_res:
-        print(f"low_res_sigma: {found.low_res_sigma:.3f}  # of x0 - upsample(low_res)")
-    print("# or, by octave band and colour:")
-    print("\n".join(as_yaml(measured(data, resolution, low_res, images, bands))))
+        say(f"low_res_sigma: {found.low_res_sigma:.3f}  # of x0 - upsample(low_res)")
+    say("# or, by octave band and colour:")
+    say("\n".join(as_yaml(measured(data, resolution, low_res, images, bands))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from data.line import say
+
 T = TypeVar("T")
 
 
@@ -53,4 +55,4 @@ class Portions:
             return None
 
     def _say(self, then: str) -> None:
-        print(f"{self.what}: out of memory; {then}", file=sys.stderr, flush=True)
+        say(f"{self.what}: out of memory; {then}", sys.stderr)

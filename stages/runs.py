@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from data.cli import run
+from data.line import say
 
 CURVES = {"loss": "loss", "val_loss": "validation loss", "grad_norm": "gradient norm", "img_per_s": "images a second"}
 SCORES = {"score_kid": "KID by look", "score_match": "match", "score_swd": "SWD, finest level"}  # where a run has them
@@ -64,14 +65,14 @@ def main(
             lines = read_lines(path)
             loaded.append((summary(path, str(path.relative_to(folder)), lines), lines))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            print(f"{path}: left out, not readable as a run ({type(error).__name__}: {error})", file=sys.stderr)
+            say(f"{path}: left out, not readable as a run ({type(error).__name__}: {error})", sys.stderr)
     if not loaded:
         raise ValueError(f"{folder}: no run directory in it or below it (one has config.json and metrics.jsonl)")
     summaries = [entry for entry, _ in loaded]
-    print(json.dumps([asdict(entry) for entry in summaries], indent=2) if as_json else table(summaries))
+    say(json.dumps([asdict(entry) for entry in summaries], indent=2) if as_json else table(summaries))
     for entry in summaries:
         if entry.above_floor and not as_json:
-            print(
+            say(
                 f"{entry.name}: its validation loss stays above {entry.linear_floor:.4f}, that of a linear filter without any "
                 "network: look at the learning rate, the data and the length (stages/README.md, The linear floor)"
             )

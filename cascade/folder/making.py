@@ -18,10 +18,10 @@ from data.files import replace_text
 from data.index import Index, load
 from data.index.items import Choices as ReadAs
 from data.index.items import Source
+from data.line import say
 from data.pack.packer import PackSettings, pack
 from stages.config import StageConfig
 
-from ..cli import say
 from ..config import CascadeConfig, load_config
 from ..launch import run_all
 from ..manifest import write_manifest

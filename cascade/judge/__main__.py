@@ -21,6 +21,7 @@ from cascade.judge.ruler_command import concepts_main, ruler_main
 from cascade.judge.sweep_command import sweep_main
 from cascade.judge.vote.command import vote_main
 from data.cli import run
+from data.line import say
 
 
 def score_main(
@@ -96,7 +97,7 @@ def score_main(
     seen = networks.judge(real_side, generated_side, seed=seed)
     seen = replace(seen, scores=drawn | seen.scores)
     found = score(real_side, generated_side, seed=seed, by=stored if has_statistics else by, found=seen)
-    print(*found.lines(), sep="\n")
+    say("\n".join(found.lines()))
     if json:
         replace_text(json, dumps(found.as_json(), indent=1) + "\n")
     if csv:
@@ -137,7 +138,7 @@ def judge_main(
     rows = []
     for row in mismatch(model, data, split=split, num=num, levels=_levels(levels), seed=seed):
         rows.append(row)
-        print(row.line(header=len(rows) == 1), flush=True)
+        say(row.line(header=len(rows) == 1))
     if json:
         replace_text(json, dumps([row.as_json() for row in rows], indent=1) + "\n")
 
@@ -160,7 +161,7 @@ def _check_folders(*paths: Path | None) -> None:
 
 
 def _note(message: str) -> None:
-    print(f"note: {message}", file=sys.stderr)
+    say(f"note: {message}", sys.stderr)
 
 
 COMMANDS: dict[str, Callable[..., object]] = {

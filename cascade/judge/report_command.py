@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from data.line import say
+
 
 def report_main(
     cascade: Annotated[Path, typer.Argument(help="a folder of bundles: the --out of train.py")],
@@ -81,11 +83,11 @@ def report_main(
     if json:
         replace_text(json, dumps(found.as_json(), indent=1) + "\n")
     replace_text(out, page(found))
-    print(f"{out}: {len(found.keys):,} pictures of {' + '.join(found.names)}")
+    say(f"{out}: {len(found.keys):,} pictures of {' + '.join(found.names)}")
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    say(message, sys.stderr)
 
 
 def _numbers(name: str, text: str, low: float, high: float, *, whole: bool = False) -> tuple[float, ...]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data.line import say
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -46,8 +48,8 @@ def ruler_main(
     out.mkdir(parents=True, exist_ok=True)
     for ruler in rulers:
         save_ruler(out / f"{ruler.form}.safetensors", ruler)
-        print(f"{out / ruler.form}.safetensors (sha256 {ruler.sha256[:12]})")
-        print(*_told(ruler), sep="\n")
+        say(f"{out / ruler.form}.safetensors (sha256 {ruler.sha256[:12]})")
+        say("\n".join(_told(ruler)))
 
 
 def concepts_main(
@@ -85,20 +87,20 @@ def concepts_main(
         embedded, asked, rows = _of_folder(known, pictures, half, kind)
     found = judged(known, embedded, asked)
     lines = [line("pictures", found, seed)]
-    print(f"pictures   {pictures}: {len(asked):,}")
-    print(
+    say(f"pictures   {pictures}: {len(asked):,}")
+    say(
         f"ruler      {known.identity.name} (sha256 {known.sha256[:12]}), {known.size} px on {known.background}, seed {seed}"
     )
-    print(HEADER, lines[0], sep="\n")
+    say(f"{HEADER}\n{lines[0]}")
     for each in references(known, asked, embedded, seed=seed):
         lines.append(each)
-        print(each)
+        say(each)
     for what, value, part in by_fact(known, found):
         lines.append(line(f"{what} {value}", part, seed))
-        print(lines[-1])
+        say(lines[-1])
     ceiling = style_ceiling(known, asked)
     if words := of_the_ceiling(lines[0].style.share, ceiling):
-        print(f"styles right: {words}")
+        say(f"styles right: {words}")
     if json:
         said = {
             "pictures": str(pictures), "ruler": known.identity.name, "ruler_sha256": known.sha256, "size": known.size,
@@ -208,4 +210,4 @@ def _csv(ruler: "ThingRuler", rows: list["Row"], found: "Verdicts") -> str:
 
 
 def _note(message: str) -> None:
-    print(f"note: {message}", file=sys.stderr)
+    say(f"note: {message}", sys.stderr)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data.line import say
+
 if TYPE_CHECKING:
     from cascade.judge.estimate import Estimate
     from cascade.judge.halves import Half
@@ -77,7 +79,7 @@ def sweep_main(
         half = _read(model, data, split, num)
         store = Store(path, _identity(manifest, model, half, data, split, seed))
         if store.is_written:
-            print(f"{cascade / MANIFEST} has the settings of this sweep; to begin anew remove {path}")
+            say(f"{cascade / MANIFEST} has the settings of this sweep; to begin anew remove {path}")
             return
         _say(half, split, seed)
         need = least_seconds(model.links, half.pictures, store, seed)
@@ -98,7 +100,7 @@ def sweep_main(
         outcomes = [each for each in outcomes if _is_swept(each, coordinates)]
         entries = {each.link.name: _entry(each, manifest, half, data, split, seed, precision) for each in outcomes}
         if dry_run:
-            print(f"--dry-run: {cascade / MANIFEST} stays as it is; the same command without it writes the settings")
+            say(f"--dry-run: {cascade / MANIFEST} stays as it is; the same command without it writes the settings")
             return
         if read_manifest(cascade) != manifest:
             raise ValueError(f"{cascade / MANIFEST} was changed while the sweep ran; start it again")
@@ -107,7 +109,7 @@ def sweep_main(
                 weights[outcome.link.name].save(half_life, cascade / entries[outcome.link.name].bundle)
         write_swept(cascade, entries)
         store.finish(_cascade(read_manifest(cascade), Cascade.load(cascade)))
-        print(f"written to {cascade / MANIFEST}, with the evidence")
+        say(f"written to {cascade / MANIFEST}, with the evidence")
 
 
 def _only(wanted: Sequence[str], stages: Sequence[str]) -> dict[str, set[str]]:
@@ -167,31 +169,28 @@ def _say(half: "Half", split: str, seed: int) -> None:
     from cascade.judge.sweep_rule import ENOUGH
 
     num = len(half.pictures)
-    print(f"{num:,} pictures: the dev half of split {split} ({half.total:,} pictures, {half.how}); seed {seed}")
+    say(f"{num:,} pictures: the dev half of split {split} ({half.total:,} pictures, {half.how}); seed {seed}")
     if num < ENOUGH:
-        print(f"KID would need {ENOUGH} pictures: the finest level of SWD decides, and PSNR on true low_res bounds it")
-    print(f"rule: {RULE}")
+        say(f"KID would need {ENOUGH} pictures: the finest level of SWD decides, and PSNR on true low_res bounds it")
+    say(f"rule: {RULE}")
 
 
 def _told(link: "Link", trial: "Trial", start: "Setup") -> None:
     scores = "  ".join(f"{name} {each.value:.4f} +- {each.error:.4f}" for name, each in trial.scores.items())
-    print(
-        f"{link.name:<12}{trial.setup.told(start):<40}{trial.calls:>5} calls  {scores}  {trial.seconds:.1f} s",
-        flush=True,
-    )
+    say(f"{link.name:<12}{trial.setup.told(start):<40}{trial.calls:>5} calls  {scores}  {trial.seconds:.1f} s")
 
 
 def _conclude(outcome: "Outcome") -> None:
     """What was chosen for a stage, and where its faults come from."""
     name, chosen = outcome.link.name, outcome.chosen
-    print(f"{name}: {chosen.setup.told(outcome.trials[0].setup)}: {outcome.verdict}")
+    say(f"{name}: {chosen.setup.told(outcome.trials[0].setup)}: {outcome.verdict}")
     if outcome.skipped:
-        print(f"{name}: no time for {outcome.skipped} more setups; more --minutes would try them")
+        say(f"{name}: no time for {outcome.skipped} more setups; more --minutes would try them")
     for bound, scores in outcome.bounds.items():
         deciding = chosen.deciding
         difference = chosen.scores[deciding] - scores[deciding]
         values = ", ".join(_score(each, scores[each]) for each in scores)
-        print(
+        say(
             f"{name}: on {bound}: {values}; the chosen is {difference.value:+.4f} +- {difference.error:.4f} to it in {deciding}"
         )
 

@@ -17,6 +17,7 @@ from cascade.judge.look import DIMENSIONS
 from cascade.judge.painted import PAINTED_AT_ONCE, at_size
 from data.alpha import on_background
 from data.batch import Batch
+from data.line import say
 from data.read.mixture import MixtureLike, facts
 from data.read.shards import read_split
 from stages.config import StageConfig
@@ -49,7 +50,7 @@ def stage_score(config: StageConfig, data: MixtureLike) -> Callable[[Stage], dic
     portions = Portions("scores")
 
     if len(truth) < (needed := SAMPLES_A_DIMENSION * DIMENSIONS):
-        print(f"note: scores without KID: {len(truth):,} held-out pictures, {needed} are needed", file=sys.stderr)
+        say(f"note: scores without KID: {len(truth):,} held-out pictures, {needed} are needed", sys.stderr)
 
     def scores(stage: Stage) -> dict[str, float]:
         made: list[Tensor] = []

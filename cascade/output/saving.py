@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.errors import RunError, disk_told, one_line
+from data.line import say
 
-from ..cli import say, show
+from ..cli import show
 from ..pipeline import Cascade
 from ..plan import Plan
 from .again import ends_of, plan_of, repainted, said_of

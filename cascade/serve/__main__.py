@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from data.cli import run
+from data.line import say
 
 from . import options
 from .http import early
@@ -120,7 +121,7 @@ def main(
 
         def ready() -> None:
             early.begun()
-            say(f"cascade {name} at {address}", open_ and address)
+            announce(f"cascade {name} at {address}", open_ and address)
 
         server = Server(app, close=close, drain_s=drain_s, ready=ready, proxies=proxies, limits=limits)
         try:
@@ -136,9 +137,9 @@ def main(
     early.end(0)
 
 
-def say(line: str, address: str | bool) -> None:
-    """Print the ready line to stdout and, if given an address, open it in a browser."""
-    print(line, flush=True)
+def announce(line: str, address: str | bool) -> None:
+    """Say the ready line and, if given an address, open it in a browser."""
+    say(line)
     if address:
         webbrowser.open(str(address))
 

@@ -27,6 +27,7 @@ import typer
 
 from data.cli import run
 from data.errors import RunError
+from data.line import say
 
 from . import options
 from .http import early
@@ -285,7 +286,7 @@ def main(
 
         def ready() -> None:
             early.begun()
-            print(line, flush=True)
+            say(line)
 
         server = Server(app, close=close, drain_s=drain_s, ready=ready, proxies=proxies, limits=limits)
         try:

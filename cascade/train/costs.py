@@ -8,6 +8,7 @@ import torch
 
 from data.batch import Batch, Cond
 from data.errors import RunError
+from data.line import say
 from data.read.shards import Reader
 from stages.build import build_stage
 from stages.config import SampleConfig, StageConfig
@@ -36,7 +37,7 @@ def print_costs(
     micro_batch(stage_config, world)
     costs = {name: cost_of(shared(entry, world)) for name, entry in config.stages.items()}
     cost = costs[stage]
-    print(f"{config.name} / {stage}")
+    say(f"{config.name} / {stage}")
     for label, amount, note in (
         ("parameters", number_text(cost.parameters), ""),
         ("forward, an image", flop_text(cost.forward_flops), f"at {cost.train_size} px"),
@@ -55,33 +56,33 @@ def print_costs(
     print_zero(cost, world)
     if measure:
         print_measured(stage_config, cost, world, device or torch.device("cpu"))
-    print(
+    say(
         f"cascade of {len(costs)}: {number_text(sum(p.parameters for p in costs.values()))} parameters, "
         f"{flop_text(sum(p.sample_flops for p in costs.values()))} to sample an image, "
         f"{bytes_text(sum(p.bundle_bytes for p in costs.values()))} of bundles"
     )
-    print("1 FLOP = half a multiply-add, convolutions and matrix products only; 1 GB = 10^9 bytes")
+    say("1 FLOP = half a multiply-add, convolutions and matrix products only; 1 GB = 10^9 bytes")
 
 
 def print_sharing(reader: Reader, micro: int) -> None:
     """Print how a batch is divided among processes and micro-batches, and the numbers of shards and streams."""
     share, shards = reader.batch // reader.world, sum(reader.shape.shards)
     pictures = reader.index.num_images[reader.split]
-    print(f"data {reader.opened.name}: {pictures:,} pictures in {shards} shards, {reader.streams} streams")
-    print(
+    say(f"data {reader.opened.name}: {pictures:,} pictures in {shards} shards, {reader.streams} streams")
+    say(
         f"a batch of {reader.batch}: {share} for each of {reader.world} processes, micro-batch {micro} x {share // micro}"
     )
 
 
 def print_zero(cost: StageCost, world: int) -> None:
     """Print the memory of each of `world` devices by ZeRO stage, with and without offload."""
-    print(f"memory of each of {world} devices, in GB; on top come temporaries, and a CUDA context of about 0.5")
+    say(f"memory of each of {world} devices, in GB; on top come temporaries, and a CUDA context of about 0.5")
     names = ("weights", "gradients", "optimizer", "ema", "activations", "buffers", "device", "host")
-    print(f"  {'':14}" + "".join(f"{name:>12}" for name in names))
+    say(f"  {'':14}" + "".join(f"{name:>12}" for name in names))
     for zero, offload in ((0, False), (1, False), (2, False), (3, False), (1, True), (2, True), (3, True)):
         memory = cost.memory(zero=zero, world=world, offload=offload)
         kind = f"ZeRO {zero}" + (" offload" if offload else "")
-        print(f"  {kind:14}" + "".join(f"{getattr(memory, name) / 1e9:12.2f}" for name in names))
+        say(f"  {kind:14}" + "".join(f"{getattr(memory, name) / 1e9:12.2f}" for name in names))
 
 
 def print_measured(config: StageConfig, cost: StageCost, world: int, device: torch.device) -> None:
@@ -172,7 +173,7 @@ def sampling_note(cost: StageCost, settings: SampleConfig) -> str:
 
 def print_line(what: str, amount: str, note: str) -> None:
     """Print a row of the table."""
-    print(f"  {what:20} {amount:>12}  {note}".rstrip())
+    say(f"  {what:20} {amount:>12}  {note}".rstrip())
 
 
 def days_text(days: float) -> str:

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data.line import say
+
 INDEX_VERSION = 1
 INDEX_NAME = "index.json"
 MAX_SMALL = 0.05  # fraction of a data set that may be smaller than the requested resolution: readers replace these
@@ -208,25 +210,25 @@ def report(index: Index, folder: Path) -> None:
     repeated = index.num - index.num_good
     for split, num in index.num_images.items():
         shards = sum(shard.split == split for shard in index.shards)
-        print(f"{folder}: {num:,} {'places' if repeated else 'pictures'} in {shards} {split} shards, {size}")
+        say(f"{folder}: {num:,} {'places' if repeated else 'pictures'} in {shards} {split} shards, {size}")
     if repeated:
-        print(
+        say(
             f"{index.num_good:,} pictures; at the other {repeated:,} places, told below, training reads the next good one"
         )
     if index.read_as:
-        print(f"read as: {index.read_as}")
+        say(f"read as: {index.read_as}")
     if index.classes:
-        print(f"classes: {len(index.classes)}")
+        say(f"classes: {len(index.classes)}")
     if index.maps:
-        print(f"maps: {index.maps} channels")
+        say(f"maps: {index.maps} channels")
     if index.text_encoder:
-        print(f"captions: {index.text_encoder.id}, {index.text_encoder.dim} features a token")
+        say(f"captions: {index.text_encoder.id}, {index.text_encoder.dim} features a token")
     for reason, skipped in index.skipped.items():
-        print(f"skipped {skipped.num}: {reason}: {', '.join(skipped.names[:5])}")
+        say(f"skipped {skipped.num}: {reason}: {', '.join(skipped.names[:5])}")
     for note, packed in index.notes.items():
-        print(f"packed {packed.num:,} {note}: {', '.join(packed.names[:5])}")
+        say(f"packed {packed.num:,} {note}: {', '.join(packed.names[:5])}")
     for kind, unread in index.unread.items():
-        print(f"not read {unread.num:,} {kind}: {', '.join(unread.names[:5])}")
+        say(f"not read {unread.num:,} {kind}: {', '.join(unread.names[:5])}")
 
 
 def _sizes(index: Index) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from data.cli import run
+from data.line import say
 from data.styles.folder import LICENCES, caption, make, read_table, told
 
 
@@ -27,9 +28,9 @@ def main(
     if captions:
         made[captions] = caption(dst, captions)
     for folder, new in made.items():
-        print(f"{folder}: {len(read_table(folder)):,} rows{'' if new else ', complete already'}")
-    print(*told(read_table(dst)), sep="\n")
-    print(f"licences: {dst / LICENCES}")
+        say(f"{folder}: {len(read_table(folder)):,} rows{'' if new else ', complete already'}")
+    say("\n".join(told(read_table(dst))))
+    say(f"licences: {dst / LICENCES}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from data.files import file_sha256, replace_text, sync
+from data.line import say
 
 from .engine import State
 
@@ -47,7 +48,7 @@ class Checkpoints:
             problem = check_manifest(folder)
             if problem is None:
                 return folder
-            print(f"{folder}: {problem}; trying an older checkpoint", file=sys.stderr)
+            say(f"{folder}: {problem}; trying an older checkpoint", sys.stderr)
         if folders:
             raise ValueError(f"{self.checkpoints}: no checkpoint is whole; restore one, or choose another --out")
         return None

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from data.line import say
+
 POLL_S = 1.0
 LAUNCHERS = {
     "torchrun", "torch.distributed.run", "torch.distributed.launch",
@@ -45,6 +47,6 @@ def _watch(launchers: list[psutil.Process]) -> None:
         time.sleep(POLL_S)
         for process in launchers:
             if has_ended(process):
-                print(f"the launcher, process {process.pid}, has ended: so does the training", file=sys.stderr)
+                say(f"the launcher, process {process.pid}, has ended: so does the training", sys.stderr)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from data.batch import Batch
 from data.errors import RunError
+from data.line import say
 from data.read.mixture import MixtureLike
 from data.read.shards import Reader
 
@@ -146,7 +147,7 @@ class Run:
                 if self.options.resume != "auto":
                     self.record.begin(self.nimg, self.ema)
                 self.record.renew_bundle(self.nimg, self.ema)
-                print(f"{self.run.path}: nothing to do, {self.nimg:,} of {self.settings.images:,} images are done")
+                say(f"{self.run.path}: nothing to do, {self.nimg:,} of {self.settings.images:,} images are done")
             self.engine.close()
             return self.run.bundle
         if self.leads:
@@ -199,7 +200,7 @@ class Run:
         """Return the bundle, or raise the reason why training ended early."""
         if self.leads and (self.stopped or self.fault):
             reason = "told to stop" if self.stopped else "no more data"
-            print(f"{self.run.path}: {reason}, saved at {self.nimg:,} images; the same command goes on")
+            say(f"{self.run.path}: {reason}, saved at {self.nimg:,} images; the same command goes on")
         if self.interrupted:
             raise KeyboardInterrupt
         if self.stopped:
@@ -242,7 +243,7 @@ class Run:
             )
 
     def _say(self, note: str) -> None:
-        print(f"{self.name}: note: {note}", file=sys.stderr)
+        say(f"{self.name}: note: {note}", sys.stderr)
 
     def _latest(self) -> Path | None:
         """The newest checkpoint, once the one being written in the background is whole."""

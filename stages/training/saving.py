@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.disk import free_gb
 from data.index import Index
+from data.line import say
 
 from ..bundle import Ancestor, Provenance, read_sidecar, save_bundle
 from ..config import StageConfig
@@ -55,7 +56,7 @@ class Saver:
                 CHECKPOINT_NAME.fullmatch(path.name) for path in self.folder.glob("checkpoints/nimg-*")
             )
             advice = "older checkpoints are whole" if has_checkpoint else "there is no checkpoint yet; make room"
-            print(f"{self.problem}; {advice}; training goes on", file=sys.stderr, flush=True)
+            say(f"{self.problem}; {advice}; training goes on", sys.stderr)
 
 
 class Record:

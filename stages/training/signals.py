@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, Self
 
+from data.line import say
 from data.stop import SAME_S
 
 WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
@@ -93,11 +94,7 @@ class StopSignals:
             if is_importing(frame):
                 os._exit(128 + number)
             raise KeyboardInterrupt
-        print(
-            "told to stop before the first update: nothing is lost, the same command goes on",
-            file=sys.stderr,
-            flush=True,
-        )
+        say("told to stop before the first update: nothing is lost, the same command goes on", sys.stderr)
         if is_importing(frame):
             os._exit(0)
         raise Stopped

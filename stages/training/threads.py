@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from data.cpus import Use, allowed, fitting
+from data.line import say
 
 from .checkpoints import read_object
 
@@ -45,7 +46,7 @@ def settle_threads(run: Path, since: Use) -> None:
 
 def tell(text: str) -> None:
     """Print a note on stderr."""
-    print(f"note: {text}", file=sys.stderr, flush=True)
+    say(f"note: {text}", sys.stderr)
 
 
 def recorded(run: Path) -> int | None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data.line import say
+
 from ..tools.cost import mfu, peak_flops
 from .engine import Update
 from .rundir import RunDir
@@ -101,7 +103,7 @@ class Watch:
             self.wandb.log(line)
         self.shown = speed(line)
         if self.bar.disable:
-            print(f"{self.name}: {told(line, self.images)}", file=sys.stderr, flush=True)
+            say(f"{self.name}: {told(line, self.images)}", sys.stderr)
         self.losses, self.norms, self.skipped, self.waited_s = [], [], 0, 0.0
         self.logged_at, self.logged_nimg = time.monotonic(), nimg
 

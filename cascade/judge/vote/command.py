@@ -14,6 +14,7 @@ from cascade.judge.vote.intervals import claims
 from cascade.judge.vote.sides import Side, is_cascade, load_side
 from cascade.judge.vote.votes import VotesFile, check_voter, head_of
 from data.files import held
+from data.line import say
 
 NEEDED = ("starlette", "uvicorn")
 
@@ -68,7 +69,7 @@ def vote_main(
         from cascade.judge.vote.result import result_lines
 
         for line in result_lines(ask, names, ballots, file.votes):
-            _say(line)
+            say(line)
         if json:
             from json import dumps
 
@@ -123,9 +124,9 @@ def _announce(ask: Ask, num_ballots: int, num_sides: int, claim: float) -> None:
     is_pairs = ask is Ask.BETTER
     of_each = num_ballots // (num_sides * (num_sides - 1) // 2 if is_pairs else num_sides)
     told = f"{of_each:,} pairs of each two sides" if is_pairs else f"{of_each:,} pictures of each side"
-    _say(f"{num_ballots:,} ballots, {told}; with 95 % confidence:")
+    say(f"{num_ballots:,} ballots, {told}; with 95 % confidence:")
     for line in claims(of_each, (claim / 100,)) if claim else claims(of_each):
-        _say(f"  {line}")
+        say(f"  {line}")
 
 
 def _check_needed() -> None:
@@ -138,7 +139,7 @@ def _check_needed() -> None:
 
 
 def _ready(address: str) -> None:
-    _say(f"vote at {address} (Ctrl-C ends it and prints the result)")
+    say(f"vote at {address} (Ctrl-C ends it and prints the result)")
 
 
 def _lines(path: Path) -> list[str]:
@@ -147,11 +148,5 @@ def _lines(path: Path) -> list[str]:
     return lines_of(path)
 
 
-def _say(line: str) -> None:
-    """Print a line; what the terminal's encoding lacks is escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
 def _note(message: str) -> None:
-    print(f"note: {message}".encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
+    say(f"note: {message}", sys.stderr)
