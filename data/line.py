@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 
@@ -20,3 +21,10 @@ def say(line: object, stream: TextIO | None = None) -> None:
     except OSError:  # reader closed or disk full: redirect to /dev/null, else Python reports an error when it exits
         with open(os.devnull, "wb") as devnull:
             os.dup2(devnull.fileno(), stream.fileno())
+
+
+def say_in_handler(line: object, stream: TextIO) -> None:
+    """Write a line to the file of `stream`, past its buffer: a signal's handler may have come in the midst of another write of the
+    stream, which refuses a second one by RuntimeError. A closed reader raises nothing."""
+    with suppress(OSError):
+        os.write(stream.fileno(), f"{line}\n".encode(stream.encoding or "utf-8", "backslashreplace"))

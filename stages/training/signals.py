@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, Self
 
-from data.line import say
-from data.stop import SAME_S
+from data.line import say_in_handler
+from data.stop import SAME_S, interrupt, is_importing
 
 WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 
@@ -91,17 +91,8 @@ class StopSignals:
 
     def _leave(self, number: int, frame: FrameType | None) -> NoReturn:
         if number == signal.SIGINT:
-            if is_importing(frame):
-                os._exit(128 + number)
-            raise KeyboardInterrupt
-        say("told to stop before the first update: nothing is lost, the same command goes on", sys.stderr)
+            interrupt(number, frame)
+        say_in_handler("told to stop before the first update: nothing is lost, the same command goes on", sys.stderr)
         if is_importing(frame):
             os._exit(0)
         raise Stopped
-
-
-def is_importing(frame: FrameType | None) -> bool:
-    """Whether a frame is within an import: an exception raised there may pass through a library's own C++ or Rust, which abort."""
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
-        frame = frame.f_back
-    return frame is not None

@@ -1,10 +1,12 @@
 """A line and its end are one write."""
 
 import io
+import signal
 
 import pytest
 
-from data.line import say
+from data.line import say, say_in_handler
+from tests.told import Told
 
 
 def test_a_stop_comes_never_between_a_line_and_its_end():
@@ -29,3 +31,14 @@ def test_what_the_encoding_lacks_is_escaped(tmp_path):
     with path.open("w", encoding="ascii") as stream:
         say("a b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher", stream)
     assert path.read_text() == "a b\\xfccher\n"
+
+
+def test_a_handler_writes_in_the_midst_of_a_write(tmp_path):
+    """Through the stream it cannot: RuntimeError, reentrant call, wherever the signal came."""
+    with io.TextIOWrapper(io.BufferedWriter(Told(tmp_path / "said")), encoding="utf-8") as stream:
+        before = signal.signal(signal.SIGUSR1, lambda *_: say_in_handler("stop", stream))
+        try:
+            say("images 4 to 5 done", stream)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+    assert (tmp_path / "said").read_text() == "stop\nimages 4 to 5 done\n"

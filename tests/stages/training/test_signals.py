@@ -1,10 +1,14 @@
 """Requests to stop where there is nothing to save: an import is left without an exception, anything else with one."""
 
+import io
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from stages.training.signals import Stopped, StopSignals
+from tests.told import Told
 
 WAITS = """
 import sys, time
@@ -42,3 +46,13 @@ def test_an_import_is_left_without_an_exception(tmp_path, importing, signum, cod
     rest, _ = process.communicate(timeout=60)
     assert rest.strip() == raised
     assert code is None or process.returncode == code
+
+
+def test_a_stop_in_the_midst_of_a_line_ends_as_any_other(tmp_path, monkeypatch):
+    """Its own line would go through the stream that is being written: RuntimeError, and exit code 1."""
+    with io.TextIOWrapper(io.BufferedWriter(Told(tmp_path / "said")), encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with pytest.raises(Stopped), StopSignals(at_once=True):
+            stream.write("packs\n")
+            stream.flush()
+    assert "told to stop before the first update" in (tmp_path / "said").read_text()

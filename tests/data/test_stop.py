@@ -1,0 +1,36 @@
+"""Being told to stop: a command ends with code 130, and an import is left without an exception."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+WAITS = """
+import time
+try:
+    print("waits", flush=True)
+    time.sleep(60)
+except BaseException as error:
+    print(type(error).__name__, flush=True)
+    raise
+"""
+
+
+@pytest.mark.parametrize("importing", [True, False])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_is_interrupted_but_not_an_import(tmp_path, importing, signum):
+    """Raised in an import KeyboardInterrupt may reach the C++ or Rust of a library, which abort: exit code -6."""
+    (tmp_path / "waits.py").write_text(WAITS)
+    body = "import waits" if importing else f"exec({WAITS!r})"
+    command = f"import sys\nfrom data.cli import run\nsys.path.insert(0, {str(tmp_path)!r})\ndef main():\n    {body}\nrun(main)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    process.send_signal(signum)
+    rest, told = process.communicate(timeout=60)
+    assert rest == ("" if importing else "KeyboardInterrupt\n")
+    assert told == "interrupted\n"
+    assert process.returncode == 130
