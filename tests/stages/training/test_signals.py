@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from data.line import say
 from stages.training.signals import Stopped, StopSignals
 from tests.told import Told
 
@@ -21,6 +22,7 @@ except BaseException as error:
 """
 BEGINS = """
 import sys
+from data.line import say
 from stages.training.signals import StopSignals
 StopSignals(at_once=True).__enter__()
 """
@@ -53,6 +55,5 @@ def test_a_stop_in_the_midst_of_a_line_ends_as_any_other(tmp_path, monkeypatch):
     with io.TextIOWrapper(io.BufferedWriter(Told(tmp_path / "said")), encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         with pytest.raises(Stopped), StopSignals(at_once=True):
-            stream.write("packs\n")
-            stream.flush()
+            say("packs", stream)
     assert "told to stop before the first update" in (tmp_path / "said").read_text()
