@@ -4,7 +4,7 @@
 
 One picture for each of a split's conditions (a super-resolution stage gets THE downsample of the true picture), with the
 manifest's other settings; KID by the judge's features of looks against the true pictures, and beside it the std that its jackknife
-says. A sampler has the most steps whose calls fit. The numbers go into a .json beside the plot.
+says. A sampler has the most steps whose calls fit. The numbers go into a .json beside the plot; what is there is not made again.
 """
 
 import json
@@ -15,8 +15,10 @@ import torch
 import typer
 from torch import Tensor
 
+from data.alpha import on_background
 from data.batch import to_float, to_uint8
 from data.cli import run
+from data.line import say
 from data.read.shards import read_split
 from data.resize import downsample
 from stages.diffusion.samplers import SAMPLERS, num_queries
@@ -56,6 +58,7 @@ def main(
     calls: Annotated[list[int] | None, typer.Option(help="network calls a picture; may be repeated")] = None,
     sampler: Annotated[list[str] | None, typer.Option(help="only these; may be repeated")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
 ) -> None:
     """KID against calls."""
     from cascade.judge.kernel import kernel_distance
@@ -67,7 +70,7 @@ def main(
     from stages.sampling import conditioned, noise_of, sample_alone
 
     torch.set_flush_denormal(True)
-    link = Cascade.load(cascade, first=stage, last=stage, device=device).links[0]
+    link = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).links[0]
     model, config = link.stage, link.sidecar.config
     text = config.cond.text.tokens if config.cond.text else 0
     batches = list(
@@ -78,7 +81,11 @@ def main(
     )  # fmt: skip
     size = (config.resolution,) * 2
     truth = [downsample(to_float(batch.image), size) for batch in batches]
-    real = BY_LOOK.features(to_uint8(torch.cat(truth)))
+
+    def features(x0: Tensor) -> Tensor:
+        return BY_LOOK.features(on_background(to_uint8(x0)))
+
+    real = features(torch.cat(truth))
 
     def painted(settings: SampleConfig) -> Tensor:
         images = []
@@ -90,22 +97,27 @@ def main(
                 low_res = to_float(to_uint8(low)).to(device)
             cond = conditioned(model, batch.cond.to(device), low_res, settings, noise)
             images.append(sample_alone(model, settings, cond, noise, x0.shape, low_res).cpu())
-        return to_uint8(torch.cat(images))
+        return torch.cat(images)
 
-    found: dict[str, list[dict[str, float]]] = {}
+    stored = out.with_suffix(".json")
+    found: dict[str, list[dict[str, float]]] = json.loads(stored.read_text()) if stored.exists() else {}
     for name in sampler or list(SAMPLERS):
         if name not in SAMPLERS:
             raise ValueError(f"--sampler {name}: there are {', '.join(SAMPLERS)}")
         for most in calls or CALLS:
-            if num_steps := fitting(name, most):
-                changes: dict[str, Any] = {"sampler": name, "num_steps": num_steps}
-                settings = SampleConfig.model_validate(over(link.settings.model_dump(), changes))
-                kid = kernel_distance(real, BY_LOOK.features(painted(settings)))
-                used = num_queries(name, num_steps)
-                found.setdefault(name, []).append({"calls": used, "kid": kid.value, "error": kid.error})
-                print(f"{name:14} {used:4} calls  KID {kid.value:9.5f} +- {kid.error:.5f}", flush=True)
+            num_steps = fitting(name, most)
+            used = num_queries(name, num_steps) if num_steps else 0
+            points = found.setdefault(name, [])
+            if not num_steps or used in [point["calls"] for point in points]:
+                continue
+            changes: dict[str, Any] = {"sampler": name, "num_steps": num_steps}
+            settings = SampleConfig.model_validate(over(link.settings.model_dump(), changes))
+            kid = kernel_distance(real, features(painted(settings)))
+            points.append({"calls": used, "kid": kid.value, "error": kid.error})
+            points.sort(key=lambda point: point["calls"])
+            stored.write_text(json.dumps(found, indent=1) + "\n")
+            say(f"{name:14} {used:4} calls  KID {kid.value:9.5f} +- {kid.error:.5f}")
     plot(found, f"{stage}, {len(real)} pictures", out)
-    out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
