@@ -107,8 +107,7 @@ def measure_rate(
 ) -> tuple[float, int]:
     """Images a second of real updates of one micro-batch in one process, and the number of timed updates: UPDATES, or as many as
     `least_s` seconds hold. Raises RunError if memory does not suffice."""
-    timed = config.parametrisation.stand_in(takes_picture=config.takes is not None)
-    stage = build_stage(config.model_copy(update={"parametrisation": timed}))
+    stage = build_stage(config.stand_in())
     stage.set_precision(config.train.precision)
     stage.net.checkpointed = config.train.checkpoint_activations
     batch = random_batch(config, micro_batch)

@@ -101,6 +101,11 @@ class StageBase(Choice):
         """Largest aug_sigma that the stage was trained on."""
         return 0.0
 
+    def stand_in(self) -> Self:
+        """The same stage, with numbers of white data where the parametrisation's are still to be measured: it costs the same."""
+        white = self.parametrisation.stand_in(takes_picture=self.takes is not None)
+        return self.model_copy(update={"parametrisation": white})
+
     @property
     def preconditioning(self) -> "Parametrisation":
         """The parametrisation, built for the stage's data."""

@@ -148,7 +148,7 @@ def mfu(img_per_s_per_device: float, train_flops: int, peak: float) -> float:
 def cost_of(config: StageConfig) -> StageCost:
     """Compute the costs of one stage from its config; without a micro_batch, the whole batch is one."""
     with torch.device("meta"):
-        stage = build_stage(config)
+        stage = build_stage(config.stand_in())
     stage.set_precision(config.train.precision)
     train_size = config.train_size
     micro_batch = config.train.micro_batch or config.train.batch

@@ -76,6 +76,12 @@ def test_parameters_are_those_of_the_built_stage(stage):
     assert cost_of(config).parameters == sum(p.numel() for p in build_stage(config).parameters())
 
 
+def test_a_spectrum_that_is_still_to_be_measured_changes_no_cost():
+    """Known before any data are looked at: train.py --dry-run of such a stage was refused."""
+    keys = {"low_res": 16, "resolution": 64, "crop": 32, "net": SMALL}
+    assert cost_of(SuperResConfig(**keys, parametrisation={"kind": "spectral"})) == cost_of(SuperResConfig(**keys))
+
+
 def test_training_is_three_forwards_at_the_crop_and_sampling_sees_the_whole_picture():
     keys = {"low_res": 16, "resolution": 64, "net": SMALL}
     whole, cropped = cost_of(SuperResConfig(**keys)), cost_of(SuperResConfig(**keys, crop=16))
