@@ -76,10 +76,13 @@ def test_parameters_are_those_of_the_built_stage(stage):
     assert cost_of(config).parameters == sum(p.numel() for p in build_stage(config).parameters())
 
 
-def test_a_spectrum_that_is_still_to_be_measured_changes_no_cost():
+def test_a_spectrum_that_is_still_to_be_measured_costs_as_a_measured_one():
     """Known before any data are looked at: train.py --dry-run of such a stage was refused."""
     keys = {"low_res": 16, "resolution": 64, "crop": 32, "net": SMALL}
-    assert cost_of(SuperResConfig(**keys, parametrisation={"kind": "spectral"})) == cost_of(SuperResConfig(**keys))
+    white = {"kind": "spectral", "std": ((1.0,),) * 3, "error": ((0.2,),) * 3}
+    assert cost_of(SuperResConfig(**keys, parametrisation={"kind": "spectral"})) == cost_of(
+        SuperResConfig(**keys, parametrisation=white)
+    )
 
 
 def test_training_is_three_forwards_at_the_crop_and_sampling_sees_the_whole_picture():
