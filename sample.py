@@ -72,7 +72,10 @@ def main(
     ] = None,
     guidance_text: Annotated[list[str] | None, typer.Option(help="guidance scale of the prompt, if another")] = None,
     guidance_label: Annotated[list[str] | None, typer.Option(help="guidance scale of the label, if another")] = None,
-    negative: Annotated[str, typer.Option(help="a text that guidance leads away from, in place of none")] = "",
+    negative: Annotated[
+        str,
+        typer.Option(help="a text that guidance leads away from; a noun that it shares with the prompt is left, too"),
+    ] = "",
     also: Annotated[
         list[str] | None, typer.Option(help="a further text of every prompt, with its weight: hat:0.5; may be repeated")
     ] = None,
@@ -205,7 +208,7 @@ def main(
         prompts=captions,
         labels=labels,
         size=parse_size(size),
-        settings=with_said(model, chosen, settings or []),
+        settings=with_said(model, chosen, settings or [], scales),
         source=source,
         batch=batch,
         negative=(negative,) if negative else (),

@@ -67,9 +67,14 @@ def main(
     from cascade.config import load_config, stage_of
     from data.cpus import Use
     from stages.training.launcher import stop_with_launcher
+    from stages.training.length import check_minutes
 
     stop_with_launcher()
     cpu_use = Use.now()
+    if minutes:
+        check_minutes(minutes)
+    if not 0 < cache_gb < 1e9:
+        raise ValueError(f"--cache-gb {cache_gb:g}: gigabytes above 0 are needed")
     if world < 1:
         raise ValueError(f"--world {world}: at least one process trains; give 1 or more")
     if minutes and dry_run:
@@ -99,8 +104,6 @@ def main(
     from stages.training.validate import check_lower
     from stages.training.watch import check_wandb
 
-    if not 0 < cache_gb < 1e9:
-        raise ValueError(f"--cache-gb {cache_gb:g}: gigabytes above 0 are needed")
     access = Access(allow_pipe=allow_pipe, cache_dir=cache_dir, cache_bytes=int(cache_gb * 1e9))
     user_settings = read_user_file(deepspeed_file) if deepspeed_file else None
     settings = DeepSpeedSettings(zero=zero, offload=offload, user=user_settings, timeout_s=timeout_s)

@@ -148,10 +148,11 @@ def number_in(text: str) -> float | None:
 
 
 def with_said(
-    model: Cascade, settings: Mapping[str, Mapping[str, Any]], said: Sequence[str]
+    model: Cascade, settings: Mapping[str, Mapping[str, Any]], said: Sequence[str], scaled: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """The settings with the values of --set: "dynamic_threshold=0.99" for every stage that it concerns, "base_16.rho=5" for one; a
-    list is written with commas. Raises ValueError."""
+    """The settings, those of the options, with the values of --set: "dynamic_threshold=0.99" for every stage that it concerns,
+    "base_16.rho=5" for one; a list is written with commas. scaled: stages for which --guidance gives several scales. Raises
+    ValueError, also for what an option says already."""
     names = [link.name for link in model.links]
     result = {name: dict(values) for name, values in settings.items()}
     for value in sorted(said, key=lambda v: "." in v.partition("=")[0]):
@@ -165,6 +166,8 @@ def with_said(
         if not concerned:
             raise ValueError(f"--set {value}: no stage can follow it; leave it out")
         for name in concerned:
+            if key in settings.get(name, {}) or (key == "guidance_scale" and name in scaled):
+                raise ValueError(f"--set {value}: {FLAGS[key]} says it for stage {name} already; leave one of them out")
             result.setdefault(name, {})[key] = text.split(",") if "," in text else text
     return result
 

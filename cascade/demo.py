@@ -24,7 +24,9 @@ from typing import Annotated
 import typer
 
 from data.cli import run
+from data.files import make_folder
 from data.line import say
+from stages.training.length import check_minutes
 
 EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
 SHIPPED = Path(__file__).parent / "shipped" / "emoji_styles"
@@ -78,8 +80,7 @@ def main(
         raise ValueError(f"{_said(beside)}: of a cascade from your own pictures; name their folder, or leave it out")
     if pictures is not None and any(without.values()):
         raise ValueError(f"{_said(without)}: of the demo without PICTURES; leave it out, --minutes says how long")
-    if not 0 < minutes < float("inf"):
-        raise ValueError(f"--minutes {minutes:g}: minutes above 0 are needed")
+    check_minutes(minutes)
     if pictures is None:
         return first_minutes(out or Path("runs/demo"), base_images, sr_images)
     from data.index.items import Choices
@@ -174,7 +175,7 @@ def chosen(source: Path, folder: Path) -> Path:
     """Copy the pictures that match SHOWN into `folder`, with a metadata.jsonl of their captions. Returns the folder."""
     rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if SHOWN.fullmatch(f"{row['group']} {row['text']}")]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for row in rows:
         shutil.copy(source / row["file_name"], folder)
     lines = [json.dumps({"file_name": row["file_name"], "text": row["text"]}) for row in rows]

@@ -58,7 +58,7 @@ class Link:
         guide = self.hosts.get(GUIDE)
         if settings.autoguidance_scale != 1 and guide and settings.aug_sigma > guide.stage.config.max_aug_sigma:
             yield "aug_sigma", f"above {guide.stage.config.max_aug_sigma}, the largest its guide was trained on"
-        if settings.options.get("variance") == "learned" and not self.sidecar.config.variance:
+        if settings.options.get("variance") == "learned" and not self.sidecar.config.learned_variance:
             yield "variance", "this network was trained without a variance"
         if settings.autoguidance_scale != 1 and not guide:
             yield "autoguidance_scale", f"this stage has no {GUIDE} beside it (python -m cascade.guide sets one)"
@@ -133,7 +133,7 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
         try:
             config = SampleConfig.model_validate(over(link.settings.model_dump(), settings.get(link.name, {})))
         except ValidationError as error:
-            raise ValueError(f"settings of stage {link.name}: {first_error(error)}") from None
+            raise ValueError(f"settings of stage {link.name}: {first_error(error)}{hint(error)}") from None
         if config.guidance_scale not in (1, link.settings.guidance_scale) and not link.is_guidable:
             raise ValueError(
                 f"settings of stage {link.name}: guidance_scale: this stage was trained without text or classes; leave it out"
@@ -150,6 +150,12 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
                 )
         changed_links.append(replace(link, settings=config))
     return changed_links
+
+
+def hint(error: ValidationError) -> str:
+    """End of an error message about an unknown setting: the nearest known one."""
+    unknown = (str(each["loc"][0]) for each in error.errors() if each["type"] == "extra_forbidden")
+    return "".join(nearest(key, SampleConfig.model_fields) for key in [*unknown][:1])
 
 
 def over(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from data.errors import first_error
-from data.files import replace_text
+from data.files import make_folder, replace_text
 from data.resize import RESIZE_VERSION
 from stages.ask import OWN
 from stages.bundle import Contract, Sidecar, find_bundle, read_sidecar
@@ -105,7 +105,7 @@ def write_manifest(config: CascadeConfig, folder: Path) -> None:
     Settings that a sweep chose stay, with their evidence, and so does a guide: training that goes on does not undo the choice.
     """
     check_folder(config, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=stage.sample) for name, stage in config.stages.items()}
     for name, old in (read_manifest(folder).stages if (folder / MANIFEST).is_file() else {}).items():
         if name in entries and old.guide:

@@ -105,8 +105,13 @@ def check_mask(mask: Tensor, images: Tensor) -> None:
         raise ValueError(
             f"request: the mask is {shape[3]}x{shape[2]} px, its picture {width}x{height} px; give one of the same size"
         )
-    painted = mask.flatten(1).any(1)
-    if not painted.all():
-        raise ValueError("request: the mask is empty: nothing would be painted; mark a region")
-    if mask.flatten(1).all(1).any():
-        raise ValueError("request: the mask is everywhere: nothing would be kept; leave it out, or mark less")
+    check_marked(mask, "request")
+
+
+def check_marked(mask: Tensor, where: str) -> None:
+    """Raise ValueError for a mask bool (n, 1, h, w) that leaves nothing to do or to keep. where: begins the message."""
+    marked = mask.flatten(1)
+    if not marked.any(1).all():
+        raise ValueError(f"{where}: the mask is empty: nothing would be painted; mark a region")
+    if marked.all(1).any():
+        raise ValueError(f"{where}: the mask is everywhere: nothing would be kept; leave it out, or mark less")

@@ -45,6 +45,16 @@ def replace_bytes(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder, and those above it. Raises ValueError, which names it and the reason, where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: this folder cannot be made ({error.filename}: {error.strerror}); choose another place"
+        ) from None
+
+
 def umask() -> int:
     """The process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0)

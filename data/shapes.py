@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data.decode import Color
+from data.files import make_folder
 
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring")
 COLORS: dict[str, Color] = {
@@ -75,7 +76,7 @@ def draw(what: Shape, size: int) -> Image.Image:
 def write_folder(folder: str | Path, num: int, size: int, seed: int = 0) -> Path:
     """Write pictures 0 to num - 1 and their metadata.jsonl, a source for data.pack."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rows = []
     for index in range(num):
         drawing = shape(index, seed)

@@ -51,7 +51,7 @@ class Stage(nn.Module):
     def parametrisation(self) -> Parametrisation:
         """How the network's output becomes x0_hat, and its variance if the stage predicts one."""
         own = self.config.preconditioning
-        return WithVariance(inner=own) if self.config.variance else own
+        return WithVariance(inner=own) if self.config.learned_variance else own
 
     def set_precision(self, precision: str) -> None:
         """Set the dtype in which the network computes (fp32, bf16, fp16); its parameters stay float32."""

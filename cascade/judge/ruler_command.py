@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data.files import make_folder
 from data.line import say
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def ruler_main(
     labelled = load_labelled(data, size=size, background=color, columns=columns, note=_note)
     labelled = with_said(labelled, ("style", "thing"), columns, _note)
     rulers = [ThingRuler.train(labelled, form=form, background=color, dimensions=dimensions) for form in FORMS]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for ruler in rulers:
         save_ruler(out / f"{ruler.form}.safetensors", ruler)
         say(f"{out / ruler.form}.safetensors (sha256 {ruler.sha256[:12]})")

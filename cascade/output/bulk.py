@@ -18,7 +18,7 @@ from torch import Tensor
 
 from data.alpha import to_image
 from data.errors import disk_told
-from data.files import held, sync
+from data.files import held, make_folder, sync
 from data.pack.write import Shard
 
 from ..events import StageFinished
@@ -66,7 +66,7 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
         raise ValueError(f"--shard-size {shard_size}: {num} shards; at most 100000, take more images a shard")
     plan = model.resolve(request)
     model.check(plan.picked((0,)))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rank, world = rank_and_world()
     with held(folder / f".{rank}.lock", f"--out {folder}"):
         with disk_told(folder / REQUEST_FILE):

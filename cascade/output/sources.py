@@ -10,6 +10,7 @@ from data.decode import load_image
 
 from ..link import side_multiple
 from ..pipeline import Cascade
+from ..source import check_marked
 from .given import GivenFile, size_of
 from .pictures import fitted, fitted_size
 
@@ -38,9 +39,7 @@ def pixels_of(
             f"--image {file.path}: {w}x{h} px, stage {link.name} gives {side} px; make it larger first (--image alone)"
         )
     size = fitted_size((h, w), side, side_multiple(model.links[: model.names.index(link.name) + 1], side))
-    if painted is None:
-        return fitted(pixels, size), None
-    return fitted(pixels, size), fitted(painted.to(torch.uint8) * 255, size) >= 128
+    return fitted(pixels, size), None if painted is None else fitted_mask(painted, size, f"--mask {mask}")
 
 
 def mask_of(path: Path, file: GivenFile) -> Tensor:
@@ -51,7 +50,16 @@ def mask_of(path: Path, file: GivenFile) -> Tensor:
         raise ValueError(
             f"--mask {path}: {mask_w}x{mask_h} px, --image {file.path} has {w}x{h} px; give one of the same size"
         )
-    return light(torch.tensor(to_pixels(load_image(path)))[None])
+    painted = light(torch.tensor(to_pixels(load_image(path)))[None])
+    check_marked(painted, f"--mask {path}")
+    return painted
+
+
+def fitted_mask(mask: Tensor, size: tuple[int, int], where: str) -> Tensor:
+    """A mask bool (1, 1, h, w) shrunk to `size`. Raises ValueError, which begins with `where`, if none or all of it is left."""
+    shrunk = fitted(mask.to(torch.uint8) * 255, size) >= 128
+    check_marked(shrunk, where)
+    return shrunk
 
 
 def light(pixels: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from data.files import replace_text
+from data.files import make_folder, replace_text
 from stages.config import StageConfig
 from stages.training.checkpoints import read_object
-from stages.training.length import FEWEST_UPDATES, Length, length_of
+from stages.training.length import FEWEST_UPDATES, Length, check_minutes, length_of
 from stages.training.rundir import RunDir
 
 from .costs import measure_rate
@@ -36,8 +36,7 @@ def length_in(
     Rank 0 measures one process and counts `world` of them; others wait for what it writes. Raises ValueError for minutes that do
     not reach a first save, and for others than those that the run began with.
     """
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise ValueError(f"--minutes {minutes:g}: minutes above 0 are needed")
+    check_minutes(minutes)
     path, asked = run / LENGTH, _digest(minutes, config)
     if RunDir(run).folders() and path.exists():
         return read_length(path, minutes)
@@ -48,7 +47,7 @@ def length_in(
     seconds = 60 * TRAINED * minutes - (time.monotonic() - started)
     check_seconds(seconds, rate, config.train.batch, minutes)
     length = length_of(seconds * rate, config.train.batch)
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     kept = {"minutes": minutes, "img_per_s": round(rate, 2), "length": asdict(length), "asked": asked}
     replace_text(path, json.dumps(kept, indent=2) + "\n")
     return length

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
 from data.disk import room_told
+from data.files import make_folder
 from data.index import INDEX_NAME, ShardInfo, load
 from data.orphans import end_with_parent
 from data.stop import held_back
@@ -79,7 +80,7 @@ def workspace(dst: Path) -> Iterator[Path]:
     created = not dst.exists()
     part = dst / PACKING
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    make_folder(part)
     try:
         with room_told(dst):
             yield part

@@ -16,7 +16,7 @@ from pathlib import Path
 from data.cli import progress
 from data.cpus import allowed
 from data.disk import room_told
-from data.files import held, replace_bytes, replace_text, sync
+from data.files import held, make_folder, replace_bytes, replace_text, sync
 from data.styles.captions import captions
 from data.styles.concepts import Concept, concepts
 from data.styles.drawings import Drawing, as_png, check_renderer, drawings, render
@@ -122,7 +122,7 @@ def building(dst: Path, record: dict) -> Iterator[Path | None]:
             raise ValueError(f"{dst} is there and holds something else; remove it, or choose another folder")
         yield None
         return
-    dst.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(dst.parent)
     with held(dst.with_name(f"{dst.name}.lock"), str(dst)), room_told(dst.parent):
         if part.exists() and _record(part) != record:
             raise ValueError(f"{part} is there and is no beginning of this; remove it, or choose another folder")

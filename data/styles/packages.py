@@ -15,6 +15,7 @@ from pathlib import Path
 
 from data.disk import room_told
 from data.errors import one_line
+from data.files import make_folder
 
 MOST_BYTES = 64 << 20  # of one file in a package; the largest is 25 MB
 MOST_FILES = 20_000  # in a package; the most are 3,723
@@ -76,7 +77,7 @@ def fetch(folder: Path, packages: Iterable[Package] = PACKAGES) -> None:
             "npm is not on the path, and it downloads the pictures; install Node.js (apt-get install npm, brew install node, ...), "
             f"or give --packages FOLDER that holds {', '.join(package.tarball for package in missing)}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for package in missing:
         with room_told(folder), tempfile.TemporaryDirectory(dir=folder, suffix=".part") as part:
             command = [npm, "pack", "--loglevel", "error", "--ignore-scripts", package.spec]

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from data.files import make_folder
 from data.shapes import COLORS
 from data.world.captions import RELATIONS, Caption, Group, relation
 from data.world.kinds import CONTAINERS, HOLE, OBJECT_KINDS, Object, coverage
@@ -107,7 +108,7 @@ def write_folder(
 ) -> Path:
     """Write pictures 0 to num - 1 and their metadata.jsonl, a source for data.pack."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rows = []
     for index in range(num):
         what = scene(index, seed, show=show, hidden=hidden)

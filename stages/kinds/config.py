@@ -38,15 +38,15 @@ class StageBase(Choice):
     """Base of the configs in `KINDS`. `resolution` and `channels` are those of the stage's pictures. Sizes are (height, width) in
     px, except `size` and `shape`, which are of x0.
 
-    variance: whether the network also predicts Var(x0 | x), in as many outputs again; objective `hybrid` trains it. `takes`,
-    `factor` and `max_aug_sigma` describe the relation to the stage below, whatever the kind.
+    learned_variance: whether the network also predicts Var(x0 | x), in as many outputs again; objective `hybrid` trains it.
+    `takes`, `factor` and `max_aug_sigma` describe the relation to the stage below, whatever the kind.
     """
 
     resolution: PositiveInt
     channels: PositiveInt = 3
     space: Annotated[AnySpace, LATER] = PixelsConfig.defaults()
     net: NetConfig
-    variance: Annotated[bool, LATER] = False
+    learned_variance: Annotated[bool, LATER] = False
     cond: CondConfig = CondConfig.defaults()
     noise: NoiseConfig = NoiseConfig.defaults()
     parametrisation: Annotated[AnyParametrisation, LATER] = EDMConfig.defaults()
@@ -120,7 +120,7 @@ class StageBase(Choice):
         text, (channels, *_), maps = self.cond.text, self.shape(self.gives), self.cond.maps
         return Ports(
             inputs=channels + (maps.channels + 1 if maps else 0),
-            outputs=channels * (2 if self.variance else 1),
+            outputs=channels * (2 if self.learned_variance else 1),
             vectors={PORT: NUMBERS} if self.train.augment.probability else {},
             classes={"label": self.cond.num_classes} if self.cond.num_classes else {},
             tokens={"text": text.dim} if text else {},
@@ -129,6 +129,21 @@ class StageBase(Choice):
     @model_validator(mode="after")
     def _parametrised(self) -> Self:
         self.parametrisation.check(channels=self.shape(self.gives)[0], takes_picture=self.takes is not None)
+        return self
+
+    @model_validator(mode="after")
+    def _trained_variance(self) -> Self:
+        objective = self.train.objective
+        if self.learned_variance and not objective.trains_variance:
+            raise ValueError(
+                f"train.objective.kind {objective.kind} trains no variance, and learned_variance is true; set the kind to hybrid, "
+                "or learned_variance to false"
+            )
+        if objective.trains_variance and not self.learned_variance:
+            raise ValueError(
+                f"train.objective.kind {objective.kind} trains a variance, and the network predicts none; set learned_variance to "
+                "true, or the kind to denoising"
+            )
         return self
 
     @model_validator(mode="after")

@@ -36,7 +36,7 @@ class UNet(nn.Module):
         text_dim = ports.tokens.get("text", 0)
         self.null_token = nn.Parameter(torch.randn(text_dim)) if text_dim and config.cross_attention else None
 
-        self.smooth = config.resample == "smooth"
+        self.smooth = config.resample_filter == "smooth"
 
         def block(level: int, number: int = 0, *, encoder: bool = False) -> Block:
             window = config.window_of(level)

@@ -34,7 +34,7 @@ class UNetConfig(NetworkConfig):
     shifted: Annotated[bool, LATER] = False
     skip: Annotated[Literal["lerp", "concat"], LATER] = "lerp"
     skip_share: Annotated[float, Field(gt=0, lt=1), LATER] = 0.5
-    resample: Annotated[Literal["box", "smooth"], LATER] = "box"
+    resample_filter: Annotated[Literal["box", "smooth"], LATER] = "box"
 
     @model_validator(mode="after")
     def _levels(self) -> Self:
@@ -100,7 +100,7 @@ class UNetConfig(NetworkConfig):
             2 * (self.blocks[level] + self.decoder[level]) + 2 * (level in (0, last)) for level in range(last + 1)
         ]  # conv_in, conv_out; the middle
         cells[0] += 2 * (last == 0)
-        smooth = self.resample == "smooth"
+        smooth = self.resample_filter == "smooth"
         for level in range(1, last + 1):
             cells[level - 1] += smooth
             cells[level] += 1 + smooth

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from data.batch import Cond
 
-from ..config import StageConfig
 from ..diffusion.corrupt import add_noise
 from ..diffusion.denoiser import weighted_error
 from ..draws import Draws
@@ -39,14 +38,6 @@ class Denoising(Objective[Drawn]):
         self.config = config
         self.weight: Weight = config.weight.build()
         self.importance = Importance(config.importance) if config.importance else None
-
-    def check(self, config: StageConfig) -> None:
-        """A variance would never be trained."""
-        if config.variance:
-            raise ValueError(
-                f"train.objective.kind {self.config.kind} trains no variance, and variance is true; set the kind to hybrid, or "
-                "variance: false"
-            )
 
     def law(self, stage: Denoises) -> "Law":
         """The law of the levels."""

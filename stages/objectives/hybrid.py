@@ -10,7 +10,6 @@ from torch import Tensor
 
 from data.batch import Cond
 
-from ..config import StageConfig
 from ..diffusion.corrupt import add_noise, expand_to
 from ..diffusion.denoiser import weighted_error
 from ..draws import Draws
@@ -25,14 +24,6 @@ class Hybrid(Denoising):
     def __init__(self, config: HybridConfig):
         super().__init__(config)
         self.nll = config.nll
-
-    def check(self, config: StageConfig) -> None:
-        """A variance is needed."""
-        if not config.variance:
-            raise ValueError(
-                "train.objective.kind hybrid trains a variance, and the network predicts none; set variance: true, or the kind to "
-                "denoising"
-            )
 
     def loss(self, stage: Denoises, x0: Tensor, cond: Cond, levels: Drawn, draws: Draws) -> Tensor:
         """Loss (b,) of each image."""

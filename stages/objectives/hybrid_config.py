@@ -10,5 +10,6 @@ class HybridConfig(WeightedConfig):
     """Denoising and, with weight `nll`, the likelihood of the predicted variance."""
 
     implementation: ClassVar[str] = "stages.objectives.hybrid:Hybrid"
+    trains_variance: ClassVar[bool] = True
     kind: Literal["hybrid"] = "hybrid"
     nll: NonNegative = 0.001

@@ -42,7 +42,7 @@ def columns_of(stage: Stage, batch: Batch) -> tuple[Tensor, ...]:
     cond = conditioned(stage, batch.cond, below, settings, noise)
     sample = sample_alone(stage, settings, cond, noise, truth.shape, below)
     upsampled = () if below is None else (space.up(below, stage.config.size),)
-    uncertain = (uncertainty(stage, truth, cond, noise),) if stage.config.variance else ()
+    uncertain = (uncertainty(stage, truth, cond, noise),) if stage.config.learned_variance else ()
     return tuple(space.show(space.store(image)) for image in (*upsampled, sample, truth, *uncertain))
 
 

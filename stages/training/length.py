@@ -29,6 +29,12 @@ class Length:
         return [f"stages.{stage}.train.{key}={value}" for key, value in values.items()]
 
 
+def check_minutes(minutes: float) -> None:
+    """Raise ValueError for a --minutes that is no time."""
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"--minutes {minutes:g}: minutes above 0 are needed")
+
+
 def length_of(images: float, batch: int) -> Length:
     """The settings of a run of about so many images: whole batches, and at least FEWEST_UPDATES of them."""
     updates = max(FEWEST_UPDATES, round(images / batch))

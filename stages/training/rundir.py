@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from data.files import replace_text
+from data.files import make_folder, replace_text
 from data.read.streams import largest_divisor
 
 from ..build import build_stage
@@ -64,7 +64,7 @@ class RunDir(Checkpoints):
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this training process, else raise ValueError. The kernel releases the lock when its holder dies."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         with (self.path / "run.lock").open("a+") as file:
             try:
                 fcntl.lockf(
@@ -86,7 +86,7 @@ class RunDir(Checkpoints):
         The content of an existing run stays unchanged until `begin`. resume: see `chosen`. allow: keys that may differ though
         they change the result, except those that change the shape of a weight.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         if not os.access(self.path, os.W_OK):
             raise ValueError(f"{self.path}: not writable; choose another --out")
         self.samples.mkdir(exist_ok=True)

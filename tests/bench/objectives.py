@@ -98,7 +98,7 @@ def one(name: str, keys: dict[str, Any], images: torch.Tensor, seconds: float, l
             "resolution": 16,
             "net": {"widths": [24, 48], "blocks": [1, 1], "emb_dim": 64},
             "noise": {"sigma_data": 0.78, "mean": -0.4, "std": 1.5},
-            "variance": keys.get("kind") == "hybrid",
+            "learned_variance": keys.get("kind") == "hybrid",
             "train": {"objective": {"kind": "denoising"} | keys, "precision": "fp32", "seed": int("seed 1" in name)},
             "sample": {"num_steps": 16, "sigma_min": 0.05},
         }

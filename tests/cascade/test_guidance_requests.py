@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade.cli import guided, strips, weighted, with_said
+from cascade.cli import FLAGS, guided, settings_of, strips, weighted, with_said
 from cascade.engine.engine import Engine
 from cascade.output.again import Said, plan_of, repainted
 from cascade.output.destinations import columns_of
@@ -162,6 +162,17 @@ def test_a_cascade_without_text_or_conditions_says_so():
         tiny(8, 16).resolve(Request(guidance={"base_8": (2.0,)}))
 
 
+@pytest.mark.parametrize(("key", "flag"), FLAGS.items())
+def test_a_setting_has_one_option(model, key, flag):
+    """What --set said beside it was followed in silence, and for several scales of guidance it was dropped in silence."""
+    options = settings_of(model, **{key: ["sr_16=1"]})
+    with pytest.raises(
+        ValueError, match=f"--set sr_16.{key}=0: {flag} says it for stage sr_16 already; leave one of them out"
+    ):
+        with_said(model, options, [f"sr_16.{key}=0"])
+    assert with_said(model, options, [f"base_8.{key}=0"])["base_8"] == {key: "0"}
+
+
 def test_http_bodies_say_the_same(model):
     body = JobBody(
         prompts=["red heart"], seed=1, negative_prompt="blue", composed=[{"text": "hat", "weight": 0.5}],
@@ -170,6 +181,8 @@ def test_http_bodies_say_the_same(model):
     request = job_request(body, model, Limits()).request
     assert (request.negative, request.composed) == (("blue",), ((("hat", 0.5),),))
     assert (request.guidance, request.same_noise, request.total) == ({"base_8": (1.0, 2.5)}, True, 2)
+    with pytest.raises(ValueError, match="guidance: it has a scale of stage base_8 for each description"):
+        job_request(JobBody(guidance={"base_8": [1, 2]}, settings={"base_8": {"guidance_scale": 3}}), model, Limits())
     with pytest.raises(ValueError, match="negative_prompt: 11 characters; at most 10 are allowed"):
         job_request(JobBody(negative_prompt="a" * 11), model, Limits(prompt_chars=10))
     with pytest.raises(ValueError, match="300 images in one job"):
@@ -212,6 +225,11 @@ def test_the_command_line_says_the_same(model):
         ),
         (lambda given: with_said(model, {}, given), ["rho"], "write KEY=VALUE"),
         (lambda given: with_said(model, {}, given), ["autoguidance_scale=2"], "no stage can follow it"),
+        (
+            lambda given: with_said(model, {}, given, ("sr_16",)),
+            ["guidance_scale=3"],
+            "--guidance says it for stage sr_16",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             function(given)

@@ -198,7 +198,10 @@ def test_settings_of_a_request_win(model):
     ("settings", "message"),
     [
         ({"sr_61": {}}, "no stage 'sr_61', there are base_8, sr_16; did you mean sr_16?"),
-        ({"sr_16": {"steps": 4}}, "stage sr_16: steps: Extra inputs are not permitted"),
+        (
+            {"sr_16": {"steps": 4}},
+            "stage sr_16: steps: Extra inputs are not permitted (got '4'); did you mean num_steps?",
+        ),
         ({"sr_16": {"num_steps": 0}}, "stage sr_16: num_steps: Input should be greater than or equal to 1"),
         ({"sr_16": {"num_steps": 10**9}}, "num_steps: Input should be less than or equal to 1000"),
         ({"sr_16": {"num_steps": "many"}}, "num_steps: Input should be a valid integer"),

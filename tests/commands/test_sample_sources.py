@@ -53,8 +53,8 @@ def test_what_does_not_suit_is_refused_in_a_line(trained, given, tmp_path, refus
     for says, options in {
         "paint over one picture; 0 are given": ("--mask", mask),
         "small.png: 8x8 px, --image": ("--image", own, "--mask", tmp_path / "small.png"),
-        "the mask is empty": ("--image", own, "--mask", tmp_path / "black.png"),
-        "the mask is everywhere": ("--image", own, "--mask", tmp_path / "white.png"),
+        "black.png: the mask is empty": ("--image", own, "--mask", tmp_path / "black.png"),
+        f"--mask {tmp_path / 'white.png'}: the mask is everywhere": ("--image", own, "--mask", tmp_path / "white.png"),
         "strength: Input should be greater than 0": ("--image", own, "--strength", 0),
         "--strength sr_61=0.5: no stage 'sr_61'": ("--image", own, "--strength", "sr_61=0.5"),
         "--image-stage sr_61: there is no such stage": ("--image", own, "--mask", mask, "--image-stage", "sr_61"),

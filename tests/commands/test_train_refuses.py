@@ -45,6 +45,8 @@ def test_a_missing_wandb_leaves_no_run(small, shards, tmp_path, refused, monkeyp
             ("SMALL", "base_8", "stages.base_8.train.optimizer=adamm"),
             "train.optimizer 'adamm': Optimizer adamm not found",
         ),
+        (("SMALL", "base_8", "stages.base_8.learned_variance=true", "--dry-run"), "kind denoising trains no variance"),
+        (("SMALL", "base_8", "stages.base_8.train.objective.kind=hybrid", "--dry-run"), "the network predicts none"),
         (("SMALL", "base_8", "stages.base_8.net.widths[0]=8"), "write lists whole: ...widths=[64,128]"),
         (
             ("SMALL", "base_8", "stages.base_8.kind=bass"),
@@ -57,6 +59,7 @@ def test_a_missing_wandb_leaves_no_run(small, shards, tmp_path, refused, monkeyp
         (("SMALL", "base_8", "--engine", "horovod"), "--engine horovod: allowed are deepspeed, local and auto"),
         (("SMALL", "base_8", "--zero", "3"), "--zero, --offload and --deepspeed-file need --engine deepspeed"),
         (("SMALL", "base_8", "--timeout-s", "nan"), "--timeout-s nan: seconds above 0 are needed"),
+        (("SMALL", "base_8", "--out", "FILE/runs"), "file/runs/base_8: this folder cannot be made ("),
         (("SMALL", "base_8", "--cache-gb", "nan"), "--cache-gb nan: gigabytes above 0 are needed"),
         (("SMALL", "base_8", "--allow-change", "train.rl"), "--allow-change train.rl: the config has no such key"),
         (("SMALL", "base_8", "--lower", "nowhere"), "--lower nowhere: a base stage has none below"),
@@ -70,9 +73,25 @@ def test_a_missing_wandb_leaves_no_run(small, shards, tmp_path, refused, monkeyp
     ],
 )
 def test_training_refuses_bad_arguments(refused, small, shards, tmp_path, arguments, message):
-    arguments = [small if argument == "SMALL" else argument for argument in arguments]
-    assert message in refused(train.main, *arguments, "--data", shards, "--out", tmp_path / "out")
+    (tmp_path / "file").touch()
+    names = {"SMALL": small, "FILE/runs": tmp_path / "file" / "runs"}
+    arguments = [
+        "--data",
+        shards,
+        "--out",
+        tmp_path / "out",
+        *(names.get(argument, argument) for argument in arguments),
+    ]
+    assert message in refused(train.main, *arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "-1"])
+def test_options_are_looked_at_before_data(refused, small, tmp_path, minutes):
+    line = refused(train.main, small, "base_8", "--data", tmp_path / "nowhere", "--minutes", minutes)
+    assert f"--minutes {minutes}: minutes above 0 are needed" in line
+    line = refused(train.main, small, "base_8", "--data", tmp_path / "nowhere", "--cache-gb", "-1")
+    assert "--cache-gb -1: gigabytes above 0 are needed" in line
 
 
 @pytest.mark.parametrize(

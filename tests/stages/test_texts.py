@@ -15,7 +15,7 @@ from stages.texts import LATER, as_text, as_values
 from tests.cascade.chains import sidecar
 from tests.stages.tiny import base_config
 
-LATER_OF_NET = {"decoder_blocks", "head_dims", "windows", "shifted", "skip", "skip_share", "resample"}
+LATER_OF_NET = {"decoder_blocks", "head_dims", "windows", "shifted", "skip", "skip_share", "resample_filter"}
 LATER_OF_SAMPLE = {
     "churn", "churn_min", "churn_max", "churn_noise", "lam", "eta", "variance", "corrector_steps", "corrector_size", "tolerance",
     "grid", "shift", "spacing", "terminal_snr", "guidance_text", "guidance_label", "autoguidance_scale", "autoguidance_interval",
@@ -25,7 +25,7 @@ LATER_OF_SAMPLE = {
 LATER_KEYS = {
     "space": True,
     "degrade": True,
-    "variance": True,
+    "learned_variance": True,
     "parametrisation": True,
     "net": LATER_OF_NET,
     "cond": {"drop_each": True, "maps": True, "text": {"noise"}},

@@ -13,7 +13,7 @@ from cascade.judge.vote.ballots import Ask, draw, make_ballots
 from cascade.judge.vote.intervals import claims
 from cascade.judge.vote.sides import Side, is_cascade, load_side
 from cascade.judge.vote.votes import VotesFile, check_voter, head_of
-from data.files import held
+from data.files import held, make_folder
 from data.line import say
 
 NEEDED = ("starlette", "uvicorn")
@@ -107,7 +107,7 @@ def _load(
             continue
         from cascade.judge.vote.samples import sample_side
 
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         made = sample_side(source, folder / str(i), prompts=prompts, num=num, seed=seed, device=device)
         side = load_side(str(made), _note)
         sides.append(Side(name=source.rstrip("/"), pictures=side.pictures, broken=side.broken))

@@ -5,7 +5,7 @@ Pictures come as base64 inside the JSON; addresses are refused, since nothing is
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -168,6 +168,7 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
     check_prompts([body.negative_prompt], limits, "negative_prompt")
     check_prompts([composed.text for composed in body.composed], limits, "composed")
     check_count(body.described * body.num, limits)
+    check_scales(body.guidance, body.settings)
     source = None
     if body.paints_over:
         links = [link for link in cascade.links if link.name in cut(cascade.names, "", body.until, "request")]
@@ -274,6 +275,16 @@ def check_numbers(settings: Settings) -> None:
         for key, value in values.items():
             if isinstance(value, str) and key not in WORDS:
                 raise ValueError(f"settings of stage {name}: {key}: {value!r} is a text; send a number")
+
+
+def check_scales(guidance: Collection[str], settings: Settings) -> None:
+    """Raise ValueError for a guidance_scale of a stage in `guidance`, for which each description has one."""
+    for name in guidance:
+        if "guidance_scale" in settings.get(name, {}):
+            raise ValueError(
+                f"guidance: it has a scale of stage {name} for each description, and settings have a guidance_scale; leave one of "
+                "them out"
+            )
 
 
 def seed_of(given: int | None) -> int:

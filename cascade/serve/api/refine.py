@@ -15,7 +15,7 @@ from data.decode import decode_image
 
 from ..http.limits import Limits, Refused
 from ..jobs.store import PictureRow
-from .bodies import RefineBody, Settings, batch_of, guidance_from, seed_of, settings_within
+from .bodies import RefineBody, Settings, batch_of, check_scales, guidance_from, seed_of, settings_within
 from .sources import mask_from
 
 OF_SOURCES = ("strength", "resample")
@@ -35,6 +35,7 @@ def refined(
 
     Raises ValueError for a stage or a picture that is not there.
     """
+    check_scales(asked.get("guidance", ()), body.settings)
     names = cascade.names
     made = {picture.stage for picture in held}
     ends = names[:-1] if body.mask is None else names  # a region of finished pictures may be painted anew

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cascade.link import Link, side_multiple
 from cascade.output.pictures import fitted, fitted_size
-from cascade.output.sources import light
-from cascade.source import Source
+from cascade.output.sources import fitted_mask, light
+from cascade.source import Source, check_marked
 from data.alpha import to_pixels
 from data.decode import FORMATS, decode_image, image_size
 
@@ -37,7 +37,7 @@ def source_from(
     painted = None if mask is None else mask_from(mask, (h, w), limits)
     if size is not None:
         pixels = fitted(pixels, size)
-        painted = None if painted is None else fitted(painted.to(torch.uint8) * 255, size) >= 128
+        painted = None if painted is None else fitted_mask(painted, size, "mask")
     prompts, labels = shown or ((), ())
     return Source(images=pixels, mask=painted, inverted=shown is not None, prompts=prompts, labels=labels)
 
@@ -52,6 +52,7 @@ def mask_from(text: str, size: tuple[int, int], limits: Limits) -> Tensor:
     (h, w), (mask_h, mask_w) = size, painted.shape[-2:]
     if (h, w) != (mask_h, mask_w):
         raise ValueError(f"mask: {mask_w}x{mask_h} px, its picture has {w}x{h} px; send one of the same size")
+    check_marked(painted, "mask")
     return painted
 
 

@@ -30,7 +30,8 @@ NETS: dict[str, dict[str, Any]] = {
     "unet-local": UNET | {"cross_attention": (1,)},
     "unet-patch-4": ATTENDING | {"patch": 4},
     "unet-efficient": ATTENDING | {"blocks": (0, 2), "decoder_blocks": (0, 1), "skip": "concat", "head_dims": (8, 16)},
-    "unet-smooth": UNET | {"resample": "smooth", "decoder_blocks": (2, 0), "skip_share": 0.3, "cross_attention": (0,)},
+    "unet-smooth": UNET
+    | {"resample_filter": "smooth", "decoder_blocks": (2, 0), "skip_share": 0.3, "cross_attention": (0,)},
     "unet-windows": ATTENDING | {"self_attention": (0, 1), "blocks": (2, 1), "windows": (4, 3), "shifted": True},
     "dit": DIT,
     "dit-cross": DIT | {"text": "cross", "head": "conv"},

@@ -25,6 +25,7 @@ def objective(**keys: object):
 def with_objective(config: StageConfig, **keys: object) -> StageConfig:
     values = config.model_dump()
     values["train"]["objective"] = {"kind": "denoising"} | keys
+    values["learned_variance"] = keys.get("kind") == "hybrid"
     return type(config).model_validate(values)
 
 

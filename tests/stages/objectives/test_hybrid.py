@@ -14,7 +14,6 @@ from stages.diffusion.variance import WithVariance
 from stages.draws import Draws
 from stages.guidance import guidance
 from stages.objectives.denoising import Drawn
-from stages.objectives.denoising_config import DenoisingConfig
 from stages.objectives.hybrid_config import HybridConfig
 from stages.sampling import answer, answering, finished, noise_of, of_own, sample_alone, start
 from stages.training.grid import sample_grid
@@ -24,7 +23,7 @@ from tests.worlds import GaussianData
 
 def hybrid(config: StageConfig, nll: float = 0.001) -> StageConfig:
     values = config.model_dump()
-    values["variance"], values["train"]["objective"] = True, {"kind": "hybrid", "nll": nll}
+    values["learned_variance"], values["train"]["objective"] = True, {"kind": "hybrid", "nll": nll}
     return type(config).model_validate(values)
 
 
@@ -107,13 +106,19 @@ def test_the_mean_is_trained_as_without_it():
     assert some.abs().sum() > 0
 
 
-def test_a_variance_and_its_objective_come_together():
-    with pytest.raises(ValueError, match="set variance: true"):
-        HybridConfig().build().check(base_config())
-    with pytest.raises(ValueError, match="set the kind to hybrid"):
-        DenoisingConfig().build().check(hybrid(base_config()))
-    HybridConfig().build().check(hybrid(base_config()))
-    DenoisingConfig().build().check(base_config())
+@pytest.mark.parametrize(
+    ("learned", "kind", "message"),
+    [
+        (False, "hybrid", "set learned_variance to true, or the kind to denoising"),
+        (True, "denoising", "learned_variance is true; set the kind to hybrid, or learned_variance to false"),
+    ],
+)
+def test_a_variance_and_its_objective_come_together(learned, kind, message):
+    """The config says so: a dry run, too, and any command that reads it."""
+    values = base_config().model_dump()
+    values["learned_variance"], values["train"]["objective"] = learned, {"kind": kind}
+    with pytest.raises(ValueError, match=message):
+        BaseConfig.model_validate(values)
 
 
 def test_guidance_keeps_the_conditional_variance():

@@ -20,9 +20,7 @@ from tests.stages.objectives.test_denoising import with_objective
 from tests.stages.tiny import base_config, shapes_batch, wake
 
 CPU, BATCH = torch.device("cpu"), 8
-CONFIG = with_objective(
-    base_config(), kind="hybrid", importance={"bins": 4}, weight={"kind": "uncertainty", "bins": 4}
-).model_copy(update={"variance": True})
+CONFIG = with_objective(base_config(), kind="hybrid", importance={"bins": 4}, weight={"kind": "uncertainty", "bins": 4})
 
 
 def main(out: Path) -> None:
