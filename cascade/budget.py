@@ -65,11 +65,17 @@ def steps_within(plan: Plan, speeds: Mapping[str, float]) -> dict[str, int]:
         least = total(0.0)
         if least > seconds:
             raise ValueError(
-                f"request: {seconds:g} s is too short, the least takes about {least:.2g} s here; "
+                f"request: {seconds:g} s is too short, the least takes about {rounded_up(least):g} s here; "
                 "allow more, or ask for fewer or smaller pictures"
             )
         best = 0.0
     return {link.name: num for link, num, free in zip(plan.links, steps(best), is_open, strict=True) if free}
+
+
+def rounded_up(seconds: float) -> float:
+    """To two digits, never below: who allows what was said gets it."""
+    digits = 1 - math.floor(math.log10(seconds))
+    return math.ceil(round(seconds * 10.0**digits, 6)) / 10.0**digits
 
 
 def calls(plan: Plan, link: Link, num_steps: int) -> int:

@@ -23,12 +23,15 @@ from ..request import Request
 from .failures import code_of, network_failure
 from .host import Asks, Host, Remote
 from .schedule import QueueFullError, Running, Schedule, Ticket, Wish
+from .speeds import Speeds
 from .stats import HostStats
 from .work import Work
 
 log = logging.getLogger(__name__)
 CALL_ROWS = 16  # rows of a network call if none were measured
 IDLE_S = 0.5
+STOPS = "no new requests are accepted, the engine stops"
+MEASURED_S = 60.0  # a network's speed, waiting for others' calls included
 LOSSES = 3  # times that a network in another process may be lost during the same call before its requests fail
 
 
@@ -66,6 +69,7 @@ class Engine:
         self.workers = list(by_device.values())
         for host in cascade.hosts:
             self.workers += [{host.name: replace(host, remote=remote)} for remote in elsewhere.get(host.name, ())]
+        self._speeds = Speeds(clock)
         self._schedule = Schedule(self.stats, max_waiting=max_waiting, max_running=max_running)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
@@ -90,6 +94,26 @@ class Engine:
             for name, rows in link.rows.items()
         )
         return plan.batched(max(1, min(plan.request.batch, *limits)))
+
+    def speeds(self, plan: Plan) -> dict[str, float]:
+        """Seconds of a row of a call by host, in calls as large as the plan's would be. Measures what is not known yet, between two
+        calls of others. Raises QueueFullError if that does not succeed now."""
+        plan = self.fitted(plan)
+        num = min(plan.per_chunk, len(plan.index))
+        with self._changed:
+            self._check_open()
+            asked = {
+                link.hosts[role].name: self._speeds.ask(link.hosts[role].name, num * rows)
+                for link in plan.links
+                for role, rows in link.rows.items()
+            }
+            self._changed.notify_all()
+        try:
+            return {name: future.result(MEASURED_S) for name, future in asked.items()}
+        except QueueFullError:
+            raise
+        except Exception as error:
+            raise QueueFullError("the networks' speed cannot be measured now; try again later", 5.0) from error
 
     def check_room(self, num: int, owner: str = "", most: int | None = None) -> None:
         """Raise QueueFullError if `submit` would for a request of `num` images."""
@@ -134,7 +158,7 @@ class Engine:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise QueueFullError("no new requests are accepted, the engine stops", 60.0)
+            raise QueueFullError(STOPS, 60.0)
 
     @torch.inference_mode()
     def tick(self, worker: int = 0) -> bool:
@@ -162,6 +186,7 @@ class Engine:
                 torch.cuda.empty_cache()  # only now: the exception kept tensors alive
             return True
         seconds = self.clock() - start
+        self._speeds.count(host, asks[0].size, sum(ask.rows for ask in asks), seconds)
         with self._changed:
             ready = self._schedule.answered(wishes, answers, seconds)
         for chunk in ready:
@@ -238,16 +263,25 @@ class Engine:
             return
         try:
             while not self._stopping:
-                if not self.tick(worker):
+                if not (self._measure(worker) or self.tick(worker)):
                     with self._changed:
-                        if not (self._stopping or self._schedule.has_work(self.workers[worker])):
+                        if not (self._stopping or self._has_work(self.workers[worker])):
                             self._changed.wait(IDLE_S)
         except BaseException:  # a defect in the engine: end all requests, so that nobody waits forever
             with self._changed:
                 self._closed = True
                 for ticket in list(self._schedule.tickets):
                     self._schedule.end(ticket, Failed(stage="", message="the engine has failed; see its log"))
+                self._speeds.close(QueueFullError("the engine has failed; see its log", 60.0))
             raise
+
+    @torch.inference_mode()
+    def _measure(self, worker: int) -> bool:
+        """Measure a speed that somebody waits for, if there is one."""
+        return self._speeds.measure(self.workers[worker], buckets=self.buckets)
+
+    def _has_work(self, hosts: Mapping[str, Host]) -> bool:
+        return self._speeds.wants(hosts) or self._schedule.has_work(hosts)
 
     def _is_prepared(self, found: Mapping[str, int] | Exception) -> None:
         """Record what a device's `prepare` returned or raised; of several devices with one network the smallest batch counts."""
@@ -267,6 +301,7 @@ class Engine:
                 self._changed.wait(min(remaining_s, IDLE_S))
             for ticket in list(self._schedule.tickets):
                 self._schedule.end(ticket, Cancelled())
+            self._speeds.close(QueueFullError(STOPS, 60.0))
             self._stopping = True
             self._changed.notify_all()
         for thread in self._threads:

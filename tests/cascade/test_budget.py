@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade.budget import calls, measured
+from cascade.budget import calls, measured, rounded_up
 from cascade.output.metadata import describe
 from cascade.request import Request
 from cascade.source import Source
@@ -86,6 +86,13 @@ def test_a_budget_that_no_setting_can_meet(model):
         ValueError, match=r"^request: 0.01 s is too short, the least takes about 0.05 s here; allow more"
     ):
         steps(model, seconds=0.01)
+
+
+@pytest.mark.parametrize(
+    ("least", "said"), [(0.05, 0.05), (0.0501, 0.051), (0.1449, 0.15), (1.0, 1.0), (99.2, 100.0), (123.0, 130.0)]
+)
+def test_the_least_that_is_said_is_enough(least, said):
+    assert rounded_up(least) == pytest.approx(said, rel=1e-9)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])

@@ -185,12 +185,13 @@ def add_jobs(app: FastAPI, service: Service) -> None:
         both or one with all of the other (neither: unconditional), or for `image`, which is enlarged. Stage names and limits
         are in /v1/models. seed: random if left out. until: hold after this stage. size: [width, height] of the result in px.
         settings: {stage: {num_steps, guidance_scale, aug_sigma, sampler, ...}}. image: a PNG, JPEG or WebP in base64. fit:
-        first shrink the image until its shorter side is what its first stage was trained to enlarge."""
+        first shrink the image until its shorter side is what its first stage was trained to enlarge. seconds: for the networks,
+        all images together; steps say which num_steps they allow, at most the stages' own."""
 
         def start() -> Accepted:
             service.admit(owner(request))
             with mistakes():
-                plan = job_request(body, service.cascade, service.limits)
+                plan = job_request(body, service.cascade, service.limits, service.speeds)
                 return accepted(service.create(owner(request), plan), root_of(request))
 
         if not body.image:
@@ -297,7 +298,7 @@ def add_openai(app: FastAPI, service: Service) -> None:
     @app.post(openai.PATH, responses=IMAGE_STREAM, summary="Generate images")
     async def generate(request: Request, body: ImagesBody) -> Any:
         """OpenAI's images.generate. Prefer `stream`: without it nothing is sent before all is done, and a proxy may time
-        out (nginx after 60 s), which cancels the work. Extensions: label, seed, steps, guidance, settings {stage: {...}}."""
+        out (nginx after 60 s), which cancels the work. Extensions: label, seed, steps, seconds, guidance, settings {stage: {...}}."""
         await to_thread.run_sync(service.admit, owner(request))
         slot = service.place(owner(request)) if body.stream else None
         job = await to_thread.run_sync(openai.start, service, owner(request), body)

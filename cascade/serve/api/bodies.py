@@ -5,8 +5,8 @@ Pictures come as base64 inside the JSON; addresses are refused, since nothing is
 
 import re
 import secrets
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 from torch import Tensor
 
+from cascade.budget import measured
 from cascade.link import Link, cut, with_settings
 from cascade.output.pictures import fitted, fitted_size
 from cascade.output.upscale import agreeing, choose_start
@@ -36,6 +37,9 @@ CHUNK = 4
 
 MANY = 64  # fields, stages, or settings of a stage
 DIGITS = "-?[0-9]{1,19}"
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Speeds = Callable[[Plan], Mapping[str, float]]
+"""Seconds of a row of a call by host, in calls as large as a plan's."""
 
 
 class Body(BaseModel):
@@ -73,7 +77,8 @@ class JobBody(Body):
     unconditional), or for `image`. seed: random if left out. until: hold after this stage. size: [width, height]. fit: first
     shrink the image until its shorter side is what its first stage was trained to enlarge. negative_prompt: what guidance leads
     away from, in place of no prompt. composed: further texts of every prompt. guidance: by stage a guidance_scale for each prompt,
-    label or pair, or several for a single one. same_noise: of each of these the images begin with the same noise.
+    label or pair, or several for a single one. same_noise: of each of these the images begin with the same noise. seconds: for the
+    networks, all images together: as many steps as they can do in that time, in the stages whose num_steps is not in settings.
 
     mask, strength, invert: paint over `image`, of the size of the result, instead of enlarging it: where the mask of its size is
     white; from so much noise; from the noise that gives it under this caption of it, and under invert_label."""
@@ -91,6 +96,7 @@ class JobBody(Body):
     composed: Annotated[list[ComposedText], Field(max_length=16)] = []
     guidance: Annotated[dict[Name, Scales], Field(max_length=MANY)] = {}
     same_noise: bool = False
+    seconds: Seconds | None = None
     mask: str | None = None
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
     invert: str | None = None
@@ -109,7 +115,8 @@ class JobBody(Body):
 
 class RefineBody(Body):
     """Continue the pictures `pick` (none: all) that the stage `from` gave. mask: paint them anew where it is white, of the size of
-    that stage's pictures, from the first stage on; seed: of what is painted, random if left out."""
+    that stage's pictures, from the first stage on; seed: of what is painted, random if left out. seconds: as for a new job; then
+    settings must say which num_steps stand."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
     stage: Annotated[Name, Field(alias="from")] = ""
@@ -118,6 +125,7 @@ class RefineBody(Body):
     settings: Settings = {}
     mask: str | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    seconds: Seconds | None = None
 
 
 @dataclass(frozen=True)
@@ -136,8 +144,8 @@ class Digits:
 
 class ImagesBody(Body):
     """Body of OpenAI's `images.generate`. Extensions: label (name or number of a class), seed (-1: random), steps, guidance (of
-    every stage that has it), negative_prompt and settings (which take precedence over these). background, quality, style,
-    moderation and user have no effect; any other field is refused."""
+    every stage that has it), negative_prompt, seconds (for the networks: fewer steps, where steps are not given) and settings (which
+    take precedence over these). background, quality, style, moderation and user have no effect; any other field is refused."""
 
     prompt: str
     model: Name | None = None
@@ -153,6 +161,7 @@ class ImagesBody(Body):
     steps: Annotated[int, Field(ge=1), Digits()] | None = None
     guidance: Annotated[float, Field(allow_inf_nan=False)] | None = None
     negative_prompt: str | None = None
+    seconds: Seconds | None = None
     settings: Settings = {}
     background: Literal["auto", "opaque"] | None = None
     quality: Name | None = None
@@ -161,8 +170,9 @@ class ImagesBody(Body):
     user: Name | None = None
 
 
-def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
-    """The plan of a native request. Raises ValueError or Refused, naming the mistake, the field and what is allowed."""
+def job_request(body: JobBody, cascade: Cascade, limits: Limits, speeds: Speeds = measured) -> Plan:
+    """The plan of a native request. speeds: asked if the body has `seconds`. Raises ValueError or Refused, naming the mistake, the
+    field and what is allowed."""
     first, low_res, settings = "", None, body.settings
     check_prompts(body.prompts, limits)
     check_prompts([body.negative_prompt], limits, "negative_prompt")
@@ -195,8 +205,9 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits) -> Plan:
         guidance={name: tuple(map(float, scales)) for name, scales in body.guidance.items()},
         same_noise=body.same_noise,
         source=source,
+        seconds=body.seconds,
     )
-    return planned(request, settings, cascade, limits)
+    return planned(request, settings, cascade, limits, speeds)
 
 
 def painted_over(body: JobBody, cascade: Cascade, links: Sequence[Link], limits: Limits) -> Source:
@@ -212,7 +223,7 @@ def painted_over(body: JobBody, cascade: Cascade, links: Sequence[Link], limits:
     return source_from(body.image, body.mask, links, limits, fit=body.fit, shown=shown)
 
 
-def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
+def images_request(body: ImagesBody, cascade: Cascade, limits: Limits, speeds: Speeds = measured) -> Plan:
     """The plan of a request to OpenAI's route. Raises Refused with the field at fault."""
     with mistakes("steps"):
         check_steps(with_settings(cascade.links, images_settings(body, cascade, "steps")), limits)
@@ -246,7 +257,11 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits) -> Plan:
             prompts=[body.prompt], labels=labels, num=body.n or 1, seed=seed, size=size, settings=settings,
             negative_prompt=negative,
         )  # fmt: skip
-        return job_request(job, cascade, limits)
+        plan = job_request(job, cascade, limits)
+    if body.seconds is None:
+        return plan
+    with mistakes("seconds"):
+        return within(replace(plan.request, seconds=body.seconds), plan, cascade, speeds)
 
 
 def images_settings(body: ImagesBody, cascade: Cascade, *fields: str) -> Settings:
@@ -319,12 +334,20 @@ def check_steps(links: Sequence[Link], limits: Limits) -> None:
             )
 
 
-def planned(request: Request, settings: Settings, cascade: Cascade, limits: Limits) -> Plan:
-    """The resolved request, within the limits. settings: all that were given, also of later stages. Raises ValueError."""
+def planned(
+    request: Request, settings: Settings, cascade: Cascade, limits: Limits, speeds: Speeds = measured
+) -> Plan:
+    """The resolved request, within the limits. settings: all that were given, also of later stages. speeds: asked if it has
+    `seconds`. Raises ValueError."""
     check_size(request, cascade, limits)
-    plan = cascade.resolve(request, others=settings)
+    plan = cascade.resolve(replace(request, seconds=None), others=settings)
     check_steps(plan.links, limits)
-    return plan
+    return plan if request.seconds is None else within(request, plan, cascade, speeds)
+
+
+def within(request: Request, plan: Plan, cascade: Cascade, speeds: Speeds) -> Plan:
+    """The request with the steps that its `seconds` allow. plan: its own without them. Raises ValueError."""
+    return cascade.resolve(request, others=plan.settings, speeds=speeds(plan))
 
 
 def check_size(request: Request, cascade: Cascade, limits: Limits) -> None:

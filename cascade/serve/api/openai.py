@@ -45,7 +45,7 @@ def start(service: Service, owner: str, body: ImagesBody) -> Job:
     with mistakes("partial_images"):
         if body.partial_images and not body.stream:
             raise ValueError("partial_images: only with stream")
-    plan = images_request(body, service.cascade, service.limits)
+    plan = images_request(body, service.cascade, service.limits, service.speeds)
     with mistakes("size"):  # everything else has been checked
         return service.create(owner, plan, partials=body.partial_images or 0)
 

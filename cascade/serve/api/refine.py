@@ -63,7 +63,8 @@ def refined(
             labels=tuple(asked["labels"]),
             num=asked["num"],
             seed=seed_of(body.seed),
-            settings=settings_within(anew(settings, body.settings), cascade, rest[0], rest[-1]),
+            settings=settings_within(opened(anew(settings, body.settings), body), cascade, rest[0], rest[-1]),
+            seconds=body.seconds,
             last=rest[-1],
             pick=pick,
             source=Source(images=pictures, mask=mask_from(body.mask, size_of(pictures), limits), stage=stage),
@@ -89,7 +90,8 @@ def refined(
         labels=tuple(asked["labels"]),
         num=asked["num"],
         seed=asked["seed"],
-        settings=settings_within(settings, cascade, rest[0], rest[-1]),
+        settings=settings_within(opened(settings, body), cascade, rest[0], rest[-1]),
+        seconds=body.seconds,
         first=rest[0],
         last=rest[-1],
         pick=pick,
@@ -103,6 +105,16 @@ def anew(settings: Settings, now: Settings) -> Settings:
     """Settings by stage without those of the picture that the job itself painted over, unless they are given `now`."""
     return {
         name: {key: value for key, value in values.items() if key not in OF_SOURCES or key in now.get(name, {})}
+        for name, values in settings.items()
+    }
+
+
+def opened(settings: Settings, body: RefineBody) -> Settings:
+    """Settings by stage without the num_steps that the job had, where the body has `seconds` and does not say them itself."""
+    if body.seconds is None:
+        return settings
+    return {
+        name: {key: value for key, value in values.items() if key != "num_steps" or key in body.settings.get(name, {})}
         for name, values in settings.items()
     }
 

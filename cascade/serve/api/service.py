@@ -125,6 +125,13 @@ class Service:
             log.info("prompts: %r", plan.request.prompts)
         return job
 
+    def speeds(self, plan: Plan) -> dict[str, float]:
+        """Seconds of a row of a call by host, as measured here. Raises Refused."""
+        try:
+            return self.engine.speeds(plan)
+        except QueueFullError as error:
+            raise self._full(error) from None
+
     def admit(self, owner: str) -> None:
         """Check rate and room for a new job, before any work is done for it. Raises Refused."""
         if self.is_draining:
@@ -219,7 +226,8 @@ class Service:
         settings = settings_over(original["settings"], body.settings)
         request = refined(body, original, settings, self.store.pictures(number), self.read, self.cascade, self.limits)
         check_count(len(request.pick), self.limits)
-        return self.create(owner, planned(request, settings, self.cascade, self.limits), parent=number)
+        plan = planned(request, settings, self.cascade, self.limits, self.speeds)
+        return self.create(owner, plan, parent=number)
 
     def read(self, picture: PictureRow) -> bytes:
         """Content of a stored picture. Raises Refused (410) if it has expired."""

@@ -14,11 +14,12 @@ from ..jobs.writer import picture_url
 
 
 class Accepted(TypedDict):
-    """A new job. images: their numbers. stages: their names, in order. events, url: links."""
+    """A new job. images: their numbers. stages: their names, in order. steps: num_steps of each. events, url: links."""
 
     id: str
     images: list[int]
     stages: list[str]
+    steps: dict[str, int]
     seed: int
     events: str
     url: str
@@ -144,7 +145,8 @@ def accepted(job: Job, root_path: str) -> Accepted:
     assert job.plan is not None
     url = f"{root_path}/v1/jobs/{job.id}"
     return {
-        "id": job.id, "images": list(job.plan.index), "stages": job.plan.names, "seed": job.plan.request.seed,
+        "id": job.id, "images": list(job.plan.index), "stages": job.plan.names,
+        "steps": {link.name: link.settings.num_steps for link in job.plan.links}, "seed": job.plan.request.seed,
         "events": f"{url}/events", "url": url,
     }  # fmt: skip
 
