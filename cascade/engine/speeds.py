@@ -8,12 +8,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from statistics import median
 
 from .batching import random_ask
 from .host import Host
 
 log = logging.getLogger(__name__)
-TRIES = 3  # calls, after a warm-up; the fastest counts
+TRIES = 3  # calls, after a warm-up; the middle one counts, since others use the machine, too
 NEWEST = 0.2  # weight of the newest call
 Key = tuple[str, int]  # name of a host, rows of a call rounded up to a power of two
 
@@ -56,7 +57,7 @@ class Speeds:
             future.set_exception(error)
             return True
         with self._lock:
-            self._row_s[key] = min(seconds[1:]) / key[1]
+            self._row_s[key] = median(seconds[1:]) / key[1]
         future.set_result(self._row_s[key])
         return True
 

@@ -55,7 +55,9 @@ def test_the_picture_is_that_of_the_steps(unhurried: Serving):
     assert client.finish(told["id"]) == "finished"
     settings = {name: {"num_steps": num} for name, num in told["steps"].items()}
     again = client.run(settings=settings, seed=7)
-    first, second = (client.get(job["stages"][-1]["urls"][0]).content for job in (client.get(told["url"]).json(), again))
+    first, second = (
+        client.get(job["stages"][-1]["urls"][0]).content for job in (client.get(told["url"]).json(), again)
+    )
     assert first == second
 
 
@@ -109,6 +111,6 @@ def test_with_openais_client(unhurried: Serving):
         official.images.generate(prompt="red heart", extra_body={"seconds": CALL_S * 8})
         job = unhurried.client.get("/v1/jobs").json()["jobs"][0]
         assert sum(values["num_steps"] for values in job["settings"].values()) <= 8
-        with pytest.raises(openai.BadRequestError, match="0.001 s is too short") as refusal:
+        with pytest.raises(openai.BadRequestError, match=r"0\.001 s is too short") as refusal:
             official.images.generate(prompt="red heart", extra_body={"seconds": 0.001})
         assert refusal.value.param == "seconds"

@@ -298,7 +298,8 @@ def add_openai(app: FastAPI, service: Service) -> None:
     @app.post(openai.PATH, responses=IMAGE_STREAM, summary="Generate images")
     async def generate(request: Request, body: ImagesBody) -> Any:
         """OpenAI's images.generate. Prefer `stream`: without it nothing is sent before all is done, and a proxy may time
-        out (nginx after 60 s), which cancels the work. Extensions: label, seed, steps, seconds, guidance, settings {stage: {...}}."""
+        out (nginx after 60 s), which cancels the work. Extensions: label, seed, steps, seconds, guidance, negative_prompt,
+        settings {stage: {...}}."""
         await to_thread.run_sync(service.admit, owner(request))
         slot = service.place(owner(request)) if body.stream else None
         job = await to_thread.run_sync(openai.start, service, owner(request), body)

@@ -144,8 +144,8 @@ class Digits:
 
 class ImagesBody(Body):
     """Body of OpenAI's `images.generate`. Extensions: label (name or number of a class), seed (-1: random), steps, guidance (of
-    every stage that has it), negative_prompt, seconds (for the networks: fewer steps, where steps are not given) and settings (which
-    take precedence over these). background, quality, style, moderation and user have no effect; any other field is refused."""
+    every stage that has it), negative_prompt, seconds (for the networks: fewer steps, where steps are not given) and settings
+    (which take precedence over these). background, quality, style, moderation and user have no effect; others are refused."""
 
     prompt: str
     model: Name | None = None
@@ -334,9 +334,7 @@ def check_steps(links: Sequence[Link], limits: Limits) -> None:
             )
 
 
-def planned(
-    request: Request, settings: Settings, cascade: Cascade, limits: Limits, speeds: Speeds = measured
-) -> Plan:
+def planned(request: Request, settings: Settings, cascade: Cascade, limits: Limits, speeds: Speeds = measured) -> Plan:
     """The resolved request, within the limits. settings: all that were given, also of later stages. speeds: asked if it has
     `seconds`. Raises ValueError."""
     check_size(request, cascade, limits)

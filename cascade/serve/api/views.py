@@ -53,7 +53,7 @@ class JobView(TypedDict):
     """A job. created: seconds since 1970. parent: id of the job that it refines. num: images of each prompt, label or pair. size:
     [width, height], null for the cascade's own. images: their numbers. until: the stage after which it holds, "" for the
     last. negative, composed, guidance, same_noise: as the request gave them, if it did; negative texts and lists of [text, weight]
-    are those of each description, or one for all."""
+    are those of each description, or one for all. source: the stage whose picture it painted over, if it did."""
 
     id: str
     state: State
@@ -75,6 +75,7 @@ class JobView(TypedDict):
     composed: NotRequired[list[list[tuple[str, float]]]]
     guidance: NotRequired[dict[str, list[float]]]
     same_noise: NotRequired[bool]
+    source: NotRequired[str]
 
 
 class JobsView(TypedDict):
@@ -151,6 +152,9 @@ def accepted(job: Job, root_path: str) -> Accepted:
     }  # fmt: skip
 
 
+KEPT = ("negative", "composed", "guidance", "same_noise", "source")  # of a stored request, where it has them
+
+
 def job_data(row: JobRow, state: State, pictures: Sequence[PictureRow]) -> Data:
     """A job in the form of `JobView`, from stored data alone: the cascade that made it may no longer be the one served."""
     request = row.request
@@ -171,7 +175,7 @@ def job_data(row: JobRow, state: State, pictures: Sequence[PictureRow]) -> Data:
         "prompts": request["prompts"], "labels": request["labels"], "num": request["num"], "seed": request["seed"],
         "settings": request["settings"], "size": request["size"][::-1] or None, "images": request["index"], "stages": stages,
         "until": request["last"], "url": f"/v1/jobs/{row.id}", "events": f"/v1/jobs/{row.id}/events",
-        **{name: request[name] for name in ("negative", "composed", "guidance", "same_noise") if name in request},
+        **{name: request[name] for name in KEPT if name in request},
     }  # fmt: skip
 
 
