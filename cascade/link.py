@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from data.errors import first_error, nearest
 from stages.ask import OWN
 from stages.bundle import Contract, Sidecar
+from stages.conditions.original_size import UNTOLD
 from stages.config import SampleConfig
 from stages.diffusion.control import num_resampled
 from stages.diffusion.samplers import num_queries
@@ -66,6 +67,11 @@ class Link:
             yield "anneal_scale", "this stage was trained without text, whose features would get the noise"
         if settings.dynamic_threshold < 1 and self.sidecar.config.space.build().bounds != (-1, 1):
             yield "dynamic_threshold", f"its space is {self.contract.space}, whose numbers are not from -1 to 1"
+        size = self.sidecar.config.cond.original_size
+        if settings.original_size is not None and not size:
+            yield "original_size", "this stage was trained without it"
+        elif settings.original_size == UNTOLD and size and not size.drop:
+            yield "original_size", "this stage was always told one in training (cond.original_size.drop is 0)"
         if not self.is_guidable and not guide:
             for key in ("guidance_every", "guidance_rescale"):
                 if getattr(settings, key) != type(settings).model_fields[key].default:

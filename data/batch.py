@@ -34,8 +34,9 @@ class Cond:
     """Conditions of `num` pictures, by name. Every part is per picture, so rows of different requests can share a batch.
 
     Names are those of the network's ports: label (b,) int64; text (b, n, d), token features of a frozen encoder;
-    low_res (b, c, h, w), the augmented picture of the previous stage, and aug (b,), its augmentation level; in training
-    warp (b, 3), how the picture was moved and scaled.
+    low_res (b, c, h, w), the augmented picture of the previous stage, and aug (b,), its augmentation level; maps (b, c, h, w),
+    what is where; original_size (b, 2), height and width of the picture before it was packed, int64 in px until a stage has read
+    it; position (b, 2, h, w), where in its picture each cell lies; in training warp (b, 3), how the picture was moved and scaled.
     """
 
     num: int

@@ -14,6 +14,7 @@ from .randomness import generators
 UNIFORMS = (
     "sigma", "drop", "flip", "aug_sigma", "crop_y", "crop_x",
     "warp", "warp_x", "warp_y", "warp_scale", "drop_label", "drop_text", "drop_maps",
+    "drop_original_size", "drop_position",
 )  # fmt: skip
 """Names in the order in which they are drawn: a new one goes to the end, where it leaves the values of the others as they are."""
 

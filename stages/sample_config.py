@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Side = Annotated[int, Field(ge=0, le=1 << 20)]
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 CONTROLS = (
     "autoguidance_scale", "autoguidance_interval", "guidance_every", "guidance_rescale", "dynamic_threshold", "anneal_scale",
@@ -55,6 +56,8 @@ class SampleConfig(SamplerOptions):
     strength: with a source, how much of the way to noise it goes; resample: of a masked one, how often each step is made.
     consistency, colour: strengths of the corrections by low_res (`consistency.Agreement`) at the end; of consistency also in
     answers at levels up to consistency_sigma.
+    original_size: (height, width) in px of which a stage with cond.original_size is told, by default that of the result; (0, 0) is
+    none.
     """
 
     grid: Annotated[Literal[tuple(GRIDS)], LATER] = "power"  # type: ignore[valid-type]
@@ -80,6 +83,7 @@ class SampleConfig(SamplerOptions):
     consistency: Annotated[Fraction, LATER] = 0.0
     consistency_sigma: Annotated[NonNegative, LATER] = 0.0
     colour: Annotated[Fraction, LATER] = 0.0
+    original_size: Annotated[tuple[Side, Side] | None, LATER] = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -89,6 +93,10 @@ class SampleConfig(SamplerOptions):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} ({low}, {high}) is empty; write the lower level first")
+        if self.original_size is not None and 0 in self.original_size and any(self.original_size):
+            raise ValueError(
+                f"original_size {self.original_size}: write height and width above 0, or both 0 for a size that is not told"
+            )
         low, high = self.anneal_levels
         if low >= high:
             raise ValueError(f"anneal_levels ({low}, {high}): write the lower level first, it must be below the other")

@@ -1,6 +1,7 @@
 """Stage: a denoiser with a training loss. A network in a space, under a parametrisation, with conditions and an objective."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ from .ask import NamedAsks
 from .conditions.in_training import dropped, noisy_text
 from .conditions.maps import PORT as MAPS
 from .conditions.maps import planes, with_maps
+from .conditions.original_size import PORT as SIZE
+from .conditions.original_size import read, with_sides
+from .conditions.position import CHANNELS, positions, with_positions
+from .conditions.position import PORT as POSITION
 from .config import SampleConfig, StageConfig
 from .diffusion.parametrisation import Parametrisation
 from .diffusion.samplers import Answer, Noise
@@ -59,7 +64,7 @@ class Stage(nn.Module):
 
     def denoise(self, x: Tensor, sigma: Tensor, cond: Cond) -> Answer:
         """Estimate x0_hat (b, c, *size) of x at sigma (b,). cond: with an augmented low_res at x's size and its aug (b,) if the
-        stage takes a picture; with maps at x's size if it takes those and they are not dropped."""
+        stage takes a picture; with maps and position at x's size if it takes those and they are not dropped."""
         low_res, aug_sigma = cond.value("low_res"), cond.value("aug")
         inputs = self.parametrisation.inputs(x, sigma, low_res, aug_sigma)
         net_cond = cond.without("low_res", "aug") if low_res is not None else cond
@@ -67,6 +72,8 @@ class Stage(nn.Module):
         x_in = inputs.x
         if self.config.cond.maps:
             x_in = torch.cat([x_in, planes(cond.parts.get(MAPS), x_in, self.config.cond.maps.channels)], dim=1)
+        if self.config.cond.position:
+            x_in = torch.cat([x_in, planes(cond.parts.get(POSITION), x_in, CHANNELS)], dim=1)
         F = self.net(x_in, inputs.noise, net_cond)
         return self.parametrisation.estimate(F, x, sigma, low_res, aug_sigma)
 
@@ -86,13 +93,13 @@ class Stage(nn.Module):
         """Cond of the stage in sampling, from the description of the pictures and those of the stage below, `below` (b, c,
         *takes) or any other size. A coroutine like a sampler: it may yield asks to hosts, and is sent their answers."""
         yield from ()
-        return self.mapped(cond, self.config.size)
+        return self.described(cond, self.config.size, settings)
 
     def prepared(self, batch: Batch, draws: Draws, below: Tensor | None) -> tuple[Tensor, Cond]:
         """x0 and cond of a training batch, with random mirroring and dropout of conditions; in training mode also with the warp,
         unless `below` shows the pictures without it, and with noise on text features."""
         u, config = draws.uniforms, self.config
-        flipped, cond = self.flipped(batch, u), dropped(batch.cond, config.cond, u)
+        flipped, cond = self.flipped(batch, u), dropped(self.sized(batch.cond), config.cond, u)
         if self.training and config.cond.text and config.cond.text.noise and "text" in cond.parts:
             eps = draws.noise("text", cond.parts["text"].value.shape)
             cond = noisy_text(cond, config.cond.text.noise, eps)
@@ -110,6 +117,22 @@ class Stage(nn.Module):
             return cond
         stored = part.value if warp is None else warped(part.value, warp, self.config.train.augment, flipped)
         return with_maps(cond, PixelsConfig.defaults().build().read(stored, size, flipped))
+
+    def described(self, cond: Cond, size: Size, settings: SampleConfig) -> Cond:
+        """Cond in sampling at `size` of x0, whose maps, original size and position are as the network reads them. Without
+        the last two: the size of the settings, else the stage's own, and the positions of a whole picture."""
+        if self.config.cond.original_size and (settings.original_size is not None or SIZE not in cond.parts):
+            cond = with_sides(cond, settings.original_size or self.config.gives)
+        if self.config.cond.position and POSITION not in cond.parts:
+            cond = with_positions(cond, positions(size))
+        return self.sized(self.mapped(cond, size))
+
+    def sized(self, cond: Cond) -> Cond:
+        """Cond whose original sizes, as stored int64 (b, 2) in px, are as the network reads them."""
+        part = cond.parts.get(SIZE)
+        if part is None or not self.config.cond.original_size or part.value.dtype != torch.int64:
+            return cond
+        return replace(cond, parts={**cond.parts, SIZE: replace(part, value=read(part.value, self.config.resolution))})
 
     def flipped(self, batch: Batch, u: dict[str, Tensor]) -> Tensor | None:
         """Which images (b,) are mirrored: half of them if the config says `flip`, else None."""

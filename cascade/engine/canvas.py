@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from data.resize import downsample, upsample
+from stages.conditions.position import positions
 from stages.config import StageBase
 
 EDGE = 4  # margin on each side, in px of the stage's low_res
@@ -58,6 +59,11 @@ class Canvas:
         """Maps (b, c, h, w) in [-1, 1] resized to the picture, framed, and shrunk to the cells of x0."""
         whole = self.framed(resize(maps, self.inner))
         return downsample(whole, (self.size[0] // self.scale, self.size[1] // self.scale))
+
+    def positions(self) -> Tensor:
+        """Where in the picture each cell of x0 lies, (2, h, w); the margin has the positions of the borders."""
+        cells = (self.size[0] // self.scale, self.size[1] // self.scale)
+        return positions(cells, (self.inner[0] / self.scale, self.inner[1] / self.scale), self.edge / self.scale)
 
     def cut(self, stored: Tensor) -> Tensor:
         """Cut the picture out of a stored canvas."""

@@ -12,6 +12,8 @@ from torch import Tensor
 from data.batch import Cond, to_float
 from data.errors import RunError
 from stages.ask import NamedAsks
+from stages.conditions.original_size import with_sides
+from stages.conditions.position import with_positions
 from stages.consistency import agreement
 from stages.diffusion.samplers import Answer, Noise, Query, Sampler
 from stages.guidance import Guidance, guidance
@@ -92,6 +94,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
         stage_cond = for_stage(conds, link.sidecar.config.cond).to(link.device)
         stage_cond = mapped(stage_cond, plan.request.maps_of(index), link, canvas)
+        stage_cond = placed(with_size(stage_cond, link, plan.result_size(link, size)), link, canvas)
         cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, noise))
         beside = beside_of_stage(work.beside.of(described, plan.scales(link.name, index)), link.sidecar.config.cond)
         rule = guidance(link.settings, cond, config.cond.names, link.hosts, beside.to(link.device), noise)
@@ -173,6 +176,7 @@ def shown_cond(
     assert work.source_conds is not None
     rows = torch.tensor([work.plan.request.source_row(image) % len(work.source_conds) for image in index])
     cond = for_stage(work.source_conds[rows], link.sidecar.config.cond).to(link.device)
+    cond = placed(with_size(cond, link, work.plan.result_size(link, canvas.inner)), link, canvas)
     if link.contract.low_res is None:
         return (yield from link.stage.condition(cond, None, link.settings, noise))
     height, width = (side // canvas.factor for side in canvas.inner)
@@ -196,6 +200,16 @@ def mapped(cond: Cond, maps: Tensor | None, link: Link, canvas: Canvas) -> Cond:
         return cond.given(maps=canvas.mapped(to_float(maps.to(link.device))))
     shape = (cond.num, wanted.channels, *(side // canvas.scale for side in canvas.size))
     return cond.given(maps=torch.zeros(shape, device=link.device)).dropped(("maps",))
+
+
+def with_size(cond: Cond, link: Link, size: tuple[int, int]) -> Cond:
+    """The condition of a stage that is told an original size, with (height, width) `size` as one that settings do not give."""
+    return with_sides(cond, size) if link.sidecar.config.cond.original_size else cond
+
+
+def placed(cond: Cond, link: Link, canvas: Canvas) -> Cond:
+    """The condition of a stage that is told positions, with those of its canvas."""
+    return with_positions(cond, canvas.positions()) if link.sidecar.config.cond.position else cond
 
 
 def asked(link: Link, steps: Generator[NamedAsks, list[Answer], Cond]) -> Generator[Asks, list[Answer], Cond]:

@@ -48,9 +48,9 @@ def answered(link: Link, rule: Guidance, query: Query, window: int = WINDOW) -> 
 
 
 def cut(ask: Ask, tile: "Tile") -> Ask:
-    """The ask restricted to the window of a tile: x, and low_res and maps, which have the same size."""
+    """The ask restricted to the window of a tile: x, and low_res, maps and position, which have the same size."""
     window = (..., tile.rows[0], tile.cols[0])
-    spatial = {name: part for name, part in ask.cond.parts.items() if name in ("low_res", "maps")}
+    spatial = {name: part for name, part in ask.cond.parts.items() if name in ("low_res", "maps", "position")}
     windows = {name: replace(part, value=part.value[window]) for name, part in spatial.items()}
     cond = replace(ask.cond, parts={**ask.cond.parts, **windows})
     return replace(ask, query=replace(ask.query, x=ask.query.x[window]), cond=cond)

@@ -44,6 +44,7 @@ def stage_score(config: StageConfig, data: MixtureLike) -> Callable[[Stage], dic
             data, "val", batch=PAINTED_AT_ONCE, resolution=config.resolution, limit=min(config.train.score_images, there),
             label=config.cond.num_classes > 0, text_tokens=config.cond.text.tokens if config.cond.text else 0,
             maps=config.cond.maps is not None,
+            original_sizes=config.cond.original_size is not None,
         )
     )  # fmt: skip
     truth = on_background(torch.cat([at_size(batch.image, config.gives) for batch in batches]))

@@ -67,7 +67,8 @@ def encode(item: Item, how: Encoding) -> Sample:
         raise LeftOutError(UNCAPTIONED)
     if "cls" in sample:
         decode_label(sample["cls"])
-    sample["json"] = json.dumps(item.extra | old_facts | source_facts, ensure_ascii=False, sort_keys=True).encode()
+    facts = item.extra | old_facts | _older_size(old_facts, (height, width)) | source_facts
+    sample["json"] = json.dumps(facts, ensure_ascii=False, sort_keys=True).encode()
     return sample
 
 
@@ -132,6 +133,15 @@ def _from_column(facts: dict, column: str) -> str:
     if not isinstance(text, str | None):
         raise ValueError("caption is no text")
     return check_caption(text or "")
+
+
+def _older_size(facts: dict, size: tuple[int, int]) -> dict:
+    """The size before an earlier packing, as img2dataset names it, where facts of a tar state another one than the picture's own
+    (height, width): packing again must not forget how large a picture was."""
+    older = (facts.get("height"), facts.get("width"))
+    if "original_width" in facts or older == size or not all(type(side) is int and side > 0 for side in older):
+        return {}
+    return {"original_height": older[0], "original_width": older[1]}
 
 
 def _old_facts(item: Item) -> dict:

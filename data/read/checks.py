@@ -5,19 +5,29 @@ from functools import cache
 
 from data.index import MAX_SMALL, Index
 from data.places.store import DataSet
+from data.read.facts import check_original_sizes
 from data.read.mixture import Opened
 
 log = logging.getLogger("data")
 
 
 def check_content(
-    opened: Opened, split: str, *, resolution: int, label: bool, text_tokens: int, maps: bool = False
+    opened: Opened,
+    split: str,
+    *,
+    resolution: int,
+    label: bool,
+    text_tokens: int,
+    maps: bool = False,
+    original_sizes: bool = False,
 ) -> None:
     """Raise ValueError or OSError unless each data set holds what is requested, and all of them fit together."""
     for data in opened.sets:
         _check_set(data, split, resolution, label, text_tokens)
         if maps and not data.index.maps:
             raise ValueError(f"data {data.name} has no maps; pack with --maps FOLDER, or train without cond.maps")
+        if original_sizes:
+            check_original_sizes(data, split)
     if maps and len({data.index.maps for data in opened.sets}) > 1:
         raise ValueError("data: maps of some sets are gray, of others coloured; pack all alike")
     opened.agree(label=label, text=text_tokens > 0)

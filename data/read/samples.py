@@ -12,6 +12,7 @@ from data.decode import decode_image, decode_label, decode_tokens
 from data.images import center_crop, resize
 from data.index import Index, ShardInfo
 from data.places.store import DataSet, ShardStore
+from data.read.facts import FACTS_MEMBER, original_size
 from data.tar import IMAGE_MEMBERS, MAP_MEMBER, TEXT_MEMBER, Hashing, Sample, stream
 
 KEEP_BYTES = 256 << 20  # a split up to this size is read once and kept, still encoded, in each loader process
@@ -29,6 +30,7 @@ class Row:
     label: int | None
     tokens: np.ndarray | None  # (tokens, dim) float16
     map: np.ndarray | None = None  # (c, h, w) uint8, of the size of the picture
+    original_size: tuple[int, int] | None = None  # (height, width) in px, before it was packed
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class ShardReader:
     text: bool
     max_bad: int
     maps: bool = False
+    original_sizes: bool = False
     bad: set[str] = field(default_factory=set)
     _kept: dict[str, "Arriving"] | None = None
 
@@ -147,6 +150,7 @@ class ShardReader:
             or (self.label and extension == "cls")
             or (self.text and extension == TEXT_MEMBER)
             or (self.maps and extension == MAP_MEMBER)
+            or (self.original_sizes and extension == FACTS_MEMBER)
         )
 
     def first_good(self, candidates: Iterator[Keyed]) -> Row:
@@ -192,6 +196,7 @@ class ShardReader:
             label=self._label(sample["cls"]) if self.label else None,
             tokens=decode_tokens(sample[TEXT_MEMBER], encoder.dim) if self.text and encoder else None,
             map=self._map(sample[MAP_MEMBER], size) if self.maps else None,
+            original_size=original_size(sample[FACTS_MEMBER]) if self.original_sizes else None,
         )
 
     def _map(self, content: bytes, size: tuple[int, int]) -> np.ndarray:
@@ -204,7 +209,12 @@ class ShardReader:
         return to_pixels(image)[: self.index.maps]
 
     def _missing(self, sample: Sample) -> str | None:
-        required = (("cls", self.label), (TEXT_MEMBER, self.text), (MAP_MEMBER, self.maps))
+        required = (
+            ("cls", self.label),
+            (TEXT_MEMBER, self.text),
+            (MAP_MEMBER, self.maps),
+            (FACTS_MEMBER, self.original_sizes),
+        )
         return next((name for name, is_required in required if is_required and name not in sample), None)
 
     def _label(self, content: bytes) -> int:

@@ -51,6 +51,7 @@ class Reader:
     label: bool = False
     text_tokens: int = 0
     maps: bool = False
+    original_sizes: bool = False
     max_bad: int = 100
 
     def __post_init__(self):
@@ -61,6 +62,7 @@ class Reader:
             label=self.label,
             text_tokens=self.text_tokens,
             maps=self.maps,
+            original_sizes=self.original_sizes,
         )
         check_shape(self)
 
@@ -178,6 +180,7 @@ class Finite:
     label: bool
     text_tokens: int
     maps: bool
+    original_sizes: bool
     max_bad: int
 
 
@@ -190,6 +193,7 @@ def read_split(
     label: bool = False,
     text_tokens: int = 0,
     maps: bool = False,
+    original_sizes: bool = False,
     limit: int = 0,
     max_bad: int = 100,
     rank: int = 0,
@@ -214,10 +218,19 @@ def read_split(
         label=label,
         text_tokens=text_tokens,
         maps=maps,
+        original_sizes=original_sizes,
         max_bad=max_bad,
     )
     opened = Opened.of(as_mixture(places)).having(split)
-    check_content(opened, split, resolution=resolution, label=label, text_tokens=text_tokens, maps=maps)
+    check_content(
+        opened,
+        split,
+        resolution=resolution,
+        label=label,
+        text_tokens=text_tokens,
+        maps=maps,
+        original_sizes=original_sizes,
+    )
     return _in_order(opened, settings, limit, rank, world)
 
 
@@ -245,6 +258,7 @@ def shard_readers(opened: Opened, asked: Reader | Finite) -> list[ShardReader]:
             label=asked.label,
             text=asked.text_tokens > 0,
             maps=asked.maps,
+            original_sizes=asked.original_sizes,
             max_bad=asked.max_bad,
         )
         for data in opened.sets
@@ -265,6 +279,8 @@ def to_batch(part: Part, text_tokens: int) -> Batch:
     )
     maps = [torch.from_numpy(row.map) for row in rows if row.map is not None]
     cond = cond.given(maps=torch.stack(maps)) if maps else cond
+    sizes = [row.original_size for row in rows if row.original_size is not None]
+    cond = cond.given(original_size=torch.tensor(sizes, dtype=torch.int64)) if sizes else cond
     return Batch(
         image=torch.from_numpy(np.stack([row.image for row in rows])),
         cond=cond,

@@ -48,16 +48,32 @@ class MapsConfig(Strict):
     channels: Literal[1, 3] = 3
 
 
+class OriginalSizeConfig(Strict):
+    """The size of each picture before it was packed, of which the network is told; `drop`: share of training images where it is
+    not."""
+
+    drop: Fraction = 0.1
+
+
+class PositionConfig(Strict):
+    """Where in its picture each cell of a training crop lies; `drop`: share of training images where the network is not told."""
+
+    drop: Fraction = 0.0
+
+
 class CondConfig(Strict):
     """What the pictures are conditioned on. `drop`: share of training images whose condition is replaced by the null one.
     `drop_each`: of the others, the share in which the class is dropped, and, drawn apart, the share in which the text is.
-    `maps`: pictures that say what is where, dropped like these."""
+    `maps`: pictures that say what is where, dropped like these. `original_size` and `position` describe how a picture was taken
+    from its file, not what it shows: guidance leaves them in both of its halves, and each has a `drop` of its own."""
 
     text: TextConfig | None = None
     num_classes: Annotated[int, Field(ge=0)] = 0
     drop: Fraction = 0.1
     drop_each: Annotated[Fraction, LATER] = 0.0
     maps: Annotated[MapsConfig | None, LATER] = None
+    original_size: Annotated[OriginalSizeConfig | None, LATER] = None
+    position: Annotated[PositionConfig | None, LATER] = None
 
     @model_validator(mode="after")
     def _several(self) -> Self:

@@ -6,11 +6,13 @@ from torch import Tensor
 from data.batch import Cond
 
 from ..config import StageBase
+from .original_size import NUMBERS
+from .position import positions, with_positions
 
 
 def likely_cond(config: StageBase, x: Tensor) -> Cond:
-    """A cond for x (b, c, *size), on its device, with every part the stage reads in sampling: class, text, maps, low_res
-    with aug."""
+    """A cond for x (b, c, *size), on its device, with every part the stage reads in sampling: class, text, maps,
+    original size, position, low_res with aug."""
     num, text = len(x), config.cond.text
     with torch.device(x.device):
         cond = Cond.of(
@@ -21,4 +23,8 @@ def likely_cond(config: StageBase, x: Tensor) -> Cond:
         )
         if config.cond.maps:
             cond = cond.given(maps=torch.randn(num, config.cond.maps.channels, *x.shape[2:]))
+        if config.cond.original_size:
+            cond = cond.given(original_size=torch.zeros(num, NUMBERS))
+        if config.cond.position:
+            cond = with_positions(cond, positions(tuple(x.shape[2:])))
         return cond if config.takes is None else cond.given(low_res=torch.randn_like(x), aug=torch.zeros(num))

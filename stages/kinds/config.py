@@ -114,16 +114,20 @@ class StageBase(Choice):
     @property
     def ports(self) -> "Ports":
         """Inputs and outputs of the network."""
+        from ..conditions.original_size import NUMBERS as SIDES
+        from ..conditions.original_size import PORT as SIZE
+        from ..conditions.position import CHANNELS
         from ..nets.ports import Ports
         from ..warp import NUMBERS, PORT
 
         text, (channels, *_), maps = self.cond.text, self.shape(self.gives), self.cond.maps
         return Ports(
-            inputs=channels + (maps.channels + 1 if maps else 0),
+            inputs=channels + (maps.channels + 1 if maps else 0) + (CHANNELS + 1 if self.cond.position else 0),
             outputs=channels * (2 if self.learned_variance else 1),
             vectors={PORT: NUMBERS} if self.train.augment.probability else {},
             classes={"label": self.cond.num_classes} if self.cond.num_classes else {},
             tokens={"text": text.dim} if text else {},
+            numbers={SIZE: SIDES} if self.cond.original_size else {},
         )
 
     @model_validator(mode="after")
@@ -151,6 +155,20 @@ class StageBase(Choice):
         if self.cond.maps and len(self.size) != 2:
             raise ValueError(
                 f"cond.maps are pictures, x0 of space {self.space.kind} has {len(self.size)} axes; leave them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _position_of_crops(self) -> Self:
+        if self.cond.position and self.train_size == self.resolution:
+            raise ValueError(
+                "cond.position says where in its picture a training crop lies, and this stage trains on whole pictures; "
+                "set crop of a super_res stage below its resolution, or leave it out"
+            )
+        if self.cond.position and len(self.size) != 2:
+            raise ValueError(
+                f"cond.position is for x0 of rows and columns, that of space {self.space.kind} has {len(self.size)} axes; "
+                "leave it out"
             )
         return self
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from data.batch import Batch, Cond
 
 from ..ask import NamedAsks
+from ..conditions.in_training import placed
 from ..conditions.maps import PORT as MAPS
 from ..conditions.maps import with_maps
+from ..conditions.position import CHANNELS, positions
 from ..config import SampleConfig, SuperResConfig
 from ..degrade import degraded
 from ..diffusion.corrupt import augment
@@ -35,8 +37,10 @@ class SuperResStage(Stage):
         low_res = self.enlarge(
             self._shrunk(x0, draws) if below is None else self.space.mirrored(below, self.flipped(batch, u))
         )
-        x0, low_res, *maps = self._aligned_crops((x0, low_res, *self._maps(cond)), u)
-        cond = with_maps(cond, *maps) if maps else cond
+        maps = self._maps(cond)
+        x0, low_res, *beside = self._aligned_crops((x0, low_res, *maps, *self._positions(x0)), u)
+        cond = with_maps(cond, *beside[: len(maps)]) if maps else cond
+        cond = placed(cond, self.config.cond, beside[-1], u) if self.config.cond.position else cond
         aug_sigma = (self.config.aug.max_sigma * u["aug_sigma"].square()).to(x0)
         low_res = augment(low_res, aug_sigma, draws.noise("aug", x0.shape))
         return x0, cond.given(low_res=low_res, aug=aug_sigma)
@@ -48,7 +52,7 @@ class SuperResStage(Stage):
         yield from ()
         assert below is not None
         low_res = self.enlarge(below)
-        cond = self.mapped(cond, tuple(low_res.shape[2:]))
+        cond = self.described(cond, tuple(low_res.shape[2:]), settings)
         level = torch.full((len(below),), settings.aug_sigma, device=below.device)
         return cond.given(low_res=augment(low_res, level, noise("aug", low_res.shape)), aug=level)
 
@@ -68,6 +72,12 @@ class SuperResStage(Stage):
         """The maps that the stage takes, if there are any."""
         value = cond.value(MAPS)
         return () if value is None or not self.config.cond.maps else (value,)
+
+    def _positions(self, x0: Tensor) -> tuple[Tensor, ...]:
+        """The positions of the cells of x0, if the stage is told them."""
+        if not self.config.cond.position:
+            return ()
+        return (positions(self.config.size).to(x0.device).expand(len(x0), CHANNELS, *x0.shape[2:]),)
 
     def _aligned_crops(self, tensors: tuple[Tensor, ...], u: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The same window of all, with its corner on the low-res grid. Cutting after resizing keeps the resize kernel's view of

@@ -1,5 +1,5 @@
-"""Embeddings: the network's inputs besides pixels - noise level, augmentation level, class, pooled text, vectors such as the
-warp - as one vector (b, e).
+"""Embeddings: the network's inputs besides pixels - noise level, augmentation level, class, pooled text, numbers such as the
+original size, vectors such as the warp - as one vector (b, e).
 
 Each part has unit variance and the parts are summed with equal weight. In rows where a part is not kept its learned null vector
 takes its place: that is condition dropout in training and the unconditional half of guidance in sampling. A vector is added through
@@ -7,6 +7,7 @@ a linear map without bias and does not count in the scaling of the sum, so that 
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +35,8 @@ class Fourier(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Maps (noise (b,), cond) to (b, e) float32, the sum over all ports. A missing class or text counts as dropped; a missing
-    level or vector is left out of the sum."""
+    """Maps (noise (b,), cond) to (b, e) float32, the sum over all ports. A missing class, text or number counts as dropped; a
+    missing level or vector is left out of the sum."""
 
     def __init__(self, emb_dim: int, ports: Ports):
         super().__init__()
@@ -52,6 +53,10 @@ class Embedding(nn.Module):
             self.register_parameter(f"null_{name}", nn.Parameter(torch.randn(dim)))
         for name, numbers in ports.vectors.items():
             self.add_module(name, MPWeight(numbers, emb_dim))
+        for name, count in ports.numbers.items():
+            self.add_module(f"{name}_fourier", nn.ModuleList(Fourier(emb_dim) for _ in range(count)))
+            self.add_module(name, MPWeight(count * emb_dim, emb_dim))
+            self.register_parameter(f"null_{name}", nn.Parameter(torch.randn(count * emb_dim)))
 
     def forward(self, noise: Tensor, cond: Cond) -> Tensor:
         """Embed noise (b,) and the parts of a cond."""
@@ -67,6 +72,9 @@ class Embedding(nn.Module):
         for name in self.ports.tokens:
             pooled = pooled_text(cond.parts.get(name), num, getattr(self, f"null_{name}"))
             parts.append(getattr(self, name)(pooled))
+        for name in self.ports.numbers:
+            banks, null = getattr(self, f"{name}_fourier"), getattr(self, f"null_{name}")
+            parts.append(getattr(self, name)(waves(cond.parts.get(name), num, banks, null)))
         scale = math.sqrt(len(parts))
         for name in self.ports.vectors:
             if (vector := cond.value(name)) is not None:
@@ -89,6 +97,14 @@ def pooled_text(part: Part | None, num: int, null_text: Tensor) -> Tensor:
     mean = (part.value * mask[..., None]).sum(1) / count.clamp(min=1)
     mean = nn.functional.normalize(mean, dim=-1) * math.sqrt(mean.shape[-1])
     return torch.where(count > 0, mean, null_text)
+
+
+def waves(part: Part | None, num: int, banks: Iterable[nn.Module], null: Tensor) -> Tensor:
+    """Fourier features (b, k e) of the numbers (b, k) of a part, each by its own bank of e; the null vector where it is dropped."""
+    if part is None:
+        return null.expand(num, -1)
+    features = torch.cat([bank(value) for bank, value in zip(banks, part.value.unbind(1), strict=True)], dim=1)
+    return torch.where(part.keep[:, None], features, null)
 
 
 def text_context(part: Part | None, num: int, null_text: Tensor) -> tuple[Tensor, Tensor]:

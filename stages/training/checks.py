@@ -49,6 +49,7 @@ def make_reader(config: StageConfig, data: MixtureLike, *, rank: int, world: int
         label=config.cond.num_classes > 0,
         text_tokens=config.cond.text.tokens if config.cond.text else 0,
         maps=config.cond.maps is not None,
+        original_sizes=config.cond.original_size is not None,
     )
 
 

@@ -107,6 +107,7 @@ def held_out(config: StageConfig, data: MixtureLike, limit: int, split: str = "v
         label=config.cond.num_classes > 0,
         text_tokens=config.cond.text.tokens if config.cond.text else 0,
         maps=config.cond.maps is not None,
+        original_sizes=config.cond.original_size is not None,
         limit=limit,
     )
 

@@ -13,7 +13,8 @@ from cascade.link import Link
 from cascade.request import Request
 from data.batch import Cond
 from stages.build import build_stage
-from stages.config import AugConfig, SampleConfig, SuperResConfig
+from stages.conditions.position import positions, with_positions
+from stages.config import AugConfig, CondConfig, SampleConfig, SuperResConfig
 from stages.diffusion.samplers import Answer, Query
 from stages.guidance import guidance
 from stages.nets.unet_config import UNetConfig
@@ -86,6 +87,32 @@ def test_windows_give_what_the_whole_gives(net, shape):
         found = driven(tiles.answered(link, guidance(link.settings, cond, ()), query, window=multiple))
     torch.testing.assert_close(found.x0_hat, whole, rtol=0, atol=2e-5)
     assert torch.equal(found.var, found.x0_hat.square())
+
+
+def test_a_tile_is_told_the_positions_that_training_told_of_its_crop():
+    """Windows of a stage that is told positions give what the whole gives; told the corner's positions, they would not."""
+    net, cond = NETS["one level"], CondConfig(position={})
+    config = SuperResConfig(resolution=16, low_res=4, crop=8, net=net, cond=cond)
+    stage = build_stage(config)
+    stage.load_state_dict(random_weights(config))
+    link = Link(name="sr_16", hosts=own_host("sr_16", stage.eval()), sidecar=sidecar(config), settings=SampleConfig())
+    h, w = 4 * net.reach + 8, 6 * net.reach
+    generator = torch.Generator().manual_seed(0)
+    x, low_res = (torch.randn(1, 3, h, w, generator=generator) for _ in range(2))
+    bare = Cond.empty(1).given(low_res=low_res, aug=torch.zeros(1))
+    told, query = with_positions(bare, positions((h, w))), Query(x, torch.ones(1))
+    found = tiles.tiles_of(link, (h, w), window=8)
+    assert len(found) > 2
+    (_, ask), *_ = guidance(link.settings, told, ()).asks(query)
+    for tile in found:
+        window = tiles.cut(ask, tile).cond.value("position")
+        assert torch.equal(window[0], positions((h, w))[:, tile.rows[0], tile.cols[0]])
+    with torch.inference_mode():
+        whole = stage.denoise(x, torch.ones(1), told).x0_hat
+        tiled = driven(tiles.answered(link, guidance(link.settings, told, ()), query, window=8)).x0_hat
+        moved = stage.denoise(x, torch.ones(1), bare.given(position=told.value("position").roll(8, -1))).x0_hat
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-5)
+    assert (moved - whole).abs().amax() > 1e-2
 
 
 @pytest.mark.parametrize("bands", [2, 4])

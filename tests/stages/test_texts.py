@@ -20,7 +20,7 @@ LATER_OF_SAMPLE = {
     "churn", "churn_min", "churn_max", "churn_noise", "lam", "eta", "variance", "corrector_steps", "corrector_size", "tolerance",
     "grid", "shift", "spacing", "terminal_snr", "guidance_text", "guidance_label", "autoguidance_scale", "autoguidance_interval",
     "guidance_every", "guidance_rescale", "dynamic_threshold", "anneal_scale", "anneal_levels", "strength", "resample",
-    "consistency", "consistency_sigma", "colour",
+    "consistency", "consistency_sigma", "colour", "original_size",
 }  # fmt: skip
 LATER_KEYS = {
     "space": True,
@@ -28,7 +28,7 @@ LATER_KEYS = {
     "learned_variance": True,
     "parametrisation": True,
     "net": LATER_OF_NET,
-    "cond": {"drop_each": True, "maps": True, "text": {"noise"}},
+    "cond": {"drop_each": True, "maps": True, "original_size": True, "position": True, "text": {"noise"}},
     "train": {"init", "objective", "augment", "score_every", "score_images"},
     "sample": LATER_OF_SAMPLE,
 }  # of a stage: what the first version did not know

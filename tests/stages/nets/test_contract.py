@@ -39,9 +39,10 @@ NETS: dict[str, dict[str, Any]] = {
 }
 ROWS = 4
 PORTS = Ports(
-    inputs=6, outputs=3, levels=("aug",), vectors={"warp": 3}, classes={"label": 4}, tokens={"text": TEXT_DIM}
-)
-NAMES = ("label", "text")
+    inputs=6, outputs=3, levels=("aug",), vectors={"warp": 3}, classes={"label": 4}, tokens={"text": TEXT_DIM},
+    numbers={"original_size": 2},
+)  # fmt: skip
+NAMES = ("label", "text", "original_size")
 
 
 @pytest.fixture(params=NETS)
@@ -61,7 +62,9 @@ def given(generator) -> tuple[Tensor, Tensor, Cond]:
     """x, noise and cond of ROWS rows, with every part that PORTS has."""
     x = torch.randn(ROWS, 6, 16, 16, generator=generator)
     cond = text_cond(ROWS, generator).given(
-        aug=torch.randn(ROWS, generator=generator), warp=torch.randn(ROWS, 3, generator=generator)
+        aug=torch.randn(ROWS, generator=generator),
+        warp=torch.randn(ROWS, 3, generator=generator),
+        original_size=torch.randn(ROWS, 2, generator=generator),
     )
     return x, torch.randn(ROWS, generator=generator), cond
 

@@ -1,4 +1,5 @@
-"""A run with everything that training does to its data: warp, separate dropout, noise on text; resumed bit for bit, and sampled."""
+"""A run with everything that training does to its data: warp, separate dropout, noise on text, original sizes, positions of crops;
+resumed bit for bit, and sampled."""
 
 from pathlib import Path
 
@@ -39,6 +40,20 @@ def described(config: StageConfig, noise: float = 0.2) -> StageConfig:
 
 def state(run: Path) -> dict[str, torch.Tensor]:
     return load_file(RunDir(run).latest() / "state.safetensors")
+
+
+def test_told_of_sizes_and_positions_a_run_resumes_bit_for_bit(captioned, runtime, tmp_path):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    cond = CondConfig(original_size={"drop": 0.3}, position={"drop": 0.2})
+    for out, ends in ((whole, (48,)), (halves, (24, 48))):
+        for images in ends:
+            config = sr_config(images=images).model_copy(update={"cond": cond})
+            train(config, name="stage", data=captioned, out=out, runtime=runtime)
+    one, other = state(whole), state(halves)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert "weights/net.embedding.null_original_size" in one
+    assert load_bundle(whole / "bundle").config.cond == cond
 
 
 @pytest.mark.parametrize(
