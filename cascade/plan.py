@@ -120,12 +120,6 @@ class Plan:
         h, w = self.sizes[0]
         return h * low_res // self.links[0].contract.resolution, w * low_res // self.links[0].contract.resolution
 
-    def result_size(self, link: Link, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) in px of the whole cascade's result, of which a stage makes a picture of `size`; the same for a part of
-        the chain."""
-        last, own = self.chain[-1].contract.resolution, link.contract.resolution
-        return size[0] * last // own, size[1] * last // own
-
     @property
     def rows(self) -> int:
         """Batch rows per image of the host that has most; at least 2, whether guided or not; one more for each composed text."""

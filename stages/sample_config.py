@@ -56,8 +56,8 @@ class SampleConfig(SamplerOptions):
     strength: with a source, how much of the way to noise it goes; resample: of a masked one, how often each step is made.
     consistency, colour: strengths of the corrections by low_res (`consistency.Agreement`) at the end; of consistency also in
     answers at levels up to consistency_sigma.
-    original_size: (height, width) in px of which a stage with cond.original_size is told, by default that of the result; (0, 0) is
-    none.
+    original_size: (height, width) in px of which a stage with cond.original_size is told, by default that of its picture; (0, 0)
+    is none.
     """
 
     grid: Annotated[Literal[tuple(GRIDS)], LATER] = "power"  # type: ignore[valid-type]

@@ -94,7 +94,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
         stage_cond = for_stage(conds, link.sidecar.config.cond).to(link.device)
         stage_cond = mapped(stage_cond, plan.request.maps_of(index), link, canvas)
-        stage_cond = placed(with_size(stage_cond, link, plan.result_size(link, size)), link, canvas)
+        stage_cond = placed(with_size(stage_cond, link, size), link, canvas)
         cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, noise))
         beside = beside_of_stage(work.beside.of(described, plan.scales(link.name, index)), link.sidecar.config.cond)
         rule = guidance(link.settings, cond, config.cond.names, link.hosts, beside.to(link.device), noise)
@@ -176,7 +176,7 @@ def shown_cond(
     assert work.source_conds is not None
     rows = torch.tensor([work.plan.request.source_row(image) % len(work.source_conds) for image in index])
     cond = for_stage(work.source_conds[rows], link.sidecar.config.cond).to(link.device)
-    cond = placed(with_size(cond, link, work.plan.result_size(link, canvas.inner)), link, canvas)
+    cond = placed(with_size(cond, link, canvas.inner), link, canvas)
     if link.contract.low_res is None:
         return (yield from link.stage.condition(cond, None, link.settings, noise))
     height, width = (side // canvas.factor for side in canvas.inner)

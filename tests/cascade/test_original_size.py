@@ -10,6 +10,7 @@ from cascade.link import Link
 from cascade.pipeline import Cascade
 from stages.build import build_stage
 from stages.conditions.original_size import read
+from stages.conditions.position import positions
 from stages.config import CondConfig
 from tests.cascade.chains import finished, random_weights, sidecar, tiny_config
 
@@ -48,21 +49,21 @@ def told(monkeypatch):
     return found
 
 
-def test_by_default_all_stages_are_told_the_size_of_the_result(told):
+def test_by_default_each_stage_is_told_the_size_of_its_picture(told):
     cascade = model()
     whole = finished(cascade.sample(Request(size=(16, 32))))
-    sizes = torch.tensor([[16, 32]])
-    assert set(told) == {(8, 8, 16), (16, 16, 32)}
+    sizes = torch.tensor([[8, 16], [16, 32]])
+    assert set(told) == {(8, 8, 16), (16, 32, 48)}  # with a margin of 8 px where sides are not the stage's own
     assert torch.equal(told[8, 8, 16][0], read(sizes, 8)[0])
-    assert torch.equal(told[16, 16, 32][0], read(sizes, 16)[0])
-    assert told[16, 16, 32][1].shape == (2, 16, 32)
+    assert torch.equal(told[16, 32, 48][0], read(sizes, 16)[1])
+    assert torch.equal(told[16, 32, 48][1][:, 8:-8, 8:-8], positions((16, 32)))
     told.clear()
     first = finished(cascade.sample(Request(size=(8, 16), last="base_8")))
     assert torch.equal(told[8, 8, 16][0], read(sizes, 8)[0])
     told.clear()
     refined = finished(cascade.sample(Request(low_res=first, pick=(0,), first="sr_16")))
     (sizes_told, _), *_ = told.values()
-    assert torch.equal(sizes_told, read(sizes, 16)[0])
+    assert torch.equal(sizes_told, read(sizes, 16)[1])
     assert (refined.int() - whole.int()).abs().max() <= 1
 
 
