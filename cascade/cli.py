@@ -77,7 +77,7 @@ def concerns(key: str, link: Link) -> bool:
     applies |= dict.fromkeys(BY_LOW_RES, link.contract.low_res)
     applies |= {"autoguidance_scale": GUIDE in link.hosts, "anneal_scale": "text" in link.guided_parts}
     applies |= dict.fromkeys(("guidance_every", "guidance_rescale"), link.is_guidable or GUIDE in link.hosts)
-    applies |= {"original_size": link.sidecar.config.cond.original_size}
+    applies |= {"original_size": link.sidecar.config.cond.original_size is not None}
     applies |= {key: part in link.guided_parts for key, (part, _) in PARTS.items()}
     return bool(applies.get(key, True))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from data.batch import Cond, Part
 
 PORT, NUMBERS = "original_size", 2
-Sides = tuple[int, int]
+Sides = tuple[int, ...]
 """(height, width) in px; (0, 0): not told."""
 UNTOLD: Sides = (0, 0)
 
