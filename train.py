@@ -165,9 +165,10 @@ def show_plan(config, stage: str, world: int, measure: bool, device, data, held,
     from cascade.train.costs import print_costs, print_sharing
     from stages.bundle import read_sidecar
     from stages.training.checks import checked_reader
+    from stages.training.controlled import beside
     from stages.training.start import check_fits
 
-    stage_config = stage_of(config, stage)
+    stage_config = beside(stage_of(config, stage))
     sharing = checked_reader(stage_config, data, rank=0, world=world, held=held, elementwise=zero > 0) if data else None
     if sharing and stage_config.train.init:
         check_fits(stage_config, sharing[0].index, read_sidecar(Path(stage_config.train.init)))

@@ -50,6 +50,11 @@ class CascadeConfig(Strict):
                 )
             if stage.channels != below.channels:
                 raise ValueError(f"stage {name} has {stage.channels} channels, but {before} gives {below.channels}")
+        if sigma_end := self.stages[names[-1]].sample.sigma_end:
+            raise ValueError(
+                f"stage {names[-1]} is the last one and has sample.sigma_end {sigma_end:g}: its pictures would stay unfinished; "
+                "set it to 0"
+            )
         texts = {name: stage.cond.text for name, stage in self.stages.items() if stage.cond.text}
         for name, text in texts.items():
             first = next(iter(texts))

@@ -15,7 +15,6 @@ from stages.bundle import Contract, Sidecar
 from stages.conditions.original_size import UNTOLD
 from stages.config import SampleConfig
 from stages.diffusion.control import num_resampled
-from stages.diffusion.samplers import num_queries
 from stages.guidance import GUIDE, most_rows
 from stages.sample_config import unread_by
 from stages.stage import Stage
@@ -65,6 +64,8 @@ class Link:
             yield "autoguidance_scale", f"this stage has no {GUIDE} beside it (python -m cascade.guide sets one)"
         if settings.anneal_scale and "text" not in self.sidecar.config.cond.names:
             yield "anneal_scale", "this stage was trained without text, whose features would get the noise"
+        if settings.control_scale != 1 and not self.sidecar.config.controlnet:
+            yield "control_scale", "this stage has no control net"
         if settings.dynamic_threshold < 1 and self.sidecar.config.space.build().bounds != (-1, 1):
             yield "dynamic_threshold", f"its space is {self.contract.space}, whose numbers are not from -1 to 1"
         size = self.sidecar.config.cond.original_size
@@ -128,7 +129,7 @@ class Link:
         """Network calls per chunk, at most. A guided call counts once, since its two halves share a batch."""
         if self.settings.resample > 1:
             return num_resampled(self.settings.num_steps, self.settings.resample)
-        return num_queries(self.settings.sampler, self.settings.num_steps, self.settings.options)
+        return self.settings.queries
 
 
 def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) -> list[Link]:

@@ -19,6 +19,7 @@ from .conditions import Conditions
 from .engine.control import level_of
 from .engine.shaper import Shaper
 from .engine.tiles import most_pixels
+from .handing import with_handovers
 from .link import Link, check_names, cut, side_multiple, with_settings
 from .request import MAX_SIDE, Request, check_images, of_rows
 from .source import Source
@@ -167,7 +168,7 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
     names = cut([link.name for link in cascade.links], request.first, request.last, "request")
     check_names(request.settings, names)
     settings = {**(others or {}), **request.settings}
-    chain = with_settings(cascade.links, settings)
+    chain = with_handovers(with_settings(cascade.links, settings), names, request.settings)
     links = [link for link in chain if link.name in names]
     if any(isinstance(label, str) for label in request.labels):
         request = replace(request, labels=cascade.conditions.numbers(request.labels))
@@ -231,6 +232,11 @@ def check_source(plan: Plan, cascade: Chain) -> None:
     """Raise ValueError for settings of a source without one, and for a source with which nothing is done."""
     source, seen = plan.request.source, plan.seeing
     for link in plan.links:
+        if link.settings.sigma_end and link.name in seen:
+            raise ValueError(
+                f"stage {link.name}: sigma_end {link.settings.sigma_end:g}: a source is kept to the end; set it to 0, or leave the "
+                "source out"
+            )
         if link.settings.strength < 1 and link.name not in seen:
             raise ValueError(
                 f"settings of stage {link.name}: strength {link.settings.strength:g}: no source to start from there; "

@@ -23,11 +23,13 @@ from data.resize import RESIZE_VERSION
 
 from .build import build_stage
 from .config import StageConfig
+from .nets.controlnet_config import ControlNetConfig
 from .stage import Stage
 from .strict import Strict
 from .texts import LATER, as_text
 
 SIDECAR, WEIGHTS = "stage.json", "ema.safetensors"
+BASE = "base"  # folder in a control net's bundle: the bundle that it stands beside
 
 
 class BundleError(ValueError):
@@ -124,11 +126,15 @@ def make_contract(config: StageConfig, text_encoder: str | None) -> Contract:
 def save_bundle(
     folder: Path, weights: dict[str, Tensor], *, config: StageConfig, text_encoder: str | None, provenance: Provenance
 ) -> None:
-    """Write a bundle beside `folder`, then swap: readers see the old or the new one, even after a kill at any moment."""
+    """Write a bundle beside `folder`, then swap: readers see the old or the new one, even after a kill at any moment. A control
+    net's holds the weights of the copy alone, and in `base` the files of the frozen bundle. Raises BundleError if that has become
+    another one."""
     staging, backup = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
+        if config.controlnet:
+            config = config.model_copy(update={"controlnet": copy_base(config.controlnet, staging / BASE)})
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, staging / WEIGHTS)
         (staging / WEIGHTS).chmod(0o666 & ~umask())  # safetensors makes the file private; a run directory may be shared
         sidecar = Sidecar(
@@ -150,6 +156,31 @@ def save_bundle(
     shutil.rmtree(backup, ignore_errors=True)
 
 
+def copy_base(controlnet: ControlNetConfig, folder: Path) -> ControlNetConfig:
+    """Copy the files of the frozen bundle to `folder`, and return the config that names them there."""
+    base = find_bundle(Path(controlnet.base))
+    check_base(base, controlnet)
+    folder.mkdir()
+    for name in (SIDECAR, WEIGHTS):
+        shutil.copyfile(base / name, folder / name)
+        sync(folder / name)
+    sync(folder)
+    return controlnet.model_copy(update={"base": folder.name})
+
+
+def check_base(base: Path, controlnet: ControlNetConfig) -> None:
+    """Raise BundleError unless the bundle at `base` is whole and the one that a control net was trained beside."""
+    sidecar, path = read_sidecar(base), base / WEIGHTS
+    if not path.is_file():
+        raise BundleError(f"{path}: missing; copy the bundle again")
+    _check_hash(file_sha256(path), sidecar, path)
+    if (sha256 := sidecar.sha256) != controlnet.sha256:
+        raise BundleError(
+            f"{base}: its weights have sha256 {sha256[:12]}..., the control net stands beside {controlnet.sha256[:12]}...; "
+            "copy there the bundle that is meant"
+        )
+
+
 def find_bundle(folder: Path) -> Path:
     """Return `folder`, or its `.old` version if a kill fell between the two renames of `save_bundle`."""
     backup = folder.with_name(folder.name + ".old")
@@ -169,6 +200,9 @@ def read_sidecar(folder: Path) -> Sidecar:
         raise BundleError(f"{path}: not readable as JSON ({error}); copy the bundle again") from None
     except ValidationError as error:
         raise BundleError(f"{path}: {first_error(error)}; the bundle is damaged or from another version") from None
+    if sidecar.config.controlnet:
+        controlnet = sidecar.config.controlnet.model_copy(update={"base": str(path.parent / BASE)})
+        sidecar = sidecar.model_copy(update={"config": sidecar.config.model_copy(update={"controlnet": controlnet})})
     fresh = make_contract(sidecar.config, sidecar.contract.text_encoder)
     if sidecar.contract.text_tokens is None:  # from an older version, or a stage without text
         contract = sidecar.contract.model_copy(update={"text_tokens": fresh.text_tokens})
@@ -189,6 +223,8 @@ def load_bundle(folder: Path | str, device: torch.device | str = "cpu", precisio
     stage.load_state_dict(weights, assign=True)
     stage.network.fold()
     stage.set_precision(precision)
+    if sidecar.config.controlnet and torch.device(device).type != "meta":
+        stage.net.base(device)  # missing or damaged weights are found now
     return stage.to(device).eval().requires_grad_(False)
 
 
@@ -201,6 +237,8 @@ def _read(folder: Path) -> tuple[Sidecar, dict[str, Tensor]]:
     """The sidecar and the weights of a bundle, checked against each other."""
     folder = find_bundle(folder)
     sidecar = read_sidecar(folder)
+    if sidecar.config.controlnet:
+        check_base(folder / BASE, sidecar.config.controlnet)
     path = folder / WEIGHTS
     if not path.is_file():
         raise BundleError(f"{path}: missing; copy the bundle again")

@@ -120,7 +120,7 @@ def rows_by_call(
     parts = {"label": torch.zeros(1, dtype=torch.int64), "text": torch.zeros(1, 1, 1), "maps": torch.zeros(1, 1, 1, 1)}
     cond = Cond.empty(1).given(**{name: parts[name] for name in names})
     rule = guidance(settings, cond, names, hosts, noise=zeros)
-    sampler = SAMPLERS[settings.sampler](torch.zeros(1, 1, 1, 1), settings.sigmas, zeros, settings.options)
+    sampler = SAMPLERS[settings.sampler](torch.zeros(1, 1, 1, 1), settings.levels, zeros, settings.options)
     query = next(sampler)
     while True:
         asks = rule.asks(query)

@@ -58,6 +58,16 @@ def given_noisy(stage: SuperResStage, cond: Cond, below: Handover) -> Cond:
     return cond.given(low_res=low_res, aug=torch.full((len(low_res),), level, device=low_res.device))
 
 
+def without_aug(noise: Noise) -> Noise:
+    """The noise of a stage whose low_res has its noise already: none is drawn for "aug"."""
+
+    def drawn(purpose: str, shape: tuple[int, ...]) -> Tensor:
+        values = noise(purpose, shape)
+        return torch.zeros_like(values) if purpose == "aug" else values
+
+    return drawn
+
+
 def finish(stage: Stage, settings: SampleConfig, cond: Cond, noise: Noise, below: Handover) -> Tensor:
     """Continue a stage's own handover to x0, on the levels of its settings below that of the handover."""
     levels = GRIDS[settings.grid].levels(settings)

@@ -7,7 +7,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, create_model, model_s
 
 from .diffusion.grids import GRIDS, grid_options
 from .diffusion.option import Option
-from .diffusion.samplers import SAMPLERS, all_options
+from .diffusion.samplers import SAMPLERS, all_options, num_queries
 from .strict import Fraction, Level, NonNegative, Strict
 from .texts import LATER
 
@@ -19,9 +19,9 @@ Side = Annotated[int, Field(ge=0, le=1 << 20)]
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 CONTROLS = (
     "autoguidance_scale", "autoguidance_interval", "guidance_every", "guidance_rescale", "dynamic_threshold", "anneal_scale",
-    "anneal_levels",
+    "anneal_levels", "control_scale", "sigma_end", "handover",
 )  # fmt: skip
-"""Keys of guidance that are written only where they differ from their defaults, which are off."""
+"""Keys that are written only where they differ from their defaults, which are off."""
 
 
 def key_of(option: Option) -> Any:
@@ -34,7 +34,7 @@ def key_of(option: Option) -> Any:
 
 
 OPTIONS = all_options() | grid_options()
-WORDS = {"sampler", "grid", *(name for name, option in OPTIONS.items() if option.choices)}
+WORDS = {"sampler", "grid", "handover", *(name for name, option in OPTIONS.items() if option.choices)}
 """Names of the settings whose value is a word."""
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class SampleConfig(SamplerOptions):
     the scale of the difference from the stage's guide, and the levels where it acts. guidance_every: calls for which a difference
     serves. guidance_rescale: share of the way to the conditional answer's std. dynamic_threshold: percentile, 1: none.
     anneal_scale, anneal_levels: noise on the text, all of it above the second level, none below the first.
+    sigma_end: the level at which the stage stops, 0: at the end; handover: what the next stage is given then, the noisy x or the
+    estimate x0_hat. control_scale: of what a control net adds; 0: the frozen network alone.
     strength: with a source, how much of the way to noise it goes; resample: of a masked one, how often each step is made.
     consistency, colour: strengths of the corrections by low_res (`consistency.Agreement`) at the end; of consistency also in
     answers at levels up to consistency_sigma.
@@ -77,7 +79,10 @@ class SampleConfig(SamplerOptions):
     dynamic_threshold: Annotated[Fraction, LATER] = 1.0
     anneal_scale: Annotated[NonNegative, LATER] = 0.0
     anneal_levels: Annotated[tuple[Level, Level], LATER] = (1.0, 10.0)
+    control_scale: Annotated[Scale, LATER] = 1.0
     aug_sigma: NonNegative = 0.0
+    sigma_end: Annotated[NonNegative, LATER] = 0.0
+    handover: Annotated[Literal["x", "x0_hat"], LATER] = "x"
     strength: Annotated[float, Field(gt=0, le=1), LATER] = 1.0
     resample: Annotated[int, Field(ge=1, le=100), LATER] = 1
     consistency: Annotated[Fraction, LATER] = 0.0
@@ -100,7 +105,7 @@ class SampleConfig(SamplerOptions):
         low, high = self.anneal_levels
         if low >= high:
             raise ValueError(f"anneal_levels ({low}, {high}): write the lower level first, it must be below the other")
-        _ = self.sigmas
+        _ = self.levels
         return self
 
     @model_validator(mode="after")
@@ -138,6 +143,25 @@ class SampleConfig(SamplerOptions):
     def sigmas(self) -> "Tensor":
         """Levels (num_steps + 1,) from the grid."""
         return GRIDS[self.grid].levels(self)
+
+    @property
+    def levels(self) -> "Tensor":
+        """The levels that a stage of a cascade visits: `sigmas`, or those above sigma_end and sigma_end itself, then 0 if x0_hat is
+        handed on, which every sampler gives there. Raises ValueError for a sigma_end outside of its levels."""
+        from .diffusion.noise import until
+
+        if not self.sigma_end:
+            return self.sigmas
+        levels = until(self.sigmas, self.sigma_end, self.sigma_min)
+        return levels.new_tensor([*levels.tolist(), 0]) if self.handover == "x0_hat" else levels
+
+    @property
+    def queries(self) -> int:
+        """Queries of the sampler over `levels`, at most."""
+        num = len(self.levels) - 1
+        if self.sigma_end and self.handover == "x":
+            return num_queries(self.sampler, num + 1, self.options) - 1  # all but that of a last step to 0
+        return num_queries(self.sampler, num, self.options)
 
     @property
     def sigma_start(self) -> float:

@@ -35,9 +35,15 @@ def noise_of(stage: str, seed: int, index: Tensor, device: torch.device | str) -
 
 
 def start(
-    settings: SampleConfig, noise: Noise, cond: Cond, shape: tuple[int, ...], x0: Tensor | None = None
+    settings: SampleConfig,
+    noise: Noise,
+    cond: Cond,
+    shape: tuple[int, ...],
+    x0: Tensor | None = None,
+    levels: Tensor | None = None,
 ) -> Sampler:
-    """Start the sampler that the settings name. shape (b, c, *size); x0: the picture to noise, if it is known.
+    """Start the sampler that the settings name. shape (b, c, *size); x0: the picture to noise, if it is known. levels: by default
+    `settings.sigmas`, all the way to 0.
 
     The chain should start at x0 + sigma * noise, sigma the first level. Where x0 is unknown, its best stand-in is the condition if
     there is one (relay diffusion, Teng et al. 2023), else 0. The level must drown the stand-in's error: 0.2 for an upsampled
@@ -46,7 +52,7 @@ def start(
     mean = cond.value("low_res") if x0 is None else x0
     x = settings.sigma_start * noise("start", shape)
     x = x if mean is None else x + mean
-    return SAMPLERS[settings.sampler](x, settings.sigmas, noise, settings.options)
+    return SAMPLERS[settings.sampler](x, settings.sigmas if levels is None else levels, noise, settings.options)
 
 
 def answer(

@@ -40,7 +40,7 @@ class Stage(nn.Module):
     def __init__(self, config: StageConfig):
         super().__init__()
         self.config = config
-        self.net = config.net.build(config.ports)
+        self.net: Any = config.network()
 
     @property
     def network(self) -> Network:
@@ -69,12 +69,10 @@ class Stage(nn.Module):
         inputs = self.parametrisation.inputs(x, sigma, low_res, aug_sigma)
         net_cond = cond.without("low_res", "aug") if low_res is not None else cond
         net_cond = net_cond if inputs.aug is None else net_cond.given(aug=inputs.aug)
-        x_in = inputs.x
-        if self.config.cond.maps:
-            x_in = torch.cat([x_in, planes(cond.parts.get(MAPS), x_in, self.config.cond.maps.channels)], dim=1)
-        if self.config.cond.position:
-            x_in = torch.cat([x_in, planes(cond.parts.get(POSITION), x_in, CHANNELS)], dim=1)
-        F = self.net(x_in, inputs.noise, net_cond)
+        maps = [planes(cond.parts.get(MAPS), x, self.config.cond.maps.channels)] if self.config.cond.maps else []
+        place = [planes(cond.parts.get(POSITION), x, CHANNELS)] if self.config.cond.position else []
+        last = place + maps if self.config.controlnet else maps + place  # a frozen network has all but the maps
+        F = self.net(torch.cat([inputs.x, *last], dim=1), inputs.noise, net_cond)
         return self.parametrisation.estimate(F, x, sigma, low_res, aug_sigma)
 
     def forward(
@@ -125,7 +123,7 @@ class Stage(nn.Module):
             cond = with_sides(cond, settings.original_size or self.config.gives)
         if self.config.cond.position and POSITION not in cond.parts:
             cond = with_positions(cond, positions(size))
-        return self.sized(self.mapped(cond, size))
+        return self.controlled(self.sized(self.mapped(cond, size)), settings)
 
     def sized(self, cond: Cond) -> Cond:
         """Cond whose original sizes, as stored int64 (b, 2) in px, are as the network reads them."""
@@ -133,6 +131,12 @@ class Stage(nn.Module):
         if part is None or not self.config.cond.original_size or part.value.dtype != torch.int64:
             return cond
         return replace(cond, parts={**cond.parts, SIZE: replace(part, value=read(part.value, self.config.resolution))})
+
+    def controlled(self, cond: Cond, settings: SampleConfig) -> Cond:
+        """Cond with the strength of the control net, if the stage has one and there are maps."""
+        if self.config.controlnet is None or (part := cond.parts.get(MAPS)) is None:
+            return cond
+        return cond.given(control=torch.full((len(cond),), settings.control_scale, device=part.keep.device))
 
     def flipped(self, batch: Batch, u: dict[str, Tensor]) -> Tensor | None:
         """Which images (b,) are mirrored: half of them if the config says `flip`, else None."""

@@ -18,6 +18,7 @@ from stages.consistency import agreement
 from stages.diffusion.samplers import Answer, Noise, Query, Sampler
 from stages.guidance import Guidance, guidance
 from stages.guiding.beside import NOTHING, Beside
+from stages.handover import without_aug
 from stages.sampling import noise_of, start
 
 from ..conditions import beside_of_stage, for_stage
@@ -84,7 +85,10 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
     conds = work.conds[torch.tensor(described)]
     pictures = plan.request.given(index)
     rows = torch.tensor([plan.request.noise_number(image) for image in index])
-    source = plan.request.sources(index)
+    source, noisy = (
+        plan.request.sources(index),
+        None,
+    )  # noisy: x of a stage that stopped early, of the size of its pictures
     if source is not None and pictures is None and (takes := plan.takes) is not None:
         pictures = source.at(takes).images
     for link, size in zip(plan.links, plan.sizes, strict=True):
@@ -92,10 +96,13 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         canvas = Canvas.of(link.sidecar.config, size, continued=pictures is not None and size != config.gives)
         noise = noise_of(link.name, plan.request.seed, rows, link.device)
         below = None if pictures is None else space.load(canvas.continued(pictures)).to(link.device)
+        drawn = noise
+        if noisy is not None:
+            below, drawn = canvas.continued(noisy).to(link.device), without_aug(noise)
         stage_cond = for_stage(conds, link.sidecar.config.cond).to(link.device)
         stage_cond = mapped(stage_cond, plan.request.maps_of(index), link, canvas)
         stage_cond = placed(with_size(stage_cond, link, size), link, canvas)
-        cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, noise))
+        cond = yield from asked(link, stage.condition(stage_cond, below, link.settings, drawn))
         beside = beside_of_stage(work.beside.of(described, plan.scales(link.name, index)), link.sidecar.config.cond)
         rule = guidance(link.settings, cond, config.cond.names, link.hosts, beside.to(link.device), noise)
         shapers = (*plan.shapers, *agreement(link.settings, below, space))
@@ -103,7 +110,8 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         told = Told(link=link, index=index, nfe=nfe, canvas=canvas, emit=emit)
         started = StageStarted(stage=link.name, index=index, nfe=nfe)
         if source is None or link.name not in plan.seeing:
-            sampler = start(link.settings, noise, cond, (len(rows), *config.shape(canvas.size)))
+            shape = (len(rows), *config.shape(canvas.size))
+            sampler = start(link.settings, noise, cond, shape, levels=link.settings.levels)
             emit(started)
         else:
             emit(started)
@@ -114,7 +122,10 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
                 plain = guidance(unguided(link.settings), shown, config.cond.names, link.hosts, noise=noise)
                 x = yield from driven(control.inversion(), link, plain, (), told)
             sampler, shapers = control.start(noise, cond, x), (*shapers, control)
-        x0 = yield from driven(sampler, link, rule, shapers, told)
+        x0, noisy = (yield from driven(sampler, link, rule, shapers, told)), None
+        if link.settings.sigma_end and link.settings.handover == "x":
+            assert told.painted is not None
+            x0, noisy = told.painted, canvas.cells(x0)  # what is shown of a stage that stops is its last x0_hat
         for shaper in shapers:
             x0 = shaper.finish(x0)
         pictures = canvas.cut(space.store(x0))

@@ -14,6 +14,7 @@ from stages.build import build_stage
 from stages.config import SampleConfig, StageConfig
 from stages.tools.cost import BACKWARD, StageCost, cost_of, mfu, peak_flops
 from stages.training.checks import micro_batch
+from stages.training.controlled import beside
 from stages.training.engine import LocalEngine
 
 from ..config import CascadeConfig, stage_of
@@ -107,7 +108,7 @@ def measure_rate(
 ) -> tuple[float, int]:
     """Images a second of real updates of one micro-batch in one process, and the number of timed updates: UPDATES, or as many as
     `least_s` seconds hold. Raises RunError if memory does not suffice."""
-    stage = build_stage(config.stand_in())
+    stage = build_stage(beside(config).stand_in())
     stage.set_precision(config.train.precision)
     stage.net.checkpointed = config.train.checkpoint_activations
     batch = random_batch(config, micro_batch)
@@ -137,14 +138,19 @@ def random_batch(config: StageConfig, num: int) -> Batch:
     text, generator = config.cond.text, torch.Generator().manual_seed(0)
     size = (num, *config.space.stored(config.channels, config.gives))
     classes = config.cond.num_classes
+    image = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    cond = Cond.of(
+        torch.ones(num, dtype=torch.bool),
+        label=torch.randint(0, classes, (num,), generator=generator) if classes else None,
+        text=torch.randn(num, text.tokens, text.dim, generator=generator) if text else None,
+        text_mask=torch.ones(num, text.tokens, dtype=torch.bool) if text else None,
+    )
+    if config.cond.maps:
+        shape = (num, config.cond.maps.channels, *size[-2:])
+        cond = cond.given(maps=torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator))
     return Batch(
-        image=torch.randint(0, 256, size, dtype=torch.uint8, generator=generator),
-        cond=Cond.of(
-            torch.ones(num, dtype=torch.bool),
-            label=torch.randint(0, classes, (num,), generator=generator) if classes else None,
-            text=torch.randn(num, text.tokens, text.dim, generator=generator) if text else None,
-            text_mask=torch.ones(num, text.tokens, dtype=torch.bool) if text else None,
-        ),
+        image=image,
+        cond=cond,
         index=torch.arange(num),
         keys=tuple(str(k) for k in range(num)),
     )

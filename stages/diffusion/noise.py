@@ -160,10 +160,10 @@ def shift_for_resolution(sigma_mean: float, *, trained_at: int, resolution: int)
     return sigma_mean + math.log(resolution / trained_at)
 
 
-def until(sigmas: Tensor, sigma_end: float) -> Tensor:
-    """The levels above sigma_end, then sigma_end itself: those of a truncated sampler. Raises ValueError if sigma_end is below the
-    lowest level but 0, or not below the highest."""
-    low, high = sigmas[-2].item(), sigmas[0].item()
+def until(sigmas: Tensor, sigma_end: float, lowest: float | None = None) -> Tensor:
+    """The levels above sigma_end, then sigma_end itself: those of a truncated sampler. Raises ValueError if sigma_end is below
+    `lowest`, by default the lowest level but 0, or not below the highest."""
+    low, high = sigmas[-2].item() if lowest is None else lowest, sigmas[0].item()
     if not low <= sigma_end < high:
         raise ValueError(
             f"sigma_end {sigma_end} must be from {low:.4g}, the lowest level, to below {high:.4g}, the highest"

@@ -34,14 +34,16 @@ class SamplerKind:
     """A sampler's properties.
 
     order: of its error in the step size, in the path, or in the variance where it draws; 0 if it does not converge. queries: the
-    most it makes over num_steps intervals with these options. adapts: whether they may be fewer. draws: whether it may need noise
-    after the start. options: its own settings by name; samplers that share a name share the option. source: the paper.
+    most it makes over num_steps intervals with these options. adapts: whether they may be fewer. stops: whether x, where its
+    levels end above 0, has the marginal of that level. draws: whether it may need noise after the start. options: its own settings
+    by name; samplers that share a name share the option. source: the paper.
     """
 
     function: Callable[..., Sampler]
     order: int
     queries: Callable[[int, Options], int] = one_a_step
     adapts: bool = False
+    stops: bool = True
     draws: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     source: str = ""
@@ -111,6 +113,7 @@ SAMPLERS = {
         order=0,
         queries=lambda num_steps, options: (num_steps - 1) * options["corrector_steps"] + 1,
         draws=True,
+        stops=False,
         options=CORRECTOR,
         source="Song and Ermon 2019, algorithm 1",
     ),
@@ -122,7 +125,9 @@ SAMPLERS = {
         options=CORRECTOR,
         source="Song et al. 2021, algorithm 2",
     ),
-    "consistency": SamplerKind(function=consistency, order=0, draws=True, source="Song et al. 2023, algorithm 1"),
+    "consistency": SamplerKind(
+        function=consistency, order=0, draws=True, stops=False, source="Song et al. 2023, algorithm 1"
+    ),
     "adaptive": SamplerKind(
         function=adaptive,
         order=2,

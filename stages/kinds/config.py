@@ -7,6 +7,7 @@ from pydantic import PositiveInt, model_validator
 
 from ..conditions.cond_config import CondConfig
 from ..nets.config import NetworkConfig
+from ..nets.controlnet_config import ControlNetConfig
 from ..nets.registry import NETWORKS
 from ..noise_config import NoiseConfig
 from ..parametrisations.config import ParametrisationConfig
@@ -22,6 +23,7 @@ from ..train_config import TrainConfig
 
 if TYPE_CHECKING:
     from ..diffusion.parametrisation import Parametrisation
+    from ..nets.network import Network
     from ..nets.ports import Ports
     from ..spaces.space import Size
 
@@ -39,7 +41,8 @@ class StageBase(Choice):
     px, except `size` and `shape`, which are of x0.
 
     learned_variance: whether the network also predicts Var(x0 | x), in as many outputs again; objective `hybrid` trains it.
-    `takes`, `factor` and `max_aug_sigma` describe the relation to the stage below, whatever the kind.
+    `takes`, `factor` and `max_aug_sigma` describe the relation to the stage below, whatever the kind. controlnet: the frozen bundle
+    whose encoder is copied, and the copy alone is trained, to follow maps.
     """
 
     resolution: PositiveInt
@@ -52,6 +55,7 @@ class StageBase(Choice):
     parametrisation: Annotated[AnyParametrisation, LATER] = EDMConfig.defaults()
     train: TrainConfig = TrainConfig.defaults()
     sample: SampleConfig = SampleConfig.defaults()
+    controlnet: Annotated[ControlNetConfig | None, LATER] = None
 
     @property
     def multiple(self) -> int:
@@ -129,6 +133,24 @@ class StageBase(Choice):
             tokens={"text": text.dim} if text else {},
             numbers={SIZE: SIDES} if self.cond.original_size else {},
         )
+
+    def network(self) -> "Network":
+        """Build the network with random weights from torch's global generator; seed it first."""
+        if self.controlnet is None or self.cond.maps is None:
+            return self.net.build(self.ports)
+        return self.net.build_controlled(self.ports, self.cond.maps.channels + 1, self.controlnet)
+
+    @model_validator(mode="after")
+    def _controlled(self) -> Self:
+        if self.controlnet is None:
+            return self
+        if not self.net.controlled:
+            raise ValueError(
+                f"controlnet: net.kind {self.net.kind} has no encoder to copy; set net.kind to unet, or leave controlnet out"
+            )
+        if self.cond.maps is None:
+            raise ValueError("controlnet: there is nothing to follow; give cond.maps, or leave controlnet out")
+        return self
 
     @model_validator(mode="after")
     def _parametrised(self) -> Self:

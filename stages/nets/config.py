@@ -1,16 +1,21 @@
 """The config that all networks share, with what other code may need from it without building the network."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..strict import Choice
 
 if TYPE_CHECKING:
+    from .controlnet_config import ControlNetConfig
     from .ports import Ports
 
 
 class NetworkConfig(Choice):
-    """Base of the configs in `NETWORKS`."""
+    """Base of the configs in `NETWORKS`. controlled: the class, as module:name, of a control net beside a network of this kind; ""
+    where there is none."""
+
+    controlled: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -40,3 +45,7 @@ class NetworkConfig(Choice):
     def build(self, ports: "Ports") -> Any:
         """Build a `Network` with random weights from torch's global generator; seed it first."""
         return self.loaded()(self, ports)
+
+    def build_controlled(self, ports: "Ports", num_maps: int, frozen: "ControlNetConfig") -> Any:
+        """Build a control net with random weights. num_maps: how many of the last inputs the frozen network does not have."""
+        return resolve_name(self.controlled)(self, ports, num_maps, frozen)

@@ -19,6 +19,7 @@ class UNetConfig(NetworkConfig):
     """
 
     implementation: ClassVar[str] = "stages.nets.unet:UNet"
+    controlled: ClassVar[str] = "stages.nets.controlnet:ControlNet"
     kind: Literal["unet"] = "unet"
     widths: tuple[PositiveInt, ...] = Field(min_length=1)
     blocks: tuple[NonNegativeInt, ...] = Field(min_length=1)

@@ -28,6 +28,7 @@ from ..randomness import generator
 from ..tools.cost import cost_of, peak_flops
 from .checkpoints import load_state, nimg_of
 from .checks import checked_reader
+from .controlled import beside
 from .ema import Ema
 from .engine import LOSS_SCALE, OBJECTIVE, State, weights_in
 from .grid import sample_grid, save_picture
@@ -79,7 +80,7 @@ def _train(
         elementwise=runtime.deepspeed.zero > 0,
     )
     run = RunDir(out)
-    config, told = resolved(config, data, reader.index.fingerprint, run)
+    config, told = resolved(beside(config), data, reader.index.fingerprint, run)
     start = start_of(config, reader.index, run)
     start = replace(start, notes=(*start.notes, *told))
     if runtime.rank:
@@ -117,7 +118,7 @@ class Run:
         torch.manual_seed(generator(self.settings.seed, "weights").initial_seed())
         stage = build_stage(config)
         if start.weights is not None:
-            stage.load_state_dict(start.weights)
+            stage.load_state_dict(stage.state_dict() | start.weights)
         stage = stage.to(runtime.device)
         if not run.folders():
             self.settings.objective.build().begin(stage)

@@ -24,7 +24,7 @@ from ..config import StageConfig, TrainConfig
 from ..texts import as_values
 from .checkpoints import CHECKPOINT_NAME, Checkpoints, nimg_of, read_object, write_json
 
-FREE_TO_CHANGE = {
+FREE_TO_CHANGE = {"controlnet.base"} | {  # where a control net's base lies; its sha256 says which it is
     f"train.{key}"
     for key in (
         "images", "workers", "save_every", "log_every", "grid_every", "keep", "compile", "micro_batch",

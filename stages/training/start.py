@@ -17,9 +17,11 @@ from data.index import Index
 
 from ..bundle import Ancestor, Sidecar, find_bundle, read_sidecar, read_weights
 from ..config import StageConfig
+from ..nets.controlnet_config import ControlNetConfig
 from ..parametrisations.spectral_config import SpectralConfig
 from .checkpoints import read_object, write_json
 from .checks import text_encoder_id
+from .controlled import copied
 from .rundir import RunDir, differences, shapes
 
 INHERITED = "init.json"
@@ -29,7 +31,8 @@ LIKE_NETS = ("dropout",)  # of `net`: may differ, for no weight depends on it
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a run inherits. ancestors: the bundles its weights come from, the nearest first. weights: None on a resume.
+    """What a run inherits. ancestors: the bundles its weights come from, the nearest first. weights: those that replace random
+    ones; None on a resume.
 
     notes: what differs between the bundle and the run and is allowed, a line each.
     """
@@ -41,24 +44,50 @@ class Start:
 
 def start_of(config: StageConfig, index: Index, run: RunDir) -> Start:
     """What the run in this folder starts from, or has started from. Raises ValueError if a bundle does not fit, by its name."""
-    if not config.train.init:
+    if not config.train.init and not config.controlnet:
         return Start()
     if run.folders():
         return Start(ancestors=read_inherited(run))
+    if config.controlnet and not config.train.init:
+        return start_of_copy(config, index, config.controlnet)
     folder = Path(config.train.init)
     sidecar = read_sidecar(folder)
     check_fits(config, index, sidecar)
-    own = Ancestor(
-        sha256=sidecar.sha256,
-        nimg=sidecar.provenance.nimg,
-        data=sidecar.provenance.data,
-        licence=licence_of(folder),
-    )
+    own = ancestor_of(folder, sidecar)
     return Start(
         ancestors=(own, *sidecar.provenance.ancestors),
         weights=read_weights(folder),
         notes=tuple(notes(config, index, sidecar, own)),
     )
+
+
+def start_of_copy(config: StageConfig, index: Index, controlnet: ControlNetConfig) -> Start:
+    """A control net starts as a copy of its base's encoder, and inherits from it. Raises ValueError for another text encoder."""
+    folder = Path(controlnet.base)
+    sidecar = read_sidecar(folder)
+    encoder = text_encoder_id(config, index)
+    if encoder and sidecar.contract.text_encoder != encoder:
+        raise ValueError(
+            f"controlnet.base {folder}: it was trained with text encoder {sidecar.contract.text_encoder}, the data have {encoder}; "
+            "pack them with the same --text-encoder, or name another base"
+        )
+    own = ancestor_of(folder, sidecar)
+    return Start(
+        ancestors=(own, *sidecar.provenance.ancestors),
+        weights=copied(config, read_weights(folder)),
+        notes=(f"stands beside {folder}, which stays as it is ({terms(own)})",),
+    )
+
+
+def ancestor_of(folder: Path, sidecar: Sidecar) -> Ancestor:
+    """The bundle in a folder as an ancestor."""
+    provenance = sidecar.provenance
+    return Ancestor(sha256=sidecar.sha256, nimg=provenance.nimg, data=provenance.data, licence=licence_of(folder))
+
+
+def terms(own: Ancestor) -> str:
+    """Images seen and licence of an ancestor, for a note."""
+    return f"{own.nimg:,} images, licence: {own.licence or 'not stated there'}"
 
 
 def check_fits(config: StageConfig, index: Index, sidecar: Sidecar) -> None:
@@ -73,6 +102,10 @@ def check_fits(config: StageConfig, index: Index, sidecar: Sidecar) -> None:
         "cond.num_classes": (there.cond.num_classes, config.cond.num_classes),
         "cond.text": (text and (text.encoder, text.dim), here_text and (here_text.encoder, here_text.dim)),
         "net": (_network(there), _network(config)),
+        "controlnet.sha256": (
+            there.controlnet and there.controlnet.sha256,
+            config.controlnet and config.controlnet.sha256,
+        ),
     }
     for key, (theirs, ours) in pairs.items():
         for name, (a, b) in differences(theirs, ours, key).items():
@@ -98,10 +131,7 @@ def check_fits(config: StageConfig, index: Index, sidecar: Sidecar) -> None:
 def notes(config: StageConfig, index: Index, sidecar: Sidecar, own: Ancestor) -> Iterator[str]:
     """What a user should know of the bundle that a run starts from, one line each."""
     there, folder = sidecar.config, config.train.init
-    yield (
-        f"starts from {folder} ({own.nimg:,} images, licence: {own.licence or 'not stated there'}); "
-        "its terms hold for what is trained from it"
-    )
+    yield (f"starts from {folder} ({terms(own)}); its terms hold for what is trained from it")
     here = {"noise.sigma_data": config.noise.sigma_data, "resolution": config.resolution}
     other = {"noise.sigma_data": there.noise.sigma_data, "resolution": there.resolution}
     if hasattr(config, "low_res_sigma") and hasattr(there, "low_res_sigma"):

@@ -20,7 +20,7 @@ LATER_OF_SAMPLE = {
     "churn", "churn_min", "churn_max", "churn_noise", "lam", "eta", "variance", "corrector_steps", "corrector_size", "tolerance",
     "grid", "shift", "spacing", "terminal_snr", "guidance_text", "guidance_label", "autoguidance_scale", "autoguidance_interval",
     "guidance_every", "guidance_rescale", "dynamic_threshold", "anneal_scale", "anneal_levels", "strength", "resample",
-    "consistency", "consistency_sigma", "colour", "original_size",
+    "consistency", "consistency_sigma", "colour", "control_scale", "sigma_end", "handover", "original_size",
 }  # fmt: skip
 LATER_KEYS = {
     "space": True,
@@ -31,6 +31,7 @@ LATER_KEYS = {
     "cond": {"drop_each": True, "maps": True, "original_size": True, "position": True, "text": {"noise"}},
     "train": {"init", "objective", "augment", "score_every", "score_images"},
     "sample": LATER_OF_SAMPLE,
+    "controlnet": True,
 }  # of a stage: what the first version did not know
 
 

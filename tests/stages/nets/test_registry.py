@@ -1,5 +1,7 @@
 """The registries hold together: a word is its config's own, and what a config names is there, of the right make."""
 
+from pkgutil import resolve_name
+
 import pytest
 from torch import nn
 
@@ -18,7 +20,9 @@ def test_a_word_is_what_its_config_is_called(word, config):
 def test_a_network_s_class_is_where_its_config_says(config):
     network = config.loaded()
     assert issubclass(network, nn.Module)
-    assert {"blocks", "fold"} <= set(vars(network))
+    assert {"blocks", "fold"} <= set(dir(network))
+    if config.controlled:
+        assert issubclass(resolve_name(config.controlled), nn.Module)
 
 
 @pytest.mark.parametrize("config", KINDS.values())

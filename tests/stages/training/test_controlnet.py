@@ -1,0 +1,244 @@
+"""A control net: begins as its frozen bundle, trains the copy alone, resumes exactly, and says in one line what does not fit."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from data.batch import Cond
+from data.files import file_sha256
+from data.pack.packer import pack
+from data.pack.settings import PackSettings
+from data.shapes import write_folder
+from stages import export
+from stages.build import build_stage
+from stages.bundle import BASE, WEIGHTS, load_bundle, read_sidecar, save_bundle
+from stages.config import BaseConfig
+from stages.frozen import Frozen
+from stages.sampling import conditioned, noise_of, sample_alone
+from stages.stage import Stage
+from stages.training.controlled import beside
+from stages.training.loop import train
+from tests.stages.controlled import TOLD, base_bundle, controlled, controlled_config, mapped_batch
+from tests.stages.tiny import base_config, wake
+from tests.stages.training.test_run import assert_equal_runs
+
+ROOT = Path(__file__).parents[3]
+SIDE = 8
+pytestmark = pytest.mark.filterwarnings("ignore:::tensorboard")
+
+NETS = {
+    "plain": {},
+    "attending": {"self_attention": (1,), "patch": 2},
+    "efficient": {"blocks": (0, 2), "decoder_blocks": (2, 1), "skip": "concat", "resample_filter": "smooth"},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return base_bundle(tmp_path_factory.mktemp("base") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def mapped_shards(tmp_path_factory) -> Path:
+    """Shapes with their gray versions as maps."""
+    folder = tmp_path_factory.mktemp("mapped")
+    pictures = write_folder(folder / "pictures", 48, 16)
+    for path in sorted(pictures.rglob("*.png")):
+        there = folder / "maps" / path.relative_to(pictures)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.convert("L").save(there)
+    settings = PackSettings(size=16, shards=8, maps=str(folder / "maps"), val=0.2)
+    pack(pictures, folder / "shards", settings, workers=0)
+    return folder / "shards"
+
+
+@pytest.fixture(scope="module")
+def finished(base, mapped_shards, runtime, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("controlled") / "run"
+    train(controlled_config(base), name="base_8", data=mapped_shards, out=out, runtime=runtime)
+    return out
+
+
+def asked(num: int = 4) -> tuple[torch.Tensor, torch.Tensor, Cond]:
+    """x, sigma, and a cond with classes and maps."""
+    generator = torch.Generator().manual_seed(3)
+    x, maps = (torch.randn(num, channels, SIDE, SIDE, generator=generator) for channels in (3, 1))
+    cond = Cond.of(torch.ones(num, dtype=torch.bool), label=torch.arange(num)).given(maps=maps)
+    return x, torch.linspace(0.1, 3, num), cond
+
+
+def answer(stage: Stage, cond: Cond | None = None) -> torch.Tensor:
+    x, sigma, own = asked()
+    with torch.no_grad():
+        return stage.eval().denoise(x, sigma, cond or own).x0_hat
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_it_begins_as_the_frozen_bundle(net, tmp_path):
+    """Bit for bit; and the copy sees what the frozen encoder sees."""
+    base = base_bundle(tmp_path / "bundle", **NETS[net])
+    stage, frozen = controlled(controlled_config(base)), load_bundle(base)
+    assert torch.equal(answer(stage), answer(frozen))
+    x, noise, cond = asked()
+    with torch.no_grad():
+        own = stage.net.encode(torch.cat([x, x[:, :2]], dim=1), noise, cond)
+        theirs = frozen.net.encode(x, noise, cond)
+    assert_close(own.x, theirs.x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_without_a_map_or_at_scale_0_it_is_the_frozen_bundle_for_ever(net, tmp_path):
+    base = base_bundle(tmp_path / "bundle", **NETS[net])
+    stage, plain = wake(controlled(controlled_config(base))), answer(load_bundle(base))
+    *_, cond = asked()
+    whole = answer(stage)
+    assert (whole - plain).abs().flatten(1).amax(1).min() > 1e-3
+    assert torch.equal(answer(stage, cond.without("maps")), plain)
+    keep = torch.tensor([True, False, True, False])
+    half = answer(stage, cond.dropped(("maps",), keep))
+    assert torch.equal(half[~keep], plain[~keep])
+    assert torch.equal(half[keep], whole[keep])
+    scaled = answer(stage, cond.given(control=torch.tensor([0.0, 1.0, 0.0, 0.5])))
+    assert torch.equal(scaled[[0, 2]], plain[[0, 2]])
+    assert torch.equal(scaled[1], whole[1])
+    assert not torch.allclose(scaled[3], whole[3], atol=1e-4)
+    assert not torch.allclose(scaled[3], plain[3], atol=1e-4)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_weight_of_the_copy_learns_and_no_other(net, tmp_path):
+    base = base_bundle(tmp_path / "bundle", **NETS[net])
+    stage = wake(controlled(controlled_config(base)))
+    stage(mapped_batch(8), seed=0).loss.backward()
+    silent = [name for name, p in stage.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert silent == []
+    assert not any(name.startswith(("net.decoder", "net.conv_out")) for name in stage.state_dict())
+    frozen = stage.net.base("cpu")
+    assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
+    assert not any(module is frozen for module in stage.modules())
+
+
+class TestAWholeRun:
+    def test_the_bundle_holds_the_copy_and_beside_it_the_frozen_files(self, base, finished):
+        bundle, sidecar = finished / "bundle", read_sidecar(finished / "bundle")
+        assert {path.name for path in bundle.iterdir()} == {"stage.json", WEIGHTS, BASE}
+        for name in ("stage.json", WEIGHTS):
+            assert file_sha256(bundle / BASE / name) == file_sha256(base / name)
+        assert sidecar.config.controlnet.sha256 == read_sidecar(base).sha256
+        assert json.loads((bundle / "stage.json").read_text())["config"]["controlnet"]["base"] == BASE
+        assert load_file(bundle / WEIGHTS).keys() == controlled(controlled_config(base)).state_dict().keys()
+        assert sidecar.provenance.ancestors[0].sha256 == read_sidecar(base).sha256
+
+    def test_it_has_learned_and_needs_nothing_but_its_folder(self, base, finished, tmp_path):
+        shutil.copytree(finished / "bundle", tmp_path / "moved")
+        stage, frozen = load_bundle(tmp_path / "moved"), load_bundle(base)
+        *_, cond = asked()
+        assert (answer(stage) - answer(frozen)).abs().max() > 1e-4
+        assert torch.equal(answer(stage, cond.without("maps")), answer(frozen))
+
+    def test_resumed_it_ends_in_the_same_bits(self, base, mapped_shards, runtime, finished, tmp_path):
+        for images in (24, 48):
+            Frozen.loaded.clear()  # a new process has not loaded the base yet
+            config = controlled_config(base, images=images)
+            train(config, name="base_8", data=mapped_shards, out=tmp_path / "run", runtime=runtime)
+        assert_equal_runs(tmp_path / "run", finished)
+
+    def test_a_strength_at_sampling(self, base, finished):
+        stage, frozen = load_bundle(finished / "bundle"), load_bundle(base)
+        batch, noise = mapped_batch(4), noise_of("s", 0, torch.arange(4), "cpu")
+
+        def sampled(model: Stage, **settings: float) -> torch.Tensor:
+            sample = model.config.sample.model_copy(update=settings)
+            cond = conditioned(model, batch.cond, None, sample, noise)
+            return sample_alone(model, sample, cond, noise, (4, 3, SIDE, SIDE))
+
+        plain = sampled(frozen)
+        assert torch.equal(sampled(stage, control_scale=0.0), plain)
+        assert not torch.equal(sampled(stage), plain)
+
+    def test_exported_it_is_whole(self, finished, tmp_path):
+        export.main(finished, tmp_path / "out")
+        assert torch.equal(answer(load_bundle(tmp_path / "out")), answer(load_bundle(finished / "bundle")))
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("changed", "told"),
+        [
+            ({"net": {"kind": "dit", "width": 64, "depth": 1}}, "controlnet: net.kind dit has no encoder to copy"),
+            ({"cond": {"num_classes": 6}}, "controlnet: there is nothing to follow; give cond.maps"),
+        ],
+    )
+    def test_by_the_config(self, base, changed, told):
+        with pytest.raises(ValueError, match=told):
+            BaseConfig.model_validate(controlled_config(base).model_dump() | changed)
+
+    def test_a_base_of_another_network_or_none(self, base, tmp_path):
+        config = controlled_config(base)
+        for update, told in (
+            ({"noise": config.noise.model_copy(update={"sigma_data": 0.7})}, "noise.sigma_data is 0.6 there, 0.7 here"),
+            ({"net": config.net.model_copy(update={"blocks": (1, 2)})}, r"net.blocks is \[1, 1\] there, \[1, 2\] here"),
+            ({"controlnet": {"base": str(tmp_path)}}, "no stage.json there"),
+            ({"controlnet": {"base": str(base), "sha256": "0" * 64}}, r"controlnet.sha256 is 000000000000\.\.\."),
+        ):
+            with pytest.raises(ValueError, match=told) as caught:
+                beside(BaseConfig.model_validate(config.model_dump() | update))
+            assert "\n" not in str(caught.value)
+
+    def test_a_base_with_maps_of_its_own(self, finished):
+        with pytest.raises(ValueError, match="it has controlnet itself; name a bundle without"):
+            beside(controlled_config(finished / "bundle"))
+
+    def test_another_base_at_a_resume(self, base, mapped_shards, runtime, finished, tmp_path):
+        """Elsewhere it is the same one; with other weights it is not."""
+        config = base_config()
+        torch.manual_seed(5)
+        weights = wake(build_stage(config)).state_dict()
+        save_bundle(tmp_path / "other", weights, config=config, text_encoder=None, provenance=TOLD)
+        with pytest.raises(ValueError, match=r"controlnet.sha256 was '[0-9a-f]{64}', is"):
+            train(
+                controlled_config(tmp_path / "other"), name="base_8", data=mapped_shards, out=finished, runtime=runtime
+            )
+
+    def test_a_bundle_whose_base_is_gone_or_another(self, base, finished, tmp_path):
+        shutil.copytree(finished / "bundle", tmp_path / "lost")
+        shutil.rmtree(tmp_path / "lost" / BASE)
+        with pytest.raises(ValueError, match=r"base: no stage\.json there"):
+            load_bundle(tmp_path / "lost")
+        shutil.copytree(finished / "bundle", tmp_path / "cut")
+        weights = (tmp_path / "cut" / BASE / WEIGHTS).read_bytes()
+        (tmp_path / "cut" / BASE / WEIGHTS).write_bytes(weights[:-4] + bytes(4))
+        with pytest.raises(ValueError, match="its sha256 is not the one in stage"):
+            load_bundle(tmp_path / "cut")
+
+
+@pytest.mark.slow
+@pytest.mark.matrix
+@pytest.mark.timeout(600)
+def test_deepspeed_does_what_the_local_engine_does(tmp_path):
+    """At ZeRO 0, 1 and 2: the updates of one process, and what it saves and averages, the copy alone; the base's file stays."""
+    command = [sys.executable, "-m", "tests.stages.training.controlnet_worker", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert file_sha256(tmp_path / "base" / WEIGHTS) == read_sidecar(tmp_path / "base").sha256
+    report = json.loads((tmp_path / "report.json").read_text())
+    local = report.pop("local")
+    names = controlled(controlled_config(tmp_path / "base")).state_dict().keys()
+    assert len(report) == 3
+    for name, losses in report.items():
+        assert losses == pytest.approx(local, rel=1e-4)
+        for what in ("weights", "average"):
+            theirs, own = (load_file(tmp_path / each / f"{what}.safetensors") for each in (name, "local"))
+            assert theirs.keys() == own.keys() == names
+            assert_close(theirs, own, rtol=1e-3, atol=1e-4)
