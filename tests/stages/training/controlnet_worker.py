@@ -19,7 +19,7 @@ from stages.training.engine import Engine, LocalEngine, weights_in
 from tests.stages.controlled import base_bundle, controlled, controlled_config, mapped_batch
 
 CPU = torch.device("cpu")
-ZEROS = (0, 1, 2)
+ZEROS = (0, 1, 2, 3)
 
 
 def main(out: Path) -> None:
@@ -40,7 +40,8 @@ def run(engine: Engine, config, out: Path) -> list[float]:
     for k in range(3):
         update = engine.update([mapped_batch(4, start=8 * k), mapped_batch(4, start=8 * k + 4)], 1e-2)
         losses.append(update.loss if update.applied else float("nan"))
-        ema.update(engine.stage, nimg=8 * k + 8, batch=8)
+        with engine.whole():
+            ema.update(engine.stage, nimg=8 * k + 8, batch=8)
         engine.load(engine.state())
     out.mkdir(exist_ok=True)
     for name, tensors in (("weights", weights_in(engine.state())), ("average", ema.copies()[16])):
