@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from data.batch import Cond
 
-from ..conditions.maps import PORT as MAPS
 from ..frozen import Frozen
 from .blocks import MPWeight
 from .controlnet_config import ControlNetConfig
@@ -24,7 +23,8 @@ from .ports import Ports
 from .unet import UNet, UNetEncoder, children
 from .unet_config import UNetConfig
 
-CONTROL = "control"  # part (b,) of a cond: what the copy's outputs are multiplied with; 1 where it is missing
+MAPS = "maps"  # a part of a cond
+CONTROL = "control"  # another one, (b,): what the copy's outputs are multiplied with; 1 where it is missing
 PREFIX = "net."  # of the network's weights in a bundle
 
 
