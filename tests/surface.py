@@ -25,6 +25,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
+import cascade.card.__main__
 import cascade.demo
 import cascade.guide
 import cascade.judge.__main__
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "data.pack": data.pack.__main__.main,
     "data.index": data.index.tally.main,
     "data.styles": data.styles.__main__.main,
+    "cascade.card": cascade.card.__main__.main,
     "cascade.demo": cascade.demo.main,
     "cascade.judge": cascade.judge.__main__.judge_main,
     **{f"cascade.judge {name}": command for name, command in cascade.judge.__main__.COMMANDS.items()},

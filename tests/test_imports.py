@@ -159,6 +159,7 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
             "stages.tools",
         ),
     ),
+    "cascade.card": ("cascade.judge", "data.index", "data.pack", "data.read", "stages.training"),
     "cascade.engine": ("stages.conditions", "stages.diffusion", "stages.guiding"),
     "cascade.judge": (
         *("cascade.engine", "cascade.judge.vote", "cascade.output"),
@@ -175,8 +176,8 @@ ROOMS = {  # a room: the rooms that it may import; what lies at the top of a pac
     "cascade.output": ("cascade.engine", "data.pack"),
     "cascade.train": ("data.read", "stages.tools", "stages.training"),
     "cascade.folder": (
-        *("cascade.judge", "cascade.output", "cascade.train", "data.index", "data.pack", "data.read"),
-        "stages.training",
+        *("cascade.card", "cascade.judge", "cascade.output", "cascade.train"),
+        *("data.index", "data.pack", "data.read", "stages.training"),
     ),
     "cascade.serve.http": ("cascade.engine", "cascade.serve.page"),
     "cascade.serve.jobs": ("cascade.engine", "cascade.output", "cascade.serve.http"),

@@ -6,12 +6,14 @@ Whatever is done already is left as it is, so the same command goes on where it 
 import os
 import shlex
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from cascade.judge.report import Report
 from data.cpus import Use, allowed, fitting
 from data.disk import free_gb
 from data.files import replace_text
@@ -22,6 +24,8 @@ from data.line import say
 from data.pack.packer import PackSettings, pack
 from stages.config import StageConfig
 
+from ..card.hand import HAND
+from ..card.writing import write_card
 from ..config import CascadeConfig, load_config
 from ..launch import run_all
 from ..manifest import write_manifest
@@ -164,11 +168,21 @@ def end(config: CascadeConfig, out: Path, data: Path, base_data: Path) -> None:
         say(
             f"{out / 'report.html'}: scores on {len(report.keys):,} held-out pictures, and the nearest training pictures"
         )
+    say(_card(out, dict.fromkeys((str(base_data), str(data))), report))
     base, images = model.names[0], 2 * next(iter(config.stages.values())).train.images
     yaml, place = shlex.quote(str(out / YAML)), shlex.quote(str(out))
     say(f"paint: python sample.py --cascade {place} --num 16 --out pictures.png")
     say(f"serve: python -m cascade.serve {place}")
     say(f"go on: python train.py {yaml} {base} --data {shlex.quote(str(base_data))} --out {place} --images {images}")
+
+
+def _card(out: Path, data: Iterable[str], report: Report | None) -> str:
+    """Write the model card; a line about it, or why there is none: all else is done by then."""
+    try:
+        card = write_card(out, data=tuple(data), reports=[("report.html", report.as_json())] if report else [])
+    except ValueError as error:
+        return f"no model card was written: {error}"
+    return f"{card}: its model card; what only you know goes into {out / HAND}"
 
 
 def held_captions(data: Path, num: int = 8) -> list[str]:
