@@ -47,7 +47,6 @@ ROWS = (
     Row(prompt="purple apple", style="noto"),
     Row(prompt="blue mushroom", style="fluent 3d"),
     Row(prompt="red guitar", style="twemoji"),
-    Row(prompt="red balloon", style="noto"),
     Row(prompt="yellow umbrella", style="noto", told="not yellow"),
     Row(prompt="two red apples", style="noto", told="one apple"),
     Row(prompt="crying robot", style="twemoji", told="neither a robot nor tears"),
