@@ -5,7 +5,7 @@
 
 A cell is x0_hat after a call, what the network expects the picture to become, on white: 16 and 64 px enlarged by whole factors, so
 that their pixels are seen, 256 px halved. ROWS were chosen by hand from thirty prompts, to show what goes well and what does not;
-each is the first picture of its seed.
+each is the first picture of its prompt and seed.
 """
 
 from collections import defaultdict
@@ -63,7 +63,9 @@ def shown(nfe: int, is_first: bool, is_last: bool) -> list[int]:
 def painted(model: Cascade, rows: Sequence[Row], seed: int) -> dict[tuple[str, int, int], Tensor]:
     """x0_hat of every call that is shown: by (stage, call, number of calls), uint8 (rows, 3, h, w) on white."""
     labels = model.conditions.numbers([row.style for row in rows], "style")
-    request = Request(prompts=tuple(row.prompt for row in rows), labels=labels, seed=seed, batch=len(rows))
+    request = Request(
+        prompts=tuple(row.prompt for row in rows), labels=labels, seed=seed, batch=len(rows), same_noise=True
+    )
     parts: dict[tuple[str, int, int], dict[int, Tensor]] = defaultdict(dict)
     for event in model.sample(request):
         if not isinstance(event, Preview):

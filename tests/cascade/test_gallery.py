@@ -44,7 +44,7 @@ def test_which_calls_are_shown(nfe, is_first, is_last, calls):
 
 
 def test_every_row_is_painted_by_its_own_prompt_and_style(tmp_path):
-    """As a request for it alone."""
+    """The first picture of a request for it alone."""
     model = Cascade.load(write_both(tmp_path / "both"))
     rows = [Row(prompt="red apple", style=STYLES[2]), Row(prompt="a cat", style=STYLES[0])]
     found = painted(model, rows, seed=3)
