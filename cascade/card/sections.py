@@ -197,10 +197,10 @@ def licence(chain: Chain, kept: Kept, hand: Hand) -> str:
 
 def table(names: Iterable[str], rows: Iterable[Row]) -> str:
     """A table in Markdown."""
-    lines = [tuple(names), *(tuple(str(cell).replace("|", "\\|") for cell in row) for row in rows)]
-    rows = [f"| {' | '.join(line)} |" for line in lines]
-    rows.insert(1, "|---" * len(lines[0]) + "|")
-    return "\n".join(rows)
+    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (names, *rows)]
+    texts = [f"| {' | '.join(line)} |" for line in lines]
+    texts.insert(1, "|---" * len(lines[0]) + "|")
+    return "\n".join(texts)
 
 
 def _gives(stage: StageFacts) -> str:
