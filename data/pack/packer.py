@@ -71,7 +71,7 @@ def pack(
         "source": kind,
         "source_sha256": digest,
     }
-    with workspace(dst) as folder, _half_the_cores():
+    with _half_the_cores(), workspace(dst) as folder:
         index = (
             _linked(src, folder, settings, metadata)
             if keep

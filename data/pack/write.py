@@ -77,6 +77,8 @@ class _HashingWriter:
 @contextmanager
 def workspace(dst: Path) -> Iterator[Path]:
     """A folder inside `dst` to build in: on success its files move up, index.json last; otherwise nothing stays."""
+    import webdataset.writer  # noqa: F401  before there is a folder: a stop in the midst of an import cleans nothing up
+
     created = not dst.exists()
     part = dst / PACKING
     shutil.rmtree(part, ignore_errors=True)

@@ -320,6 +320,25 @@ def test_a_full_disk_is_told_with_place_room_and_fix_and_leaves_nothing(shapes, 
     assert not (tmp_path / "out").exists()
 
 
+def test_libraries_are_imported_before_there_is_a_folder(shapes, tmp_path):
+    """A stop in the midst of an import ends the process at once, and would leave the folder."""
+    command = f"""
+import sys
+from pathlib import Path
+
+def told(event, arguments):
+    if event == "os.mkdir" and str(arguments[0]).endswith("packing.part"):
+        print(*(name for name in ("torch", "webdataset.writer") if name in sys.modules))
+
+sys.addaudithook(told)
+from data.pack.packer import pack
+from data.pack.settings import PackSettings
+pack(Path({str(shapes)!r}), Path({str(tmp_path / "out")!r}), PackSettings(size=8), workers=0)
+"""
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "torch webdataset.writer"
+
+
 @pytest.mark.matrix
 @pytest.mark.slow
 @pytest.mark.parametrize(
