@@ -18,7 +18,7 @@ from stages.diffusion.samplers import SAMPLERS
 
 SHIPPED = Path(__file__).parent / "cascade" / "shipped" / "emoji_styles"
 MAX_GRID = 1024
-WITH_AGAIN = ("again", "cascade", "image", "mask", "out", "overwrite", "device", "download")
+WITH_AGAIN = ("again", "cascade", "image", "mask", "maps", "out", "overwrite", "device", "download")
 
 
 def main(
@@ -29,7 +29,7 @@ def main(
         int | None,
         typer.Option(
             help="images of each prompt",
-            show_default="16; with --image, or prompts with several labels, 1",
+            show_default="16; with --image, several --map, or prompts with several labels, 1",
             metavar="INTEGER",
         ),
     ] = None,
@@ -45,6 +45,13 @@ def main(
     ] = False,
     mask: Annotated[
         Path | None, typer.Option(help="paint over --image where this picture of its size is white, keep the rest")
+    ] = None,
+    maps: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--map",
+            help="what is where: this picture, or all of a folder, for a cascade trained with maps; may be repeated",
+        ),
     ] = None,
     strength: Annotated[
         list[str] | None,
@@ -134,6 +141,7 @@ def main(
     from cascade.output.bulk import generate, local_device, rank_and_world
     from cascade.output.destinations import output_for
     from cascade.output.given import given_files
+    from cascade.output.maps import check_proportions, map_files, maps_of
     from cascade.output.saving import save_again, save_all
     from cascade.output.sources import pixels_of
     from cascade.output.upscale import Upscaling
@@ -157,10 +165,11 @@ def main(
     torch.set_flush_denormal(True)
 
     files = given_files(image or [], lambda line: say(line, sys.stderr))
+    mapped = map_files(maps or [])
     if again is not None:
         if len(files) > 1:
             raise ValueError(f"--again: {len(files)} pictures with --image; give the one that {again} was made from")
-        return save_again(again, target, cascade, files, device=device, download=download, mask=mask)
+        return save_again(again, target, cascade, files, device=device, download=download, mask=mask, map_files=mapped)
     if world > 1 and str(prompts_file) == "-":
         raise ValueError("--prompts-file -: several processes cannot all read what is piped in; name a file")
     is_source = any(option for option in (mask, strength, resample, image_stage, invert, invert_label))
@@ -203,13 +212,14 @@ def main(
             labels=class_numbers(model, invert_label or [], "--invert-label"),
         )
     request = Request(
-        num=num if num is not None else 1 if files or is_table or scales else 16,
+        num=num if num is not None else 1 if files or is_table or scales or len(mapped) > 1 else 16,
         seed=seed,
         prompts=captions,
         labels=labels,
         size=parse_size(size),
         settings=with_said(model, chosen, settings or [], scales),
         source=source,
+        maps=maps_of(mapped, model.conditions),
         batch=batch,
         negative=(negative,) if negative else (),
         composed=(weighted(also),) if also else (),
@@ -231,11 +241,12 @@ def main(
             say(f"nothing to do: all shards of this process are in {out}", sys.stderr)
         return
     if upscaling:
-        jobs = upscaling.jobs(model, request, target, picked)
+        jobs = upscaling.jobs(model, request, target, picked, mapped)
     else:
         plan = model.resolve(request)
+        check_proportions(plan.request.maps, plan.sizes[-1], "--map")
         target.check_names(plan)
-        target.check_given(plan, [*(file.path for file in files), *([mask] if mask else [])])
+        target.check_given(plan, [*(file.path for file in files), *([mask] if mask else []), *mapped])
         model.check(plan.picked(picked))
         jobs = [(target, lambda: plan)]
     num_images = len(picked) or (upscaling.num(request) if upscaling else request.total)

@@ -163,7 +163,11 @@ def class_names(links: list[Link]) -> tuple[str, ...]:
 
 
 def for_stage(cond: Cond, config: CondConfig) -> Cond:
-    """The condition with its text cut to the number of tokens that the stage was trained on."""
+    """The condition with its text cut to the number of tokens that the stage was trained on, without the maps and original sizes of
+    other stages."""
+    own = (("maps", config.maps), ("original_size", config.original_size))
+    if others := [name for name, has in own if not has and name in cond.parts]:
+        cond = cond.without(*others)
     text = cond.parts.get("text")
     if text is None or text.mask is None or config.text is None:
         return cond

@@ -184,6 +184,7 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
         settings=settings,
     )
     cascade.conditions.check(request)
+    check_maps(plan)
     check_guidance(plan)
     check_source(plan, cascade)
     for link, (h, w) in zip(links, plan.sizes, strict=True):
@@ -193,6 +194,15 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
                 f"at most {most_pixels(link):,} px there, ask for less or begin at a stage without self-attention"
             )
     return plan
+
+
+def check_maps(plan: Plan) -> None:
+    """Raise ValueError if a stage that knows no picture without a map is given none."""
+    for link in plan.links:
+        if plan.request.maps is None and link.sidecar.config.cond.needs_maps:
+            raise ValueError(
+                f"request: no map; stage {link.name} was given one with every picture of its training (cond.drop is 0); give one"
+            )
 
 
 def check_guidance(plan: Plan) -> None:

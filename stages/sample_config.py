@@ -135,8 +135,8 @@ class SampleConfig(SamplerOptions):
         return {name: getattr(self, name) for name in SAMPLERS[self.sampler].options}
 
     def scale_of(self, part: str) -> float:
-        """The guidance scale of a part of the cond, "text" or "label"."""
-        own = {"text": self.guidance_text, "label": self.guidance_label}[part]
+        """The guidance scale of a part of the cond: "text" and "label" may have their own."""
+        own = {"text": self.guidance_text, "label": self.guidance_label}.get(part)
         return self.guidance_scale if own is None else own
 
     @property

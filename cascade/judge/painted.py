@@ -21,12 +21,14 @@ from cascade.link import Link, with_settings
 from cascade.pipeline import Cascade
 from data.batch import Batch, to_float, to_uint8
 from data.errors import RunError
+from data.read.mixture import facts
 from data.read.shards import read_split
 from data.resize import downsample
 from stages.consistency import agreement
 from stages.diffusion.samplers import Answer
 from stages.guidance import guidance
 from stages.sampling import noise_of, start
+from stages.training.checks import check_maps
 
 PAINTED_AT_ONCE = 16  # pictures
 
@@ -35,9 +37,13 @@ def read_conditions(model: Cascade, data: str, split: str = "val", num: int = 0)
     """The first `num` pictures of a split (0: all) with the conditions that the cascade takes. Raises ValueError."""
     configs = [link.sidecar.config for link in model.links]
     texts = [config.cond.text.tokens for config in configs if config.cond.text]
+    for config in configs:
+        check_maps(config, facts(data))
     yield from read_split(
         data, split, batch=PAINTED_AT_ONCE, resolution=max(config.resolution for config in configs), limit=num,
         label=any(config.cond.num_classes for config in configs), text_tokens=max(texts, default=0),
+        maps=any(config.cond.maps for config in configs),
+        original_sizes=any(config.cond.original_size for config in configs),
     )  # fmt: skip
 
 

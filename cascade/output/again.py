@@ -73,6 +73,7 @@ class Said(BaseModel):
     size: tuple[Number, Number] | None = None
     low_res: SaidPicture | None = None
     source: SaidSource | None = None
+    maps: SaidPicture | None = None
     image: Number | None = None
     row: tuple[Number, Annotated[int, Field(strict=True, ge=1, le=MAX_BATCH)]] = (0, 1)
     stage: str | None = None
@@ -107,10 +108,15 @@ def ends_of(said: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def plan_of(
-    path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None, mask: Path | None = None
+    path: Path,
+    said: Mapping[str, Any],
+    model: Cascade,
+    file: GivenFile | None,
+    mask: Path | None = None,
+    maps: Tensor | None = None,
 ) -> Plan:
-    """The plan of the whole request that made a picture. mask: what was painted of a source. Raises ValueError if the bundles or
-    the given picture or mask differ."""
+    """The plan of the whole request that made a picture. mask: what was painted of a source; maps: those that it was made with.
+    Raises ValueError if the bundles or what is given differ."""
     for link in model.links:
         if (recorded := said["stages"].get(link.name, {}).get("bundle")) != link.sidecar.sha256:
             raise ValueError(
@@ -122,8 +128,7 @@ def plan_of(
                 f"{path}: made by stage {link.name} beside other networks than are here; "
                 "name the cascade that made it with --cascade"
             )
-    if said.get("maps"):
-        raise ValueError(f"{path}: made with maps, which it does not hold; give them to a Request in Python")
+    check_maps(path, said, maps)
     source = source_of(path, said, model, file, mask)
     low_res = None if source else low_res_of(path, said, model, file)
     try:
@@ -136,6 +141,7 @@ def plan_of(
             settings={name: stage["settings"] for name, stage in as_meant(dict(said))["stages"].items()},
             batch=said.get("batch", 16),
             low_res=low_res,
+            maps=maps,
             negative=tuple(said.get("negative", ())),
             composed=composed_of(said.get("composed", ())),
             guidance={name: tuple(scales) for name, scales in said.get("guidance", {}).items()},
@@ -145,6 +151,17 @@ def plan_of(
         return model.resolve(request)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def check_maps(path: Path, said: Mapping[str, Any], maps: Tensor | None) -> None:
+    """Raise ValueError unless these are the maps that a picture was made with."""
+    recorded = said.get("maps")
+    if not recorded and maps is not None:
+        raise ValueError(f"{path}: made without a map; leave --map out")
+    if recorded and maps is None:
+        raise ValueError(f"{path}: made with a map; give that one with --map")
+    if recorded and maps is not None and sha256(maps) != recorded["sha256"]:
+        raise ValueError(f"{path}: made with another map; give that one with --map")
 
 
 def low_res_of(path: Path, said: Mapping[str, Any], model: Cascade, file: GivenFile | None) -> Tensor | None:

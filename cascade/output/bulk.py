@@ -56,7 +56,7 @@ def generate(model: Cascade, request: Request, folder: Path, *, shard_size: int)
     Raises ValueError if the folder holds shards of another request, and for a request with given pictures.
     """
     if request.maps is not None:
-        raise ValueError("--shard-size: makes pictures from prompts and labels; leave maps out")
+        raise ValueError("--shard-size: makes pictures from prompts and labels; leave --map out")
     if request.low_res is not None:
         raise ValueError("--shard-size: makes pictures from prompts and labels; leave --image out")
     if not 1 <= shard_size <= 100_000:

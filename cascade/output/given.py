@@ -66,8 +66,9 @@ def refuse_if_none(files: Sequence[GivenFile]) -> None:
         raise ValueError("; ".join(file.fault for file in files))
 
 
-def pictures_in(folder: Path) -> tuple[list[Path], str]:
-    """The pictures of a folder, and the counts of other entries as text. Raises ValueError if it has no picture."""
+def pictures_in(folder: Path, option: str = "--image") -> tuple[list[Path], str]:
+    """The pictures of a folder, and the counts of other entries as text. option: begins a message. Raises ValueError if it has no
+    picture."""
     pictures, others = [], Counter[str]()
     nested = 0
     for path in sorted(folder.iterdir()):
@@ -84,11 +85,11 @@ def pictures_in(folder: Path) -> tuple[list[Path], str]:
             others["of other kinds"] += 1
     summary = ", ".join(f"{num} {kind}" for kind, num in others.items())
     if nested:
-        summary += f" (with {nested} pictures; name such a folder with another --image)"
+        summary += f" (with {nested} pictures; name such a folder with another {option})"
     if not pictures:
         hint = f", but {summary}" if summary else ""
         raise ValueError(
-            f"--image {folder}: no picture in it ({', '.join(PACK_FORMATS)}){hint}; name a folder that has some"
+            f"{option} {folder}: no picture in it ({', '.join(PACK_FORMATS)}){hint}; name a folder that has some"
         )
     return pictures, summary
 

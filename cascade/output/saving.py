@@ -14,6 +14,7 @@ from ..plan import Plan
 from .again import ends_of, plan_of, repainted, said_of
 from .destinations import Output, foreign, is_ours, place_of
 from .given import GivenFile
+from .maps import maps_of
 from .pictures import levels_apart, read_png, save_png
 from .upscale import Pending
 
@@ -76,6 +77,7 @@ def save_again(
     device: str,
     download: bool,
     mask: Path | None = None,
+    map_files: Sequence[Path] = (),
 ) -> None:
     """Make a picture again from its metadata. Raises RunError if the result differs from a PNG that was given, ValueError if the
     cascade, the given pictures or --out do not fit."""
@@ -84,12 +86,12 @@ def save_again(
     model = Cascade.load(
         folder, first=first, last=last, device=device, precision=metadata["precision"], download=download
     )
-    plan = plan_of(path, metadata, model, files[0] if files else None, mask)
+    plan = plan_of(path, metadata, model, files[0] if files else None, mask, maps_of(map_files, model.conditions))
     try:
         model.check(plan.picked((metadata["image"],) if "image" in metadata else tuple(metadata.get("pick", ()))))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    inputs = [path, *(file.path for file in files), *([mask] if mask else [])]
+    inputs = [path, *(file.path for file in files), *([mask] if mask else []), *map_files]
     if "image" not in metadata:
         if not output.is_grid:
             raise ValueError(f"--out {output.path}: {path} is a grid; write a name in .png")

@@ -18,6 +18,7 @@ from ..plan import Plan
 from ..request import Request
 from .destinations import Output
 from .given import GivenFile, refuse_if_none
+from .maps import check_proportions
 from .pictures import user_picture, user_size
 
 Pending = tuple[Output, Callable[[], Plan]]
@@ -56,17 +57,29 @@ class Upscaling:
 
     def num(self, request: Request) -> int:
         """Number of images in all."""
-        return request.num * (request.described if len(self.files) == 1 else len(self.files))
+        return request.num * (request.places if len(self.files) == 1 else len(self.files))
 
-    def jobs(self, model: Cascade, request: Request, target: Output, pick: Sequence[int] = ()) -> list[Pending]:
-        """One job per file, with the only description, or the one of its number. The job of a file with a fault raises it when
-        its plan is made. Raises ValueError for mistakes that concern all files or --out, and if every file has a fault."""
+    def jobs(
+        self,
+        model: Cascade,
+        request: Request,
+        target: Output,
+        pick: Sequence[int] = (),
+        map_files: Sequence[Path] = (),
+    ) -> list[Pending]:
+        """One job per file, with the only description and map, or those of its number. map_files: those of the request's maps. The
+        job of a file with a fault raises it when its plan is made. Raises ValueError for mistakes that concern all files or
+        --out, and if every file has a fault."""
         if len(self.files) > 1 and target.is_grid:
             raise ValueError(f"--out {target.path}: {len(self.files)} pictures are given; write them into a folder/")
         described = request.described
         if len(self.files) > 1 and described not in (1, len(self.files)):
             raise ValueError(
                 f"--image: {len(self.files)} pictures and {described} prompts or labels; give one of either, or as many of both"
+            )
+        if len(self.files) > 1 and request.maps is not None and len(request.maps) not in (1, len(self.files)):
+            raise ValueError(
+                f"--image: {len(self.files)} pictures and {len(request.maps)} maps; give one map, or as many as pictures"
             )
         for start in dict.fromkeys(self.starts):
             side_of(model, start)
@@ -80,6 +93,7 @@ class Upscaling:
             file_request = replace(
                 request,
                 first=start,
+                maps=self._maps(request, position),
                 **fields | {"guidance": scales},
                 settings=agreeing(
                     {name: values for name, values in request.settings.items() if name in names}, model.links, start
@@ -92,18 +106,25 @@ class Upscaling:
                 try:
                     plan = model.resolve(replace(file_request, low_res=self._like(model, file, start)))
                     model.check(plan.picked(pick))
+                    check_proportions(plan.request.maps, plan.sizes[-1], "--map")
                 except ValueError as error:
                     fault = str(error) if len(self.files) == 1 else prefix + str(error).removeprefix(prefix)
                     plan, file = None, replace(file, fault=fault)
                 else:
                     output.check_names(plan)
-                    output.check_given(plan, [other.path for other in self.files])
+                    output.check_given(plan, [*(other.path for other in self.files), *map_files])
             files.append(file)
             jobs.append((output, partial(self._given, model, file, start, plan)))
         if len({file.fault.removeprefix(f"--image {file.path}: ") for file in files}) == 1:
             files = files[:1]  # all have the same fault, which is the request's: report it once
         refuse_if_none(files)
         return jobs
+
+    def _maps(self, request: Request, position: int) -> Tensor | None:
+        """The maps of the file of this number: all for a single one, else its own, or one that goes with all."""
+        if request.maps is None or len(self.files) == 1:
+            return request.maps
+        return request.maps[position : position + 1] if len(request.maps) > 1 else request.maps
 
     def _like(self, model: Cascade, file: GivenFile, start: str) -> Tensor:
         """A placeholder of the size that will be given, so that a plan can be made before the picture is read. Raises ValueError

@@ -17,7 +17,7 @@ class Choices:
 
     source: a name in `data.pack.sources.SOURCES`. splits: whether folders, shards and a column may define splits. For
     tars: dotted_keys, whether keys end at the last dot of a name; skip_damaged, whether shards that cannot be read are
-    left out.
+    left out; map_member, the extension of the member that is the map of its picture.
     """
 
     source: str | None = None
@@ -26,13 +26,15 @@ class Choices:
     splits: bool = True
     dotted_keys: bool = False
     skip_damaged: bool = False
+    map_member: str = ""
 
 
 @dataclass(frozen=True)
 class Item:
     """A picture to pack.
 
-    `name` is its path within the source; `map` the picture of the same name in a folder of maps; `old` are members
+    `name` is its path within the source; `map` the picture of the same name in a folder of maps, or a member of
+    the same key in a tar; `old` are members
     carried over from a tar; `text_column` is the field of the
     old `.json` that holds the caption.
     """

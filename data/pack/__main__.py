@@ -55,7 +55,10 @@ def main(
     device: Annotated[str, typer.Option(help="where captions are encoded: cpu, cuda")] = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what DST holds")] = False,
     maps: Annotated[
-        str | None, typer.Option(help="folder of maps, a picture of the same name for each picture: for cond.maps")
+        str | None,
+        typer.Option(
+            help="folder of maps, a picture of the same name for each picture, or the extension of members of tars: for cond.maps"
+        ),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="the same as --size 0")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Maps beside pictures: a second folder with a picture of the same name for each picture of the source."""
+"""Maps beside pictures: a second folder with a picture of the same name for each picture of the source, or members of tars."""
 
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -8,15 +8,23 @@ from data.index.items import Item, Source, whole
 from data.tar import PACK_MEMBERS
 
 
-def with_maps(source: Source, maps: str | None) -> Source:
-    """A source whose items have their maps of the folder `maps`, if one is given. Raises ValueError for a picture without a map,
-    for maps of tars, and for maps of which some are gray and others not."""
+def with_maps(source: Source, maps: str | None, *, tars: bool = False) -> Source:
+    """A source whose items have their maps of the folder `maps`, if one is given; those of tars have the members of that extension
+    already. Raises ValueError for a picture without a map, and for maps of which some are gray and others not."""
     if maps is None:
         return source
     folder = Path(maps)
-    if not folder.is_dir():
-        raise ValueError(f"--maps {folder} is not a folder; name one with a map for each picture")
-    items = [replace(item, map=whole(_found(folder, item))) for item in source.items]
+    if tars:
+        items = source.items
+        if bare := [item for item in items if item.map is None]:
+            raise ValueError(
+                f"--maps {maps}: {len(bare)} of {len(items)} samples have no such member, the first is {bare[0].name}; name the "
+                "extension of the map of each picture, for instance map.png"
+            )
+    else:
+        if not folder.is_dir():
+            raise ValueError(f"--maps {folder} is not a folder; name one with a map for each picture")
+        items = [replace(item, map=whole(_found(folder, item))) for item in source.items]
     gray = [_is_gray(item) for item in items]
     if any(gray) and not all(gray):
         odd = items[gray.index(not gray[0])].name
@@ -44,8 +52,6 @@ def _is_gray(item: Item) -> bool:
 
 
 def _found(folder: Path, item: Item) -> Path:
-    if item.old:
-        raise ValueError(f"--maps {folder}: maps beside tars are not read; pack the pictures from a folder")
     name = PurePosixPath(item.name)
     for path in (folder / name, *(folder / name.with_suffix(f".{suffix}") for suffix in PACK_MEMBERS)):
         if path.is_file():

@@ -60,7 +60,7 @@ def pack(
         settings.check_keep()
         digest = _digest([path.relative_to(src).as_posix(), path.stat().st_size] for path in find_shards(src))
     else:
-        source = with_maps(chosen(list_source(tree, kind, settings.choices())), settings.maps)
+        source = with_maps(chosen(list_source(tree, kind, settings.choices())), settings.maps, tars=kind == "tars")
         _check_splits(src, source, settings)
         digest = _digest(_listing(source, settings))
     if not overwrite and (packed := _already_packed(dst, digest)):

@@ -117,6 +117,7 @@ class PackSettings(Strict):
             splits=self.splits,
             dotted_keys=self.dotted_keys,
             skip_damaged=self.skip_damaged,
+            map_member=(self.maps or "").lower().removeprefix("."),
         )
 
 

@@ -1,7 +1,7 @@
 """Sources that are tars, webdataset or img2dataset shards, with members in any order.
 
-A sample is one picture with its caption (`.txt`, or a column of `.json`), its class (`.cls`) and facts (`.json`). Other
-members are counted by their extension.
+A sample is one picture with its caption (`.txt`, or a column of `.json`), its class (`.cls`), facts (`.json`) and the member that
+`--maps` names. Other members are counted by their extension.
 """
 
 import json
@@ -89,15 +89,17 @@ class _Listing:
             self.bad.append(("caption too long" if ext == "txt" else f".{ext} member too large", f"{name} ({reason})"))
         elif image:
             spans = {ext: span for ext, span in sample.members.items() if ext in annotations}
+            map_ = sample.members.get(self.choices.map_member)
             self.items.append(
-                Item(f"{key}.tar", name, sample.members[image], old=spans, text_column=column, split=split)
+                Item(f"{key}.tar", name, sample.members[image], old=spans, text_column=column, split=split, map=map_)
             )
         elif dotted := dotted_pictures(sample.members):
             self.bad += [(DOT_IN_KEY, f"{name}.{ext}") for ext in dotted]
         else:
             self.bad.append((NO_PICTURE, f"{name} (only {sample.extensions})"))
         if image:
-            unread_exts = [ext for ext in (*sample.members, *sample.others) if ext not in {image, *annotations}]
+            read = {image, *annotations, self.choices.map_member}
+            unread_exts = [ext for ext in (*sample.members, *sample.others) if ext not in read]
             self.unread += [(f".{ext} in tars", f"{name}.{ext}") for ext in unread_exts]
 
     def drop_unlabelled(self) -> None:

@@ -86,6 +86,11 @@ class CondConfig(Strict):
         return self
 
     @property
+    def needs_maps(self) -> bool:
+        """Whether there was a map with every picture of the training, so that a stage does not know pictures without one."""
+        return self.maps is not None and not self.drop and not self.drop_each
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Parts of a cond that training drops and guidance leaves out."""
         return ("label",) * bool(self.num_classes) + ("text",) * bool(self.text) + ("maps",) * bool(self.maps)

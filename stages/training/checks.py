@@ -73,13 +73,18 @@ def check_data(config: StageConfig, index: Index) -> None:
             f"data: {len(index.classes or ())} classes, cond.num_classes is {config.cond.num_classes}; "
             f"set it to {len(index.classes or ())}"
         )
-    if config.cond.maps and index.maps and index.maps != config.cond.maps.channels:
-        raise ValueError(
-            f"data: maps have {index.maps} channels, cond.maps.channels is {config.cond.maps.channels}; set it to {index.maps}"
-        )
+    check_maps(config, index)
     if config.channels != index.channels:
         raise ValueError(
             f"data: pictures have {index.channels} channels, channels is {config.channels}; set it to {index.channels}"
+        )
+
+
+def check_maps(config: StageConfig, index: Index) -> None:
+    """Check that the maps of the data, if there are any, have the channels that the network takes. Raises ValueError."""
+    if config.cond.maps and index.maps and index.maps != config.cond.maps.channels:
+        raise ValueError(
+            f"data: maps have {index.maps} channels, cond.maps.channels is {config.cond.maps.channels}; set it to {index.maps}"
         )
 
 

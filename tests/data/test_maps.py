@@ -74,6 +74,37 @@ def test_training_batches_have_them_when_they_are_asked_for(pictures, tmp_path):
     assert len(with_them.cond.parts["maps"].value) == 4
 
 
+def test_members_of_tars_are_maps(pictures, tmp_path):
+    """Packed shards, packed again with their own maps: at another size, by the member's name."""
+    maps = write_maps(tmp_path / "maps", pictures)
+    packed(pictures, tmp_path / "first", maps)
+    for said in ("map.png", ".MAP.png"):
+        settings = PackSettings(size=8, shards=4, maps=said)
+        index = pack(tmp_path / "first", tmp_path / said.strip("."), settings, workers=0)
+        assert index.maps == 1
+        assert ".map.png in tars" not in index.unread
+    direct = pack(pictures, tmp_path / "direct", PackSettings(size=8, shards=4, maps=str(maps)), workers=0)
+    one, other = (
+        {
+            bytes(image.numpy().tobytes()): map_
+            for batch in read_split(str(folder), "train", batch=4, resolution=8, maps=True)
+            for image, map_ in zip(batch.image, batch.cond.value("maps"), strict=True)
+        }
+        for folder in (tmp_path / "map.png", tmp_path / "direct")
+    )
+    assert direct.num == len(one)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    with pytest.raises(
+        ValueError, match=r"--maps seg\.png: 12 of 12 samples have no such member, the first is .*map\.png"
+    ):
+        pack(tmp_path / "first", tmp_path / "none", PackSettings(size=8, maps="seg.png"), workers=0)
+    with pytest.raises(ValueError, match="holds something else"):  # without maps it is another data set
+        pack(tmp_path / "first", tmp_path / "map.png", PackSettings(size=8, shards=4), workers=0)
+    again = pack(tmp_path / "first", tmp_path / "without", PackSettings(size=8), workers=0)
+    assert (again.maps, again.unread[".map.png in tars"].num) == (0, 12)
+
+
 def test_shards_without_maps_are_the_bytes_they_were(pictures, tmp_path):
     index = pack(pictures, tmp_path / "shards", PackSettings(size=16, shards=4), workers=0)
     text = json.loads((tmp_path / "shards" / "index.json").read_text())

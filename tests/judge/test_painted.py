@@ -1,14 +1,20 @@
 """Pictures that are judged are those that sampling gives."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from PIL import Image
 
 from cascade.judge.painted import paint, read_conditions
+from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.batch import Batch, Cond
 from data.pack.packer import pack
 from data.pack.settings import PackSettings
-from tests.cascade.chains import finished, tiny
+from data.shapes import write_folder
+from stages.config import CondConfig
+from tests.cascade.chains import finished, tiny, tiny_config, write_cascade
 from tests.judge.test_mismatch import ROOT
 
 LABELS = (2, 0, 1)
@@ -45,3 +51,36 @@ def test_the_first_pictures_of_a_split_with_their_conditions(tmp_path):
     assert sum(map(len, all_)) == index.num_images["val"]
     assert few[0].keys == all_[0].keys[:3]
     assert few[0].cond.parts.keys() == {"label"}
+
+
+def test_maps_and_original_sizes_of_the_split_are_read_and_used(tmp_path):
+    """Each stage of a cascade with maps paints by those of the data, at its own size; another map, another picture."""
+    folder = write_folder(tmp_path / "pictures", 12, 24)
+    for path in folder.rglob("*.png"):
+        target = tmp_path / "maps" / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("L").save(target)
+    settings = PackSettings(size=16, shards=1, val=0.5, maps=str(tmp_path / "maps"))
+    pack(folder, tmp_path / "shards", settings, workers=0)
+    conds = {
+        "base_8": CondConfig(maps={"channels": 1}),
+        "sr_16": CondConfig(maps={"channels": 1}, original_size={}),
+    }
+    config = tiny_config()
+    stages = {name: stage.model_copy(update={"cond": conds[name]}) for name, stage in config.stages.items()}
+    model = Cascade.load(write_cascade(tmp_path / "cascade", config.model_copy(update={"stages": stages})))
+    batch = next(read_conditions(model, str(tmp_path / "shards"), num=3))
+    assert batch.cond.value("maps").shape == (3, 1, 16, 16)
+    assert batch.cond.value("original_size").tolist() == [[24, 24]] * 3
+    base, upper = model.links
+    below = paint(base, batch, seed=5)
+    made = paint(upper, batch, below, seed=5)
+    swapped = replace(batch, cond=batch.cond[torch.tensor([1, 2, 0])])
+    assert not torch.equal(paint(base, swapped, seed=5), below)
+    larger = replace(batch, cond=batch.cond.given(original_size=torch.full((3, 2), 999)))
+    assert not torch.equal(paint(upper, larger, below, seed=5), made)
+    coloured = {"base_8": CondConfig(maps={"channels": 3}), "sr_16": CondConfig()}
+    stages = {name: stage.model_copy(update={"cond": coloured[name]}) for name, stage in config.stages.items()}
+    other = Cascade.load(write_cascade(tmp_path / "coloured", config.model_copy(update={"stages": stages})))
+    with pytest.raises(ValueError, match=r"maps have 1 channels, cond\.maps\.channels is 3"):
+        next(read_conditions(other, str(tmp_path / "shards")))

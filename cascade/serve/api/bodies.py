@@ -16,6 +16,8 @@ from torch import Tensor
 
 from cascade.budget import measured
 from cascade.link import Link, cut, with_settings
+from cascade.output.maps import check_proportions
+from cascade.output.metadata import sha256
 from cascade.output.pictures import fitted, fitted_size
 from cascade.output.upscale import agreeing, choose_start
 from cascade.pipeline import Cascade
@@ -27,7 +29,7 @@ from data.decode import FORMATS, decode_image, image_size
 from stages.sample_config import WORDS
 
 from ..http.limits import Limits, Refused, mistakes
-from .sources import source_from, unpack, with_strength
+from .sources import map_of, source_from, unpack, with_strength
 
 Name = Annotated[str, Field(max_length=200)]
 Settings = dict[Name, dict[Name, int | float | Name | list[float]]]
@@ -81,7 +83,9 @@ class JobBody(Body):
     networks, all images together: as many steps as they can do in that time, in the stages whose num_steps is not in settings.
 
     mask, strength, invert: paint over `image`, of the size of the result, instead of enlarging it: where the mask of its size is
-    white; from so much noise; from the noise that gives it under this caption of it, and under invert_label."""
+    white; from so much noise; from the noise that gives it under this caption of it, and under invert_label.
+
+    map: a picture that says what is where, of the proportions of the result, for cascades that were trained with maps."""
 
     prompts: Annotated[list[str], Field(max_length=10_000)] = []
     labels: Annotated[list[int | Name], Field(max_length=10_000)] = []
@@ -101,6 +105,7 @@ class JobBody(Body):
     strength: Annotated[float, Field(gt=0, le=1)] | None = None
     invert: str | None = None
     invert_label: int | Name | None = None
+    map: str | None = None
 
     @property
     def paints_over(self) -> bool:
@@ -116,7 +121,7 @@ class JobBody(Body):
 class RefineBody(Body):
     """Continue the pictures `pick` (none: all) that the stage `from` gave. mask: paint them anew where it is white, of the size of
     that stage's pictures, from the first stage on; seed: of what is painted, random if left out. seconds: as for a new job; then
-    settings must say which num_steps stand."""
+    settings must say which num_steps stand. map: that of the job, which is not kept."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
     stage: Annotated[Name, Field(alias="from")] = ""
@@ -126,6 +131,7 @@ class RefineBody(Body):
     mask: str | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     seconds: Seconds | None = None
+    map: str | None = None
 
 
 @dataclass(frozen=True)
@@ -206,8 +212,11 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits, speeds: Speeds 
         same_noise=body.same_noise,
         source=source,
         seconds=body.seconds,
+        maps=None if body.map is None else map_of(body.map, cascade.conditions, limits),
     )
-    return planned(request, settings, cascade, limits, speeds)
+    plan = planned(request, settings, cascade, limits, speeds)
+    check_proportions(plan.request.maps, plan.sizes[-1], "map")
+    return plan
 
 
 def painted_over(body: JobBody, cascade: Cascade, links: Sequence[Link], limits: Limits) -> Source:
@@ -415,6 +424,7 @@ def as_stored(plan: Plan) -> dict[str, Any]:
         "prompts": list(request.prompts), "labels": list(request.labels), "num": request.num, "seed": request.seed,
         "size": list(request.size or ()), "settings": plan.settings,
         **({"source": request.source.stage or plan.names[-1]} if request.source else {}),
+        **({"map": sha256(request.maps)} if request.maps is not None else {}),
         "first": request.first, "last": request.last, "index": list(request.index),
         "stages": {name: min(size) for name, size in zip(plan.names, plan.sizes, strict=True)}, **guidance_as_stored(request),
     }  # fmt: skip

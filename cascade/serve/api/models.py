@@ -23,6 +23,7 @@ def models(service: Service) -> Data:
         "conditioning": kind,
         "num_classes": conditions.num_classes,
         "classes": list(conditions.classes),
+        "maps": max(conditions.maps, default=0),
         "limits": {name: value for name, value in asdict(service.limits).items() if name in PUBLIC_LIMITS},
     }
     model = {"id": service.name, "object": "model", "created": 0, "owned_by": "cascade", "cascade": cascade}
@@ -47,7 +48,7 @@ def ranges(link: Link, limits: Limits) -> Data:
     fields = SampleConfig.model_json_schema()["properties"]
     scale = [fields["guidance_scale"]["minimum"], fields["guidance_scale"]["maximum"]]
     read = {**SAMPLERS[link.settings.sampler].options, **GRIDS[link.settings.grid].options}
-    are_apart = len(link.guided_parts) > 1
+    are_apart = all(part in link.guided_parts for part, _ in PARTS.values())
     return {
         "num_steps": [1, limits.steps],
         "guidance_scale": scale if link.is_guidable else None,

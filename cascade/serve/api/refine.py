@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from cascade.link import cut, over
+from cascade.output.metadata import sha256
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from cascade.source import Source
@@ -16,7 +17,7 @@ from data.decode import decode_image
 from ..http.limits import Limits, Refused
 from ..jobs.store import PictureRow
 from .bodies import RefineBody, Settings, batch_of, check_scales, guidance_from, seed_of, settings_within
-from .sources import mask_from
+from .sources import map_of, mask_from
 
 OF_SOURCES = ("strength", "resample")
 
@@ -52,6 +53,7 @@ def refined(
         raise ValueError(f"pick: stage {stage} has no picture {missing[0] if missing else 'at all'}; it has {numbers}")
     channels = cascade.links[names.index(stage)].contract.channels
     pictures = torch.stack([pixels(read(stored[k]), channels) for k in pick])
+    maps = map_again(body, asked, cascade, limits)
     if body.mask is not None:
         rest = cut(names, "", body.until, "request")
         if stage not in rest:
@@ -69,6 +71,7 @@ def refined(
             pick=pick,
             source=Source(images=pictures, mask=mask_from(body.mask, size_of(pictures), limits), stage=stage),
             batch=batch_of(len(pick)),
+            maps=maps,
             **guidance_from(asked),
         )
     if body.seed is not None:
@@ -97,8 +100,23 @@ def refined(
         pick=pick,
         low_res=pictures,
         batch=batch_of(len(pick)),
+        maps=maps,
         **guidance_from(asked),
     )
+
+
+def map_again(body: RefineBody, asked: dict[str, Any], cascade: Cascade, limits: Limits) -> torch.Tensor | None:
+    """The map of a job, which the client sends again; None if it had none. Raises ValueError, Refused."""
+    if "map" not in asked:
+        if body.map is not None:
+            raise ValueError("map: this job was made without one; leave it out")
+        return None
+    if body.map is None:
+        raise ValueError("map: this job was made with one, which is not kept; send it again")
+    maps = map_of(body.map, cascade.conditions, limits)
+    if sha256(maps) != asked["map"]:
+        raise ValueError("map: another one than this job was made with; send that one")
+    return maps
 
 
 def anew(settings: Settings, now: Settings) -> Settings:

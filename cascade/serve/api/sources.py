@@ -1,4 +1,4 @@
-"""Pictures of clients that are painted over, and their masks: base64 in, a `Source` out."""
+"""Pictures of clients that are painted over, and their masks: base64 in, a `Source` out; and their maps."""
 
 import base64
 import binascii
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cascade.conditions import Conditions
 from cascade.link import Link, side_multiple
+from cascade.output.maps import map_from
 from cascade.output.pictures import fitted, fitted_size
 from cascade.output.sources import fitted_mask, light
 from cascade.source import Source, check_marked
@@ -56,13 +58,28 @@ def mask_from(text: str, size: tuple[int, int], limits: Limits) -> Tensor:
     return painted
 
 
+def map_of(text: str, conditions: Conditions, limits: Limits) -> Tensor:
+    """A map in base64, uint8 (1, c, h, w), with the channels that the cascade takes. Raises ValueError, Refused."""
+    content = unpack(text, "map")
+    check_pixels(content, "map", limits)
+    return map_from(content, conditions, "map", FORMATS)
+
+
+def check_pixels(content: bytes, what: str, limits: Limits) -> None:
+    """Raise Refused for a picture of too many pixels, ValueError for none, by its header."""
+    try:
+        h, w = image_size(content, FORMATS)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+    if h * w > limits.upload_pixels:
+        raise Refused(413, "too_many_pixels", f"{what}: {w}x{h} px; at most {limits.upload_pixels:,} pixels")
+
+
 def decoded(text: str, what: str, channels: int, limits: Limits) -> Tensor:
     """A picture in base64, uint8 (1, channels, h, w), whose size is looked at before it is decoded. Raises ValueError, Refused."""
     content = unpack(text, what)
+    check_pixels(content, what, limits)
     try:
-        h, w = image_size(content, FORMATS)
-        if h * w > limits.upload_pixels:
-            raise Refused(413, "too_many_pixels", f"{what}: {w}x{h} px; at most {limits.upload_pixels:,} pixels")
         return torch.tensor(to_pixels(decode_image(content, alpha=channels == 4)))[None]
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None

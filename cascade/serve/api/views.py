@@ -53,7 +53,8 @@ class JobView(TypedDict):
     """A job. created: seconds since 1970. parent: id of the job that it refines. num: images of each prompt, label or pair. size:
     [width, height], null for the cascade's own. images: their numbers. until: the stage after which it holds, "" for the
     last. negative, composed, guidance, same_noise: as the request gave them, if it did; negative texts and lists of [text, weight]
-    are those of each description, or one for all. source: the stage whose picture it painted over, if it did."""
+    are those of each description, or one for all. source: the stage whose picture it painted over, if it did. map: sha256 of the
+    map's pixels, if there was one."""
 
     id: str
     state: State
@@ -76,6 +77,7 @@ class JobView(TypedDict):
     guidance: NotRequired[dict[str, list[float]]]
     same_noise: NotRequired[bool]
     source: NotRequired[str]
+    map: NotRequired[str]
 
 
 class JobsView(TypedDict):
@@ -152,7 +154,7 @@ def accepted(job: Job, root_path: str) -> Accepted:
     }  # fmt: skip
 
 
-KEPT = ("negative", "composed", "guidance", "same_noise", "source")  # of a stored request, where it has them
+KEPT = ("negative", "composed", "guidance", "same_noise", "source", "map")  # of a stored request, where it has them
 
 
 def job_data(row: JobRow, state: State, pictures: Sequence[PictureRow]) -> Data:
