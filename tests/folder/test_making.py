@@ -5,8 +5,10 @@ import shutil
 import pytest
 
 from cascade import demo
+from cascade.card import __main__ as card
 from cascade.folder import making
 from cascade.folder.choices import Asked
+from cascade.folder.recipe import SHIPPED
 from cascade.folder.record import read_record, write_record
 from cascade.pipeline import Cascade
 from tests.calling import call
@@ -103,6 +105,9 @@ def test_from_pictures_to_a_cascade(tmp_path, refused, monkeypatch, capsys):
     assert Cascade.load(out).names == ["base_16", "sr_64"]
     assert (out / "report.html").stat().st_size > 10_000
     assert size_of(out / "samples.png")[0] > 64
+    assert f"{out / 'README.md'}: its model card" in told
+    assert call(card.main, out, "--check") == 0
+    assert "| shards_64 |" in (out / "README.md").read_text()
     yaml, samples = (out / "cascade.yaml").read_bytes(), (out / "samples.png").read_bytes()
 
     assert call(demo.main, *arguments) == 0
@@ -112,6 +117,18 @@ def test_from_pictures_to_a_cascade(tmp_path, refused, monkeypatch, capsys):
 
     shutil.copy(folder / "0000.png", folder / "new.png")
     assert f"{folder} has changed since {out} was begun" in refused(*arguments)
+
+
+def test_a_readme_of_ones_own_is_no_reason_to_fail(tmp_path):
+    """All else is done when the card is written."""
+    out = shutil.copytree(SHIPPED, tmp_path / "out")
+    (out / "README.md").write_text("my own notes")
+    line = making._card(out, (), None)
+    assert line.startswith("no model card was written: ")
+    assert "README.md is there and was not written by this command" in line
+    assert (out / "README.md").read_text() == "my own notes"
+    (out / "README.md").unlink()
+    assert making._card(out, (), None).startswith(f"{out / 'README.md'}: its model card")
 
 
 def test_ctrl_c_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
