@@ -136,7 +136,7 @@ def main(
     cascade: Annotated[Path, typer.Option(help="one that takes captions and styles")] = SHIPPED,
     data: Annotated[str, typer.Option(help="shards with training captions: checks that no prompt is one")] = "",
     seed: Annotated[int, typer.Option(help="of sampling")] = 0,
-    quality: Annotated[int, typer.Option(help="of WebP")] = 80,
+    quality: Annotated[int, typer.Option(help="of WebP")] = 92,
 ) -> None:
     import io
 
@@ -145,7 +145,7 @@ def main(
         say(f"{check_new(ROWS, data):,} training captions, none of them a prompt here")
     file = io.BytesIO()
     image = sheet(ROWS, painted(Cascade.load(cascade), ROWS, seed))
-    image.save(file, out.suffix[1:].upper(), quality=quality, method=6)
+    image.save(file, out.suffix[1:].upper(), quality=quality, method=6, use_sharp_yuv=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(out, file.getvalue())
     say(f"{out}: {image.width} x {image.height} px, {len(file.getvalue()) / 1e3:.0f} kB")
