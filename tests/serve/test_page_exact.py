@@ -269,11 +269,16 @@ def test_what_was_said_of_guidance_is_asked_again_while_its_chip_is_there(servin
     show(page, job["id"])
     page.click("#reuse")
     texts = [text.split("\n")[0] for text in page.locator("#kept .chip").all_inner_texts()]
-    assert texts == ["not: blue", "also: a hat (0.5)", "guidance of each", "the same noise"]
+    assert texts == ["also: a hat (0.5)", "guidance of each", "the same noise"]
+    assert page.input_value("#negative") == "blue"
+    assert "not: blue" in page.inner_text("#meta")
     again = made(page, client, "#go")
     for key in ("negative", "composed", "guidance", "same_noise"):
         assert again[key] == job[key]
     assert again["images"] == [0, 1]
     page.click("#reuse")
+    page.fill("#negative", "")
     page.click("#kept .chip >> nth=0 >> button")
-    assert "negative" not in made(page, client, "#go")
+    last = made(page, client, "#go")
+    assert "negative" not in last
+    assert "composed" not in last

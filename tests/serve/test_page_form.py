@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.serve.person import ask, ends, picture, states
-from tests.serve.serving import ROOT, Serving, until
+from tests.serve.serving import ROOT, Serving, load, slowed, until
 
 
 @pytest.mark.parametrize("how", ["chosen", "dropped"])
@@ -156,3 +156,54 @@ def test_an_emptied_field_is_red_while_it_is_written_in(serving: Serving, visit)
 
 def border(page, field: str) -> str:
     return page.eval_on_selector(field, "input => getComputedStyle(input).borderTopColor")
+
+
+def test_what_is_left_out_is_folded_away_and_warns_of_the_prompts_words(serving: Serving, visit):
+    page = visit(serving.url)
+    assert page.is_hidden("#negative")
+    page.click("#not summary")
+    assert "would take its subject away" in page.inner_text("#negative-hint")
+    page.fill("#prompt", "Red heart, of glass")
+    page.fill("#negative", "a blue HEART of")
+    assert page.inner_text("#negative-hint") == "“heart” is in the prompt, too: its subject may go"
+    page.fill("#prompt", "red apple")
+    assert "would take its subject away" in page.inner_text("#negative-hint")
+    page.fill("#negative", "blue")
+    page.check("#hold")
+    ask(page, "red apple", 1, hold=True)
+    ends(page, "held")
+    job = serving.client.get("/v1/jobs").json()["jobs"][0]
+    assert job["negative"] == ["blue"]
+    assert "not: blue" in page.inner_text("#meta")
+    page.reload()
+    ends(page, "held")
+    page.click("#reuse")
+    assert page.is_visible("#negative")
+    assert page.input_value("#negative") == "blue"
+
+
+def test_within_a_time(serve, visit, said):
+    server = serve(cascade=slowed(load(), 0.05))
+    page = visit(server.url)
+    page.fill("#seconds", "0.5")
+    ask(page, num=1)
+    ends(page, "finished")
+    job = server.client.get("/v1/jobs").json()["jobs"][0]
+    steps = {name: values["num_steps"] for name, values in job["settings"].items()}
+    assert 2 <= sum(steps.values()) <= 10
+    assert f"16 px: num_steps {steps['base_16']}" in page.inner_text("#meta")
+    page.click("#reuse")
+    assert page.input_value("#seconds") == ""
+    assert page.input_value("#settings-base_16-num_steps-value") == str(steps["base_16"])
+    for wrong in ("0", "-1"):
+        page.fill("#seconds", wrong)
+        page.click("#go")
+        page.wait_for_selector("#seconds:invalid")
+    page.click("#defaults")
+    page.fill("#seconds", "0.01")
+    page.click("#go")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "0.01 s is too short, the least takes about" in page.inner_text("#error")
+    assert all("422" in line for line in said)
+    said.clear()
+    assert len(states(server)) == 1

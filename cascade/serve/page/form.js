@@ -4,9 +4,11 @@ import { open } from "./address.js";
 import { postJson } from "./api.js";
 import { chip } from "./controls.js";
 import { $ } from "./dom.js";
+import { showError } from "./error.js";
 import { isUpload } from "./job.js";
 import { buildLabels, chosenLabel, described, hasMenu, takeLabels } from "./label.js";
 import { model, setModel } from "./model.js";
+import { negative, takeNegative } from "./negative.js";
 import { lockSeed, rollSeed, seedIsLocked } from "./seed.js";
 import { buildSettings } from "./settings.js";
 import { dropFile, keepUpload, takeAgain, upload } from "./upload.js";
@@ -30,12 +32,18 @@ export function takeModel(found) {
   $("ask").hidden = false;
 }
 
-function asked() {
+// What the fields say, of whatever is painted or enlarged. prompt: another than the field's.
+export function describedHere(prompt = $("prompt").value) {
   const body = { num: Number($("num").value), seed: $("seed").value, settings: askedSettings.read() };
-  const prompt = $("prompt").value;
   const said = $("class").value.trim();
-  if (model.conditioning === "text") Object.assign(body, describedBy(prompt));
+  if (model.conditioning === "text") Object.assign(body, describedBy(prompt), negative() && { negative_prompt: negative() });
   if (model.conditioning === "class" && said) body.labels = said === kept.labelText ? kept.labels : [labelOf(said)];
+  if ($("seconds").value) body.seconds = Number($("seconds").value);
+  return body;
+}
+
+function asked() {
+  const body = describedHere();
   if (upload && !upload.base64) throw new Error("Choose the picture to upscale once more, or leave it out: it is not kept");
   if (upload) Object.assign(body, { image: upload.base64, fit: upload.fit });
   else {
@@ -75,12 +83,13 @@ export function useAgain(job, root) {
   const size = job.size ?? root.size;
   if (size) keep("size", size, `${size.join("×")} px`);
   if (job.until && !$("hold").checked && job.until !== model.stages.at(-1).name) keep("until", job.until, `until ${job.until}`);
-  const negative = [...new Set(job.negative ?? [])];
-  if (negative.length === 1) keep("negative_prompt", negative[0], `not: ${negative[0]}`);
+  takeNegative(job.negative?.[0] ?? "");
+  $("seconds").value = ""; // its settings have the steps that were chosen
   if (job.composed?.length === 1) keep("composed", job.composed[0].map(([text, weight]) => ({ text, weight })), alsoSaid(job.composed[0]));
   if (job.guidance) keep("guidance", job.guidance, "guidance of each");
   if (job.same_noise) keep("same_noise", true, "the same noise");
   if (isUpload(root)) takeAgain(root);
+  if (job.source) showError(new Error("The picture that this job painted over is not kept: with this form a new one is painted"));
   $("ask").scrollIntoView({ block: "nearest" });
   focusForm();
 }

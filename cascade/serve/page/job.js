@@ -67,5 +67,6 @@ export function unusual(job, root) {
     return pairs.length && `${side} px: ${pairs.map((pair) => settingWords(...pair)).join(", ")}`;
   });
   const size = job.size ?? root.size;
-  return [size && `${size.join("×")} px`, ...said].filter(Boolean).join(" · ");
+  const not = [...new Set(job.negative ?? [])].join(", ");
+  return [not && `not: ${not}`, job.source && "a part painted anew", size && `${size.join("×")} px`, ...said].filter(Boolean).join(" · ");
 }

@@ -3,9 +3,10 @@
 import { $ } from "./dom.js";
 import { offerDownload } from "./download.js";
 import { guarded } from "./error.js";
+import { model } from "./model.js";
 import { TINY, pictureUrl } from "./picture.js";
 
-let enlarged; // {of: View, k}
+export let enlarged; // {of: View, k, name: of the stage that is shown, undefined for a preview}
 
 export function closeLarge() {
   if ($("large").open) $("large").close();
@@ -29,7 +30,9 @@ export async function openLarge(of, k) {
     $("large-picture").alt = img.alt;
     $("large-picture").classList.toggle("pixels", i < 0 || of.sides[names[i]] <= TINY);
     buttons.forEach((button, j) => button.setAttribute("aria-pressed", i === j));
+    enlarged.name = names[i];
     $("large-save").hidden = i < 0;
+    $("large-brush").hidden = !model.stages.some(({ name }) => name === names[i]);
     if (i >= 0) offerDownload($("large-save"), src, of, k, names[i]);
   };
   buttons.forEach((button, i) => button.addEventListener("click", guarded(() => choose(i))));

@@ -73,7 +73,8 @@ export class Next {
   // Names of the stages below the top of which every tile has a picture.
   whole() {
     const tiles = [...this.view.tiles.values()];
-    return model.stages.slice(0, -1).map((stage) => stage.name).filter((name) => tiles.every((tile) => tile.urls[name]));
+    const from = model.stages.findIndex(({ name }) => name === this.view.job.source); // stages before saw a picture that is not kept
+    return model.stages.slice(Math.max(from, 0), -1).map((stage) => stage.name).filter((name) => tiles.every((tile) => tile.urls[name]));
   }
 
   takeFrom() {

@@ -5,6 +5,7 @@
 
 import { open, openAddress } from "./address.js";
 import { call } from "./api.js";
+import { breakBoard, changeMask, closeBrush, keyBoard, keyBrush, lift, moveBoard, placeRing, pressBoard, sendMask, takeTool } from "./brush.js";
 import { confirmed } from "./confirm.js";
 import { deleteJob, forgetJob } from "./deletion.js";
 import { $ } from "./dom.js";
@@ -14,6 +15,8 @@ import { loadOlder, refreshHistory } from "./history.js";
 import { KEY } from "./key.js";
 import { stepLarge } from "./large.js";
 import { findModel, model } from "./model.js";
+import { checkNegative } from "./negative.js";
+import { paintOver, redoPart } from "./region.js";
 import { checkSeed, lockSeed, rollSeed, seedIsLocked } from "./seed.js";
 import { reloadEmpty, signOut, start, takeKey } from "./session.js";
 import { view } from "./shown.js";
@@ -22,7 +25,7 @@ import { dropFile, takeFile } from "./upload.js";
 
 $("ask").addEventListener("submit", once($("go"), submit));
 $("go").addEventListener("click", (event) => event.detail > 1 && event.preventDefault()); // a submit does not tell
-const makesLine = (event) => event.target.id === "prompt" && (event.shiftKey || matchMedia("(pointer: coarse)").matches); // a phone has no Shift+Enter
+const makesLine = (event) => ["prompt", "negative", "brush-prompt"].includes(event.target.id) && (event.shiftKey || matchMedia("(pointer: coarse)").matches); // a phone has no Shift+Enter
 document.addEventListener(
   "keydown",
   (event) => {
@@ -32,11 +35,15 @@ document.addEventListener(
   },
   true,
 );
-$("prompt").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || makesLine(event) || event.isComposing) return;
-  event.preventDefault();
-  $("ask").requestSubmit();
-});
+const enters = (id, act) =>
+  $(id).addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || makesLine(event) || event.isComposing) return;
+    event.preventDefault();
+    act();
+  });
+for (const id of ["prompt", "negative"]) enters(id, () => $("ask").requestSubmit());
+enters("brush-prompt", () => $("brush-go").click());
+for (const id of ["prompt", "negative"]) $(id).addEventListener("input", checkNegative);
 $("dice").addEventListener("click", rollSeed);
 $("lock").addEventListener("click", () => lockSeed(!seedIsLocked()));
 $("seed").addEventListener("input", () => {
@@ -70,6 +77,17 @@ $("large").addEventListener("keydown", (event) => {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (by) guarded(() => stepLarge(by))(event);
 });
+$("large-brush").addEventListener("click", guarded(redoPart));
+$("paint-over").addEventListener("click", guarded(paintOver));
+$("brush-go").addEventListener("click", once($("brush-go"), sendMask));
+$("brush-close").addEventListener("click", closeBrush);
+$("brush").addEventListener("keydown", keyBrush);
+for (const id of ["brush-on", "brush-off"]) $(id).addEventListener("click", () => takeTool(id));
+for (const how of ["undo", "clear", "invert"]) $(`brush-${how}`).addEventListener("click", ({ currentTarget }) => currentTarget.ariaDisabled || changeMask(how));
+$("brush-size").addEventListener("input", placeRing);
+const onBoard = { pointerdown: pressBoard, pointermove: moveBoard, pointerup: lift, pointercancel: breakBoard, keydown: keyBoard, blur: lift };
+for (const [type, act] of Object.entries(onBoard)) $("board").addEventListener(type, act);
+addEventListener("resize", placeRing);
 $("file").addEventListener("change", guarded(() => takeFile($("file").files[0])));
 $("unfile").addEventListener("click", dropFile);
 $("key-form").addEventListener("submit", guarded(takeKey));

@@ -4,8 +4,10 @@ import { $ } from "./dom.js";
 
 const MAX_SEED = 2n ** 63n - 1n;
 
+export const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
+
 export function rollSeed() {
-  $("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
+  $("seed").value = newSeed();
   checkSeed();
 }
 

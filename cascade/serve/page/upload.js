@@ -7,7 +7,7 @@ import { shrunk } from "./shrink.js";
 const UPLOADS = 20; // sent pictures kept in memory
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
-export let upload; // {entry: number of the stage, base64, fit: whether it is shrunk first, told: in words}; {entry} if the picture is gone
+export let upload; // {file, entry: number of the stage, base64, fit: whether it is shrunk first, told: in words}; {entry} if the picture is gone
 export const uploads = new Map(); // by job of this tab; the server does not keep them
 
 // A picture enters at the stage that loses least of it, unchanged if the result is not larger than the server allows.
@@ -34,11 +34,11 @@ export async function takeFile(file) {
   });
   const result = side > Math.min(width, height) ? `and from there ${side} px` : `first; the result, ${side} px, will not be larger than it was`;
   const told = fit ? `more than is enlarged here as it is; made ${entry.low_res} px small ${result}` : `becomes ${width * factor}×${height * factor} px`;
-  upload = { entry: model.stages.indexOf(entry), base64, fit, told: `${file.name}: ${width}×${height} px, ${told}` };
+  upload = { file, entry: model.stages.indexOf(entry), base64, fit, told: `${file.name}: ${width}×${height} px, ${told}` };
   showUpload();
 }
 
-function base64Of(content) {
+export function base64Of(content) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
@@ -68,6 +68,7 @@ function showUpload() {
   const none = upload ? "The picture is not kept: choose it once more" : "Drop a picture to upscale, or choose one";
   $("file-name").textContent = upload?.told ?? none;
   $("unfile").hidden = !upload;
+  $("paint-over").hidden = !upload?.file;
   $("hold").disabled = $("kept").hidden = Boolean(upload);
   model.stages.forEach(({ name }, at) => {
     const group = $("settings").querySelector(`[data-stage="${CSS.escape(name)}"]`);

@@ -1,6 +1,7 @@
 // Counts, times and settings in words.
 
 export const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+export const percent = (share) => (share < 0.01 ? "less than 1 %" : `${Math.floor(100 * share)} %`);
 export const duration = (s) => (s < 60 ? `${Math.ceil(s)} s` : `${Math.ceil(s / 60)} min`);
 export const settingWords = (key, value) => `${key} ${[value].flat().join(" to ")}`; // an interval has two
 
