@@ -113,6 +113,21 @@ def test_what_cannot_be_painted_over_is_refused(client: Client, says: str):
     assert says in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (half(32), "mask: 32x32 px, its picture has 64x64 px"),
+        (np.zeros((64, 64), np.uint8), "the mask is empty"),
+        (np.full((64, 64), 255, np.uint8), "the mask is everywhere"),
+    ],
+)
+def test_a_region_that_cannot_be_painted_anew_is_refused(client: Client, mask: np.ndarray, says: str):
+    done = client.run(prompts=["red heart"], settings=FAST)
+    answer = client.post(f"/v1/jobs/{done['id']}/refine", json={"from": "sr_64", "mask": encoded(mask)})
+    assert answer.status_code == 422, answer.text
+    assert says in answer.json()["error"]["message"]
+
+
 def test_a_seed_alone_refines_nothing(client: Client):
     done = client.run(prompts=["red heart"], settings=FAST)
     answer = client.post(f"/v1/jobs/{done['id']}/refine", json={"from": "base_16", "seed": 4})

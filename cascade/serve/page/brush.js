@@ -61,10 +61,11 @@ const size = () => Number($("brush-size").value);
 
 function showMask() {
   const { mask } = work;
+  const { share } = mask;
   mask.show($("brush-mask"));
   $("brush-undo").ariaDisabled = mask.past.length ? null : "true";
-  $("brush-clear").ariaDisabled = mask.share ? null : "true";
-  $("brush-said").textContent = mask.share ? `${percent(mask.share)} is painted anew` : "Nothing is marked yet";
+  $("brush-clear").ariaDisabled = share ? null : "true";
+  $("brush-said").textContent = share ? `${percent(share)} is painted anew` : "Nothing is marked yet";
 }
 
 // What the buttons do: undo, clear, invert.
@@ -104,7 +105,8 @@ export function pressBoard(event) {
 export function moveBoard(event) {
   if (!event.isPrimary) return;
   const places = event.getCoalescedEvents?.() ?? [];
-  for (const each of places.length ? places : [event]) draw(placeOf(each));
+  for (const each of places.length ? places : [event]) moveTo(placeOf(each));
+  showMoved();
 }
 
 // What a broken stroke had marked goes, too: a second finger or the system took the pointer.
@@ -128,14 +130,21 @@ function put(place, value) {
 }
 
 // Moves the brush; where it is down, it marks.
-function draw(place) {
+function moveTo(place) {
   work.at = place;
-  if (work.last !== undefined) {
-    work.mask.stroke(work.last, place, size(), work.value);
-    work.last = place;
-    showMask();
-  }
+  if (work.last === undefined) return;
+  work.mask.stroke(work.last, place, size(), work.value);
+  work.last = place;
+}
+
+function showMoved() {
+  if (work.last !== undefined) showMask();
   placeRing();
+}
+
+function draw(place) {
+  moveTo(place);
+  showMoved();
 }
 
 // Arrows move the brush by a quarter of its size (with Shift by one pixel), Space puts it down or lifts it, so that arrows draw.
