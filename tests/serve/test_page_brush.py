@@ -268,9 +268,9 @@ def test_pictures_that_want_a_key(serve, visit, said):
         drag(page, (0.4, 0.4), (0.6, 0.6))
         if prompt:
             page.fill("#brush-prompt", prompt)
-        before = page.url
+        before = page.evaluate("location.hash")
         page.click("#brush-go")
-        until(lambda before=before: page.url != before)
+        until(lambda before=before: page.evaluate("location.hash") != before)
         ends(page, "finished")
         page.wait_for_selector(".tile:not(.rough) .open:not([hidden])")
 
