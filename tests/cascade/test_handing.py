@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from cascade import Cascade, Request
 from cascade.config import CascadeConfig
+from cascade.engine.engine import Engine
 from cascade.engine.host import own_host
 from cascade.link import Link
 from cascade.manifest import MANIFEST
@@ -35,6 +36,7 @@ from .chains import (
     tiny_config,
     write_cascade,
 )
+from .engines import run
 
 SIDE, END = 16, 0.3
 MODES = ("x", "x0_hat")
@@ -155,6 +157,19 @@ class TestFiniteData:
         assert got.shape[-2:] == (16, 32)
         whole = finished(model.sample(Request(size=(16, 32))))
         assert not torch.equal(got, whole)
+
+
+def test_an_engine_gives_what_the_cascade_gives():
+    """Two requests at once, of which one stops early; previews of both."""
+    model = tiny(8, 16)
+    requests = (
+        Request(num=2, settings=stopping("x")),
+        Request(num=2, seed=1, settings=stopping("x0_hat")),
+        Request(num=1),
+    )
+    for events, request in zip(run(Engine(model), *requests), requests, strict=True):
+        assert follows_grammar(events, 2)
+        assert levels_apart(finished(events), finished(model.sample(request))) <= 1
 
 
 def small(images: Tensor, side: int) -> Tensor:

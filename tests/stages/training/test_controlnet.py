@@ -242,3 +242,16 @@ def test_deepspeed_does_what_the_local_engine_does(tmp_path):
             theirs, own = (load_file(tmp_path / each / f"{what}.safetensors") for each in (name, "local"))
             assert theirs.keys() == own.keys() == names
             assert_close(theirs, own, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_it_answers_and_learns_the_same(base):
+    """The frozen network is fetched outside of what is traced; aot_eager needs no compiler."""
+    stages = [wake(controlled(controlled_config(base))) for _ in range(2)]
+    stages[1].net.compile(backend="aot_eager", dynamic=False)
+    losses = [stage(mapped_batch(4), seed=0).loss for stage in stages]
+    assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
+    for loss in losses:
+        loss.backward()
+    for (name, one), two in zip(stages[0].named_parameters(), stages[1].parameters(), strict=True):
+        assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-5, msg=name)
