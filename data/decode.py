@@ -7,10 +7,13 @@ transparency laid on a background.
 
 import ast
 import io
+import json
 import stat
 import struct
 from functools import cache, lru_cache
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
@@ -141,10 +144,45 @@ def decode_label(content: bytes) -> int:
     return int(text)
 
 
-def decode_tokens(content: bytes, dim: int) -> np.ndarray:
-    """Token features (tokens, dim) float16 of a `.npy` member; header and length must agree, object arrays are refused."""
+def decode_captions(content: bytes) -> list[list[str]]:
+    """The captions in a `captions.json` member: for each kind of caption the texts among which one is drawn, [] if it has none."""
+    captions = _caption_fields(content).get("captions")
+    if not isinstance(captions, list) or not all(
+        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in captions
+    ):
+        raise ValueError("captions.json has no lists of texts")
+    return captions
+
+
+def decode_features(content: bytes, features: bytes, dim: int) -> dict[str, np.ndarray]:
+    """Token features (tokens, dim) float16 by text: what `captions.npy` holds one after the other, as `captions.json` says."""
+    lengths = _caption_fields(content).get("features")
+    if not isinstance(lengths, dict) or not all(type(num) is int and num > 0 for num in lengths.values()):
+        raise ValueError("captions.json does not say which features captions.npy holds")
+    tokens = decode_tokens(features, dim, least=0)
+    if len(tokens) != sum(lengths.values()):
+        raise ValueError(f"captions.npy has {len(tokens)} tokens, captions.json says {sum(lengths.values())}")
+    ends = accumulate(lengths.values())
+    return {text: tokens[end - num : end] for (text, num), end in zip(lengths.items(), ends, strict=True)}
+
+
+def _caption_fields(content: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("captions.json is no JSON") from error
+    if not isinstance(fields, dict):
+        raise ValueError("captions.json is no JSON object")
+    return fields
+
+
+def decode_tokens(content: bytes, dim: int, least: int = 1) -> np.ndarray:
+    """Token features (tokens, dim) float16 of a `.npy` member, `least` tokens or more.
+
+    Header and length must agree, object arrays are refused.
+    """
     length, shape = _npy_header(content[: min(len(content), 256)])
-    if len(shape) != 2 or shape[1] != dim or shape[0] < 1 or len(content) - length != 2 * shape[0] * dim:
+    if len(shape) != 2 or shape[1] != dim or shape[0] < least or len(content) - length != 2 * shape[0] * dim:
         raise ValueError(f"text features of shape {shape} in {len(content)} bytes; expected (tokens, {dim}) float16")
     return np.frombuffer(content, dtype="<f2", offset=length).reshape(shape)
 

@@ -34,7 +34,9 @@ IMAGE_MEMBERS = ("png", "jpg", "jpeg", "webp")
 PACK_MEMBERS = (*IMAGE_MEMBERS, "apng", "jpe", "jfif", "gif", "bmp", "dib", "tif", "tiff", "avif")  # read when packing
 TEXT_MEMBER = "text.npy"
 MAP_MEMBER = "map.png"
+CAPTIONS_MEMBER, FEATURES_MEMBER = "captions.json", "captions.npy"  # of several captions: texts, token features
 NOT_UNPACKED = "is compressed; unpack it (gunzip, unzstd, ...)"
+OWN_MEMBERS = (TEXT_MEMBER, MAP_MEMBER, CAPTIONS_MEMBER, FEATURES_MEMBER)  # of two words
 NO_PICTURE, DOT_IN_KEY = "no picture", "dot in the key, see --dotted-keys"  # reasons not to use a sample
 COMPRESSED = (
     ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4", ".tar.z",
@@ -222,7 +224,7 @@ def split_name(name: str, *, dotted: bool = False) -> tuple[str, str]:
 
     key, extension = base_plus_ext(name)
     if key and dotted:
-        own = (each for each in (TEXT_MEMBER, MAP_MEMBER) if name.lower().endswith(f".{each}"))
+        own = (each for each in OWN_MEMBERS if name.lower().endswith(f".{each}"))
         ending = next(own, name.rpartition(".")[2])
         key, extension = name[: -len(ending) - 1], ending
     return (key, extension.lower()) if key else ("", "")

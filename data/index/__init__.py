@@ -18,6 +18,7 @@ from data.line import say
 INDEX_VERSION = 1
 INDEX_NAME = "index.json"
 MAX_SMALL = 0.05  # fraction of a data set that may be smaller than the requested resolution: readers replace these
+TINY = 1e-9  # of probabilities: what rounding may add to their sum
 NAMES_KEPT = 20  # names kept for each reason
 
 Count = Annotated[int, Field(ge=0)]
@@ -54,6 +55,20 @@ class TextInfo(Strict):
     max_tokens: Annotated[int, Field(gt=0)]
 
 
+class CaptionKind(Strict):
+    """A kind of caption of pictures with several: the columns that it is made from, the probability that a pass draws it, and how
+    many pictures have it."""
+
+    columns: Annotated[list[str], Field(min_length=1)]
+    probability: Annotated[float, Field(gt=0, le=1)]
+    pictures: Count = 0
+
+    @property
+    def name(self) -> str:
+        """The columns, as the option writes them."""
+        return "+".join(self.columns)
+
+
 class Skipped(Strict):
     """How many files or pictures share a reason, and the names of the first NAMES_KEPT."""
 
@@ -77,6 +92,7 @@ class Index(Strict):
     has_text: bool = False
     text_encoder: TextInfo | None = None
     maps: int = 0
+    captions: list[CaptionKind] | None = None
     fingerprint: str
     skipped: dict[str, Skipped] = {}
     notes: dict[str, Skipped] = {}
@@ -88,7 +104,9 @@ class Index(Strict):
     def _agrees_with_itself(self):
         if self.num_images != count_images(self.shards):
             raise ValueError("num_images is not the sum over the shards")
-        if self.fingerprint != fingerprint(self.shards):
+        if self.captions is not None and not (self.captions and self.text_encoder):
+            raise ValueError("captions are drawn among token features, of which text_encoder says nothing")
+        if self.fingerprint != fingerprint(self.shards, self.captions):
             raise ValueError("fingerprint is not that of the shards")
         return self
 
@@ -127,9 +145,12 @@ def count_images(shards: list[ShardInfo]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def fingerprint(shards: list[ShardInfo]) -> str:
-    """sha256 over split, number and sha256 of each shard, in order: equal fingerprints mean the same shards."""
-    return hashlib.sha256("".join(f"{s.split} {s.num} {s.sha256}\n" for s in shards).encode()).hexdigest()
+def fingerprint(shards: list[ShardInfo], captions: list[CaptionKind] | None = None) -> str:
+    """sha256 over split, number and sha256 of each shard, in order, and over the probabilities of their kinds of caption, if there
+    are any: equal fingerprints mean the same shards, drawn from alike."""
+    lines = [f"{s.split} {s.num} {s.sha256}\n" for s in shards]
+    lines += [f"caption {kind.probability!r}\n" for kind in captions or ()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def folder_of(source: str | Path) -> Path:
@@ -199,7 +220,8 @@ def _differs(folder: Path, shard: ShardInfo) -> str:
 def save(index: Index, folder: Path) -> None:
     """Write index.json atomically."""
     part = folder / f"{INDEX_NAME}.part"
-    without = None if index.maps else {"maps"}  # as before there were any
+    newer = {"maps": index.maps, "captions": index.captions}
+    without = {name for name, used in newer.items() if not used}  # as before there were any
     part.write_text(index.model_dump_json(indent=1, exclude=without) + "\n", encoding="utf-8")
     os.replace(part, folder / INDEX_NAME)
 
@@ -223,12 +245,21 @@ def report(index: Index, folder: Path) -> None:
         say(f"maps: {index.maps} channels")
     if index.text_encoder:
         say(f"captions: {index.text_encoder.id}, {index.text_encoder.dim} features a token")
+    if index.captions:
+        say(f"captions drawn: {_drawn(index.captions)}")
     for reason, skipped in index.skipped.items():
         say(f"skipped {skipped.num}: {reason}: {', '.join(skipped.names[:5])}")
     for note, packed in index.notes.items():
         say(f"packed {packed.num:,} {note}: {', '.join(packed.names[:5])}")
     for kind, unread in index.unread.items():
         say(f"not read {unread.num:,} {kind}: {', '.join(unread.names[:5])}")
+
+
+def _drawn(captions: list[CaptionKind]) -> str:
+    """The kinds of caption with their probabilities, in words."""
+    told = [f"{kind.name} {kind.probability:g} ({kind.pictures:,} pictures)" for kind in captions]
+    left = 1 - sum(kind.probability for kind in captions)
+    return ", ".join([*told, f"none {left:.4g}"] if left > TINY else told)
 
 
 def _sizes(index: Index) -> str:

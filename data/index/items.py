@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from data.tar import Span
 
@@ -15,13 +16,15 @@ DAMAGED = "shard that cannot be read"  # reason for shards left out with --skip-
 class Choices:
     """The user's options about a source; None means detect.
 
-    source: a name in `data.pack.sources.SOURCES`. splits: whether folders, shards and a column may define splits. For
+    source: a name in `data.pack.sources.SOURCES`. caption_columns: those of which several captions are made.
+    splits: whether folders, shards and a column may define splits. For
     tars: dotted_keys, whether keys end at the last dot of a name; skip_damaged, whether shards that cannot be read are
     left out; map_member, the extension of the member that is the map of its picture.
     """
 
     source: str | None = None
     text_column: str | None = None
+    caption_columns: tuple[str, ...] = ()
     label_column: str | None = None
     splits: bool = True
     dotted_keys: bool = False
@@ -36,7 +39,7 @@ class Item:
     `name` is its path within the source; `map` the picture of the same name in a folder of maps, or a member of
     the same key in a tar; `old` are members
     carried over from a tar; `text_column` is the field of the
-    old `.json` that holds the caption.
+    old `.json` that holds the caption; `columns` are those of which several captions are made, None where members hold them.
     """
 
     key: str
@@ -49,6 +52,7 @@ class Item:
     text_column: str | None = None
     split: str = "train"
     map: Span | None = None
+    columns: dict[str, Any] | None = None
 
 
 Named = tuple[str, str]  # (reason, name)

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from data.cli import progress
-from data.decode import FORMATS, decode_label, image_size
+from data.decode import FORMATS, decode_captions, decode_label, image_size
 from data.index import (
     INDEX_NAME,
     NAMES_KEPT,
+    CaptionKind,
     Index,
     ShardInfo,
     Skipped,
@@ -28,6 +29,7 @@ from data.index.items import DAMAGED, printable
 from data.index.splits import split_of
 from data.index.tree import look
 from data.tar import (
+    CAPTIONS_MEMBER,
     DOT_IN_KEY,
     IMAGE_MEMBERS,
     NOT_UNPACKED,
@@ -78,6 +80,7 @@ class Tally:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     sides: Counter = field(default_factory=Counter)  # pictures by shorter side
     labels: Counter = field(default_factory=Counter)
+    captions: Counter = field(default_factory=Counter)  # pictures by the number of a kind of caption that they have
     common: set[str] | None = None
     skipped: Counted = field(default_factory=Counted)
     notes: Counted = field(default_factory=Counted)  # about samples that are kept
@@ -88,6 +91,7 @@ class Tally:
         self.sizes |= other.sizes
         self.sides += other.sides
         self.labels += other.labels
+        self.captions += other.captions
         if other.common is not None:
             self.common = other.common if self.common is None else self.common & other.common
         for counts, added in (
@@ -111,6 +115,8 @@ class Tally:
             self.labels[decode_label(sample["cls"])] += 1
         else:
             self.unlabelled.add("no label", name)
+        if CAPTIONS_MEMBER in sample:
+            self.captions.update(k for k, texts in enumerate(decode_captions(sample[CAPTIONS_MEMBER])) if texts)
         self.sizes.add(size)
         self.sides[min(size)] += 1
         self.common = set(sample) if self.common is None else self.common & set(sample)
@@ -120,7 +126,14 @@ class Tally:
         """(height, width) if all pictures share it."""
         return next(iter(self.sizes)) if len(self.sizes) == 1 else None
 
-    def index(self, shards: list[ShardInfo], *, classes: list[str] | None = None, **fields: Any) -> Index:
+    def index(
+        self,
+        shards: list[ShardInfo],
+        *,
+        classes: list[str] | None = None,
+        captions: list[CaptionKind] | None = None,
+        **fields: Any,
+    ) -> Index:
         """The index of `shards`, all of whose samples have been counted here."""
         if not self.labels:
             classes = None
@@ -136,7 +149,9 @@ class Tally:
             classes=classes,
             label_counts={name: self.labels[k] for k, name in enumerate(classes)} if classes else None,
             has_text="txt" in (self.common or ()),
-            fingerprint=fingerprint(shards),
+            captions=captions
+            and [kind.model_copy(update={"pictures": self.captions[k]}) for k, kind in enumerate(captions)],
+            fingerprint=fingerprint(shards, captions),
             skipped=self.skipped.fields(),
             notes=self.notes.fields(),
             **fields,
@@ -179,6 +194,7 @@ def index_folder(folder: Path, old: Index | None = None, *, skip_damaged: bool =
             "channels": old.channels,
             "text_encoder": old.text_encoder,
             "maps": old.maps,
+            "captions": old.captions,
             "settings": old.settings,
         }
         return tally.index(shards, classes=_still_enough(old.classes, tally), **(kept_fields | fields))

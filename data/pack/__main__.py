@@ -31,6 +31,16 @@ def main(
     text_column: Annotated[
         str | None, typer.Option(help="captions: column of metadata, or suffix or .json field beside pictures")
     ] = None,
+    caption: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="several captions: COLUMN=PROBABILITY, or COLUMN+COLUMN=... joined; once each; what is left to 1: none"
+        ),
+    ] = None,
+    list_column: Annotated[
+        list[str] | None,
+        typer.Option(help="of --caption: COLUMN=SEPARATOR, a text that is a list; JSON lists need none"),
+    ] = None,
     label_column: Annotated[str | None, typer.Option(help="class column of metadata [default: label]")] = None,
     splits: Annotated[
         bool,
@@ -70,6 +80,7 @@ def main(
         splits=splits, shards=shards, val=val, limit=limit, seed=seed, max_bad=max_bad, min_side=min_side,
         skip_uncaptioned=skip_uncaptioned,
         dotted_keys=dotted_keys, skip_damaged=skip_damaged, maps=maps,
+        caption=tuple(caption or ()), list_column=tuple(list_column or ()),
     )  # fmt: skip
     report(pack(src, dst, settings, workers=workers, device=device, overwrite=overwrite), dst)
 

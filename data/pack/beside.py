@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.captions import MAX_CAPTION_BYTES, check_caption, decode_caption
 from data.index.items import whole
@@ -17,23 +18,30 @@ class Beside:
     """What lies beside the pictures: path of a picture without suffix -> suffix -> path.
 
     suffixes are those of caption files; column is the field of the .json that holds captions, if no files of their own
-    do.
+    do; columns are the suffixes and fields of several captions.
     """
 
     folder: Path
     files: dict[Path, dict[str, Path]]
     suffixes: tuple[str, ...]
     column: str | None
+    columns: tuple[str, ...] = ()
 
     @property
     def has_captions(self) -> bool:
         """Whether captions lie beside the pictures, in files or in a field of the .json."""
-        return bool(self.suffixes or self.column)
+        return bool(self.suffixes or self.column or self.columns)
+
+    @property
+    def own(self) -> set[str]:
+        """The columns of several captions that are files of their own."""
+        return {name for name in self.columns if _suffix(name) in self.suffixes}
 
     @property
     def read(self) -> set[Path]:
         """The paths that are read as captions."""
-        suffixes = (".json",) if self.column else self.suffixes
+        fields = self.column or self.own != set(self.columns)
+        suffixes = (*self.suffixes, ".json") if fields else self.suffixes
         return {path for paths in self.files.values() for suffix, path in paths.items() if suffix in suffixes}
 
     def caption(self, picture: Path) -> str:
@@ -44,8 +52,13 @@ class Beside:
         path = next((paths[suffix] for suffix in self.suffixes if suffix in paths), None)
         if path is None:
             return ""
-        with (self.folder / path).open("rb") as file:
-            return decode_caption(file.read(MAX_CAPTION_BYTES + 1))
+        return _text(self.folder / path)
+
+    def told(self, picture: Path) -> dict[str, Any]:
+        """What several captions may be made of: the fields of the .json, and texts of own files. Raises ValueError."""
+        paths = self.files.get(picture.with_suffix(""), {})
+        texts = {name: _text(self.folder / paths[_suffix(name)]) for name in self.own if _suffix(name) in paths}
+        return (_fields(self.folder / paths[".json"]) if ".json" in paths else {}) | texts
 
     def facts(self, picture: Path) -> Span | None:
         """Where the picture's .json lies; None without one, or if it exceeds the size limit."""
@@ -54,8 +67,11 @@ class Beside:
         return span if span and span.size <= MEMBER_LIMITS["json"] else None
 
 
-def find_beside(tree: Tree, text_column: str | None) -> Beside:
-    """Find the captions beside the pictures. text_column: suffix of their files, or else their field in the .json."""
+def find_beside(tree: Tree, text_column: str | None, columns: tuple[str, ...] = ()) -> Beside:
+    """Find the captions beside the pictures. text_column: suffix of their files, or else their field in the .json.
+
+    columns: the same, of several captions.
+    """
     files: dict[Path, dict[str, Path]] = {path.with_suffix(""): {} for path in tree.pictures}
     pictures = set(tree.pictures)
     for path in tree.files:
@@ -66,12 +82,15 @@ def find_beside(tree: Tree, text_column: str | None) -> Beside:
         if stem in files:
             files[stem].setdefault(path.suffix.lower(), path)
     suffixes = {suffix for paths in files.values() for suffix in paths}
+    if columns:
+        own = tuple(dict.fromkeys(suffix for suffix in map(_suffix, columns) if suffix in suffixes))
+        return Beside(folder=tree.folder, files=files, suffixes=own, column=None, columns=columns)
     if text_column is None:
         _check_one_each(tree.folder, files)
         return Beside(
             folder=tree.folder, files=files, suffixes=tuple(s for s in CAPTIONS if s in suffixes), column=None
         )
-    if (suffix := f".{text_column.lower()}") in suffixes:
+    if (suffix := _suffix(text_column)) in suffixes:
         return Beside(folder=tree.folder, files=files, suffixes=(suffix,), column=None)
     if ".json" in suffixes:
         return Beside(folder=tree.folder, files=files, suffixes=(), column=text_column)
@@ -89,15 +108,29 @@ def _check_one_each(folder: Path, files: dict[Path, dict[str, Path]]) -> None:
             )
 
 
-def _field(path: Path, name: str) -> str:
+def _suffix(name: str) -> str:
+    return f".{name.lower()}"
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        return decode_caption(file.read(MAX_CAPTION_BYTES + 1))
+
+
+def _fields(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MEMBER_LIMITS["json"]:
         raise ValueError("its .json is too large to read")
     try:
-        value = json.loads(path.read_bytes())[name]
-    except KeyError:
-        return ""
-    except (ValueError, TypeError, RecursionError) as error:
+        fields = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise ValueError("its .json is broken") from error
+    if not isinstance(fields, dict):
+        raise ValueError("its .json is broken")
+    return fields
+
+
+def _field(path: Path, name: str) -> str:
+    value = _fields(path).get(name)
     if not isinstance(value, str | None):
         raise ValueError("caption is no text")
     return check_caption(value or "")

@@ -2,7 +2,9 @@
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from PIL import Image
 
@@ -10,7 +12,8 @@ from data.captions import check_caption, decode_caption
 from data.decode import PACK_FORMATS, Color, decode_image, decode_label, image_size, is_gray
 from data.images import center_crop, resize
 from data.index.items import DAMAGED, Item
-from data.tar import MAP_MEMBER, Sample
+from data.pack.kinds import NO_PLAN, Plan, encoded, first_of
+from data.tar import CAPTIONS_MEMBER, MAP_MEMBER, Sample
 
 RESIZES = ("center_crop", "pad", "none")
 STORED_FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
@@ -30,6 +33,7 @@ class Encoding:
     min_side: int = 0
     captions: bool = False  # whether each picture needs one, possibly empty
     skip_uncaptioned: bool = False
+    plan: Plan = NO_PLAN  # of several captions
 
 
 TOO_SMALL, BELOW, UNCAPTIONED = "smaller than --size", "smaller than --min-side", "without a caption"
@@ -53,7 +57,9 @@ def encode(item: Item, how: Encoding) -> Sample:
         sample[MAP_MEMBER] = _encoded_map(item.map.read(), (height, width), how)
     sample |= {ext: span.read() for ext, span in item.old.items() if ext != "json"}
     old_facts = _old_facts(item)
-    if item.text is not None:
+    if how.plan.kinds:
+        sample |= _captions(_columns(item, old_facts, sample.pop("txt", None)), how.plan)
+    elif item.text is not None:
         sample["txt"] = item.text.encode()
     elif item.text_column:
         sample["txt"] = _from_column(old_facts, item.text_column).encode()
@@ -126,6 +132,18 @@ def _encoded_map(content: bytes, size: tuple[int, int], how: Encoding) -> bytes:
     out = io.BytesIO()
     (image.convert("L") if gray else image.convert("RGB")).save(out, "PNG", compress_level=6)
     return out.getvalue()
+
+
+def _columns(item: Item, facts: dict, text: bytes | None) -> Mapping[str, Any]:
+    """What the columns of several captions hold: as listed, or in the members of a tar, its `.txt` being the column txt."""
+    if item.columns is not None:
+        return item.columns
+    return facts if text is None else {"txt": decode_caption(text)} | facts
+
+
+def _captions(columns: Mapping[str, Any], plan: Plan) -> Sample:
+    captions = plan.texts(columns)
+    return {"txt": first_of(captions).encode(), CAPTIONS_MEMBER: encoded(captions, {})}
 
 
 def _from_column(facts: dict, column: str) -> str:

@@ -11,6 +11,7 @@ from data.decode import MAX_CLASSES
 from data.index.items import Choices, Item, Named, Source, printable, whole
 from data.index.splits import split_named
 from data.index.tree import Tree, suffix_of
+from data.pack.kinds import check_columns
 from data.pack.parts import Parts, find_parts
 
 TABLES = ("metadata.jsonl", "metadata.csv")
@@ -52,6 +53,7 @@ def list_metadata(tree: Tree, choices: Choices) -> Source:
         raise ValueError(f"source {tree.folder} has no {' and no '.join(TABLES)}; leave out --source metadata")
     rows = [row for table in used_tables for row in _rows(tree.folder, table)]
     columns = _columns(rows, choices, " and ".join(sorted({table.name for table in used_tables})))
+    drawn = choices.caption_columns
     if columns.label and all(table.suffix == ".csv" for table in used_tables):
         _numbers_of_text(rows, columns.label)
     numbers, classes = _number_labels([row.get(columns.label) for row in rows]) if columns.label else ({}, None)
@@ -80,6 +82,7 @@ def list_metadata(tree: Tree, choices: Choices) -> Source:
                 None if label is None else numbers[label],
                 extra,
                 split=split,
+                columns={name: row.get(name) for name in drawn} if drawn else None,
             )
         )
     unread = [
@@ -87,12 +90,13 @@ def list_metadata(tree: Tree, choices: Choices) -> Source:
         for path in tree.files
         if path.as_posix() not in seen_names and path not in used_tables
     ]
-    return Source(items=items, bad=bad, classes=classes, unread=unread, read_as=_told(used_tables, columns))
+    return Source(items=items, bad=bad, classes=classes, unread=unread, read_as=_told(used_tables, columns, drawn))
 
 
-def _told(used: list[Path], columns: Columns) -> str:
+def _told(used: list[Path], columns: Columns, drawn: tuple[str, ...]) -> str:
     files = used[0].name if len(used) == 1 else f"{len(used)} files {used[0].name}"
-    columns_used = (("captions", columns.text), ("labels", columns.label), ("splits", columns.split))
+    captions = ("captions", columns.text) if not drawn else ("several captions", " and ".join(drawn))
+    columns_used = (captions, ("labels", columns.label), ("splits", columns.split))
     description = ", ".join(f"{content} from column {name}" for content, name in columns_used if name)
     return f"metadata ({files}), {description or 'no captions'}"
 
@@ -152,8 +156,10 @@ def _columns(rows: list[dict], choices: Choices, where: str) -> Columns:
             raise ValueError(
                 f"{flag} {column!r} is not in {where}, which has {', '.join(sorted(names))}; name one of these"
             )
+    check_columns(choices.caption_columns, names, where)
+    found = next((name for name in TEXT_COLUMNS if name in names), None)
     return Columns(
-        text=choices.text_column or next((name for name in TEXT_COLUMNS if name in names), None),
+        text=None if choices.caption_columns else choices.text_column or found,
         label=choices.label_column or ("label" if "label" in names else None),
         split="split" if "split" in names and choices.splits else None,
     )

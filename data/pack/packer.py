@@ -5,7 +5,6 @@ that sampling will use. The same source and settings give the same bytes, with a
 """
 
 import hashlib
-import io
 import json
 import math
 import os
@@ -13,25 +12,23 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from data.cli import progress
-from data.index import INDEX_VERSION, Index, ShardInfo, TextInfo, load, save
+from data.index import INDEX_VERSION, Index, ShardInfo, load, save
 from data.index.items import Source
 from data.index.tally import Counted, Tally, find_shards, index_folder
 from data.index.tree import look
 from data.pack.encode import BY_CHOICE, TOO_SMALL, outcome
+from data.pack.kinds import check_used
 from data.pack.layout import lay_out
 from data.pack.maps import channels_of, with_maps
 from data.pack.settings import PackSettings
 from data.pack.sources import find_kind, list_source
+from data.pack.texts import Texts
 from data.pack.write import Shard, check_target, is_free, parallel, workspace
-from data.tar import TEXT_MEMBER, Sample
+from data.tar import CAPTIONS_MEMBER, Sample
 
-GROUP = 256  # samples whose captions are encoded together
 FEW_BYTES = 64 << 20  # of pictures; for less, worker processes take longer to start than they save
 
 
@@ -67,10 +64,7 @@ def pack(
         return packed
     if not overwrite and not is_free(dst):
         raise ValueError(f"target {dst} holds something else; name an empty folder, or add --overwrite to replace it")
-    metadata = settings.model_dump(exclude=None if settings.maps else {"maps"}) | {
-        "source": kind,
-        "source_sha256": digest,
-    }
+    metadata = settings.told() | {"source": kind, "source_sha256": digest}
     with _half_the_cores(), workspace(dst) as folder:
         index = (
             _linked(src, folder, settings, metadata)
@@ -88,7 +82,7 @@ def _packed(
 
     plan = lay_out(source.items, settings)
     num = sum(len(items) for _, _, items in plan)
-    texts = _Texts(settings, device)
+    texts = Texts(settings, device)
     tally = Tally()
     for reason, name in source.bad:
         tally.skip(reason, name)
@@ -101,20 +95,25 @@ def _packed(
     results = progress(parallel(partial(outcome, how=settings.encoding()), items, workers), num, "packing")
     shards = [_write(folder, name, split, zip(part, results, strict=False), tally, texts) for name, split, part in plan]
     _check_bad(tally, num + len(source.bad), settings)
-    return tally.index(
+    kinds = list(settings.plan.kinds) or None
+    index = tally.index(
         _drop_empty(folder, shards),
         classes=source.classes,
         resize=RESIZE_VERSION,
         text_encoder=texts.info,
         maps=channels_of(source.items) if settings.maps else 0,
+        captions=kinds,
         channels=settings.channels,
         settings=about,
         unread=unread.fields(),
         read_as=source.read_as,
     )
+    if index.captions:
+        check_used(index.captions)
+    return index
 
 
-def _write(folder: Path, name: str, split: str, results: Iterable, tally: Tally, texts: "_Texts") -> ShardInfo:
+def _write(folder: Path, name: str, split: str, results: Iterable, tally: Tally, texts: Texts) -> ShardInfo:
     with Shard(folder, name, split) as shard:
         for key, sample in texts.added(_kept(results, tally)):
             tally.add(sample)
@@ -153,41 +152,12 @@ def _kept(results: Iterable, tally: Tally) -> Iterator[tuple[str, Sample]]:
     for item, result in results:
         if isinstance(result, dict):
             if result.get("txt") == b"":
-                tally.notes.add("without a caption, trained as empty", item.name)
+                how = "trained without one" if CAPTIONS_MEMBER in result else "trained as empty"
+                tally.notes.add(f"without a caption, {how}", item.name)
             yield item.key, result
         else:
             reason, detail = result
             tally.skip(reason, f"{item.name} ({detail})" if detail else item.name)
-
-
-class _Texts:
-    """Adds to each sample the token features of its caption, if there is an encoder."""
-
-    def __init__(self, settings: PackSettings, device: str):
-        from data.text import TextEncoder
-
-        name = settings.text_encoder
-        self.encoder = TextEncoder.load(name, device, max_tokens=settings.text_tokens) if name else None
-
-    @property
-    def info(self) -> TextInfo | None:
-        encoder = self.encoder
-        return TextInfo(id=encoder.id, dim=encoder.dim, max_tokens=encoder.max_tokens) if encoder else None
-
-    def added(self, samples: Iterator[tuple[str, Sample]]) -> Iterator[tuple[str, Sample]]:
-        if self.encoder is None:
-            yield from samples
-            return
-        while group := list(islice(samples, GROUP)):
-            texts = [sample["txt"].decode() for _, sample in group]
-            for (key, sample), tokens in zip(group, self.encoder.encode(texts), strict=True):
-                yield key, sample | {TEXT_MEMBER: _npy(tokens)}
-
-
-def _npy(array: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-    return out.getvalue()
 
 
 @contextmanager
@@ -240,6 +210,8 @@ def _listing(source: Source, settings: PackSettings) -> Iterator[list]:
         yield [item.key, item.name, item.split, item.image.offset, item.image.size, item.text, item.label, item.extra]
         if item.map:
             yield [item.map.size]
+        if item.columns is not None:
+            yield [item.columns]
 
 
 def _digest(rows: Iterable[list]) -> str:

@@ -8,6 +8,7 @@ from data.captions import TEXT_TOKENS
 from data.index import Strict
 from data.index.items import Choices
 from data.pack.encode import RESIZES, STORED_FORMATS, Encoding
+from data.pack.kinds import Plan, parse_plan
 from data.pack.sources import SOURCES
 
 
@@ -37,6 +38,13 @@ class PackSettings(Strict):
     dotted_keys: bool = False
     skip_damaged: bool = False
     maps: str | None = None
+    caption: tuple[str, ...] = ()
+    list_column: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """The kinds of caption that `--caption` asks for, none by default. Raises ValueError."""
+        return parse_plan(self.caption, self.list_column)
 
     @property
     def channels(self) -> int:
@@ -64,6 +72,12 @@ class PackSettings(Strict):
                 raise ValueError(f"{flag} {value} is out of range; give {low} to {high}")
         if self.alpha and self.format == "jpg":
             raise ValueError("--format jpg holds no transparency, --alpha keeps it; give --format png or webp")
+        if self.plan.kinds and self.text_column:
+            raise ValueError(
+                f"--text-column {self.text_column} names the one caption, --caption several; give one of the two options"
+            )
+        if self.plan.kinds and not self.text_encoder:
+            raise ValueError("--caption stores token features, among which readers draw; add --text-encoder minilm")
         self.encoding()
 
     def check_keep(self) -> None:
@@ -78,6 +92,7 @@ class PackSettings(Strict):
             ("--skip-uncaptioned", self.skip_uncaptioned, default.skip_uncaptioned),
             ("--dotted-keys", self.dotted_keys, default.dotted_keys),
             ("--maps", self.maps, default.maps),
+            ("--caption", " --caption ".join(self.caption), ""),
             ("--no-splits", not self.splits, not default.splits),
         ):
             if value != default_value:
@@ -101,18 +116,24 @@ class PackSettings(Strict):
             min_side=self.min_side,
             captions=self.text_encoder is not None,
             skip_uncaptioned=self.skip_uncaptioned,
+            plan=self.plan,
         )
+
+    def told(self) -> dict[str, Any]:
+        """The options as the index stores them: newer ones only where they are used."""
+        newer = (("maps", self.maps), ("caption", self.caption), ("list_column", self.list_column))
+        return self.model_dump(exclude={name for name, used in newer if not used})
 
     def changed(self) -> dict[str, Any]:
         """The options as the digest of a source counts them: newer ones only where they are used."""
-        newer = {name for name, used in (("alpha", self.alpha), ("maps", self.maps)) if not used}
-        return self.model_dump(exclude=newer)
+        return {name: value for name, value in self.told().items() if name != "alpha" or self.alpha}
 
     def choices(self) -> Choices:
         """The options that say how to read the source."""
         return Choices(
             source=self.source,
             text_column=self.text_column,
+            caption_columns=self.plan.columns,
             label_column=self.label_column,
             splits=self.splits,
             dotted_keys=self.dotted_keys,

@@ -15,6 +15,7 @@ from data.index import INDEX_NAME
 from data.index.items import Choices, Item, Named, Source, finished, printable, whole
 from data.index.tree import PICTURES, Tree, suffix_of
 from data.pack.beside import Beside, find_beside
+from data.pack.kinds import check_columns
 from data.pack.metadata import TABLES, list_metadata, tables
 from data.pack.parts import Parts, find_parts
 from data.pack.tars import list_tars, shards_of
@@ -81,7 +82,7 @@ def _kind_of_folders(tree: Tree, parts: Parts) -> str:
 def _pictures(tree: Tree, choices: Choices, kind: str) -> Source:
     """List pictures with what lies beside them; for `classes` the first folder (below a split) is the label."""
     parts = find_parts(tree, choices)
-    beside = find_beside(tree, choices.text_column)
+    beside = find_beside(tree, choices.text_column, choices.caption_columns)
     pictures = tree.pictures
     class_numbers: dict[str, int] = {}
     if kind == "classes":
@@ -91,11 +92,12 @@ def _pictures(tree: Tree, choices: Choices, kind: str) -> Source:
             hint = "add --no-splits if its folders are classes" if parts.folders else "leave out --source classes"
             raise ValueError(f"source {tree.folder} has no picture in a class folder; {hint}")
     is_crawled = bool(pictures) and all(NUMBERED.fullmatch(parts.inner(path).parts[0]) for path in pictures)
-    items, bad = [], []
+    items, bad, names = [], [], {suffix[1:] for paths in beside.files.values() for suffix in paths} - {"json"}
     for path in pictures:
         name = _name(path)
         try:
-            text = beside.caption(path) if beside.has_captions else None
+            told = beside.told(path) if beside.columns else None
+            text = beside.caption(path) if beside.has_captions and told is None else None
         except (ValueError, OSError) as error:
             bad.append((str(error).partition(": ")[0], name))
             continue
@@ -109,8 +111,11 @@ def _pictures(tree: Tree, choices: Choices, kind: str) -> Source:
                 class_numbers.get(parts.inner(path).parts[0]),
                 old={"json": facts} if facts else {},
                 split=parts.split(path),
+                columns=None if told is None else {name: told.get(name) for name in beside.columns},
             )
         )
+        names |= set(told or ())
+    check_columns(beside.columns, names | beside.own, "what lies beside the pictures")
     read_paths = beside.read | set(pictures)
     if is_crawled:
         read_paths |= {paths[".json"] for paths in beside.files.values() if ".json" in paths}
@@ -127,6 +132,8 @@ def _pictures(tree: Tree, choices: Choices, kind: str) -> Source:
 def _told(kind: str, beside: Beside, numbers: dict[str, int]) -> str:
     examples = ", ".join([printable(name) for name in numbers][:3])
     classes = f"{len(numbers)} classes ({examples}{', ...' if len(numbers) > 3 else ''})" if numbers else kind
+    if beside.columns:
+        return f"{classes} with several captions, {' and '.join(beside.columns)} beside the pictures"
     if beside.column:
         return f"{classes} with captions in the .json beside the pictures"
     return f"{classes} with captions beside the pictures" if beside.has_captions else f"{classes} without captions"

@@ -12,6 +12,7 @@ from data.index import load
 from data.index.items import DAMAGED, Choices, Item, Named, Source, printable
 from data.index.splits import split_of
 from data.index.tree import Tree
+from data.pack.kinds import check_columns
 from data.tar import (
     DOT_IN_KEY,
     NO_PICTURE,
@@ -24,6 +25,8 @@ from data.tar import (
     is_compressed,
     is_tar,
 )
+
+TXT = "txt"  # the member that is a caption, and its column among several
 
 
 def shards_of(tree: Tree) -> list[Path]:
@@ -58,6 +61,10 @@ def list_tars(tree: Tree, choices: Choices) -> Source:
     if choices.text_column:
         _check_column(tree.folder, choices.text_column, listing.items)
         read_as += f" with captions in .json, column {choices.text_column}"
+    if choices.caption_columns:
+        names = _names(listing.items, set(choices.caption_columns))
+        check_columns(choices.caption_columns, names, f"the members of {tree.folder}")
+        read_as += f" with several captions, {' and '.join(choices.caption_columns)} of their members"
     return Source(
         items=listing.items,
         bad=listing.bad,
@@ -81,7 +88,8 @@ class _Listing:
         key, column = printable(sample.key), self.choices.text_column
         name = f"{shard}/{key}"
         image = next((ext for ext in PACK_MEMBERS if ext in sample.members), None)
-        annotations = {"json", "cls"} if column else {"txt", "json", "cls"}
+        columns = self.choices.caption_columns
+        annotations = {"json", "cls"} if column or (columns and TXT not in columns) else {TXT, "json", "cls"}
         read_exts = annotations if image else {*annotations, *PACK_MEMBERS}
         large = [(ext, reason) for ext, reason in sample.others.items() if reason and ext in read_exts]
         if large:
@@ -109,18 +117,27 @@ class _Listing:
             self.items = [item for item in self.items if "cls" in item.old]
 
 
-def _check_column(folder: Path, column: str, items: list[Item]) -> None:
-    """Raise ValueError if no `.json` member has the column; usually the first has."""
+def _names(items: list[Item], wanted: set[str]) -> set[str]:
+    """The columns of `.json` members, and txt for a `.txt`, up to the first item with which all that are wanted have been seen."""
     columns: set[str] = set()
     for item in items:
+        columns |= {TXT} & item.old.keys()
         if "json" in item.old:
             try:
                 facts = json.loads(item.old["json"].read())
             except (ValueError, RecursionError):
                 continue  # counted as bad when it is packed
             columns |= facts.keys() if isinstance(facts, dict) else set()
-            if column in columns:
-                return
+        if wanted <= columns:
+            break
+    return columns
+
+
+def _check_column(folder: Path, column: str, items: list[Item]) -> None:
+    """Raise ValueError if no `.json` member has the column; usually the first has."""
+    columns = _names(items, {column})
+    if column in columns:
+        return
     if not columns:
         raise ValueError(f"--text-column {column!r}: source {folder} has no .json members with columns; leave it out")
     names = ", ".join(sorted(columns)[:20])

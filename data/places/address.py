@@ -80,7 +80,7 @@ def with_shards(index: Index, shards: list[ShardInfo]) -> Index:
     """`index` with other shards, without the class counts of the old ones."""
     if len(shards) == len(index.shards):
         return index
-    changes = {"shards": shards, "num_images": count_images(shards), "fingerprint": fingerprint(shards)}
+    changes = {"shards": shards, "num_images": count_images(shards), "fingerprint": fingerprint(shards, index.captions)}
     return index.model_copy(update=changes | {"label_counts": None})
 
 

@@ -6,6 +6,7 @@ from itertools import islice
 
 import numpy as np
 
+from data.read.captions import Pass
 from data.read.samples import Keyed, Row, ShardReader
 
 Slot = Callable[[], Row]
@@ -27,6 +28,6 @@ class Block:
         return self.arrived
 
 
-def first_good(reader: ShardReader, samples: list[Keyed], order: np.ndarray, place: int) -> Row:
-    """Decode the sample at `place` of a block's order, or the next one that is good."""
-    return reader.first_good(samples[order[(place + k) % len(order)]] for k in range(len(order)))
+def first_good(reader: ShardReader, samples: list[Keyed], order: np.ndarray, turn: Pass, place: int) -> Row:
+    """Decode the sample at `place` of a block's order, or the next one that is good; turn: draws among several captions."""
+    return reader.first_good((samples[order[(place + k) % len(order)]] for k in range(len(order))), turn)

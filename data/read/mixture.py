@@ -161,6 +161,7 @@ def merged(indexes: Sequence[Index], weights: Sequence[float]) -> Index:
     changes |= {
         "text_encoder": _common_encoder(indexes),
         "maps": first.maps if all(index.maps == first.maps for index in indexes) else 0,
+        "captions": None,  # each data set draws among its own
         "min_side": min(index.min_side for index in indexes),
         "sides": None,
         "num_images": {split: sum(index.num_images.get(split, 0) for index in indexes) for split in splits},

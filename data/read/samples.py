@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,13 +13,29 @@ from data.decode import decode_image, decode_label, decode_tokens
 from data.images import center_crop, resize
 from data.index import Index, ShardInfo
 from data.places.store import DataSet, ShardStore
+from data.read.captions import Features, Pass
 from data.read.facts import FACTS_MEMBER, original_size
-from data.tar import IMAGE_MEMBERS, MAP_MEMBER, TEXT_MEMBER, Hashing, Sample, stream
+from data.tar import (
+    CAPTIONS_MEMBER,
+    FEATURES_MEMBER,
+    IMAGE_MEMBERS,
+    MAP_MEMBER,
+    TEXT_MEMBER,
+    Hashing,
+    Sample,
+    stream,
+)
 
 KEEP_BYTES = 256 << 20  # a split up to this size is read once and kept, still encoded, in each loader process
 log = logging.getLogger("data")
 
-Keyed = tuple[str, Sample]
+
+class Keyed(NamedTuple):
+    """A sample that is still encoded, with what its shard has of features of captions (if pictures have several)."""
+
+    key: str
+    sample: Sample
+    features: Features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +45,7 @@ class Row:
     key: str
     image: np.ndarray  # (c, h, w) uint8, premultiplied if c is 4
     label: int | None
-    tokens: np.ndarray | None  # (tokens, dim) float16
+    tokens: np.ndarray | None  # (tokens, dim) float16; no token where a picture has no caption, or none is drawn
     map: np.ndarray | None = None  # (c, h, w) uint8, of the size of the picture
     original_size: tuple[int, int] | None = None  # (height, width) in px, before it was packed
 
@@ -130,13 +147,15 @@ class ShardReader:
             raise ValueError(f"{error}; {fix}" if (fix := self.store.distrust(shard)) else str(error)) from error
 
     def _checked(self, shard: ShardInfo) -> Iterator[Keyed]:
-        num, label = 0, self.store.where(shard)
+        num, label, features = 0, self.store.where(shard), Features()
         with self.store.open(shard) as raw:
             file = Hashing(raw)
-            for sample in stream(file, label, self._wants):
+            for key, sample in stream(file, label, self._wants):
                 num += 1
+                if self.text and self.index.captions and self.index.text_encoder:
+                    features.read(sample, self.index.text_encoder.dim)
                 if num <= shard.num:
-                    yield sample
+                    yield Keyed(key, sample, features)
             file.drain()
         if (num, file.num_bytes, file.sha256.hexdigest()) != (shard.num, shard.bytes, shard.sha256):
             raise ValueError(
@@ -148,17 +167,24 @@ class ShardReader:
         return (
             extension in IMAGE_MEMBERS
             or (self.label and extension == "cls")
-            or (self.text and extension == TEXT_MEMBER)
+            or (self.text and extension in self._text_members)
             or (self.maps and extension == MAP_MEMBER)
             or (self.original_sizes and extension == FACTS_MEMBER)
         )
 
-    def first_good(self, candidates: Iterator[Keyed]) -> Row:
-        """Decode the first good one of `candidates`; bad ones before it are counted and named."""
+    @property
+    def _text_members(self) -> tuple[str, ...]:
+        return (CAPTIONS_MEMBER, FEATURES_MEMBER) if self.index.captions else (TEXT_MEMBER,)
+
+    def first_good(self, candidates: Iterator[Keyed], turn: Pass | None = None) -> Row:
+        """Decode the first good one of `candidates`; bad ones before it are counted and named.
+
+        turn: the pass that draws among several captions; None for the first one.
+        """
         num_bad = 0
-        for key, sample in candidates:
+        for key, sample, features in candidates:
             try:
-                return self._decoded(key, sample)
+                return self._decoded(key, sample, features, turn)
             except ValueError as error:
                 num_bad += 1
                 if not (isinstance(error, TooSmallError) and self.index.sides):  # expected: the index counts them
@@ -176,7 +202,7 @@ class ShardReader:
                 f"data {self.data.name}: more than max_bad={self.max_bad} bad samples ({names}); pack them again"
             )
 
-    def _decoded(self, key: str, sample: Sample) -> Row:
+    def _decoded(self, key: str, sample: Sample, features: Features, turn: Pass | None) -> Row:
         content = next((sample[ext] for ext in IMAGE_MEMBERS if ext in sample), None)
         missing = "a picture" if content is None else self._missing(sample)
         if content is None or missing:
@@ -189,15 +215,22 @@ class ShardReader:
             image = resize(center_crop(image), (self.side, self.side))
         elif self.index.size != (image.height, image.width):
             raise ValueError(f"{image.width} x {image.height} px, not as the index says")
-        encoder = self.index.text_encoder
         return Row(
             key=key,
             image=to_pixels(image),
             label=self._label(sample["cls"]) if self.label else None,
-            tokens=decode_tokens(sample[TEXT_MEMBER], encoder.dim) if self.text and encoder else None,
+            tokens=self._tokens(key, sample, features, turn) if self.text else None,
             map=self._map(sample[MAP_MEMBER], size) if self.maps else None,
             original_size=original_size(sample[FACTS_MEMBER]) if self.original_sizes else None,
         )
+
+    def _tokens(self, key: str, sample: Sample, features: Features, turn: Pass | None) -> np.ndarray | None:
+        if (encoder := self.index.text_encoder) is None:
+            return None
+        if self.index.captions is None:
+            return decode_tokens(sample[TEXT_MEMBER], encoder.dim)
+        tokens = features.of(key, sample, self.index.captions, turn)
+        return np.zeros((0, encoder.dim), np.float16) if tokens is None else tokens
 
     def _map(self, content: bytes, size: tuple[int, int]) -> np.ndarray:
         """The map of a picture that was stored as (width, height) `size`, cropped and resized like it."""
@@ -209,12 +242,8 @@ class ShardReader:
         return to_pixels(image)[: self.index.maps]
 
     def _missing(self, sample: Sample) -> str | None:
-        required = (
-            ("cls", self.label),
-            (TEXT_MEMBER, self.text),
-            (MAP_MEMBER, self.maps),
-            (FACTS_MEMBER, self.original_sizes),
-        )
+        texts = [(name, self.text) for name in self._text_members]
+        required = (("cls", self.label), *texts, (MAP_MEMBER, self.maps), (FACTS_MEMBER, self.original_sizes))
         return next((name for name, is_required in required if is_required and name not in sample), None)
 
     def _label(self, content: bytes) -> int:

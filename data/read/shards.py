@@ -5,7 +5,8 @@ V-th shard from v on; blocks of its samples are permuted by (seed, e, v, block).
 samples of each stream, in the order of streams. The sequence of global batches is therefore independent of ranks and
 workers, which only divide it (`data.read.streams.own_samples`): by whole streams where their number divides that of the
 streams, else by parts of them. While one block is handed out the next is read, a little for each sample. A sample that
-does not decode is replaced by the next good one of its block. In a mixture each data set has consecutive streams, in
+does not decode is replaced by the next good one of its block. Of pictures with several captions each pass draws one, by
+(seed, e, key): `data.read.captions`; `read_split` gives the first. In a mixture each data set has consecutive streams, in
 proportion to its weight, and these read its shards as if they were all the streams.
 """
 
@@ -21,6 +22,7 @@ import torch
 from data.batch import Batch, Cond
 from data.index import Index, ShardInfo
 from data.read.blocks import Block, Slot, first_good
+from data.read.captions import Pass
 from data.read.checks import check_content
 from data.read.mixture import MixtureLike, Opened, as_mixture, largest_remainder
 from data.read.order import find, permutation, shard_orders
@@ -147,9 +149,10 @@ class Reader:
         for next_block in blocks:
             samples, offsets = block.read(), range(skip, block.num)
             order = permutation(block.num, self.seed, block.epoch, stream, block.number)
+            turn = Pass(seed=self.seed, epoch=block.epoch)
             for num_done, offset in enumerate(offsets, 1):
                 next_block.read(next_block.num * num_done // len(offsets))
-                yield partial(first_good, reader, samples, order, offset)
+                yield partial(first_good, reader, samples, order, turn, offset)
             block, skip = next_block, 0
 
     def _blocks(self, reader: ShardReader, stream: int, epoch: int, number: int) -> Iterator[Block]:
@@ -277,6 +280,8 @@ def to_batch(part: Part, text_tokens: int) -> Batch:
         text=text,
         text_mask=text_mask,
     )
+    if text_mask is not None:
+        cond = cond.dropped(["text"], text_mask.any(dim=1))  # without a caption, as a request without a prompt
     maps = [torch.from_numpy(row.map) for row in rows if row.map is not None]
     cond = cond.given(maps=torch.stack(maps)) if maps else cond
     sizes = [row.original_size for row in rows if row.original_size is not None]
