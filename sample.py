@@ -81,7 +81,7 @@ def main(
     guidance_label: Annotated[list[str] | None, typer.Option(help="guidance scale of the label, if another")] = None,
     negative: Annotated[
         str,
-        typer.Option(help="a text that guidance leads away from; a noun that it shares with the prompt is left, too"),
+        typer.Option(help="a text that guidance leads away from; leave the noun of the prompt out of it"),
     ] = "",
     also: Annotated[
         list[str] | None, typer.Option(help="a further text of every prompt, with its weight: hat:0.5; may be repeated")
