@@ -14,6 +14,7 @@ from .hand import Hand
 from .kept import Kept
 
 ROOT = Path(__file__).parents[2]
+BUNDLE = "BUNDLE"
 THIS = "CASCADE"  # where the card does not know its own place
 LENGTH = "train.images"  # free to change, and what training gave
 YAML = "cascade.yaml"  # of cascade.demo PICTURES
@@ -83,6 +84,9 @@ def _data(stage: StageFacts, kept: Kept) -> str:
 def changes(config: CascadeConfig, stage: StageFacts) -> Iterator[str]:
     """The dotted overrides that make of a stage's config in the YAML the one that the bundle has, in what changes its weights."""
     old, new = config.stages[stage.name].model_dump(mode="json"), stage.sidecar.config.model_dump(mode="json")
+    for part, key in (("train", "init"), ("controlnet", "base")):  # bundles, by their places
+        if new[part] and new[part].get(key):
+            new[part][key] = BUNDLE
     for key, (_, value) in differences(old, new).items():
         if key == LENGTH or not (key.startswith("sample.") or key in FREE_TO_CHANGE):
             text = value if isinstance(value, str) and value else json.dumps(value)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
+from stages.bundle import read_sidecar
+
 from ..manifest import MANIFEST, Evidence, Tried
 from .chain import Chain, StageFacts
 from .commands import THIS, place_of, sampling, training
@@ -45,7 +47,21 @@ def stages(chain: Chain) -> str:
         (f"`{stage.name}`", f"`{stage.sidecar.sha256}`", f"`{stage.sidecar.provenance.data[:SHORT]}`")
         for stage in chain.stages
     ]
-    return "\n\n".join((table(names, rows), table(("stage", "sha256 of ema.safetensors", "data, fingerprint"), hashes)))
+    parts = [table(names, rows), table(("stage", "sha256 of ema.safetensors", "data, fingerprint"), hashes)]
+    return "\n\n".join((*parts, *_beside(chain)))
+
+
+def _beside(chain: Chain) -> Iterator[str]:
+    """The networks that a stage has beside its own."""
+    for stage in chain.stages:
+        if control := stage.sidecar.config.controlnet:
+            yield f"`{stage.name}` is a control net beside frozen weights `{control.sha256[:SHORT]}`, which lie in its bundle."
+        if stage.entry.guide:
+            guide = read_sidecar(chain.folder / stage.entry.guide)
+            yield (
+                f"`{stage.name}` has a guide for autoguidance, `{stage.entry.guide}`: weights `{guide.sha256[:SHORT]}` after "
+                f"{guide.provenance.nimg:,} images."
+            )
 
 
 def train(chain: Chain, kept: Kept) -> str:

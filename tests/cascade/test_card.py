@@ -1,5 +1,6 @@
 """The model card: those that ship are what the command writes; what it gathers, keeps, drops and refuses."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,8 +12,10 @@ import yaml
 from cascade.card import hand
 from cascade.card.__main__ import main
 from cascade.card.chain import read_chain
+from cascade.card.commands import changes
 from cascade.card.kept import KEPT, read_kept
 from cascade.card.writing import CARD, MARK, check_card, write_card
+from cascade.config import CascadeConfig
 from cascade.judge.report import Wanted, make_report
 from cascade.manifest import MANIFEST
 from cascade.pipeline import Cascade
@@ -277,6 +280,29 @@ def test_what_weights_came_from_stands_with_its_licence(own, shipped):
         assert "licence: mit-like; its terms hold for this stage, too." in text
         assert "> Color Emoji, Copyright Google LLC, SIL Open Font License 1.1" in text
         shutil.rmtree(shipped, ignore_errors=True)
+
+
+def test_what_stands_beside_a_stage_is_named(own):
+    """A guide, by its weights."""
+    shutil.copytree(own / "base_8" / "bundle", own / "base_8" / "guide")
+    manifest = json.loads((own / MANIFEST).read_text())
+    manifest["stages"]["base_8"]["guide"] = "base_8/guide"
+    (own / MANIFEST).write_text(json.dumps(manifest))
+    write_card(own)
+    sha256 = read_sidecar(own / "base_8" / "guide").sha256
+    assert f"has a guide for autoguidance, `base_8/guide`: weights `{sha256[:12]}` after 100 images" in body_of(own)
+
+
+def test_the_command_that_trained_has_what_differs_from_the_yaml(own):
+    """Only what changes the weights; places of bundles by a word."""
+    stage = read_chain(own).stages[0]
+    config = CascadeConfig(name="own", stages={stage.name: stage.sidecar.config})
+    train = stage.sidecar.config.train.model_copy(
+        update={"images": 77, "lr": 0.5, "workers": 9, "init": "/home/me/bundle"}
+    )
+    changed = stage.sidecar.model_copy(update={"config": stage.sidecar.config.model_copy(update={"train": train})})
+    told = list(changes(config, dataclasses.replace(stage, sidecar=changed)))
+    assert told == ["stages.base_8.train.images=77", "stages.base_8.train.init=BUNDLE", "stages.base_8.train.lr=0.5"]
 
 
 def test_damaged_weights_get_no_card(shipped, capsys):
