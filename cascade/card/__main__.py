@@ -29,7 +29,7 @@ def main(
     check: Annotated[bool, typer.Option("--check", help="write nothing; exit code 1 if the card is stale")] = False,
 ) -> None:
     """Write the model card of a cascade from what its files know; what was gathered is kept in CASCADE/card.json."""
-    from .writing import check_card, write_card
+    from .writing import check_card, left_out, write_card
 
     if check and (data or runs or report):
         raise ValueError("--check compares with what is kept in card.json; leave --data, --runs and --report out")
@@ -39,7 +39,11 @@ def main(
         say(f"{check_card(cascade, out)}: as it would be written")
         return
     contents = [(str(path), _read(path)) for path in report or ()]
-    say(write_card(cascade, data=data or (), runs=runs, reports=contents, out=out))
+    gone = list(left_out(cascade))
+    path = write_card(cascade, data=data or (), runs=runs, reports=contents, out=out)
+    for line in gone:
+        say(f"left out: {line}")
+    say(path)
 
 
 def _read(path: Path) -> object:

@@ -1,6 +1,6 @@
 """The whole card as text, written into its file or compared with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from .chain import Chain, read_chain
 from .gather import gathered
 from .hand import Hand, read_hand
 from .head import head
-from .kept import Kept, read_kept, write_kept
+from .kept import Kept, read_kept, why_not, write_kept
 
 CARD = "README.md"
 MARK = "<!-- Written by python -m cascade.card, which writes it anew; by hand: card.md, LICENSE.md. -->"
@@ -39,6 +39,14 @@ def card(chain: Chain, kept: Kept, hand: Hand) -> str:
     parts = [MARK, sections.title(chain, hand), sections.opening(chain, kept, hand)]
     parts += [f"## {name}\n\n{text}" for name, text in whole.items() if text]
     return head(chain, kept, hand) + "\n\n".join(parts) + "\n"
+
+
+def left_out(folder: Path) -> Iterator[str]:
+    """The reports that were kept and are no longer told, each with the reason."""
+    chain = read_chain(folder)
+    for report in read_kept(folder).reports:
+        if why := why_not(report, chain):
+            yield f"the report on {report.data}: {why}"
 
 
 def write_card(

@@ -37,8 +37,10 @@ SPECIFIED = {  # keys of Hugging Face's modelcard.md that we use
 
 @pytest.fixture
 def shipped(tmp_path) -> Path:
-    """A copy of emoji_tiny."""
-    return shutil.copytree(ROOT / "cascade" / "shipped" / "emoji_tiny", tmp_path / "emoji_tiny")
+    """A copy of emoji_tiny, of which nothing was gathered."""
+    folder = shutil.copytree(ROOT / "cascade" / "shipped" / "emoji_tiny", tmp_path / "emoji_tiny")
+    (folder / KEPT).unlink(missing_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +253,9 @@ class TestReports:
         assert call(main, own, "--report", file) == 2
         assert "stage base_8 sampled with other settings there" in capsys.readouterr().err
         assert call(main, own) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert told[0] == "left out: the report on mine: stage base_8 sampled with other settings there"
+        assert told[1:] == [str(own / CARD)]
         assert "## Scores" not in body_of(own)
         assert "nothing here says how far they repeat" in body_of(own)
         assert "model-index" not in head_of(own)
