@@ -199,7 +199,8 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
 def check_maps(plan: Plan) -> None:
     """Raise ValueError if a stage that knows no picture without a map is given none."""
     for link in plan.links:
-        if plan.request.maps is None and link.sidecar.config.cond.needs_maps:
+        config = link.sidecar.config
+        if plan.request.maps is None and config.cond.needs_maps and not config.controlnet:
             raise ValueError(
                 f"request: no map; stage {link.name} was given one with every picture of its training (cond.drop is 0); give one"
             )

@@ -1,4 +1,5 @@
-"""A control net in a cascade: in the frozen stage's place, by the manifest; without maps and at scale 0 the same pictures."""
+"""A control net in a cascade: in the frozen stage's place, by the manifest; without maps and at scale 0 the same pictures, even
+if it had a map with every picture of its training."""
 
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def folder(plain, tmp_path_factory) -> Path:
     base = plain / "sr_16" / "bundle"
     sidecar = read_sidecar(base)
     values = sidecar.config.model_dump() | {"controlnet": {"base": str(base), "sha256": sidecar.sha256}}
-    config = SuperResConfig.model_validate(values | {"cond": {"maps": {"channels": 1}}})
+    config = SuperResConfig.model_validate(values | {"cond": {"maps": {"channels": 1}, "drop": 0.0}})
     save_bundle(
         folder / "sr_16" / "bundle",
         random_weights(config, seed=1),
