@@ -6,7 +6,7 @@ caption of every `scene(k, show="test")` names one.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -76,17 +76,30 @@ class Scene:
     background: int
 
 
-def scene(index: int, seed: int = 0, *, show: Show = "all", hidden: Hidden = HIDDEN) -> Scene:
-    """The content of picture `index`; a ValueError if nothing is left to show."""
+def scene(
+    index: int,
+    seed: int = 0,
+    *,
+    show: Show = "all",
+    hidden: Hidden = HIDDEN,
+    objects: Collection[int] = tuple(RADII),
+) -> Scene:
+    """The content of picture `index`, of as many objects as one of `objects`; a ValueError if nothing is left to show."""
+    if not set(objects) & set(RADII):
+        raise ValueError(
+            f"objects {tuple(objects)}: scenes have {', '.join(map(str, RADII))}; name some of these numbers"
+        )
     draws = _draws(index, seed)
     for _ in range(MAX_DRAWS):
         caption = _caption(draws)
+        if caption.num_objects not in objects:
+            continue
         if show != "all" and hidden.in_caption(caption) != (show == "test"):
             continue
         for _ in range(MAX_DRAWS):
-            objects = _place(caption, draws)
-            if objects and not (show == "train" and hidden.in_picture(objects)):
-                return Scene(caption=caption, objects=objects, background=int(225 + 31 * next(draws)))
+            placed = _place(caption, draws)
+            if placed and not (show == "train" and hidden.in_picture(placed)):
+                return Scene(caption=caption, objects=placed, background=int(225 + 31 * next(draws)))
     raise ValueError(
         f"no scene for show={show!r} in {MAX_DRAWS:,} tries: hide fewer combinations, or some for show='test'"
     )
@@ -104,14 +117,21 @@ def draw(what: Scene, size: int) -> Image.Image:
 
 
 def write_folder(
-    folder: str | Path, num: int, size: int, seed: int = 0, *, show: Show = "all", hidden: Hidden = HIDDEN
+    folder: str | Path,
+    num: int,
+    size: int,
+    seed: int = 0,
+    *,
+    show: Show = "all",
+    hidden: Hidden = HIDDEN,
+    objects: Collection[int] = tuple(RADII),
 ) -> Path:
-    """Write pictures 0 to num - 1 and their metadata.jsonl, a source for data.pack."""
+    """Write pictures 0 to num - 1 and their metadata.jsonl, a source for data.pack; `show`, `hidden`, `objects` as of `scene`."""
     folder = Path(folder)
     make_folder(folder)
     rows = []
     for index in range(num):
-        what = scene(index, seed, show=show, hidden=hidden)
+        what = scene(index, seed, show=show, hidden=hidden, objects=objects)
         name = f"{index:06d}.png"
         draw(what, size).save(folder / name)
         rows.append({"file_name": name, "text": what.caption.text, "label": what.caption.relation or "none"})

@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from cascade.first_minutes import CAPTIONS, CELL, SCENES, SIDE
+from data.index import load
 from tests.bare import bare_site
 from tests.commands.files import size_of
 from tests.commands.processes import ROOT, start
@@ -20,5 +22,10 @@ def test_the_first_minutes(tmp_path):
     process = start(*arguments, PYTHONPATH=packages)
     said = process.communicate(timeout=500)[1]
     assert process.returncode == 0, said
-    assert size_of(tmp_path / "demo" / "shipped.png")[0] > size_of(tmp_path / "demo" / "demo.png")[0]
-    assert size_of(tmp_path / "demo" / "demo.png") == (8 * 66 + 2, 4 * 66 + 2)
+    width, height = size_of(tmp_path / "demo" / "demo.png")
+    assert width == 8 * (CELL + 8)
+    assert height > 7 * CELL + width * 4 // 5  # four things in five styles, seven shapes in eight colours
+    assert size_of(tmp_path / "demo" / "trained.png") == (SIDE + 4, len(CAPTIONS) * (SIDE + 2) + 2)
+    assert size_of(tmp_path / "demo" / "shipped.png")[0] > width
+    index = load(tmp_path / "demo" / "shards")
+    assert sum(index.num_images.values()) == SCENES

@@ -118,6 +118,23 @@ def test_a_world_with_nothing_left_is_refused():
         scene(0, show="test", hidden=Hidden())
 
 
+@pytest.mark.parametrize("objects", [(1,), (2, 3), (3,)])
+def test_scenes_of_chosen_numbers_of_objects(objects):
+    scenes = [scene(index, show="train", objects=objects) for index in range(60)]
+    assert {len(each.objects) for each in scenes} == set(objects) == {each.caption.num_objects for each in scenes}
+    assert not any(HIDDEN.in_picture(each.objects) for each in scenes)
+
+
+def test_all_numbers_of_objects_are_the_scenes_as_they_were():
+    assert [scene(index, objects=(3, 2, 1)) for index in range(40)] == [scene(index) for index in range(40)]
+
+
+@pytest.mark.parametrize("objects", [(), (0, 4)])
+def test_numbers_of_objects_that_no_scene_has_are_refused(objects):
+    with pytest.raises(ValueError, match="scenes have 1, 2, 3; name some"):
+        scene(0, objects=objects)
+
+
 def test_kinds_of_shapes_are_kinds_of_the_world():
     assert OBJECT_KINDS[: len(SHAPES)] == SHAPES
 
@@ -127,3 +144,8 @@ def test_folder(tmp_path):
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == [scene(index, 2, show="train").caption.text for index in range(5)]
     assert len(list(folder.glob("*.png"))) == 5
+
+
+def test_folder_of_scenes_of_one_object(tmp_path):
+    rows = (write_folder(tmp_path / "s", 9, 16, objects=(1,)) / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(row)["text"] for row in rows] == [scene(index, objects=(1,)).caption.text for index in range(9)]

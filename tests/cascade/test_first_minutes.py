@@ -1,0 +1,86 @@
+"""What the first minutes count and show: true drawings are right, others are not, and the sheet says which."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from cascade.config import load_config
+from cascade.first_minutes import (
+    CAPTIONS,
+    CELL,
+    PAIRS,
+    PRESET,
+    SIDE,
+    UNSEEN,
+    Drawn,
+    cells,
+    command,
+    composed,
+    overrides,
+)
+from cascade.output.pictures import grid
+from cascade.output.sheet import FAULT
+from data.shapes import COLORS
+from data.world.captions import Caption, Group
+from data.world.kinds import OBJECT_KINDS, Object
+from data.world.scenes import Scene, draw
+
+
+@pytest.fixture(scope="module")
+def true() -> torch.Tensor:
+    """A true drawing of each caption."""
+    return torch.stack([pil_to_tensor(draw(drawing(*pair), SIDE)) for pair in PAIRS])
+
+
+def drawing(kind: str, color: str) -> Scene:
+    one = Object(kind=kind, color=color, x=0.5, y=0.5, radius=0.3)
+    return Scene(caption=Caption(groups=(Group(count=1, kind=kind, color=color),)), objects=(one,), background=240)
+
+
+def test_every_caption_of_one_object_is_painted_once():
+    assert len(set(CAPTIONS)) == len(OBJECT_KINDS) * len(COLORS) == 56
+    assert sum(UNSEEN) == len(OBJECT_KINDS)
+
+
+def test_true_drawings_are_right(true):
+    drawn = Drawn.of(true)
+    assert all(drawn.right)
+    assert str(drawn) == "56 of 56 captions drawn right (7 of the 7 that no training picture shows)"
+
+
+def test_two_drawings_that_change_places_are_wrong(true):
+    """The first is of a pair that training shows, the second of a hidden one."""
+    seen, hidden = UNSEEN.index(False), UNSEEN.index(True)
+    changed = true.clone()
+    changed[[seen, hidden]] = true[[hidden, seen]]
+    drawn = Drawn.of(changed)
+    assert [k for k, right in enumerate(drawn.right) if not right] == sorted((seen, hidden))
+    assert str(drawn) == "54 of 56 captions drawn right (6 of the 7 that no training picture shows)"
+
+
+@pytest.mark.parametrize("columns", [1, 8])
+def test_cells_are_what_a_grid_was_made_of(true, columns):
+    assert torch.equal(cells(grid(true, columns), SIDE), true)
+
+
+def test_the_sheet_writes_wrong_captions_in_red(true):
+    shelf = torch.full((4, 100, 200), 255, dtype=torch.uint8)
+    for right in (True, False):
+        whole = composed(shelf, Drawn(pictures=true, right=(right,) * len(PAIRS)), ("above", "below"))
+        assert whole.width == len(COLORS) * (CELL + 8)
+        assert (FAULT in {color for _, color in whole.getcolors(1 << 22)}) is not right
+    assert isinstance(whole, Image.Image)
+
+
+def test_the_line_that_goes_on_is_the_command_with_its_lengths():
+    images = {"base_16": 8, "sr_64": 4}
+    assert command(Path("runs/demo"), images) == "python -m cascade.demo --base-images 8 --sr-images 4"
+    assert command(Path("a b"), images) == "python -m cascade.demo --out 'a b' --base-images 8 --sr-images 4"
+
+
+def test_lengths_are_those_of_the_trainings():
+    config = load_config(PRESET, overrides({"base_16": 8_000, "sr_64": 4_000}))
+    assert {name: stage.train.images for name, stage in config.stages.items()} == {"base_16": 8_000, "sr_64": 4_000}
