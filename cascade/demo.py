@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from data.cli import run
+from stages.training.length import check_minutes
 
 BASE_IMAGES, SR_IMAGES, MINUTES = 24_000, 6_400, 20.0
 
