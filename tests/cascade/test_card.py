@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from cascade.card import hand
 from cascade.card.__main__ import main
@@ -87,6 +88,18 @@ class TestShipped:
         assert (head["license"] == "other") == ("license_name" in head)
         assert (folder / head["license_link"]).is_file()
         assert licence_of(read_chain(folder).stages[0].bundle) == head["license_name"]
+
+    @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+    def test_the_hubs_own_library_reads_the_head(self, folder):
+        """With the scores of model-index, which it takes apart."""
+        read, head = ModelCard.load(folder / CARD).data, head_of(folder)
+        assert (read.license, read.pipeline_tag, read.datasets) == ("other", head["pipeline_tag"], head["datasets"])
+        assert [score.metric_value for score in read.eval_results or ()] == [
+            metric["value"]
+            for each in head.get("model-index", ())
+            for result in each["results"]
+            for metric in result["metrics"]
+        ]
 
     @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
     def test_numbers_are_those_of_the_files(self, folder):
