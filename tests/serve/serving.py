@@ -111,8 +111,9 @@ class Serving:
         proxies: Sequence[str] = (),
         host: str = "127.0.0.1",
         name: str = "emoji_tiny",
+        clock: Callable[[], float] = time.perf_counter,
     ):
-        self.engine = Engine(cascade, max_waiting=max_waiting).start()
+        self.engine = Engine(cascade, max_waiting=max_waiting, clock=clock).start()
         spare_bytes = (limits or Limits()).free_bytes
         self.store = store(folder, max_bytes=max_bytes, spare_bytes=spare_bytes, keep_s=keep_s)
         self.service = Service(self.engine, self.store, name=name, limits=limits, check=check)

@@ -6,8 +6,9 @@ import re
 import pytest
 from PIL import Image
 
+from tests.cascade.engines import seconds
 from tests.serve.person import ask, ends, picture, states
-from tests.serve.serving import ROOT, Serving, load, slowed, until
+from tests.serve.serving import ROOT, Serving, until
 
 
 @pytest.mark.parametrize("how", ["chosen", "dropped"])
@@ -183,18 +184,18 @@ def test_what_is_left_out_is_folded_away_and_warns_of_the_prompts_words(serving:
 
 
 def test_within_a_time(serve, visit, said):
-    server = serve(cascade=slowed(load(), 0.05))
+    server = serve(clock=seconds())  # a call is a second
     page = visit(server.url)
-    page.fill("#seconds", "0.5")
+    page.fill("#seconds", "10")
     ask(page, num=1)
     ends(page, "finished")
     job = server.client.get("/v1/jobs").json()["jobs"][0]
     steps = {name: values["num_steps"] for name, values in job["settings"].items()}
-    assert 2 <= sum(steps.values()) <= 10
-    assert f"16 px: num_steps {steps['base_16']}" in page.inner_text("#meta")
+    assert steps == {"base_16": 8, "sr_64": 2}
+    assert "16 px: num_steps 8 · 64 px: num_steps 2" in page.inner_text("#meta")
     page.click("#reuse")
     assert page.input_value("#seconds") == ""
-    assert page.input_value("#settings-base_16-num_steps-value") == str(steps["base_16"])
+    assert page.input_value("#settings-base_16-num_steps-value") == "8"
     for wrong in ("0", "-1"):
         page.fill("#seconds", wrong)
         page.click("#go")
