@@ -95,10 +95,8 @@ def first_minutes(out: Path, images: Mapping[str, int]) -> None:
         say(f"1/3 drawing {SCENES:,} scenes of one shape, packing them into {out / 'shards'}")
         scenes = write_folder(out / "scenes", SCENES, SIDE, show="train", objects=(1,))
         pack(scenes, out / "shards", PackSettings(size=SIDE, text_encoder="minilm", val=0.05))
-    began = time.monotonic()
     if not trained(config, images, out):
         return
-    trained_s = time.monotonic() - began
 
     say(f"3/3 painting the {len(CAPTIONS)} captions of this world")
     painted = paint(Cascade.load(out, device=device), Request(prompts=CAPTIONS, batch=len(CAPTIONS)), targets[1])
@@ -106,7 +104,7 @@ def first_minutes(out: Path, images: Mapping[str, int]) -> None:
     content = BytesIO()
     headings = (
         f"From the weights that ship, {SHIPPED.name}: {', '.join(THINGS)}, each as {', '.join(styles)}",
-        f"From nothing, in {trained_s:.0f} s of training: {drawn}",
+        f"From nothing, by {' and '.join(f'{num:,}' for num in images.values())} images: {drawn}",
     )
     composed(shelf, drawn, headings).save(content, "PNG")
     replace_bytes(out / "demo.png", content.getvalue())
