@@ -19,7 +19,7 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from cascade.demo import SHIPPED
+from cascade.first_minutes import SHIPPED
 from cascade.events import Preview
 from cascade.pipeline import Cascade
 from cascade.request import Request

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.demo import SHIPPED
+from cascade.first_minutes import SHIPPED
 from cascade.events import StageFinished
 from cascade.judge.about import read_about
 from cascade.manifest import read_manifest
