@@ -4,6 +4,7 @@ from data; and what importing everything does to a process, which is nothing but
 
 import ast
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -378,3 +379,18 @@ def test_public_names_are_there(package):
     assert {name for name in module.__all__ if getattr(module, name) is None} == set()
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         module.nothing  # noqa: B018
+
+
+BENCHES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests/bench").rglob("*.py"))
+
+
+@pytest.mark.parametrize("source", BENCHES)
+def test_a_bench_imports_names_that_are_there(source):
+    """No test runs most of these scripts, so a name that moves would only be missed by who measures next."""
+    for node in ast.walk(ast.parse((ROOT / source).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in (*PACKAGES, "tests"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}"), (
+                    f"{source}, line {node.lineno}: {node.module} has no {alias.name}"
+                )

@@ -19,8 +19,8 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from cascade.first_minutes import SHIPPED
 from cascade.events import Preview
+from cascade.first_minutes import SHIPPED
 from cascade.pipeline import Cascade
 from cascade.request import Request
 from data.alpha import on_background

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cascade.first_minutes import SHIPPED
 from cascade.events import StageFinished
+from cascade.first_minutes import SHIPPED
 from cascade.judge.about import read_about
 from cascade.manifest import read_manifest
 from cascade.pipeline import Cascade
