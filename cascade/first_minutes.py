@@ -5,6 +5,7 @@ process with a share of the cores, and every caption of this world is painted on
 captions were drawn right; among them are pairs of shape and colour that no training picture shows.
 """
 
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -32,8 +33,8 @@ from .cli import show
 from .cli import table as each_with_each
 from .config import CascadeConfig, load_config
 from .launch import run_all
-from .manifest import write_manifest
-from .output.destinations import Output, output_for
+from .manifest import MANIFEST, write_manifest
+from .output.destinations import Output, is_ours, output_for
 from .output.pictures import read_png
 from .output.sheet import Captioned, line, sheet, table
 from .pipeline import Cascade
@@ -82,6 +83,7 @@ def first_minutes(out: Path, images: Mapping[str, int]) -> None:
     torch.set_flush_denormal(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     targets = [output_for(str(out / name), stages=False) for name in ("shipped.png", "trained.png")]
+    check_free(out)
     config = load_config(PRESET, overrides(images))
 
     shipped = Cascade.load(SHIPPED, device=device)
@@ -110,6 +112,18 @@ def first_minutes(out: Path, images: Mapping[str, int]) -> None:
     replace_bytes(out / "demo.png", content.getvalue())
     say(f"{out / 'demo.png'}: {drawn}; {time.monotonic() - started:.0f} s in all")
     say(f"it goes on from there with: {command(out, {name: LONGER * num for name, num in images.items()})}")
+
+
+def check_free(out: Path) -> None:
+    """Raise ValueError if a picture that the demo writes there is one that it did not write: it replaces only its own. The sheet,
+    which has no metadata, is its own where it lies beside a cascade."""
+    is_own = {out / name: is_ours(out / name) for name in ("shipped.png", "trained.png")}
+    is_own[out / "demo.png"] = (out / MANIFEST).is_file()
+    for path, own in is_own.items():
+        if os.path.lexists(path) and not own:
+            raise ValueError(
+                f"--out {out}: {path} is there and the demo did not write it; move it away, or choose another place"
+            )
 
 
 def overrides(images: Mapping[str, int]) -> list[str]:

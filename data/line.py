@@ -23,8 +23,10 @@ def say(line: object, stream: TextIO | None = None) -> None:
             os.dup2(devnull.fileno(), stream.fileno())
 
 
-def say_in_handler(line: object, stream: TextIO) -> None:
+def say_in_handler(line: object, stream: TextIO | None) -> None:
     """Write a line to the file of `stream`, past its buffer: a signal's handler may have come in the midst of another write of the
-    stream, which refuses a second one by RuntimeError. A closed reader raises nothing."""
-    with suppress(OSError):
+    stream, which refuses a second one by RuntimeError. A closed reader raises nothing, nor does a stream that is closed or None."""
+    if stream is None:  # as sys.stderr is in a process that was started without one
+        return
+    with suppress(OSError, ValueError):
         os.write(stream.fileno(), f"{line}\n".encode(stream.encoding or "utf-8", "backslashreplace"))

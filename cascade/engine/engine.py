@@ -278,7 +278,7 @@ class Engine:
     @torch.inference_mode()
     def _measure(self, worker: int) -> bool:
         """Measure a speed that somebody waits for, if there is one."""
-        return self._speeds.measure(self.workers[worker], buckets=self.buckets)
+        return self._speeds.measure(self.workers[worker], self.stats, buckets=self.buckets)
 
     def _has_work(self, hosts: Mapping[str, Host]) -> bool:
         return self._speeds.wants(hosts) or self._schedule.has_work(hosts)

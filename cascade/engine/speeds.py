@@ -10,8 +10,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from statistics import median
 
+import torch
+
+from stages.memory import is_memory_error
+
 from .batching import random_ask
 from .host import Host
+from .stats import HostStats
 
 log = logging.getLogger(__name__)
 TRIES = 3  # calls, after a warm-up; the middle one counts, since others use the machine, too
@@ -43,15 +48,19 @@ class Speeds:
         with self._lock:
             return any(name in hosts for name, _ in self._asked)
 
-    def measure(self, hosts: Mapping[str, Host], *, buckets: bool) -> bool:
-        """Measure one that was asked for, if there is one; whoever asked gets what a call raises. Returns whether there was one."""
+    def measure(self, hosts: Mapping[str, Host], stats: Mapping[str, HostStats], *, buckets: bool) -> bool:
+        """Measure one that was asked for, if there is one; whoever asked gets what a call raises. Returns whether there was one.
+
+        stats: by host; its rows are shared among calls as they would be for a request, and halved as there if memory runs out.
+        """
         with self._lock:
             key = next((key for key in self._asked if key[0] in hosts), None)
             if key is None:
                 return False
             future = self._asked.pop(key)
         try:
-            seconds = [self._call_s(hosts[key[0]], key[1], buckets=buckets) for _ in range(TRIES + 1)]
+            host, rows = hosts[key[0]], key[1]
+            seconds = [self._rows_s(host, rows, stats[host.name], buckets=buckets) for _ in range(TRIES + 1)]
         except Exception as error:
             log.warning("stage %s: its speed could not be measured", key[0], exc_info=error)
             future.set_exception(error)
@@ -61,11 +70,20 @@ class Speeds:
         future.set_result(self._row_s[key])
         return True
 
-    def _call_s(self, host: Host, rows: int, *, buckets: bool) -> float:
+    def _rows_s(self, host: Host, rows: int, stats: HostStats, *, buckets: bool) -> float:
+        """Seconds of the calls that answer so many rows, as large as memory allows."""
         ask = random_ask(host, rows)
-        start = self.clock()
-        host.answer([ask], batch=rows, buckets=buckets)
-        return self.clock() - start
+        while True:
+            start = self.clock()
+            try:
+                host.answer([ask], batch=stats.most(host, ask.size), buckets=buckets)
+                return self.clock() - start
+            except Exception as error:
+                if not is_memory_error(error) or stats.most(host, ask.size) == 1:
+                    raise
+                stats.halve(host, ask.size)
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # only now: the exception kept tensors alive
 
     def count(self, host: Host, size: tuple[int, ...], rows: int, seconds: float) -> None:
         """Correct what is known by a call; one for pictures of another size says nothing."""

@@ -12,7 +12,7 @@ from .position import positions, with_positions
 
 def likely_cond(config: StageBase, x: Tensor) -> Cond:
     """A cond for x (b, c, *size), on its device, with every part the stage reads in sampling: class, text, maps,
-    original size, position, low_res with aug."""
+    strength of a control net, original size, position, low_res with aug."""
     num, text = len(x), config.cond.text
     with torch.device(x.device):
         cond = Cond.of(
@@ -23,6 +23,8 @@ def likely_cond(config: StageBase, x: Tensor) -> Cond:
         )
         if config.cond.maps:
             cond = cond.given(maps=torch.randn(num, config.cond.maps.channels, *x.shape[2:]))
+        if config.controlnet:
+            cond = cond.given(control=torch.ones(num))
         if config.cond.original_size:
             cond = cond.given(original_size=torch.zeros(num, NUMBERS))
         if config.cond.position:

@@ -97,10 +97,15 @@ class ControlNet(UNetEncoder):
         scale = part.keep.to(seen.x) if scale is None else part.keep.to(seen.x) * scale.to(seen.x)
         scale, own = scale.reshape(-1, 1, 1, 1), self.encode(x, noise, cond)
         skips = [
-            [*outputs[: -len(joins)], *(a + scale * join(b) for a, b, join in taken(outputs, copied, joins))]
+            [*outputs[: -len(joins)], *(a + scaled(join(b), scale) for a, b, join in taken(outputs, copied, joins))]
             for outputs, copied, joins in zip(seen.skips, own.skips, map(children, self.joins.children()), strict=True)
         ]
-        return base.decode(replace(seen, x=seen.x + scale * self.join_middle(own.x), skips=skips))
+        return base.decode(replace(seen, x=seen.x + scaled(self.join_middle(own.x), scale), skips=skips))
+
+
+def scaled(x: Tensor, scale: Tensor) -> Tensor:
+    """x (b, c, h, w) times scale (b, 1, 1, 1); exactly 0 where that is 0, even if x overflowed."""
+    return torch.where(scale == 0, 0.0, scale * x)
 
 
 def taken(

@@ -17,11 +17,13 @@ from cascade.first_minutes import (
     UNSEEN,
     Drawn,
     cells,
+    check_free,
     command,
     composed,
+    first_minutes,
     overrides,
 )
-from cascade.output.pictures import grid
+from cascade.output.pictures import grid, save_png
 from cascade.output.sheet import FAULT
 from data.shapes import COLORS
 from data.world.captions import Caption, Group
@@ -84,3 +86,20 @@ def test_the_line_that_goes_on_is_the_command_with_its_lengths():
 def test_lengths_are_those_of_the_trainings():
     config = load_config(PRESET, overrides({"base_16": 8_000, "sr_64": 4_000}))
     assert {name: stage.train.images for name, stage in config.stages.items()} == {"base_16": 8_000, "sr_64": 4_000}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["shipped.png", "trained.png", "demo.png"])
+def test_pictures_of_others_are_refused_before_any_work(name, tmp_path):
+    """Those of an earlier demo are replaced."""
+    Image.new("RGB", (8, 8)).save(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(ValueError, match=rf"--out .*{name} is there and the demo did not write it; move it away"):
+        first_minutes(tmp_path, {"base_16": 64, "sr_64": 32})
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == before
+
+    for own in ("shipped.png", "trained.png"):
+        save_png(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / own, {"stages": {}})
+    (tmp_path / "cascade.json").write_text("{}")
+    check_free(tmp_path)

@@ -6,6 +6,7 @@ import torch
 from cascade.engine.engine import Engine
 from cascade.engine.schedule import QueueFullError
 from cascade.engine.speeds import NEWEST, Speeds
+from cascade.engine.stats import HostStats
 from cascade.request import Request
 from stages.stage import Stage
 
@@ -36,6 +37,24 @@ def test_each_is_measured_once_in_calls_as_large_as_asked_for(networks, monkeypa
         assert max(rows) > rows[0]
 
 
+def test_calls_are_no_larger_than_memory_allows(networks, monkeypatch):
+    """Neither than is known before, nor than turns out: then requests keep to it, too."""
+    rows, denoise = watched(monkeypatch), Stage.denoise
+    with Engine(networks, batch={host.name: 1 for host in networks.hosts}).start() as engine:
+        assert all(row_s > 0 for row_s in of(engine, num=2).values())
+    assert set(rows) == {1}
+
+    def fits_two(self, x, *more):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return denoise(self, x, *more)
+
+    monkeypatch.setattr(Stage, "denoise", fits_two)
+    with Engine(networks, batch={host.name: 16 for host in networks.hosts}).start() as engine:
+        assert all(row_s > 0 for row_s in of(engine, num=8).values())
+        assert {stats.batch for stats in engine.stats.values()} == {2}
+
+
 def test_calls_of_its_size_correct_it(networks):
     host = networks.hosts[0]
     speeds = Speeds(seconds())
@@ -43,7 +62,7 @@ def test_calls_of_its_size_correct_it(networks):
     asked = speeds.ask(host.name, 4)
     assert not asked.done()
     with torch.inference_mode():
-        assert speeds.measure({host.name: host}, buckets=False)
+        assert speeds.measure({host.name: host}, {host.name: HostStats(batch=4)}, buckets=False)
     assert asked.result() == 1 / 4
     speeds.count(host, host.stage.config.size, 4, 8.0)
     corrected = 1 / 4 + NEWEST * (2 - 1 / 4)

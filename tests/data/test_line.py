@@ -42,3 +42,12 @@ def test_a_handler_writes_in_the_midst_of_a_write(tmp_path):
         finally:
             signal.signal(signal.SIGUSR1, before)
     assert (tmp_path / "said").read_text() == "stop\nimages 4 to 5 done\n"
+
+
+def test_a_handler_without_a_stream_goes_on(tmp_path):
+    """stderr may be closed, or missing from the start: a handler that raised would end what it has to save."""
+    with (tmp_path / "said").open("w") as stream:
+        pass
+    say_in_handler("stop", stream)
+    say_in_handler("stop", None)
+    assert (tmp_path / "said").read_text() == ""

@@ -21,8 +21,10 @@ from data.shapes import write_folder
 from stages import export
 from stages.build import build_stage
 from stages.bundle import BASE, WEIGHTS, load_bundle, read_sidecar, save_bundle
+from stages.conditions.likely import likely_cond
 from stages.config import BaseConfig
 from stages.frozen import Frozen
+from stages.nets.controlnet import Join
 from stages.sampling import conditioned, noise_of, sample_alone
 from stages.stage import Stage
 from stages.training.controlled import beside
@@ -113,6 +115,28 @@ def test_without_a_map_or_at_scale_0_it_is_the_frozen_bundle_for_ever(net, tmp_p
     assert torch.equal(scaled[1], whole[1])
     assert not torch.allclose(scaled[3], whole[3], atol=1e-4)
     assert not torch.allclose(scaled[3], plain[3], atol=1e-4)
+
+
+def test_at_scale_0_not_even_a_copy_that_overflows_is_heard(tmp_path):
+    """As in fp16, where infinity times 0 would be NaN."""
+    base = base_bundle(tmp_path / "bundle")
+    stage, plain = wake(controlled(controlled_config(base))), answer(load_bundle(base))
+    joins = [*stage.net.joins.modules(), *stage.net.join_middle.modules()]
+    with torch.no_grad():
+        for join in (module for module in joins if isinstance(module, Join)):
+            join.gain.fill_(torch.inf)
+    *_, cond = asked()
+    heard = answer(stage, cond.given(control=torch.tensor([0.0, 1.0, 0.0, 1.0])))
+    assert not heard[[1, 3]].isfinite().all()
+    assert torch.equal(heard[[0, 2]], plain[[0, 2]])
+
+
+def test_what_is_compiled_and_measured_has_the_parts_of_a_request(base):
+    """Else every call of a request would be of another shape, which a GPU runs uncompiled."""
+    stage, batch = controlled(controlled_config(base)), mapped_batch(4)
+    noise = noise_of("s", 0, torch.arange(4), "cpu")
+    cond = conditioned(stage, batch.cond, None, stage.config.sample, noise)
+    assert likely_cond(stage.config, torch.randn(4, 3, SIDE, SIDE)).make == cond.make
 
 
 @pytest.mark.parametrize("net", NETS)
