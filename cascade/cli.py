@@ -23,6 +23,7 @@ FLAGS = {
     "guidance_label": "--guidance-label", "aug_sigma": "--aug-sigma", "sampler": "--sampler",
     "consistency": "--consistency", "colour": "--colour", "strength": "--strength", "resample": "--resample",
 }  # fmt: skip
+HANDED_ON = ("sigma_end", "handover")  # settings of what a stage gives to the next: the last one of the chain has none
 MAX_PICK = 1_000_000  # images named with --pick: their numbers are a list in memory
 
 
@@ -72,12 +73,14 @@ def settings_of(model: Cascade, **options: list[str] | None) -> dict[str, dict[s
 
 def concerns(key: str, link: Link) -> bool:
     """Whether a setting has an effect on a stage: aug_sigma and corrections in super-resolution, guidance_scale where the stage can
-    be guided (elsewhere guidance would double the cost and change nothing), its parts where the stage has them."""
+    be guided (elsewhere guidance would double the cost and change nothing), its parts where the stage has them, control_scale where
+    it has a control net."""
     applies = {"aug_sigma": link.contract.low_res, "guidance_scale": link.is_guidable}
     applies |= dict.fromkeys(BY_LOW_RES, link.contract.low_res)
     applies |= {"autoguidance_scale": GUIDE in link.hosts, "anneal_scale": "text" in link.guided_parts}
     applies |= dict.fromkeys(("guidance_every", "guidance_rescale"), link.is_guidable or GUIDE in link.hosts)
     applies |= {"original_size": link.sidecar.config.cond.original_size is not None}
+    applies |= {"control_scale": link.sidecar.config.controlnet is not None}
     applies |= {key: part in link.guided_parts for key, (part, _) in PARTS.items()}
     return bool(applies.get(key, True))
 
@@ -163,7 +166,8 @@ def with_said(
             raise ValueError(f"--set {value}: write KEY=VALUE or STAGE.KEY=VALUE")
         if stage and stage not in names:
             raise ValueError(f"--set {value}: no stage {stage!r}, there are {', '.join(names)}{nearest(stage, names)}")
-        concerned = [link.name for link in model.links if stage == link.name or (not stage and concerns(key, link))]
+        links = model.links[:-1] if key in HANDED_ON else model.links
+        concerned = [stage] if stage else [link.name for link in links if concerns(key, link)]
         if not concerned:
             raise ValueError(f"--set {value}: no stage can follow it; leave it out")
         for name in concerned:

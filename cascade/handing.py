@@ -11,14 +11,18 @@ from itertools import pairwise
 from typing import Any
 
 from stages.diffusion.samplers import SAMPLERS
+from stages.guidance import GUIDE
 from stages.handover import UPSAMPLED
 
 from .link import BY_LOW_RES, Link
 
 
-def with_handovers(chain: list[Link], names: list[str], given: Mapping[str, Mapping[str, Any]]) -> list[Link]:
+def with_handovers(
+    chain: list[Link], names: list[str], given: Mapping[str, Mapping[str, Any]], refined: str = ""
+) -> list[Link]:
     """The chain where each stage of `names` after one that stops early has the aug_sigma of what it gets. given: settings that the
-    request itself names. Raises ValueError for a stage that cannot stop, or cannot take what is handed on."""
+    request itself names. refined: the stage of `names` that goes on from kept pictures, "" for none. Raises ValueError for a stage
+    that cannot stop, or cannot take what is handed on."""
     told = list(chain)
     for number, (link, after) in enumerate(pairwise([*chain, None])):
         assert link is not None
@@ -27,6 +31,11 @@ def with_handovers(chain: list[Link], names: list[str], given: Mapping[str, Mapp
         for reason in unfit(link, after if after is not None and after.name in names else None):
             raise ValueError(f"stage {link.name}: sigma_end {link.settings.sigma_end:g}: {reason}")
         assert after is not None
+        if after.name == refined and link.settings.handover == "x":
+            raise ValueError(
+                f"stage {link.name}: sigma_end {link.settings.sigma_end:g}: {after.name} went on from its noisy x, which is not "
+                "kept; make the pictures anew, with handover x0_hat if they are to be refined"
+            )
         level = UPSAMPLED * link.settings.sigma_end
         asked = given.get(after.name, {}).get("aug_sigma")
         if asked is not None and not math.isclose(float(asked), level, rel_tol=1e-6):
@@ -44,10 +53,14 @@ def unfit(link: Link, after: Link | None) -> Iterator[str]:
     if after is None:
         yield "no stage comes after it here, and its pictures would stay unfinished; set it to 0"
         return
-    if (level := UPSAMPLED * settings.sigma_end) > after.contract.max_aug_sigma:
+    trained = {after.name: after.contract.max_aug_sigma}
+    if after.settings.autoguidance_scale != 1 and (guide := after.hosts.get(GUIDE)):
+        trained[f"the guide of {after.name}"] = guide.stage.config.max_aug_sigma
+    level, (name, most) = UPSAMPLED * settings.sigma_end, min(trained.items(), key=lambda item: item[1])
+    if level > most:
         yield (
-            f"once upsampled it is aug_sigma {level:.3g}, above {after.contract.max_aug_sigma:g}, the largest that "
-            f"{after.name} was trained on; stop at a lower level"
+            f"once upsampled it is aug_sigma {level:.3g}, above {most:g}, the largest that {name} was trained on; stop at a lower "
+            "level"
         )
     if settings.resample > 1:
         yield f"resample {settings.resample} goes on to the end; leave one of them out"

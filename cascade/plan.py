@@ -168,7 +168,10 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
     names = cut([link.name for link in cascade.links], request.first, request.last, "request")
     check_names(request.settings, names)
     settings = {**(others or {}), **request.settings}
-    chain = with_handovers(with_settings(cascade.links, settings), names, request.settings)
+    made, refined = names, ""
+    if request.refines:  # the stages before made what is kept, and stopped where their settings say
+        made, refined = cut([link.name for link in cascade.links], "", request.last, "request"), names[0]
+    chain = with_handovers(with_settings(cascade.links, settings), made, request.settings, refined)
     links = [link for link in chain if link.name in names]
     if any(isinstance(label, str) for label in request.labels):
         request = replace(request, labels=cascade.conditions.numbers(request.labels))

@@ -60,7 +60,6 @@ def read_half(
     label: bool = False,
     text_tokens: int = 0,
     maps: bool = False,
-    original_sizes: bool = False,
     num: int = 0,
 ) -> Half:
     """Read a half of a split, each picture once. num: most pictures, chosen by the hash of their keys; 0: all.
@@ -68,9 +67,8 @@ def read_half(
     Raises ValueError if there is none, or if the data lack what is asked for.
     """
     batches = read_split(
-        data, split, batch=BATCH, resolution=resolution, label=label, text_tokens=text_tokens,
-        maps=maps, original_sizes=original_sizes,
-    )  # fmt: skip
+        data, split, batch=BATCH, resolution=resolution, label=label, text_tokens=text_tokens, maps=maps
+    )
     of_key, how = halves(data, split)
     keys = sorted((key for key, each in of_key.items() if each == half), key=_hash)
     wanted = set(keys[: num or len(keys)])

@@ -1,7 +1,8 @@
 """Pictures of a cascade's stages for the conditions of a data set, a stage at a time, beside the true ones at each stage's size.
 
 The networks are called as in sampling: guidance by a host of its own counts, and a call that runs out of memory is repeated with
-fewer rows. The noise of a picture is that of its position in the split, so that settings are compared on the same noise.
+fewer rows. The noise of a picture is that of its position in the split, so that settings are compared on the same noise. A stage
+that reads an original size is told what it is told in sampling: that of its settings, else its own.
 """
 
 from collections import defaultdict
@@ -43,7 +44,6 @@ def read_conditions(model: Cascade, data: str, split: str = "val", num: int = 0)
         data, split, batch=PAINTED_AT_ONCE, resolution=max(config.resolution for config in configs), limit=num,
         label=any(config.cond.num_classes for config in configs), text_tokens=max(texts, default=0),
         maps=any(config.cond.maps for config in configs),
-        original_sizes=any(config.cond.original_size for config in configs),
     )  # fmt: skip
 
 
@@ -60,6 +60,11 @@ def paint(link: Link, batch: Batch, below: Tensor | None = None, *, seed: int = 
     RunError for NaN or infinity and where memory does not suffice.
     """
     link = with_settings([link], {link.name: changes})[0] if changes else link
+    if link.settings.sigma_end:
+        raise ValueError(
+            f"stage {link.name}: sigma_end {link.settings.sigma_end:g}: stages are judged one by one, by finished pictures; set it "
+            "to 0 in the manifest to judge this cascade"
+        )
     finished: list[Tensor] = []
     steps = _steps(link, batch, below, seed, finished)
     stats: Mapping[str, HostStats] = defaultdict(lambda: HostStats(batch=2 * PAINTED_AT_ONCE))

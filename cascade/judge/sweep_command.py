@@ -157,7 +157,6 @@ def _read(model: "Cascade", data: str, split: str, num: int) -> "Half":
         data, split, DEV, resolution=max(config.resolution for config in configs), num=num,
         label=any(config.cond.num_classes for config in configs), text_tokens=max(texts, default=0),
         maps=any(config.cond.maps for config in configs),
-        original_sizes=any(config.cond.original_size for config in configs),
     )  # fmt: skip
     if len(half.pictures) < FEWEST:
         raise ValueError(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cascade import Cascade, Request
+from cascade.output.pictures import read_png
 from sample import main
 from stages.bundle import read_sidecar, save_bundle
 from stages.config import SuperResConfig
@@ -65,6 +66,8 @@ def test_a_map_changes_its_picture_as_much_as_the_scale_says(folder):
 
 def test_on_the_command_line(plain, folder, tmp_path, capsys):
     assert call(main, "--cascade", folder, "--out", tmp_path / "one.png", "--set", "sr_16.control_scale=0.5") == 0
+    assert call(main, "--cascade", folder, "--out", tmp_path / "all.png", "--set", "control_scale=0.5") == 0
+    assert torch.equal(read_png(tmp_path / "all.png"), read_png(tmp_path / "one.png"))
     capsys.readouterr()
     assert call(main, "--cascade", plain, "--out", tmp_path / "two.png", "--set", "sr_16.control_scale=0.5") == 2
     assert "stage sr_16: control_scale 0.5: this stage has no control net; leave it out" in capsys.readouterr().err

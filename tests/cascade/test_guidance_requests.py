@@ -225,6 +225,7 @@ def test_the_command_line_says_the_same(model):
         ),
         (lambda given: with_said(model, {}, given), ["rho"], "write KEY=VALUE"),
         (lambda given: with_said(model, {}, given), ["autoguidance_scale=2"], "no stage can follow it"),
+        (lambda given: with_said(model, {}, given), ["control_scale=2"], "no stage can follow it"),
         (
             lambda given: with_said(model, {}, given, ("sr_16",)),
             ["guidance_scale=3"],

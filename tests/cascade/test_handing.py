@@ -1,6 +1,8 @@
 """Stages that stop early: what the next one is given and told, previews, refusals; by the manifest, a request, the command line."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,15 +12,17 @@ from torch.testing import assert_close
 from cascade import Cascade, Request
 from cascade.config import CascadeConfig
 from cascade.engine.engine import Engine
-from cascade.engine.host import own_host
+from cascade.engine.host import Host, own_host
 from cascade.link import Link
 from cascade.manifest import MANIFEST
 from cascade.output.pictures import read_png
 from data.batch import Cond, to_uint8
 from data.resize import downsample
 from sample import main
+from stages.build import build_stage
 from stages.config import BaseConfig, SampleConfig
 from stages.diffusion.samplers import SAMPLERS, Answer, drive
+from stages.guidance import GUIDE
 from stages.handover import UPSAMPLED, Handover, given_noisy, sample_until
 from stages.kinds.base import BaseStage
 from stages.sampling import noise_of
@@ -172,6 +176,35 @@ def test_an_engine_gives_what_the_cascade_gives():
         assert levels_apart(finished(events), finished(model.sample(request))) <= 1
 
 
+class TestRefined:
+    """Pictures of a stage that stopped early are kept, its x is not: where the next one went on from x they are refused."""
+
+    def test_x0_hat_gives_the_same_pictures(self):
+        model = tiny(8, 16, 32)
+        settings = stopping("x0_hat") | {"sr_16": {"sigma_end": 0.1, "handover": "x0_hat"}}
+        events = list(model.sample(Request(num=3, settings=settings)))
+        for stage, after in pairwise(model.names):
+            kept = finished(events, stage)[[2, 0]]
+            request = Request(num=3, pick=(2, 0), first=after, low_res=kept)
+            later = {
+                name: values for name, values in settings.items() if name in model.names[model.names.index(after) :]
+            }
+            plan = model.resolve(replace(request, settings=later), others=settings)
+            assert [link.settings.aug_sigma for link in plan.made_by[1:]] == pytest.approx(
+                [END * UPSAMPLED, 0.1 * UPSAMPLED]
+            )
+            assert levels_apart(finished(model.sample(plan)), finished(events)[[2, 0]]) <= 1
+
+    def test_x_is_refused(self):
+        model = tiny(8, 16)
+        request = Request(pick=(0,), first="sr_16", low_res=torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+        with pytest.raises(
+            ValueError, match=r"stage base_8: sigma_end 0\.3: sr_16 went on from its noisy x, which is not kept"
+        ):
+            model.resolve(request, others=stopping("x"))
+        model.resolve(replace(request, pick=()), others=stopping("x"))  # a user's picture
+
+
 def small(images: Tensor, side: int) -> Tensor:
     """The set at a side, as levels of uint8 in rows."""
     return ((downsample(images.double(), (side, side)) + 1) * 127.5).flatten(1)
@@ -197,6 +230,18 @@ class TestRefused:
         with pytest.raises(ValueError, match=told) as caught:
             ideal(images, num_steps=8).resolve(Request(settings=settings))
         assert "\n" not in str(caught.value)
+
+    def test_above_what_a_guide_was_trained_on(self):
+        base, above = tiny(8, 16).links
+        config = above.stage.config
+        weak = build_stage(config.model_copy(update={"aug": config.aug.model_copy(update={"max_sigma": 0.1})}))
+        hosts = {**above.hosts, GUIDE: Host(name="sr_16.guide", stage=weak)}
+        model = Cascade([base, replace(above, hosts=hosts)])
+        with pytest.raises(
+            ValueError, match=r"stage base_8: .*0\.244, above 0\.1, the largest that the guide of sr_16 was"
+        ):
+            model.resolve(Request(settings=stopping("x") | {"sr_16": {"autoguidance_scale": 2.0}}))
+        assert model.resolve(Request(settings=stopping("x"))).links[1].settings.aug_sigma > 0.1
 
     def test_where_the_request_ends(self, images):
         model = ideal(images, num_steps=8)
@@ -231,7 +276,9 @@ def test_the_manifest_decides_and_the_command_line_changes_it(tmp_path, capsys):
     assert call(main, *common, "--out", tmp_path / "one.png") == 0
     assert call(main, *common, "--out", tmp_path / "two.png", "--set", "base_8.sigma_end=0") == 0
     assert call(main, *common, "--out", tmp_path / "three.png", "--set", "base_8.handover=x0_hat") == 0
-    one, two, three = (read_png(tmp_path / f"{name}.png") for name in ("one", "two", "three"))
+    assert call(main, *common, "--out", tmp_path / "again.png", "--set", "sigma_end=0.5") == 0  # not of the last stage
+    one, two, three, again = (read_png(tmp_path / f"{name}.png") for name in ("one", "two", "three", "again"))
+    assert torch.equal(one, again)
     assert not torch.equal(one, two)
     assert not torch.equal(one, three)
     capsys.readouterr()

@@ -53,8 +53,17 @@ def test_the_first_pictures_of_a_split_with_their_conditions(tmp_path):
     assert few[0].cond.parts.keys() == {"label"}
 
 
-def test_maps_and_original_sizes_of_the_split_are_read_and_used(tmp_path):
-    """Each stage of a cascade with maps paints by those of the data, at its own size; another map, another picture."""
+def test_a_stage_that_stops_early_is_refused():
+    """Judged to its end it would be another sampler than the manifest's."""
+    base = tiny(8, 16).links[0]
+    batch = Batch(image=torch.zeros(1, 3, 16, 16), cond=Cond.empty(1), index=torch.arange(1), keys=("a",))
+    with pytest.raises(ValueError, match=r"stage base_8: sigma_end 0\.2: stages are judged one by one.*set it to 0"):
+        paint(base, batch, sigma_end=0.2)
+
+
+def test_maps_of_the_split_are_read_and_used(tmp_path):
+    """Each stage of a cascade with maps paints by those of the data, at its own size; another map, another picture. Of original
+    sizes a stage is told its own, as in sampling, whatever they are in the data."""
     folder = write_folder(tmp_path / "pictures", 12, 24)
     for path in folder.rglob("*.png"):
         target = tmp_path / "maps" / path.relative_to(folder)
@@ -71,14 +80,14 @@ def test_maps_and_original_sizes_of_the_split_are_read_and_used(tmp_path):
     model = Cascade.load(write_cascade(tmp_path / "cascade", config.model_copy(update={"stages": stages})))
     batch = next(read_conditions(model, str(tmp_path / "shards"), num=3))
     assert batch.cond.value("maps").shape == (3, 1, 16, 16)
-    assert batch.cond.value("original_size").tolist() == [[24, 24]] * 3
     base, upper = model.links
     below = paint(base, batch, seed=5)
     made = paint(upper, batch, below, seed=5)
     swapped = replace(batch, cond=batch.cond[torch.tensor([1, 2, 0])])
     assert not torch.equal(paint(base, swapped, seed=5), below)
-    larger = replace(batch, cond=batch.cond.given(original_size=torch.full((3, 2), 999)))
-    assert not torch.equal(paint(upper, larger, below, seed=5), made)
+    own, other = (paint(upper, batch, below, seed=5, original_size=(side, side)) for side in (16, 999))
+    assert torch.equal(made, own)
+    assert not torch.equal(made, other)
     coloured = {"base_8": CondConfig(maps={"channels": 3}), "sr_16": CondConfig()}
     stages = {name: stage.model_copy(update={"cond": coloured[name]}) for name, stage in config.stages.items()}
     other = Cascade.load(write_cascade(tmp_path / "coloured", config.model_copy(update={"stages": stages})))
