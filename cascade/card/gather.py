@@ -112,17 +112,23 @@ def pack_options(settings: dict[str, Any]) -> list[str]:
             continue
         if isinstance(value, bool):
             options.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, list | tuple):
+            options += [word for each in value for word in (flag, str(each))]
         else:
             options += [flag, str(value)]
     return options
 
 
 def read_run(chain: Chain, stage: StageFacts, runs: Path | None) -> RunFacts | None:
-    """The log of the run that gave a stage's weights; None where there is none. Raises ValueError for a run of other weights."""
+    """The log of the run that gave a stage's weights; None where there is none. Raises ValueError for a run of other weights.
+
+    Weights in the run's own folder are its own, also where a sweep chose others than its bundle.
+    """
     run = (runs or chain.folder) / stage.name
     if not (run / "metrics.jsonl").is_file() or not (run / "environment.json").is_file():
         return None
-    if (own := read_sidecar(find_bundle(run / "bundle"))).sha256 != stage.sidecar.sha256:
+    is_its_own = (chain.folder / stage.entry.bundle).parent == run
+    if not is_its_own and (own := read_sidecar(find_bundle(run / "bundle"))).sha256 != stage.sidecar.sha256:
         raise ValueError(
             f"{run}: its bundle has other weights ({own.sha256[:12]}) than stage {stage.name} of {chain.folder} "
             f"({stage.sidecar.sha256[:12]}); name the --out that these came from"

@@ -38,10 +38,14 @@ class Beside:
         return {name for name in self.columns if _suffix(name) in self.suffixes}
 
     @property
+    def has_fields(self) -> bool:
+        """Whether captions are fields of the .json: where all have files of their own, it is not read."""
+        return bool(self.column) or self.own != set(self.columns)
+
+    @property
     def read(self) -> set[Path]:
         """The paths that are read as captions."""
-        fields = self.column or self.own != set(self.columns)
-        suffixes = (*self.suffixes, ".json") if fields else self.suffixes
+        suffixes = (*self.suffixes, ".json") if self.has_fields else self.suffixes
         return {path for paths in self.files.values() for suffix, path in paths.items() if suffix in suffixes}
 
     def caption(self, picture: Path) -> str:
@@ -58,7 +62,7 @@ class Beside:
         """What several captions may be made of: the fields of the .json, and texts of own files. Raises ValueError."""
         paths = self.files.get(picture.with_suffix(""), {})
         texts = {name: _text(self.folder / paths[_suffix(name)]) for name in self.own if _suffix(name) in paths}
-        return (_fields(self.folder / paths[".json"]) if ".json" in paths else {}) | texts
+        return (_fields(self.folder / paths[".json"]) if self.has_fields and ".json" in paths else {}) | texts
 
     def facts(self, picture: Path) -> Span | None:
         """Where the picture's .json lies; None without one, or if it exceeds the size limit."""

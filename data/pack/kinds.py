@@ -6,7 +6,7 @@ each of its entries; joined columns give one for each combination. Readers draw 
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -112,6 +112,23 @@ def check_used(kinds: Sequence[CaptionKind]) -> None:
         raise ValueError(
             f"{FLAG}: {empty.name} is empty for every picture; leave it out, or name columns that hold texts"
         )
+
+
+def check_listed(plan: Plan, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ValueError for a kind of caption that no listed picture has, from the columns of each, before one is encoded."""
+    seen: set[int] = set()
+    readable = False
+    for row in rows:
+        try:
+            texts = plan.texts(row)
+        except ValueError:
+            continue  # counted as bad when it is packed
+        readable = True
+        seen |= {k for k, each in enumerate(texts) if each}
+        if len(seen) == len(plan.kinds):
+            return
+    if readable:
+        check_used([kind.model_copy(update={"pictures": int(k in seen)}) for k, kind in enumerate(plan.kinds)])
 
 
 def first_of(captions: list[list[str]]) -> str:

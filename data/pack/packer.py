@@ -20,7 +20,7 @@ from data.index.items import Source
 from data.index.tally import Counted, Tally, find_shards, index_folder
 from data.index.tree import look
 from data.pack.encode import BY_CHOICE, TOO_SMALL, outcome
-from data.pack.kinds import check_used
+from data.pack.kinds import check_listed, check_used
 from data.pack.layout import lay_out
 from data.pack.maps import channels_of, with_maps
 from data.pack.settings import PackSettings
@@ -59,6 +59,7 @@ def pack(
     else:
         source = with_maps(chosen(list_source(tree, kind, settings.choices())), settings.maps, tars=kind == "tars")
         _check_splits(src, source, settings)
+        check_listed(settings.plan, (item.columns for item in source.items if item.columns is not None))
         digest = _digest(_listing(source, settings))
     if not overwrite and (packed := _already_packed(dst, digest)):
         return packed
@@ -115,7 +116,7 @@ def _packed(
 
 def _write(folder: Path, name: str, split: str, results: Iterable, tally: Tally, texts: Texts) -> ShardInfo:
     with Shard(folder, name, split) as shard:
-        for key, sample in texts.added(_kept(results, tally)):
+        for key, sample in texts.added(_kept(results, tally), tally.skip):
             tally.add(sample)
             shard.add(key, sample)
         return shard.close()

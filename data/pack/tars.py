@@ -87,7 +87,8 @@ class _Listing:
         """Add a sample to the items, or to the bad ones with the fault."""
         key, column = printable(sample.key), self.choices.text_column
         name = f"{shard}/{key}"
-        image = next((ext for ext in PACK_MEMBERS if ext in sample.members), None)
+        map_member = self.choices.map_member
+        image = next((ext for ext in PACK_MEMBERS if ext in sample.members and ext != map_member), None)
         columns = self.choices.caption_columns
         annotations = {"json", "cls"} if column or (columns and TXT not in columns) else {TXT, "json", "cls"}
         read_exts = annotations if image else {*annotations, *PACK_MEMBERS}
@@ -97,7 +98,7 @@ class _Listing:
             self.bad.append(("caption too long" if ext == "txt" else f".{ext} member too large", f"{name} ({reason})"))
         elif image:
             spans = {ext: span for ext, span in sample.members.items() if ext in annotations}
-            map_ = sample.members.get(self.choices.map_member)
+            map_ = sample.members.get(map_member)
             self.items.append(
                 Item(f"{key}.tar", name, sample.members[image], old=spans, text_column=column, split=split, map=map_)
             )
@@ -106,7 +107,7 @@ class _Listing:
         else:
             self.bad.append((NO_PICTURE, f"{name} (only {sample.extensions})"))
         if image:
-            read = {image, *annotations, self.choices.map_member}
+            read = {image, *annotations, map_member}
             unread_exts = [ext for ext in (*sample.members, *sample.others) if ext not in read]
             self.unread += [(f".{ext} in tars", f"{name}.{ext}") for ext in unread_exts]
 

@@ -1,7 +1,8 @@
 """Token features of captions, added to samples on their way into a shard."""
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 
 import numpy as np
@@ -32,14 +33,17 @@ class Texts:
         encoder = self.encoder
         return TextInfo(id=encoder.id, dim=encoder.dim, max_tokens=encoder.max_tokens) if encoder else None
 
-    def added(self, samples: Iterator[Keyed]) -> Iterator[Keyed]:
-        """The samples of a shard with their features: of several captions, only those of texts that none before has."""
+    def added(self, samples: Iterator[Keyed], skip: Callable[[str, str], None]) -> Iterator[Keyed]:
+        """The samples of a shard with their features: of several captions, only those of texts that none before has.
+
+        skip: called with the reason and the name of a picture that is left out, as its captions exceed the limit of a member.
+        """
         if self.encoder is None:
             yield from samples
             return
         known: set[str] = set()
         while group := list(islice(samples, GROUP)):
-            yield from self._several(group, known) if CAPTIONS_MEMBER in group[0][1] else self._single(group)
+            yield from self._several(group, known, skip) if CAPTIONS_MEMBER in group[0][1] else self._single(group)
 
     def _single(self, group: list[Keyed]) -> Iterator[Keyed]:
         assert self.encoder
@@ -47,31 +51,23 @@ class Texts:
         for (key, sample), tokens in zip(group, self.encoder.encode(texts), strict=True):
             yield key, sample | {TEXT_MEMBER: _npy(tokens)}
 
-    def _several(self, group: list[Keyed], known: set[str]) -> Iterator[Keyed]:
+    def _several(self, group: list[Keyed], known: set[str], skip: Callable[[str, str], None]) -> Iterator[Keyed]:
         assert self.encoder
         captions = [decode_captions(sample[CAPTIONS_MEMBER]) for _, sample in group]
-        new = [list(_unknown(each, known)) for each in captions]
-        features = iter(self.encoder.encode(list(chain(*new))))
+        new = list(dict.fromkeys(text for each in captions for text in chain(*each) if text not in known))
+        features = dict(zip(new, self.encoder.encode(new), strict=True))
         nothing = np.zeros((0, self.encoder.dim), np.float16)
-        for (key, sample), each, texts in zip(group, captions, new, strict=True):
-            own = list(islice(features, len(texts)))
-            lengths = dict(zip(texts, map(len, own), strict=True))
+        for (key, sample), each in zip(group, captions, strict=True):
+            own = {text: features[text] for text in chain(*each) if text not in known}
             members = {
-                CAPTIONS_MEMBER: encoded(each, lengths),
-                FEATURES_MEMBER: _npy(np.concatenate([nothing, *own])),
+                CAPTIONS_MEMBER: encoded(each, {text: len(tokens) for text, tokens in own.items()}),
+                FEATURES_MEMBER: _npy(np.concatenate([nothing, *own.values()])),
             }
-            for extension, content in members.items():
-                if reason := why_not(extension, len(content)):
-                    raise ValueError(f"{key}: captions are too large, {extension} has {reason}; pack fewer of them")
+            if reasons := [f"{ext} {why}" for ext, content in members.items() if (why := why_not(ext, len(content)))]:
+                skip("captions too large", f"{json.loads(sample['json'])['source']} ({reasons[0]})")
+                continue  # the next picture that has its texts brings their features
+            known |= own.keys()
             yield key, sample | members
-
-
-def _unknown(captions: list[list[str]], known: set[str]) -> Iterator[str]:
-    """The texts that are not known yet, which they are from now on."""
-    for text in chain(*captions):
-        if text not in known:
-            known.add(text)
-            yield text
 
 
 def _npy(array: np.ndarray) -> bytes:

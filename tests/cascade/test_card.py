@@ -14,6 +14,7 @@ from cascade.card import hand
 from cascade.card.__main__ import main
 from cascade.card.chain import read_chain
 from cascade.card.commands import changes
+from cascade.card.gather import pack_options
 from cascade.card.kept import KEPT, read_kept
 from cascade.card.writing import CARD, MARK, check_card, write_card
 from cascade.config import CascadeConfig
@@ -24,6 +25,7 @@ from data.index import load
 from data.pack.packer import pack
 from data.pack.settings import PackSettings
 from stages.bundle import Ancestor, Provenance, read_sidecar, save_bundle
+from stages.runs import read_lines
 from stages.training.start import licence_of
 from tests.calling import call
 from tests.cascade.chains import random_weights, tiny_config, write_cascade
@@ -215,6 +217,26 @@ class TestData:
         index = pack(tmp_path / "pictures", tmp_path / "shards", PackSettings(size=16), workers=0)
         assert data_facts(str(tmp_path / "shards"), index).hidden == {"finish": 2, "pair": 3}
 
+    def test_options_given_several_times_are_told_so(self):
+        """As the index has them, from JSON."""
+        settings = PackSettings(size=8, text_encoder="x", caption=("name=0.5", "tags=0.25"), list_column=("tags=|",))
+        options = pack_options(json.loads(json.dumps(settings.told())))
+        assert options == (
+            [
+                "--size",
+                "8",
+                "--text-encoder",
+                "x",
+                "--caption",
+                "name=0.5",
+                "--caption",
+                "tags=0.25",
+                "--list-column",
+                "tags=|",
+            ]
+        )
+        assert pack_options({"size": 8, "caption": [], "list_column": []}) == ["--size", "8"]
+
     def test_other_data_are_refused(self, own, shipped, shards, capsys):
         assert call(main, shipped, "--data", shards) == 2
         assert f"fingerprint {load(shards).fingerprint[:12]}, but {shipped} was trained" in capsys.readouterr().err
@@ -234,6 +256,25 @@ class TestRuns:
         shutil.copytree(folder / "base_8" / "bundle", bare / "base_8" / "bundle")
         write_card(bare, runs=folder)
         assert "| `base_8` | cpu | 1 | 1 |" in body_of(bare)
+
+    def test_weights_that_a_sweep_chose_are_of_the_run_beside_them(self, tmp_path):
+        """Up to the image that they were taken at; without them in the folder, another run is still refused."""
+        folder = shutil.copytree(ROOT / "tests" / "kept" / "first" / "runs" / "alone", tmp_path / "alone")
+        bundle = read_sidecar(folder / "base_8" / "bundle")
+        save_bundle(
+            folder / "base_8" / "swept", random_weights(bundle.config), config=bundle.config,
+            text_encoder=bundle.contract.text_encoder, provenance=bundle.provenance.model_copy(update={"nimg": 16}),
+        )  # fmt: skip
+        manifest = folder / MANIFEST
+        manifest.write_text(manifest.read_text().replace("base_8/bundle", "base_8/swept"))
+        write_card(folder)
+        swept, lines = read_sidecar(folder / "base_8" / "swept").sha256, read_lines(folder / "base_8")
+        run = read_kept(folder).runs[swept]
+        assert swept != bundle.sha256
+        assert run.seconds == round(sum(8 / line["img_per_s"] for line in lines[:2]), 1)
+        elsewhere = shutil.copytree(folder, tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match="its bundle has other weights"):
+            write_card(folder, runs=elsewhere)
 
     def test_runs_of_other_weights_are_refused(self, tmp_path, capsys):
         first = ROOT / "tests" / "kept" / "first" / "runs"

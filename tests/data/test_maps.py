@@ -13,6 +13,8 @@ from data.pack.settings import PackSettings
 from data.read.shards import Reader, read_split
 from data.shapes import write_folder
 
+from .conftest import make_tar, png
+
 
 @pytest.fixture
 def pictures(tmp_path):
@@ -103,6 +105,18 @@ def test_members_of_tars_are_maps(pictures, tmp_path):
         pack(tmp_path / "first", tmp_path / "map.png", PackSettings(size=8, shards=4), workers=0)
     again = pack(tmp_path / "first", tmp_path / "without", PackSettings(size=8), workers=0)
     assert (again.maps, again.unread[".map.png in tars"].num) == (0, 12)
+
+
+def test_a_map_that_is_a_picture_file_is_not_the_picture(tmp_path):
+    """Of 000.png and 000.jpg, `--maps png` says which is which, though readers prefer a png."""
+    pairs = [(f"{k:03d}.png", png(40 * k, mode="L")) for k in range(3)]
+    pairs += [(f"{k:03d}.jpg", png((250, 250, 250), format="JPEG")) for k in range(3)]
+    make_tar(tmp_path / "src/0.tar", pairs)
+    index = packed(tmp_path / "src", tmp_path / "shards", "png", upscale=True)
+    assert (index.num, index.maps, list(index.unread)) == (3, 1, [])
+    for batch in read_split(str(tmp_path / "shards"), "train", batch=4, resolution=16, maps=True):
+        assert (batch.image > 240).all()
+        assert set(batch.cond.value("maps").unique().tolist()) <= {0, 40, 80}
 
 
 def test_shards_without_maps_are_the_bytes_they_were(pictures, tmp_path):

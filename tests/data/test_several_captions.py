@@ -24,7 +24,7 @@ from data.pack.settings import PackSettings
 from data.read.captions import Pass, drawn
 from data.read.mixture import facts
 from data.read.shards import Reader, read_split
-from data.tar import stream
+from data.tar import MEMBER_LIMITS, stream
 
 from .conftest import StandInEncoder, lay, make_tar, members, png, stand_in
 from .reading import global_batches, taken
@@ -193,6 +193,17 @@ def test_what_lies_beside_pictures(tmp_path):
         ValueError, match=r"--caption: column 'tags' is not in .*, which has Tags, txt; did you mean Tags\?"
     ):
         pack(src, tmp_path / "no", settings.model_copy(update={"caption": ("tags=1",)}), workers=0)
+
+
+def test_a_json_that_no_column_needs_is_not_read(tmp_path):
+    """Where all columns are files of their own it may hold anything: it is counted as not read."""
+    others = {"a.txt": "long a", "a.tags": "x", "a.json": "{broken", "b.txt": "long b", "b.json": "[1]"}
+    src = lay(tmp_path / "src", "a.png", "b.png", others=others)
+    settings = PackSettings(size=8, text_encoder="x", caption=("txt=0.5", "tags=0.25"))
+    index = pack(src, tmp_path / "out", settings, workers=0)
+    assert told_as(tmp_path / "out") == {"a": [["long a"], ["x"]], "b": [["long b"], []]}
+    assert not index.skipped
+    assert index.unread[".json"].num == 2
 
 
 def test_tars_are_packed_again(several, tmp_path):
@@ -461,6 +472,35 @@ def test_captions_that_nobody_has_are_refused(tmp_path):
         with pytest.raises(ValueError, match=says):
             pack(src, tmp_path / "out", SETTINGS.model_copy(update={"caption": caption}), workers=0)
         assert not (tmp_path / "out").exists()
+
+
+def test_captions_that_nobody_has_are_refused_before_a_picture_is_read(tmp_path):
+    src = image_folder(tmp_path / "src", [row(k) | {"tags": 7 if k == 3 else []} for k in range(4)])
+    for path in src.glob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="tags is empty for every picture"):
+        pack(src, tmp_path / "out", SETTINGS, workers=0)
+
+
+def test_captions_above_the_limit_of_a_member_count_as_bad(tmp_path, monkeypatch):
+    """The next picture with one of their texts brings its features."""
+    rows = [
+        row(0),
+        row(1) | {"tags": ["shared", *(f"{k} {k} {k} {k}" for k in range(90))]},
+        row(2) | {"tags": ["shared"]},
+    ]
+    src = image_folder(tmp_path / "src", rows)
+    monkeypatch.setitem(MEMBER_LIMITS, "npy", 2048)
+    settings = SETTINGS.model_copy(update={"max_bad": 0.4, "shards": 1})
+    index = pack(src, tmp_path / "out", settings, workers=0)
+    assert (index.num, index.skipped["captions too large"].num) == (2, 1)
+    (name,) = index.skipped["captions too large"].names
+    assert name.startswith("001.png (captions.npy ")
+    assert name.endswith("at most 2,048)")
+    sample = members(tmp_path / "out")["002"]
+    assert "shared" in decode_features(sample["captions.json"], sample["captions.npy"], StandInEncoder.dim)
+    with pytest.raises(ValueError, match=r"1 of 3 pictures are bad, .*1 captions too large: 001\.png"):
+        pack(src, tmp_path / "no", settings.model_copy(update={"max_bad": 0.1}), workers=0)
 
 
 def test_a_column_that_is_no_text_or_too_many_counts_as_bad(tmp_path):
