@@ -1,6 +1,6 @@
 """Stop signals for commands that have nothing to save: SIGTERM (schedulers) and SIGHUP (closed terminals) act as Ctrl-C.
 
-An import is left without an exception, `is_importing`. `held_back` defers signals while processes are started.
+No exception is raised in an import, `is_importing`. `held_back` defers signals while processes are started.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import NoReturn
 from data.line import say_in_handler
 
 SAME_S = 5.0  # within this time a signal is the same request again: a group, `timeout` and launchers deliver one several times
+IMPORT_S, AGAIN_S = 2.0, 0.02  # how long a signal waits for the end of an import, and how often it looks
 INTERRUPTED = 130  # exit code of shells for SIGINT
 END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 STOP_SIGNALS = (signal.SIGINT, *END_SIGNALS, signal.SIGUSR1)  # all signals that may ask for a stop
@@ -23,29 +24,44 @@ STOP_SIGNALS = (signal.SIGINT, *END_SIGNALS, signal.SIGUSR1)  # all signals that
 
 @contextmanager
 def stop_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise KeyboardInterrupt in the block, unless they have a handler or are ignored (nohup). In the midst
-    of an import they end the process at once with code 130, and so does SIGINT."""
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt in the block, unless they have a handler or are ignored (nohup).
+
+    In the midst of an import they wait for its end, and so does SIGINT, for IMPORT_S at the most: then the process ends at once
+    with code 130, and what the block would have cleared away stays.
+    """
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers
         yield
         return
     first: list[float] = []
+    waits_since: list[float] = []
 
-    def told(_number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not is_importing(frame) or (waits_since and time.monotonic() - waits_since[0] > IMPORT_S):
+            interrupt(number, frame)
+        waits_since[:] = waits_since or [time.monotonic()]
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+
+    def told(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if first and now - first[0] < SAME_S:
+        if first and now - first[0] < SAME_S and not waits_since:
             return
         first[:] = [now]
-        interrupt(signal.SIGINT, frame)
+        stop(number, frame)
 
+    alarm = signal.getsignal(signal.SIGALRM)
     signals = [signum for signum in END_SIGNALS if signal.getsignal(signum) == signal.SIG_DFL]
     for signum in signals:
         signal.signal(signum, told)
     takes_interrupt = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if takes_interrupt:
-        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
+        if waits_since:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)
         if takes_interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         for signum in signals:

@@ -34,3 +34,29 @@ def test_a_command_is_interrupted_but_not_an_import(tmp_path, importing, signum)
     assert rest == ("" if importing else "KeyboardInterrupt\n")
     assert told == "interrupted\n"
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_short_import_ends_first_and_what_was_begun_is_cleared_away(tmp_path, signum):
+    """Libraries import within their functions: a stop there left the folder of a packing behind."""
+    (tmp_path / "waits.py").write_text('import time\nprint("waits", flush=True)\ntime.sleep(0.5)\n')
+    command = f"""
+import sys, time
+from data.cli import run
+sys.path.insert(0, {str(tmp_path)!r})
+def main():
+    try:
+        import waits
+        time.sleep(60)
+    finally:
+        print("cleared away", flush=True)
+run(main)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    process.send_signal(signum)
+    rest, told = process.communicate(timeout=60)
+    assert (rest, told, process.returncode) == ("cleared away\n", "interrupted\n", 130)
