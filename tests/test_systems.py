@@ -16,8 +16,12 @@ HEADING = "## By the field's names\n"
 def rows() -> list[tuple[str, list[str], list[str], list[str]]]:
     """System, Python names, keys or options, tests."""
     text = (ROOT / "stages/README.md").read_text().partition(HEADING)[2].partition("\n## ")[0]
-    cells = [row.strip("|").split("|") for row in re.findall(r"^\|.*\|$", text, re.MULTILINE)[2:]]
-    return [(cell[0].strip(), *(re.findall(r"`([^`]+)`", part) for part in cell[1:])) for cell in cells]  # type: ignore[misc]
+    found = []
+    for row in re.findall(r"^\|.*\|$", text, re.MULTILINE)[2:]:
+        system, *cells = row.strip("|").split("|")
+        names, set_by, tests = (re.findall(r"`([^`]+)`", cell) for cell in cells)
+        found.append((system.strip(), names, set_by, tests))
+    return found
 
 
 def keys(schema: Any, path: tuple[str, ...] = ()) -> Iterator[str]:

@@ -26,9 +26,9 @@ def original_size(content: bytes) -> tuple[int, int]:
     img2dataset writes and data.pack where it packs shards again, else `height` and `width`. Raises ValueError without them."""
     facts = _parsed(content)
     for prefix in ("original_", ""):
-        sides = (facts.get(f"{prefix}height"), facts.get(f"{prefix}width"))
-        if all(type(side) is int and 0 < side <= MAX_ORIGINAL for side in sides):
-            return sides  # type: ignore[return-value]
+        height, width = facts.get(f"{prefix}height"), facts.get(f"{prefix}width")
+        if type(height) is type(width) is int and 0 < min(height, width) <= max(height, width) <= MAX_ORIGINAL:
+            return height, width
     raise ValueError("its json member has no original size (width and height)")
 
 

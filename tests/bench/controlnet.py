@@ -7,6 +7,7 @@ noise, of the frozen stage and of the control net with their own map, with that 
 OUT/grid.png: rows of map, frozen stage, control net at three scales, truth.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ import typer
 from torch import Tensor
 
 from cascade.config import load_config
-from data.batch import Batch, to_float
+from data.batch import Batch, Cond, to_float
 from data.cli import run
 from data.resize import downsample
 from stages.bundle import load_bundle
@@ -83,11 +84,9 @@ def write_edges(pictures: Path, folder: Path) -> None:
 
 
 @torch.inference_mode()
-def loss(model: Stage, batch: Batch, cond: object, seeds: int = 4) -> float:
+def loss(model: Stage, batch: Batch, cond: Cond, seeds: int = 4) -> float:
     """Mean loss of pictures under a condition, over levels and noises of several seeds."""
-    from dataclasses import replace
-
-    given = replace(batch, cond=cond)  # type: ignore[arg-type]
+    given = replace(batch, cond=cond)
     return torch.cat([model(given, seed).per_image for seed in range(seeds)]).mean().item()
 
 

@@ -17,13 +17,8 @@ except BaseException as error:
 """
 
 
-@pytest.mark.parametrize("importing", [True, False])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_command_is_interrupted_but_not_an_import(tmp_path, importing, signum):
-    """Raised in an import KeyboardInterrupt may reach the C++ or Rust of a library, which abort: exit code -6."""
-    (tmp_path / "waits.py").write_text(WAITS)
-    body = "import waits" if importing else f"exec({WAITS!r})"
-    command = f"import sys\nfrom data.cli import run\nsys.path.insert(0, {str(tmp_path)!r})\ndef main():\n    {body}\nrun(main)\n"
+def stopped(command: str, signum: signal.Signals) -> tuple[str, str, int]:
+    """What a process says on stdout and stderr after it said that it waits and got a signal, and its exit code."""
     process = subprocess.Popen(
         [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -31,9 +26,17 @@ def test_a_command_is_interrupted_but_not_an_import(tmp_path, importing, signum)
     assert process.stdout.readline() == "waits\n"
     process.send_signal(signum)
     rest, told = process.communicate(timeout=60)
-    assert rest == ("" if importing else "KeyboardInterrupt\n")
-    assert told == "interrupted\n"
-    assert process.returncode == 130
+    return rest, told, process.returncode
+
+
+@pytest.mark.parametrize("importing", [True, False])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_is_interrupted_but_not_an_import(tmp_path, importing, signum):
+    """Raised in an import KeyboardInterrupt may reach the C++ or Rust of a library, which abort: exit code -6."""
+    (tmp_path / "waits.py").write_text(WAITS)
+    body = "import waits" if importing else f"exec({WAITS!r})"
+    command = f"import sys\nfrom data.cli import run\nsys.path.insert(0, {str(tmp_path)!r})\ndef main():\n    {body}\nrun(main)\n"
+    assert stopped(command, signum) == ("" if importing else "KeyboardInterrupt\n", "interrupted\n", 130)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -52,11 +55,4 @@ def main():
         print("cleared away", flush=True)
 run(main)
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "waits\n"
-    process.send_signal(signum)
-    rest, told = process.communicate(timeout=60)
-    assert (rest, told, process.returncode) == ("cleared away\n", "interrupted\n", 130)
+    assert stopped(command, signum) == ("cleared away\n", "interrupted\n", 130)
