@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.alpha import to_image
-from data.files import replace_bytes
+from data.files import make_folder, replace_bytes
 from data.line import say
 from data.pack.packer import PackSettings, pack
 from data.shapes import COLORS
@@ -84,6 +84,7 @@ def first_minutes(out: Path, images: Mapping[str, int]) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     targets = [output_for(str(out / name), stages=False) for name in ("shipped.png", "trained.png")]
     check_free(out)
+    make_folder(out)
     config = load_config(PRESET, overrides(images))
 
     shipped = Cascade.load(SHIPPED, device=device)

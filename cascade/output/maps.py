@@ -23,15 +23,22 @@ def map_files(paths: Sequence[Path]) -> list[Path]:
 
 def maps_of(files: Sequence[Path], conditions: Conditions) -> Tensor | None:
     """The maps uint8 (n, c, h, w) of files of one size, with the channels that the cascade takes; None without files. Raises
-    ValueError, OSError."""
+    ValueError."""
     if not files:
         return None
-    maps = [map_from(read_file(path), conditions, f"--map {path}") for path in files]
+    maps = [map_from(_read(path), conditions, f"--map {path}") for path in files]
     for path, each in zip(files, maps, strict=True):
         if each.shape != maps[0].shape:
             (h, w), (first_h, first_w) = each.shape[-2:], maps[0].shape[-2:]
             raise ValueError(f"--map {path}: {w}x{h} px, {files[0]} has {first_w}x{first_h} px; give maps of one size")
     return torch.cat(maps)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_file(path)
+    except OSError as error:
+        raise ValueError(f"--map {path}: {error.strerror or error}; name a picture, or a folder of them") from None
 
 
 def map_from(content: bytes, conditions: Conditions, what: str, formats: tuple[str, ...] = PACK_FORMATS) -> Tensor:

@@ -103,3 +103,11 @@ def test_pictures_of_others_are_refused_before_any_work(name, tmp_path):
         save_png(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / own, {"stages": {}})
     (tmp_path / "cascade.json").write_text("{}")
     check_free(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_a_place_that_cannot_be_is_refused_before_any_work(tmp_path):
+    """Its line came after the table was begun, and gave no reason."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file/demo: this folder cannot be made \(.*: Not a directory\)"):
+        first_minutes(tmp_path / "file" / "demo", {"base_16": 64, "sr_64": 32})

@@ -135,6 +135,7 @@ def test_what_does_not_suit_is_refused_in_a_line(mapped, trained, drawn, tmp_pat
             tmp_path / "small.png",
         ),
         "empty: no picture in it": ("--map", tmp_path / "empty"),
+        f"--map {tmp_path / 'gone.png'}: No such file or directory; name a picture": ("--map", tmp_path / "gone.png"),
         "no.png: no ": ("--map", tmp_path / "no.png"),
         "3 maps for 2 descriptions": ("--map", drawn, "--label", 0, "--label", 1),
         "leave --map out": ("--map", one, "--shard-size", 4),
