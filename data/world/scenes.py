@@ -83,16 +83,25 @@ def scene(
     show: Show = "all",
     hidden: Hidden = HIDDEN,
     objects: Collection[int] = tuple(RADII),
+    relations: Collection[str] = ("none", *RELATIONS),
 ) -> Scene:
-    """The content of picture `index`, of as many objects as one of `objects`; a ValueError if nothing is left to show."""
+    """The content of picture `index`, of as many objects as one of `objects`, its caption telling one of `relations`.
+
+    `relations` name what a training should see more of; "none" is a caption that tells no relation. A ValueError if nothing
+    is left to show.
+    """
     if not set(objects) & set(RADII):
         raise ValueError(
             f"objects {tuple(objects)}: scenes have {', '.join(map(str, RADII))}; name some of these numbers"
         )
+    if not relations or not set(relations) <= {"none", *RELATIONS}:
+        raise ValueError(
+            f"relations {tuple(relations)}: captions tell {', '.join(RELATIONS)} or none; name some of these"
+        )
     draws = _draws(index, seed)
     for _ in range(MAX_DRAWS):
         caption = _caption(draws)
-        if caption.num_objects not in objects:
+        if caption.num_objects not in objects or (caption.relation or "none") not in relations:
             continue
         if show != "all" and hidden.in_caption(caption) != (show == "test"):
             continue
@@ -101,7 +110,8 @@ def scene(
             if placed and not (show == "train" and hidden.in_picture(placed)):
                 return Scene(caption=caption, objects=placed, background=int(225 + 31 * next(draws)))
     raise ValueError(
-        f"no scene for show={show!r} in {MAX_DRAWS:,} tries: hide fewer combinations, or some for show='test'"
+        f"no scene for show={show!r}, objects {tuple(objects)}, relations {tuple(relations)} in {MAX_DRAWS:,} tries: hide fewer "
+        "combinations, or some for show='test'; relations need two objects, 'inside' exactly two"
     )
 
 
@@ -125,13 +135,14 @@ def write_folder(
     show: Show = "all",
     hidden: Hidden = HIDDEN,
     objects: Collection[int] = tuple(RADII),
+    relations: Collection[str] = ("none", *RELATIONS),
 ) -> Path:
-    """Write pictures 0 to num - 1 and their metadata.jsonl, a source for data.pack; `show`, `hidden`, `objects` as of `scene`."""
+    """Write pictures 0 to num - 1 and their metadata.jsonl, a source for data.pack; all that chooses a scene as of `scene`."""
     folder = Path(folder)
     make_folder(folder)
     rows = []
     for index in range(num):
-        what = scene(index, seed, show=show, hidden=hidden, objects=objects)
+        what = scene(index, seed, show=show, hidden=hidden, objects=objects, relations=relations)
         name = f"{index:06d}.png"
         draw(what, size).save(folder / name)
         rows.append({"file_name": name, "text": what.caption.text, "label": what.caption.relation or "none"})

@@ -135,6 +135,29 @@ def test_numbers_of_objects_that_no_scene_has_are_refused(objects):
         scene(0, objects=objects)
 
 
+@pytest.mark.parametrize("relations", [("inside",), ("above", "none")])
+def test_scenes_of_chosen_relations(relations):
+    scenes = [scene(index, show="train", relations=relations) for index in range(60)]
+    assert {each.caption.relation or "none" for each in scenes} == set(relations)
+    assert not any(HIDDEN.in_picture(each.objects) for each in scenes)
+
+
+def test_all_relations_are_the_scenes_as_they_were():
+    everything = ("inside", "none", "left of", "above")
+    assert [scene(index, relations=everything) for index in range(40)] == [scene(index) for index in range(40)]
+
+
+@pytest.mark.parametrize("relations", [(), ("beside",), ("none", "under")])
+def test_relations_that_no_caption_tells_are_refused(relations):
+    with pytest.raises(ValueError, match="above, left of, inside or none; name some"):
+        scene(0, relations=relations)
+
+
+def test_a_relation_of_one_object_is_refused():
+    with pytest.raises(ValueError, match="relations need two objects"):
+        scene(0, objects=(1,), relations=("inside",))
+
+
 def test_kinds_of_shapes_are_kinds_of_the_world():
     assert OBJECT_KINDS[: len(SHAPES)] == SHAPES
 
