@@ -2,7 +2,7 @@
 
     python tests/bench/networks.py --out runs/networks
     python tests/bench/networks.py --out runs/mine --seconds 60 --net "unet={widths: [48, 96], blocks: [2, 2]}" \
-        --net "dit={kind: dit, width: 128, depth: 6, head_dim: 32}"
+        --net "dit-x0={kind: dit, width: 128, depth: 6, head_dim: 32, parametrisation: {kind: x0}}"
 
 Paired: one process and one thread, the networks take turns, a second each, so that whatever else the machine does slows them
 alike. Each is trained for --seconds of the thread's own time, on the same pictures in the same order; the cosine falls over that
@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[2]
 NETS = (
     "unet={widths: [48, 96], blocks: [2, 2], self_attention: [1], cross_attention: [1], head_dim: 48, emb_dim: 128}",
     "dit={kind: dit, patch: 2, width: 128, depth: 6, head_dim: 32, text: cross, head: conv, emb_dim: 128}",
+    "dit-x0={kind: dit, patch: 2, width: 128, depth: 6, head_dim: 32, text: cross, head: conv, emb_dim: 128,"
+    " parametrisation: {kind: x0}}",
 )
 BATCH, TURN_S, HALF_LIFE = 16, 1.0, 0.07  # the average's half-life as a share of the images
 TURNS = 3.0  # lr x sqrt(updates)
@@ -82,7 +84,9 @@ def main(
     source: Annotated[Path, typer.Option(help="pictures with captions")] = ROOT / "data" / "emoji64",
     seconds: Annotated[float, typer.Option(help="processor time of each network's training", min=5)] = 240.0,
     seed: Annotated[int, typer.Option(help="of weights, order and noise")] = 0,
-    net: Annotated[list[str] | None, typer.Option(help="NAME={keys of net, as in the YAML}; default: NETS")] = None,
+    net: Annotated[
+        list[str] | None, typer.Option(help="NAME={keys of net, or parametrisation, as in the YAML}; default: NETS")
+    ] = None,
 ) -> None:
     """Train the networks in turns, judge each, print the table."""
     from data.pack.packer import pack
@@ -116,7 +120,9 @@ def contender(text: str, shards: Path, budget: float, seed: int) -> Contender:
 
     name, _, keys = text.partition("=")
     values = as_values(load_config("emoji_tiny").stages["base_16"])
-    values["net"] = yaml.safe_load(keys)
+    net = yaml.safe_load(keys)
+    values |= {"parametrisation": net.pop("parametrisation")} if "parametrisation" in net else {}
+    values["net"] = net
     values["train"] |= {"precision": "fp32", "compile": False, "seed": seed}
     config = BaseConfig.model_validate(values, strict=False)
     tokens = config.cond.text.tokens if config.cond.text else 0
