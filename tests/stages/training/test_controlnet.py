@@ -1,10 +1,12 @@
-"""A control net: begins as its frozen bundle, trains the copy alone, resumes exactly, and says in one line what does not fit."""
+"""A control net: begins as its frozen bundle, trains the copy alone, is followed by samples, resumes exactly, and says in one
+line what does not fit."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from data.batch import Cond
+from data.batch import Batch, Cond
 from data.files import file_sha256
 from data.pack.packer import pack
 from data.pack.settings import PackSettings
@@ -69,6 +71,16 @@ def finished(base, mapped_shards, runtime, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("controlled") / "run"
     train(controlled_config(base), name="base_8", data=mapped_shards, out=out, runtime=runtime)
     return out
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> tuple[Stage, Stage]:
+    """A frozen stage that has learned shapes by their kinds, and a control net after 100 updates beside it."""
+    folder = tmp_path_factory.mktemp("followed") / "bundle"
+    torch.manual_seed(0)
+    stage = learned(build_stage(base_config()), updates=200, lr=0.03)
+    save_bundle(folder, stage.state_dict(), config=stage.config, text_encoder=None, provenance=TOLD)
+    return load_bundle(folder), learned(controlled(controlled_config(folder)), updates=100, lr=0.1)
 
 
 def asked(num: int = 4) -> tuple[torch.Tensor, torch.Tensor, Cond]:
@@ -152,6 +164,52 @@ def test_every_weight_of_the_copy_learns_and_no_other(net, tmp_path):
     assert not any(module is frozen for module in stage.modules())
 
 
+class TestSamples:
+    """Show what the maps show."""
+
+    def test_follow_the_map_and_not_the_kind_s_mean(self, pair):
+        frozen, stage = pair
+        batch = mapped_batch(32, start=100_000)
+        own = batch.cond.parts["maps"].value
+        before, half, whole = (likeness(sampled(stage, batch, control_scale=k), own).item() for k in (0.0, 0.5, 1.0))
+        assert likeness(sampled(frozen, batch), own).item() == before
+        assert before + 0.1 < half < whole - 0.03
+        assert whole > before + 0.2
+
+    def test_follow_another_s_map_rather_than_their_own(self, pair):
+        _, stage = pair
+        batch = mapped_batch(32, start=100_000)
+        own = batch.cond.parts["maps"].value
+        other = own.roll(1, 0)
+        pictures = sampled(stage, replace(batch, cond=batch.cond.given(maps=other)))
+        assert likeness(pictures, other).item() > likeness(pictures, own).item() + 0.2
+
+
+def learned(stage: Stage, *, updates: int, lr: float, num: int = 16) -> Stage:
+    """After so many updates on new shapes, at a rate that falls to 0."""
+    optimizer = torch.optim.Adam(stage.train().parameters(), lr=lr, betas=(0.9, 0.99))
+    for k in range(updates):
+        optimizer.param_groups[0]["lr"] = lr * (1 - k / updates)
+        optimizer.zero_grad()
+        stage(mapped_batch(num, start=k * num), seed=0).loss.backward()
+        optimizer.step()
+    return stage.eval()
+
+
+def sampled(stage: Stage, batch: Batch, **settings: float) -> torch.Tensor:
+    noise, sample = noise_of("s", 0, torch.arange(len(batch)), "cpu"), stage.config.sample
+    sample = sample.model_copy(update={"num_steps": 8, **settings})
+    cond = batch.cond if stage.config.controlnet else batch.cond.without("maps")
+    cond = conditioned(stage, cond, None, sample, noise)
+    return sample_alone(stage, sample, cond, noise, (len(batch), 3, SIDE, SIDE))
+
+
+def likeness(pictures: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Mean correlation of gray pictures with their maps."""
+    pairs = (each - each.mean((1, 2, 3), keepdim=True) for each in (pictures.mean(1, keepdim=True), maps.float()))
+    return torch.cosine_similarity(*(each.flatten(1) for each in pairs)).mean()
+
+
 class TestAWholeRun:
     def test_the_bundle_holds_the_copy_and_beside_it_the_frozen_files(self, base, finished):
         bundle, sidecar = finished / "bundle", read_sidecar(finished / "bundle")
@@ -179,16 +237,10 @@ class TestAWholeRun:
 
     def test_a_strength_at_sampling(self, base, finished):
         stage, frozen = load_bundle(finished / "bundle"), load_bundle(base)
-        batch, noise = mapped_batch(4), noise_of("s", 0, torch.arange(4), "cpu")
-
-        def sampled(model: Stage, **settings: float) -> torch.Tensor:
-            sample = model.config.sample.model_copy(update=settings)
-            cond = conditioned(model, batch.cond, None, sample, noise)
-            return sample_alone(model, sample, cond, noise, (4, 3, SIDE, SIDE))
-
-        plain = sampled(frozen)
-        assert torch.equal(sampled(stage, control_scale=0.0), plain)
-        assert not torch.equal(sampled(stage), plain)
+        batch = mapped_batch(4)
+        plain = sampled(frozen, batch)
+        assert torch.equal(sampled(stage, batch, control_scale=0.0), plain)
+        assert not torch.equal(sampled(stage, batch), plain)
 
     def test_exported_it_is_whole(self, finished, tmp_path):
         export.main(finished, tmp_path / "out")
