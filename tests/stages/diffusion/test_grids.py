@@ -8,7 +8,7 @@ import torch
 
 from stages.config import SampleConfig
 from stages.diffusion.grids import GRIDS, GridKind
-from stages.diffusion.noise import power_grid
+from stages.diffusion.noise import flow_grid, power_grid
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -31,6 +31,16 @@ def test_settings_sample_the_levels_of_their_grid(monkeypatch):
     monkeypatch.setitem(GRIDS, "even", GridKind(function=even, keys=("sigma_max",)))
     even_settings = SampleConfig(num_steps=2, sigma_max=20.0).model_copy(update={"grid": "even"})
     assert even_settings.sigmas.tolist() == [20.0, 10.0, 0.0]
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_flow_grid_is_even_in_time(shift):
+    """Esser et al. 2024, eq. 23: a shifted time is shift t / (1 + (shift - 1) t), t even."""
+    sigmas = flow_grid(5, sigma_min=0.1, sigma_max=8.0, shift=shift)
+    assert (sigmas[0].item(), sigmas[-2].item(), sigmas[-1].item()) == (pytest.approx(8.0), pytest.approx(0.1), 0.0)
+    shifted = sigmas[:-1] / (1 + sigmas[:-1])
+    time = shifted / (shift - (shift - 1) * shifted)
+    torch.testing.assert_close(time.diff(), (time[-1] - time[0]).expand(4) / 4, rtol=1e-12, atol=0)
 
 
 def even(num_steps: int, *, sigma_max: float) -> torch.Tensor:
