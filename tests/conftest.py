@@ -6,11 +6,12 @@ HONEST: what a missing program or package skips has failed.
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # else commands that train take what the load of the moment leaves
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # else commands that train take what the load of the moment leaves
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 HONEST = (
@@ -21,12 +22,43 @@ HONEST = (
 )
 
 
+LONGEST = (
+    "test_docs.py",
+    "stages/training/test_deepspeed.py",
+    "stages/training/test_cluster.py",
+    "stages/training/test_stop.py",
+    "test_equal_budget.py",
+    "test_recipes.py",
+    "test_cluster_lines.py",
+    "serve/test_http_process.py",
+    "serve/test_http_openai.py",
+    "test_gpu_script.py",
+    "folder/test_making.py",
+    "stages/nets/test_contract.py",
+    "test_two_nodes.py",
+    "test_differential.py",
+    "test_surface.py",
+    "serve/test_soak.py",
+    "cascade/test_bulk.py",
+    "commands/test_launch.py",
+    "stages/training/test_start.py",
+    "judge/test_sweep.py",
+)  # files that take minutes, in this order before all others: one that began last would be waited for by idle workers
+TESTS = Path(__file__).parent
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also the tests marked matrix")
     parser.addoption("--no-missing", action="store_true", help="what is skipped for a missing program or package fails")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # else xdist begins with the files that have most tests, long or short
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     if not runs_all(config):
         left_out = [item for item in items if item.get_closest_marker("matrix")]
         config.hook.pytest_deselected(items=left_out)

@@ -38,8 +38,12 @@ def test_jobs_of_several_processes_run_when_asked_for(suite, told, passed):
 def test_ci_runs_every_test_once():
     """The README's command leaves out what the other two run, and nothing else; what runs alone is of the matrix, too."""
     lines = (ROOT / ".ci" / "run").read_text()
-    assert 'uv run --no-sync pytest -q --all -n 2 --dist loadfile -m "matrix and not alone"\n' in lines
-    assert "uv run --no-sync pytest -q --all -m alone\n" in lines
+    files = '$(grep -rl --include="test_*.py" "mark\\.{}" tests)\n'
+    jobs = 'uv run --no-sync pytest -q --all -n 3 --dist loadfile -m "matrix and not alone" '
+    assert jobs + files.format("matrix") in lines
+    assert "uv run --no-sync pytest -q --all -m alone " + files.format("alone") in lines
+    for path in (ROOT / "tests").rglob("*.py"):  # no mark comes from elsewhere than from a file that grep finds
+        assert path.name.startswith("test_") or "mark." + "matrix" not in path.read_text(), path
     assert "--no-missing" in lines
     _, _, block = (ROOT / "README.md").read_text().partition("<!-- test command -->\n```bash\n")
     assert block.partition("```")[0].strip().endswith("pytest -q -n 2 --dist loadfile")

@@ -17,7 +17,6 @@ PARTS = ("updates eager", "reference stages eager", "sampling", "ZeRO", "loader"
 
 @pytest.mark.slow
 @pytest.mark.matrix
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_every_part_that_a_cpu_can_try(tmp_path):
     pack(ROOT / "data" / "emoji64", tmp_path / "shards", PackSettings(size=64, text_encoder="minilm", val=0.05))

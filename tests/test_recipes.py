@@ -29,7 +29,6 @@ EMOJI = Path(__file__).parents[1] / "data" / "emoji64"
 
 
 @pytest.mark.matrix
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_a_minute_of_training_sharpens_unseen_pictures_and_paints_no_grain(tmp_path):
     pack(EMOJI, tmp_path / "shards", PackSettings(size=64, val=0.1))
@@ -50,7 +49,6 @@ def test_a_minute_of_training_sharpens_unseen_pictures_and_paints_no_grain(tmp_p
 
 
 @pytest.mark.matrix
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_the_base_stage_of_the_first_minutes_draws_what_captions_say(tmp_path):
     """By its preset, as `python -m cascade.demo` trains it; 56 captions, a shape each, read at 16 px."""
