@@ -98,7 +98,8 @@ def main(
     consistency: Annotated[
         list[str] | None,
         typer.Option(
-            help="0 to 1: how far a larger picture must shrink to the smaller", show_default="0; with --image, 1"
+            help="0 to 1: how far a larger picture must shrink to the smaller",
+            show_default="0; with --image, 1, but 0 in a stage trained with degradations",
         ),
     ] = None,
     colour: Annotated[

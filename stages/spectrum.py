@@ -5,11 +5,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .config import StageBase
+from data.batch import Batch, Cond
+
+from .config import StageBase, SuperResConfig
+from .degrade import degraded
 from .diffusion.bands import Bands
 from .diffusion.spectral import colours
+from .draws import Draws
 from .parametrisations.octaves import octaves
 from .parametrisations.spectral_config import SpectralConfig
+from .spaces.space import Space
 
 SMALLEST = 0.002  # std of what 8 bits round, 1 / 127.5 / sqrt(12): no picture is known better
 COARSEST = 4  # px: the side of the low-pass where the number of bands is not given
@@ -34,11 +39,12 @@ def spectrum(
 ) -> SpectralConfig:
     """Measure S, R and m (stages/diffusion/spectral.py) of a stage's x0, from batches of stored pictures, uint8 (b, c, h, w).
 
-    The energy of a band is divided by that of white noise of std 1, so that white data have the same S in every band. Four
+    The energy of a band is divided by that of white noise of std 1, so that white data have the same S in every band. low_res is
+    degraded in the share of the pictures that the config says, so that R is the error which the stage will meet. Four
     significant digits: every rank of a training measures the same. Raises ValueError without pictures.
     """
     totals: dict[str, Tensor] = {}
-    num_pixels, mean, gains = 0, torch.zeros(()), torch.zeros(())
+    num_seen, num_pixels, mean, gains = 0, 0, torch.zeros(()), torch.zeros(())
     near: Tensor | None = None  # a first guess of the mean; the energy of a constant would drown the coarsest band
     space, split = config.space.build(), octaves(bands)
     for stored in images:
@@ -48,12 +54,12 @@ def spectrum(
         gains = torch.tensor(split.gains(x0.shape[-2:]), dtype=torch.float64)[:, None]
         parts = {"std": x0 - near.reshape(-1, *[1] * (x0.ndim - 2))}
         if config.takes is not None:
-            below = config.shape(config.takes)[1:]
-            parts["error"] = x0 - space.up(space.down(x0, below), config.size)
+            below = shrunk(config, space, stored, x0, first=num_seen)
+            parts["error"] = x0 - space.up(below, config.size)
         for name, part in parts.items():
             totals[name] = totals.get(name, 0) + energies(split, mix, part)
         mean = mean + x0.double().transpose(0, 1).flatten(1).sum(1)
-        num_pixels += x0[:, 0].numel()
+        num_seen, num_pixels = num_seen + len(x0), num_pixels + x0[:, 0].numel()
     if near is None:
         raise ValueError("spectrum: no pictures to measure; give shards with a train split")
     mean = mean / num_pixels
@@ -68,6 +74,16 @@ def spectrum(
         mean=tuple(digits(m) for m in mean.tolist()),
         data=data,
     )
+
+
+def shrunk(config: StageBase, space: Space, stored: Tensor, x0: Tensor, *, first: int) -> Tensor:
+    """The low_res of x0 as in training: THE downsample, or degraded with the random numbers of pictures `first` and on."""
+    size = config.shape(config.takes)[1:]
+    if not isinstance(config, SuperResConfig) or not config.degrade.probability:
+        return space.down(x0, size)
+    index = torch.arange(first, first + len(x0), device=x0.device)
+    batch = Batch(image=stored, cond=Cond.empty(len(x0)), index=index, keys=tuple(map(str, index.tolist())))
+    return degraded(x0, (size[0], size[1]), config.degrade, Draws(batch, config.train.seed))
 
 
 def energies(split: Bands, mix: Tensor, x: Tensor) -> Tensor:

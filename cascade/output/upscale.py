@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stages.bundle import find_bundle, read_sidecar
+from stages.config import SuperResConfig
 
 from ..link import Link
 from ..manifest import read_manifest
@@ -150,9 +151,12 @@ class Upscaling:
 
 def agreeing(settings: Mapping[str, Mapping[str, Any]], links: Sequence[Link], start: str) -> dict[str, dict[str, Any]]:
     """Settings by stage with low-res consistency 1 in the stage that a user's picture enters, unless they or the manifest say
-    another: that picture is true, unlike one that a stage has painted."""
-    own = next(link.settings for link in links if link.name == start)
-    usual = {} if own.consistency else {"consistency": 1.0}
+    another: that picture is true, unlike one that a stage has painted. A stage that was trained with degradations is left alone: it
+    is there to take noise and blocks out of that picture, and the correction would put them back."""
+    entered = next(link for link in links if link.name == start)
+    config = entered.sidecar.config
+    mends = isinstance(config, SuperResConfig) and config.degrade.probability > 0
+    usual = {} if mends or entered.settings.consistency else {"consistency": 1.0}
     return {name: dict(values) for name, values in settings.items()} | {start: {**usual, **settings.get(start, {})}}
 
 

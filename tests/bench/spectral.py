@@ -99,16 +99,23 @@ def shapes() -> tuple[Tensor, Tensor]:
 
 
 def crops(folder: Path) -> tuple[Tensor, Tensor]:
-    """Crops of SIDE px on a grid over photographs halved until their short side is below 1,000 px; every fourth is held out."""
+    """Crops of SIDE px; of the held-out photographs in a random order."""
+    training, held = photographed(folder, SIDE, SIDE)
+    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))
+    return stacked(training), stacked([held[k] for k in order])
+
+
+def photographed(folder: Path, side: int, step: int) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Crops of `side` px every `step` px of photographs shrunk by a whole number until their short side is at most 500 px, for
+    training and held out: every fourth photograph is held out whole."""
     found: tuple[list[Image.Image], list[Image.Image]] = ([], [])
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
     for number, path in enumerate(paths):
         photo = Image.open(path).convert("RGB")
         photo = photo.reduce(-(-min(photo.size) // 500))
-        corners = itertools.product(range(0, photo.width - SIDE, SIDE), range(0, photo.height - SIDE, SIDE))
-        found[number % 4 == 3].extend(photo.crop((x, y, x + SIDE, y + SIDE)) for x, y in corners)
-    order = torch.randperm(len(found[1]), generator=torch.Generator().manual_seed(0))
-    return stacked(found[0]), stacked([found[1][k] for k in order])
+        corners = itertools.product(range(0, photo.width - side, step), range(0, photo.height - side, step))
+        found[number % 4 == 3].extend(photo.crop((x, y, x + side, y + side)) for x, y in corners)
+    return found
 
 
 def stacked(pictures: list[Image.Image]) -> Tensor:

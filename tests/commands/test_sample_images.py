@@ -8,7 +8,9 @@ from PIL import Image
 
 import sample
 from cascade.output.pictures import read_metadata
+from stages.degrade_config import DegradeConfig
 from tests.calling import call
+from tests.cascade.chains import tiny_config, write_cascade
 from tests.commands.files import files, picture, size_of
 
 
@@ -24,6 +26,20 @@ def test_a_picture_of_the_user_s_own_becomes_factor_times_larger(trained, tmp_pa
     again = ("--cascade", trained, "--image", low, "--again", tmp_path / "fitted.png", "--out", tmp_path / "again.png")
     assert call(sample.main, *again) == 0
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "fitted.png").read_bytes()
+
+
+@pytest.mark.parametrize(("probability", "usual"), [(0.0, 1.0), (0.5, 0.0)])
+def test_a_stage_that_mends_photographs_need_not_agree_with_them(tmp_path, probability, usual):
+    """Its work is to take noise and JPEG's blocks out; consistency would put them back. Who says so gets it."""
+    config = tiny_config(8, 16)
+    mending = config.stages["sr_16"].model_copy(update={"degrade": DegradeConfig(probability=probability)})
+    write_cascade(tmp_path / "run", config.model_copy(update={"stages": config.stages | {"sr_16": mending}}))
+    Image.new("RGB", (8, 8), (30, 200, 30)).save(tmp_path / "low.jpg", quality=40)
+    arguments = ("--cascade", tmp_path / "run", "--image", tmp_path / "low.jpg")
+    for options, expected in (((), usual), (("--consistency", 0.25), 0.25)):
+        out = tmp_path / f"{expected}.png"
+        assert call(sample.main, *arguments, *options, "--out", out) == 0
+        assert read_metadata(out)["stages"]["sr_16"]["settings"].get("consistency", 0.0) == expected
 
 
 @pytest.mark.matrix

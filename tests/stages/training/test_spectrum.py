@@ -72,6 +72,22 @@ class TestSpectrum:
         assert found.std[0] == found.std[1] == (0.002,) * 3
         assert min(found.std[2]) > 1
 
+    def test_what_degradations_do_to_low_res_is_part_of_its_error(self):
+        """Noise of std 0.5 u^2 on grey pictures, of variance 0.25 / 5 a pixel of 8 px, which is four of 16 px."""
+        images = torch.full((200, 3, 16, 16), 128, dtype=torch.uint8)
+        config = sr_config()
+        noisy = {"probability": 1, "blur": 0, "noise": 0.5, "jpeg": 100}
+        clean, degraded = (
+            spectrum(config.model_validate(config.model_dump() | {"degrade": degrade}), [images], bands=3)
+            for degrade in ({}, noisy)
+        )
+        assert clean.error[2] == (0.002,) * 3
+        assert degraded.std == clean.std
+        assert degraded.error[2][1] == pytest.approx((4 * 0.25 / 5 * 0.6) ** 0.5, rel=0.1)  # 40 % of the noise is gray
+        assert degraded.error[2][0] == pytest.approx((4 * 0.25 / 5 * (0.6 + 0.4 * 3)) ** 0.5, rel=0.1)
+        halves = spectrum(config.model_validate(config.model_dump() | {"degrade": noisy}), images.split(100), bands=3)
+        assert halves.error == degraded.error
+
     @pytest.mark.parametrize(("side", "num"), [(64, 5), (16, 3), (4, 1), (48, 4), (37, 1), (36, 3)])
     def test_as_many_bands_as_halve_evenly(self, side, num):
         assert num_bands(side) == num
