@@ -54,8 +54,9 @@ def spectrum(
         gains = torch.tensor(split.gains(x0.shape[-2:]), dtype=torch.float64)[:, None]
         parts = {"std": x0 - near.reshape(-1, *[1] * (x0.ndim - 2))}
         if config.takes is not None:
-            below = shrunk(config, space, stored, x0, first=num_seen)
-            parts["error"] = x0 - space.up(below, config.size)
+            below = config.shape(config.takes)[1:]
+            low_res = shrunk(config, space, stored, x0, (below[0], below[1]), first=num_seen)
+            parts["error"] = x0 - space.up(low_res, config.size)
         for name, part in parts.items():
             totals[name] = totals.get(name, 0) + energies(split, mix, part)
         mean = mean + x0.double().transpose(0, 1).flatten(1).sum(1)
@@ -76,14 +77,13 @@ def spectrum(
     )
 
 
-def shrunk(config: StageBase, space: Space, stored: Tensor, x0: Tensor, *, first: int) -> Tensor:
+def shrunk(config: StageBase, space: Space, stored: Tensor, x0: Tensor, size: tuple[int, int], *, first: int) -> Tensor:
     """The low_res of x0 as in training: THE downsample, or degraded with the random numbers of pictures `first` and on."""
-    size = config.shape(config.takes)[1:]
     if not isinstance(config, SuperResConfig) or not config.degrade.probability:
         return space.down(x0, size)
     index = torch.arange(first, first + len(x0), device=x0.device)
     batch = Batch(image=stored, cond=Cond.empty(len(x0)), index=index, keys=tuple(map(str, index.tolist())))
-    return degraded(x0, (size[0], size[1]), config.degrade, Draws(batch, config.train.seed))
+    return degraded(x0, size, config.degrade, Draws(batch, config.train.seed))
 
 
 def energies(split: Bands, mix: Tensor, x: Tensor) -> Tensor:
