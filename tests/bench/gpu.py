@@ -477,7 +477,7 @@ def main(
     ]
     for name, bound, work in parts:
         if (not chosen or name in chosen) and not (quick and device == "cpu" and name == "memory"):
-            session.part(name, bound * (3 if device == "cpu" else 1), work)
+            session.part(name, bound * (6 if device == "cpu" else 1), work)
     print((out / "results.md").read_text())
 
 

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,18 +14,32 @@ from data.cpus import allowed, cores
 from stages.training.threads import share_of
 from tests.stages.training.jobs import ROOT, write_cascade
 
-pytestmark = [pytest.mark.matrix, pytest.mark.alone]
 EMPTY = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
 
 
-@pytest.fixture(scope="module")
+@contextmanager
+def spinning(nice: int) -> Iterator[None]:
+    """Others that keep all cores busy; at nice 19 with the time that nobody else wants."""
+    code = f"import os\nos.nice({nice})\nwhile True: pass"
+    started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2 * len(cores()))]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
 def busy():
-    """Others that keep all cores busy."""
-    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * len(cores()))]
-    yield
-    for process in started:
-        process.kill()
-        process.wait()
+    with spinning(0):
+        yield
+
+
+@pytest.fixture
+def busy_but_polite():
+    with spinning(19):
+        yield
 
 
 def train(folder: Path, shards: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -47,8 +63,10 @@ def threads(folder: Path) -> int:
     return json.loads((folder / "base_8" / "environment.json").read_text())["threads"]
 
 
+@pytest.mark.matrix
+@pytest.mark.alone
 @pytest.mark.skipif(allowed() < 2, reason="one core has one thread")
-@pytest.mark.usefixtures("busy")
+@pytest.mark.usefixtures("busy_but_polite")
 def test_a_busy_machine_gets_fewer_threads_and_a_run_keeps_its_own(shards, tmp_path):
     begun = train(tmp_path, shards)
     assert threads(tmp_path) == 1
@@ -61,6 +79,7 @@ def test_a_busy_machine_gets_fewer_threads_and_a_run_keeps_its_own(shards, tmp_p
     assert "this run has kept 2 threads; OMP_NUM_THREADS=1 would suit the machine" in kept.stderr
 
 
+@pytest.mark.matrix
 def test_waiting_threads_sleep(shards, tmp_path):
     """What libgomp itself says when torch loads it."""
     told = train(tmp_path, shards, OMP_NUM_THREADS="2", OMP_DISPLAY_ENV="TRUE")
@@ -69,6 +88,8 @@ def test_waiting_threads_sleep(shards, tmp_path):
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in active.stderr
 
 
+@pytest.mark.matrix
+@pytest.mark.alone
 @pytest.mark.usefixtures("busy")
 def test_two_threads_on_a_busy_machine_get_on(tmp_path):
     """Each of many small operations ends with a meeting of both threads: those that spin wait out whole turns of the others, in
