@@ -11,16 +11,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from torch import Tensor
 
-from data.alpha import on_background
-from data.batch import to_float, to_uint8
 from data.cli import run
 from data.line import say
-from data.read.shards import read_split
-from data.resize import downsample
 from stages.diffusion.samplers import SAMPLERS, num_queries
 
 CALLS = (4, 7, 14, 28, 63)
@@ -62,43 +56,10 @@ def main(
 ) -> None:
     """KID against calls."""
     from cascade.judge.kernel import kernel_distance
-    from cascade.judge.measuring import BY_LOOK
-    from cascade.link import over
-    from cascade.pipeline import Cascade
-    from stages.config import SampleConfig
-    from stages.kinds.super_res import SuperResStage
-    from stages.sampling import conditioned, noise_of, sample_alone
+    from tests.bench.painting import Conditions, features
 
-    torch.set_flush_denormal(True)
-    link = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).links[0]
-    model, config = link.stage, link.sidecar.config
-    text = config.cond.text.tokens if config.cond.text else 0
-    batches = list(
-        read_split(
-            data, split, batch=64, resolution=config.resolution, limit=limit, text_tokens=text,
-            label=bool(config.cond.num_classes),
-        )
-    )  # fmt: skip
-    size = (config.resolution,) * 2
-    truth = [downsample(to_float(batch.image), size) for batch in batches]
-
-    def features(x0: Tensor) -> Tensor:
-        return BY_LOOK.features(on_background(to_uint8(x0)))
-
-    real = features(torch.cat(truth))
-
-    def painted(settings: SampleConfig) -> Tensor:
-        images = []
-        for batch, x0 in zip(batches, truth, strict=True):
-            noise = noise_of(stage, 0, batch.index, device)
-            low_res = None
-            if isinstance(model, SuperResStage):
-                low = downsample(x0, (model.config.low_res,) * 2)
-                low_res = to_float(to_uint8(low)).to(device)
-            cond = conditioned(model, batch.cond.to(device), low_res, settings, noise)
-            images.append(sample_alone(model, settings, cond, noise, x0.shape, low_res).cpu())
-        return torch.cat(images)
-
+    conditions = Conditions.load(cascade, stage, data, split=split, limit=limit, device=device, precision=precision)
+    real = features(conditions.true)
     stored = out.with_suffix(".json")
     found: dict[str, list[dict[str, float]]] = json.loads(stored.read_text()) if stored.exists() else {}
     for name in sampler or list(SAMPLERS):
@@ -111,8 +72,7 @@ def main(
             if not num_steps or used in [point["calls"] for point in points]:
                 continue
             changes: dict[str, Any] = {"sampler": name, "num_steps": num_steps}
-            settings = SampleConfig.model_validate(over(link.settings.model_dump(), changes))
-            kid = kernel_distance(real, features(painted(settings)))
+            kid = kernel_distance(real, features(conditions.painted(**changes)))
             points.append({"calls": used, "kid": kid.value, "error": kid.error})
             points.sort(key=lambda point: point["calls"])
             stored.write_text(json.dumps(found, indent=1) + "\n")
