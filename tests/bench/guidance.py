@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NARROW, WIDE = (0.3, 5.0), (0.3, 13.0)
 """Middle levels: at high noise guidance makes pictures alike, at low noise it does little (Kynkaanniemi et al. 2024)."""
 
-EIGHT, SIDE = 8, 72  # pictures of a column of the sheet; px
+EIGHT, SIDE = 8, 132  # pictures of a column of the sheet; px
 
 
 def guided(cfg: float = 1.0, auto: float = 1.0, interval: tuple[float, float] | None = None) -> dict[str, Any]:
