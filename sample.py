@@ -15,6 +15,7 @@ import typer
 
 from data.cli import run
 from stages.diffusion.samplers import SAMPLERS
+from stages.tools.memory_reuse import keep_freed_memory
 
 SHIPPED = Path(__file__).parent / "cascade" / "shipped" / "emoji_styles"
 MAX_GRID = 1024
@@ -164,6 +165,7 @@ def main(
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
     device = choose_device(local_device(device))
     torch.set_flush_denormal(True)
+    keep_freed_memory()
 
     files = given_files(image or [], lambda line: say(line, sys.stderr))
     mapped = map_files(maps or [])

@@ -27,6 +27,7 @@ from data.world.captions import Group
 from data.world.kinds import OBJECT_KINDS
 from data.world.scenes import HIDDEN_PAIRS, write_folder
 from data.world.score import shows
+from stages.tools.memory_reuse import keep_freed_memory
 from stages.training.threads import share_of
 
 from .cli import show
@@ -81,6 +82,7 @@ def first_minutes(out: Path, images: Mapping[str, int]) -> None:
     """
     started = time.monotonic()
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     targets = [output_for(str(out / name), stages=False) for name in ("shipped.png", "trained.png")]
     check_free(out)

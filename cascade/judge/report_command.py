@@ -68,6 +68,7 @@ def report_main(
         if path and not path.parent.is_dir():
             raise ValueError(f"{path}: there is no folder {path.parent}; make it, or name another file")
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     known = load_ruler(ruler) if ruler else None
     place = choose_device(device)
     networks = Networks(
