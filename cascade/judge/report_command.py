@@ -50,6 +50,7 @@ def report_main(
     from cascade.manifest import read_manifest
     from cascade.pipeline import Cascade
     from data.files import replace_text
+    from stages.tools.memory_reuse import keep_freed_memory
 
     if not data:
         raise ValueError("--data SHARDS is needed: whose pictures and conditions the cascade is judged on")

@@ -35,6 +35,7 @@ def plot(found: dict[str, list[dict[str, float]]], title: str, out: Path) -> Non
         calls, kid, error = ([point[name] for point in points] for name in ("calls", "kid", "error"))
         style = {"marker": "osD^v"[number % 5], "linestyle": "-" if number < 10 else "--", "markersize": 4}
         axes.errorbar(calls, kid, yerr=error, label=sampler, capsize=2, linewidth=1, **style)
+    axes.set_yscale("symlog", linthresh=3e-4)  # straight where KID is of the size of its error
     axes.set(xscale="log", xlabel="network calls a picture", ylabel="KID", title=title)
     axes.set_xticks(CALLS, [str(tick) for tick in CALLS])
     axes.minorticks_off()
