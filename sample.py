@@ -116,6 +116,10 @@ def main(
         Path | None,
         typer.Option(help="make this picture of ours again, as its metadata say; no other settings beside it"),
     ] = None,
+    uncertainty: Annotated[
+        bool,
+        typer.Option("--uncertainty", help="write beside each picture how unsure its stage was of each pixel, if it can"),
+    ] = False,
     stages_out: Annotated[bool, typer.Option(help="write every stage's picture, not only the last's")] = False,
     batch: Annotated[int, typer.Option(help="images computed together")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto")] = "auto",
@@ -150,6 +154,7 @@ def main(
     from cascade.pipeline import Cascade
     from cascade.request import Request
     from cascade.source import Source
+    from cascade.uncertainty import check_able
 
     if not out:
         raise ValueError("--out: is empty; name a .png for one grid, or a folder/ for single files")
@@ -159,7 +164,7 @@ def main(
     if world > 1 and not shard_size:
         raise ValueError("several processes need --shard-size N: each writes shards of its own; or start one process")
     target = output_for(
-        out if not shard_size else f"{out}/", stages=stages_out, overwrite=overwrite
+        out if not shard_size else f"{out}/", stages=stages_out, overwrite=overwrite, uncertainty=uncertainty
     )  # checked first, so that nothing is computed for a folder that cannot be written
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"--precision {precision}: allowed are fp32 and bf16")
@@ -181,6 +186,8 @@ def main(
     upscaling = Upscaling.of(files, cascade, first=first, fit=fit) if files and not is_source else None
     first = upscaling.first if upscaling else first
     model = Cascade.load(cascade, first=first, last=last, device=device, precision=precision, download=download)
+    if uncertainty:
+        check_able(model.links[-1:], model.links, "--uncertainty")
     captions = (*(prompts or ()), *(lines_of(prompts_file) if prompts_file else ()))
     labels = class_numbers(model, label or [])
     guidance, scales = guided(model, guidance)
@@ -229,13 +236,14 @@ def main(
         guidance=scales,
         same_noise=bool(scales),
         seconds=seconds,
+        uncertainty=uncertainty,
     )
     picked = numbers_of(pick or [])
     if shard_size:
-        if files or picked or overwrite or seconds is not None:
+        if files or picked or overwrite or uncertainty or seconds is not None:
             raise ValueError(
                 "--shard-size: makes all pictures of prompts or labels with the same steps; "
-                "leave --image, --pick, --overwrite, --seconds out"
+                "leave --image, --pick, --overwrite, --uncertainty, --seconds out"
             )
         num_shards = 0
         for num_shards, path in enumerate(generate(model, request, Path(out), shard_size=shard_size), 1):  # noqa: B007

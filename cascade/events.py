@@ -14,6 +14,7 @@ from torch import Tensor
 from stages.spaces.space import Space
 
 from .engine.canvas import Canvas
+from .uncertainty import shown
 
 
 class Event:
@@ -33,7 +34,8 @@ class StageStarted(Event):
 class Preview(Event):
     """The pictures as estimated after `step` of `nfe` network calls: x0_hat, never the noisy x.
 
-    Every call gives one; it costs nothing until `images` is read. painted: x0_hat on the whole canvas, margins included.
+    Every call gives one; it costs nothing until `images` is read. painted: x0_hat on the whole canvas, margins included. unsure:
+    where the request asks for it and the stage can tell it, Var(x0 | x) / sigma_data^2 there (uncertainty.py).
     """
 
     stage: str
@@ -43,6 +45,7 @@ class Preview(Event):
     painted: Tensor
     canvas: Canvas
     space: Space
+    unsure: Tensor | None = None
 
     @property
     def x0_hat(self) -> Tensor:
@@ -54,15 +57,23 @@ class Preview(Event):
         """The pictures as uint8 (b, c, h, w), computed at each access."""
         return self.space.show(self.canvas.cut(self.space.store(self.painted)))
 
+    @property
+    def uncertainty(self) -> Tensor | None:
+        """How unsure each pixel is yet, a gray picture uint8 (b, 3, h, w), computed at each access."""
+        return None if self.unsure is None else shown(self.unsure, self.canvas)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageFinished(Event):
-    """A stage has finished a chunk: its pictures as uint8. last: the stage is the request's last, so they are the result."""
+    """A stage has finished a chunk: its pictures as uint8. last: the stage is the request's last, so they are the result.
+    uncertainty: where the request asks for it and the stage can tell it, how unsure each pixel was at sigma_data, uint8 (b, 3, h, w).
+    """
 
     stage: str
     index: tuple[int, ...]
     images: Tensor
     last: bool
+    uncertainty: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

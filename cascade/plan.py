@@ -23,6 +23,7 @@ from .handing import with_handovers
 from .link import Link, check_names, cut, side_multiple, with_settings
 from .request import MAX_SIDE, Request, check_images, of_rows
 from .source import Source
+from .uncertainty import check_able
 
 
 class Chain(Protocol):
@@ -190,6 +191,8 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
     check_maps(plan)
     check_guidance(plan)
     check_source(plan, cascade)
+    if request.uncertainty:
+        check_able(links, chain, "request: uncertainty")
     for link, (h, w) in zip(links, plan.sizes, strict=True):
         if 0 < most_pixels(link) < h * w:
             raise ValueError(

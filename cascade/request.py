@@ -40,6 +40,9 @@ class Request:
     seconds: a budget for the networks' time, all images together: `Cascade.resolve` turns it into num_steps of the stages whose
     num_steps is not in settings (budget.py).
 
+    uncertainty: tell with every preview and picture how unsure its stage is of each pixel, in the stages that were trained with
+    learned_variance (uncertainty.py).
+
     pick: compute only these images of the request. With low_res, row i is the picture of image pick[i] from the stage before:
     refining held pictures gives the bytes that an undisturbed request would have given. source: pictures to paint over, up to
     their stage. Raises ValueError.
@@ -63,6 +66,7 @@ class Request:
     same_noise: bool = False
     source: Source | None = None
     seconds: float | None = None
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
         for name, value, low, high in (

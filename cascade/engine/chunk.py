@@ -26,6 +26,7 @@ from ..events import Event, Finished, Preview, StageFinished, StageStarted
 from ..link import Link
 from ..plan import Plan
 from ..source import Source
+from ..uncertainty import Uncertainty, shown
 from .canvas import Canvas
 from .control import Control, unguided
 from .host import Asks, addressed
@@ -107,7 +108,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         rule = guidance(link.settings, cond, config.cond.names, link.hosts, beside.to(link.device), noise)
         shapers = (*plan.shapers, *agreement(link.settings, below, space))
         nfe = plan.calls(link)
-        told = Told(link=link, index=index, nfe=nfe, canvas=canvas, emit=emit)
+        told = Told(link=link, index=index, nfe=nfe, canvas=canvas, emit=emit, unsure=unsure_of(plan, link))
         started = StageStarted(stage=link.name, index=index, nfe=nfe)
         if source is None or link.name not in plan.seeing:
             shape = (len(rows), *config.shape(canvas.size))
@@ -121,6 +122,7 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
                 shown = yield from asked(link, shown_cond(work, source, link, canvas, index, noise))
                 plain = guidance(unguided(link.settings), shown, config.cond.names, link.hosts, noise=noise)
                 x = yield from driven(control.inversion(), link, plain, (), told)
+                told.unsure = unsure_of(plan, link)  # the way down begins anew
             sampler, shapers = control.start(noise, cond, x), (*shapers, control)
         x0, noisy = (yield from driven(sampler, link, rule, shapers, told)), None
         if link.settings.sigma_end and link.settings.handover == "x":
@@ -129,7 +131,23 @@ def paint(work: Painting, index: tuple[int, ...], emit: Callable[[Event], None])
         for shaper in shapers:
             x0 = shaper.finish(x0)
         pictures = canvas.cut(space.store(x0))
-        emit(StageFinished(stage=link.name, index=index, images=space.show(pictures), last=link is plan.links[-1]))
+        emit(
+            StageFinished(
+                stage=link.name,
+                index=index,
+                images=space.show(pictures),
+                last=link is plan.links[-1],
+                uncertainty=told.uncertainty,
+            )
+        )
+
+
+def unsure_of(plan: Plan, link: Link) -> Uncertainty | None:
+    """What follows a stage's uncertainty, where the request asks for it and the stage predicts a variance."""
+    config = link.sidecar.config
+    if not (plan.request.uncertainty and config.learned_variance):
+        return None
+    return Uncertainty(sigma_data=config.noise.sigma_data)
 
 
 @dataclass(kw_only=True)
@@ -143,6 +161,14 @@ class Told:
     emit: Callable[[Event], None]
     step: int = 0
     painted: Tensor | None = None
+    unsure: Uncertainty | None = None
+
+    @property
+    def uncertainty(self) -> Tensor | None:
+        """How unsure each pixel was at sigma_data, as a picture."""
+        if self.unsure is None or self.unsure.kept is None:
+            return None
+        return shown(self.unsure.kept, self.canvas)
 
     def __call__(self, query: Query, answer: Answer) -> None:
         """Emit a preview of an answer to a query. Raises RunError for NaN or infinity in it."""
@@ -151,6 +177,8 @@ class Told:
             call = f"call {self.step} of {self.nfe}"
             raise RunError(f"stage {self.link.name}: NaN or infinity in x0_hat at {call}; try --precision fp32")
         self.painted = over(self.painted, query, answer)
+        if self.unsure is not None:
+            self.unsure(query, answer)
         self.emit(
             Preview(
                 stage=self.link.name,
@@ -160,6 +188,7 @@ class Told:
                 painted=self.painted,
                 canvas=self.canvas,
                 space=self.link.stage.space,
+                unsure=None if self.unsure is None else self.unsure.now,
             )
         )
 

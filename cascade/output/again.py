@@ -24,6 +24,7 @@ from ..pipeline import Cascade
 from ..plan import Plan
 from ..request import MAX_BATCH, Request, composed_of
 from ..source import Source
+from ..uncertainty import UNCERTAINTY
 from .given import GivenFile
 from .metadata import as_meant, sha256
 from .pictures import parse_metadata, read_metadata, user_picture
@@ -92,6 +93,8 @@ def said_of(path: Path) -> dict[str, Any]:
     """Read the metadata of a PNG, or a .json from a shard, and check their types. Raises ValueError, OSError."""
     is_json = path.suffix.lower() == ".json"
     metadata = parse_metadata(read_file(path, MEMBER_LIMITS["json"]), path) if is_json else read_metadata(path)
+    if UNCERTAINTY in metadata:
+        raise ValueError(f"{path}: a map of what was uncertain; name the picture that lies beside it")
     try:
         Said.model_validate(metadata)
     except ValidationError as error:

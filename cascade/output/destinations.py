@@ -25,6 +25,7 @@ from data.files import held
 from ..events import Event, StageFinished
 from ..plan import Plan
 from ..request import Request
+from ..uncertainty import UNCERTAINTY
 from .metadata import as_meant, describe, describe_all
 from .pictures import columns_for, grid, read_metadata, read_png, save_png
 
@@ -37,7 +38,7 @@ class Output:
     """Where a request's pictures are written. is_grid: `path` is one .png; else a folder of single files.
 
     stages: write the pictures of every stage, not only the last. overwrite: replace files of other requests of sample.py.
-    stem: name of single files, with numbers if there are several; "" names them by number alone.
+    uncertainty: write a map beside each picture of the last stage, named like a stage's. stem: name of single files, with numbers if there are several; "" names them by number alone.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Output:
     stages: bool
     overwrite: bool = False
     stem: str = ""
+    uncertainty: bool = False
 
     @property
     def folder(self) -> Path:
@@ -56,8 +58,8 @@ class Output:
         return {"": self.path} | {stage: self.path.with_suffix(f".{stage}.png") for stage in self._below(plan)}
 
     def _below(self, plan: Plan) -> list[str]:
-        """The stages before the last whose pictures are written, too."""
-        return plan.names[:-1] if self.stages else []
+        """The stages before the last whose pictures are written, too, and UNCERTAINTY where that is."""
+        return [*(plan.names[:-1] if self.stages else ()), *((UNCERTAINTY,) if self.uncertainty else ())]
 
     def single(self, plan: Plan, image: int, stage: str = "") -> Path:
         """The path of a single file; stage "" is the last."""
@@ -166,7 +168,7 @@ class Output:
     def _name(self, plan: Plan) -> re.Pattern[str]:
         """Pattern of the names of single files, with groups `image`, if they are numbered, and `stage`."""
         digits = "" if self.stem and plan.request.total == 1 else r"(?P<image>[0-9]{6,})"
-        stage = "|".join(re.escape(link.name) for link in plan.chain)
+        stage = "|".join(re.escape(name) for name in (*(link.name for link in plan.chain), UNCERTAINTY))
         return re.compile(r"\.".join(filter(None, (re.escape(self.stem), digits))) + rf"(?:\.(?P<stage>{stage}))?\.png")
 
     def _singles(self, plan: Plan) -> Iterator[tuple[Path, int, str]]:
@@ -198,12 +200,17 @@ class Output:
         for event in events:
             if isinstance(event, StageFinished) and (event.last or self.stages):
                 stage = "" if event.last else event.stage
-                for row, (image, index) in enumerate(zip(event.images, event.index, strict=True)):
-                    path = self.single(plan, index, stage)
-                    with disk_told(path):
-                        save_png(image, path, describe(plan, index, (row, len(event.index)), stage))
-                    if not self.is_grid:
-                        yield path
+                made = {stage: event.images}
+                if event.last and self.uncertainty:
+                    assert event.uncertainty is not None, "the request has no uncertainty"
+                    made[UNCERTAINTY] = event.uncertainty
+                for row, index in enumerate(event.index):
+                    for name, images in made.items():
+                        path = self.single(plan, index, name)
+                        with disk_told(path):
+                            save_png(images[row], path, describe(plan, index, (row, len(event.index)), name))
+                        if not self.is_grid:
+                            yield path
         if self.is_grid:
             yield from self._put_together(plan, pick or plan.index)
 
@@ -263,7 +270,7 @@ def without(index: Sequence[int], done: set[int], at_once: int) -> Sequence[int]
     return tuple(image for position, image in enumerate(index) if position // at_once not in whole_chunks)
 
 
-def output_for(out: str, *, stages: bool, overwrite: bool = False) -> Output:
+def output_for(out: str, *, stages: bool, overwrite: bool = False, uncertainty: bool = False) -> Output:
     """The output for --out: a .png is a grid, a folder holds single files. Raises ValueError if it cannot be written; creates
     nothing."""
     path = Path(out)
@@ -272,7 +279,7 @@ def output_for(out: str, *, stages: bool, overwrite: bool = False) -> Output:
     is_grid = path.suffix.lower() == ".png" and not is_folder
     if path.suffix and not is_grid and not is_folder:
         raise ValueError(f"--out {out}: write a name in .png for a grid, or a folder/ for single files")
-    output = Output(path=path, is_grid=is_grid, stages=stages, overwrite=overwrite)
+    output = Output(path=path, is_grid=is_grid, stages=stages, overwrite=overwrite, uncertainty=uncertainty)
     check_name(output.folder / "000000.png", out)
     existing = next(parent for parent in (output.folder, *output.folder.absolute().parents) if parent.exists())
     if not existing.is_dir():

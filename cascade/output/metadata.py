@@ -14,6 +14,7 @@ from ..link import Link, over
 from ..plan import Plan
 from ..request import of_rows
 from ..source import Source
+from ..uncertainty import UNCERTAINTY
 
 
 def describe(
@@ -24,7 +25,7 @@ def describe(
     image: its number; None: of the whole request. A single picture is described with its own prompt, label and guidance
     only, since it is also a picture of a request for these alone, of the number that its noise has.
     row: its position among the images that were computed together, and their number, on which rounding depends. stage: the stage
-    whose picture it is, if not the last.
+    whose picture it is, if not the last; UNCERTAINTY: that of the last.
     """
     request = plan.request
     number = None if image is None else request.noise_number(image)
@@ -44,7 +45,9 @@ def describe(
         metadata["image"] = number
     if row is not None:
         metadata["row"] = list(row)
-    if stage:
+    if stage == UNCERTAINTY:
+        metadata[UNCERTAINTY] = True
+    elif stage:
         metadata["stage"] = stage
     if request.size:
         metadata["size"] = list(request.size)

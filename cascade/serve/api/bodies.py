@@ -85,7 +85,9 @@ class JobBody(Body):
     mask, strength, invert: paint over `image`, of the size of the result, instead of enlarging it: where the mask of its size is
     white; from so much noise; from the noise that gives it under this caption of it, and under invert_label.
 
-    map: a picture that says what is where, of the proportions of the result, for cascades that were trained with maps."""
+    map: a picture that says what is where, of the proportions of the result, for cascades that were trained with maps.
+
+    uncertainty: previews of stages that can tell it have a map of how unsure each pixel is yet."""
 
     prompts: Annotated[list[str], Field(max_length=10_000)] = []
     labels: Annotated[list[int | Name], Field(max_length=10_000)] = []
@@ -106,6 +108,7 @@ class JobBody(Body):
     invert: str | None = None
     invert_label: int | Name | None = None
     map: str | None = None
+    uncertainty: bool = False
 
     @property
     def paints_over(self) -> bool:
@@ -121,7 +124,7 @@ class JobBody(Body):
 class RefineBody(Body):
     """Continue the pictures `pick` (none: all) that the stage `from` gave. mask: paint them anew where it is white, of the size of
     that stage's pictures, from the first stage on; seed: of what is painted, random if left out. seconds: as for a new job; then
-    settings must say which num_steps stand. map: that of the job, which is not kept."""
+    settings must say which num_steps stand. map: that of the job, which is not kept. uncertainty: as for a new job."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
     stage: Annotated[Name, Field(alias="from")] = ""
@@ -132,6 +135,7 @@ class RefineBody(Body):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     seconds: Seconds | None = None
     map: str | None = None
+    uncertainty: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,7 @@ def job_request(body: JobBody, cascade: Cascade, limits: Limits, speeds: Speeds 
         source=source,
         seconds=body.seconds,
         maps=None if body.map is None else map_of(body.map, cascade.conditions, limits),
+        uncertainty=body.uncertainty,
     )
     plan = planned(request, settings, cascade, limits, speeds)
     check_proportions(plan.request.maps, plan.sizes[-1], "map")

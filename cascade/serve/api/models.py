@@ -37,6 +37,7 @@ def stage(link: Link, limits: Limits) -> Data:
         "side": link.contract.resolution,
         "low_res": link.contract.low_res,
         "nfe": link.nfe,
+        "uncertainty": link.sidecar.config.learned_variance,
         "settings": link.settings.model_dump(mode="json"),
         "ranges": ranges(link, limits),
     }

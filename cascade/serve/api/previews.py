@@ -38,6 +38,11 @@ def encode_preview(image: Tensor) -> bytes:
     return _encode(image, "webp", quality=QUALITY)
 
 
+def data_url(image: Tensor) -> str:
+    """A preview uint8 (c, h, w) as an address that holds it."""
+    return f"data:image/webp;base64,{base64.b64encode(encode_preview(image)).decode()}"
+
+
 def _encode(image: Tensor, kind: str, **options: int) -> bytes:
     out = io.BytesIO()
     to_image(image).save(out, format=kind.upper(), **options)
@@ -55,11 +60,12 @@ def small(images: Tensor) -> Tensor:
 
 def preview_data(event: Preview, images: Tensor, eta_s: float | None) -> dict[str, Any]:
     """Data of a preview for clients. images: uint8, those of the event that may be shown. eta_s: time left."""
-    rows = zip(event.index, small(images), strict=True)
     pictures = [
-        {"k": k, "data": f"data:image/webp;base64,{base64.b64encode(encode_preview(image)).decode()}"}
-        for k, image in rows
+        {"k": k, "data": data_url(image)} for k, image in zip(event.index, small(images), strict=True)
     ]
+    if (maps := event.uncertainty) is not None:
+        for picture, image in zip(pictures, small(maps), strict=True):
+            picture["uncertainty"] = data_url(image)
     return {
         "stage": event.stage, "index": list(event.index), "step": event.step, "nfe": event.nfe,
         "eta_s": eta_s, "pictures": pictures,

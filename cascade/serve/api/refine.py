@@ -72,6 +72,7 @@ def refined(
             source=Source(images=pictures, mask=mask_from(body.mask, size_of(pictures), limits), stage=stage),
             batch=batch_of(len(pick)),
             maps=maps,
+            uncertainty=body.uncertainty,
             **guidance_from(asked),
         )
     if body.seed is not None:
@@ -101,6 +102,7 @@ def refined(
         low_res=pictures,
         batch=batch_of(len(pick)),
         maps=maps,
+        uncertainty=body.uncertainty,
         **guidance_from(asked),
     )
 

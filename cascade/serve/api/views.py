@@ -89,24 +89,27 @@ class JobsView(TypedDict):
 
 class ModelStage(TypedDict):
     """A stage. side: of its pictures, low_res: of those that it enlarges, in px (null for a base stage). nfe: network calls
-    per image, with the default settings. ranges: of settings, for controls; null if a setting has no effect."""
+    per image, with the default settings. uncertainty: whether its previews can have maps of it. ranges: of settings, for controls;
+    null if a setting has no effect."""
 
     name: str
     side: int
     low_res: int | None
     nfe: int
+    uncertainty: bool
     settings: dict[str, Any]
     ranges: dict[str, Any]
 
 
 class CascadeView(TypedDict):
     """Stages in order, kind of conditioning, names of classes and limits. conditioning: `text` with num_classes > 0 takes labels
-    beside prompts."""
+    beside prompts. maps: channels of the maps that it takes, 0: none."""
 
     stages: list[ModelStage]
     conditioning: Literal["text", "class", "none"]
     num_classes: int
     classes: list[str]
+    maps: int
     limits: dict[str, int]
 
 
