@@ -50,7 +50,6 @@ def report_main(
     from cascade.manifest import read_manifest
     from cascade.pipeline import Cascade
     from data.files import replace_text
-    from stages.tools.memory_reuse import keep_freed_memory
 
     if not data:
         raise ValueError("--data SHARDS is needed: whose pictures and conditions the cascade is judged on")
@@ -69,7 +68,6 @@ def report_main(
         if path and not path.parent.is_dir():
             raise ValueError(f"{path}: there is no folder {path.parent}; make it, or name another file")
     torch.set_flush_denormal(True)
-    keep_freed_memory()
     known = load_ruler(ruler) if ruler else None
     place = choose_device(device)
     networks = Networks(
