@@ -118,7 +118,9 @@ def main(
     ] = None,
     uncertainty: Annotated[
         bool,
-        typer.Option("--uncertainty", help="write beside each picture how unsure its stage was of each pixel, if it can"),
+        typer.Option(
+            "--uncertainty", help="write beside each picture how unsure its stage was of each pixel, if it can"
+        ),
     ] = False,
     stages_out: Annotated[bool, typer.Option(help="write every stage's picture, not only the last's")] = False,
     batch: Annotated[int, typer.Option(help="images computed together")] = 16,

@@ -66,7 +66,8 @@ class Preview(Event):
 @dataclass(frozen=True, kw_only=True)
 class StageFinished(Event):
     """A stage has finished a chunk: its pictures as uint8. last: the stage is the request's last, so they are the result.
-    uncertainty: where the request asks for it and the stage can tell it, how unsure each pixel was at sigma_data, uint8 (b, 3, h, w).
+    uncertainty: where the request asks for it and the stage can tell it, how unsure each pixel was at sigma_data, uint8
+    (b, 3, h, w).
     """
 
     stage: str

@@ -24,9 +24,12 @@ UNCERTAINTY = "uncertainty"  # in the names of files, beside those of stages
 
 @dataclass(kw_only=True)
 class Uncertainty:
-    """Follows the answers of a stage to one chunk. now (b, 1, *size): Var(x0 | x) / sigma_data^2 of the newest answer, averaged over
-    the channels. kept: of each image's first answer at a level of at most sigma_data, as in the grids of training, until then of
-    the newest; at the end of a sampler nothing is unsure any more. level (b,): that of `kept`."""
+    """Follows the answers of a stage to one chunk.
+
+    now (b, 1, *size): Var(x0 | x) / sigma_data^2 of the newest answer, averaged over the channels. kept: of each image's first
+    answer at a level of at most sigma_data, as in the grids of training, until then of the newest; at the end of a sampler
+    nothing is unsure any more. level (b,): that of `kept`.
+    """
 
     sigma_data: float
     now: Tensor | None = None

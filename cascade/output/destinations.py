@@ -38,7 +38,8 @@ class Output:
     """Where a request's pictures are written. is_grid: `path` is one .png; else a folder of single files.
 
     stages: write the pictures of every stage, not only the last. overwrite: replace files of other requests of sample.py.
-    uncertainty: write a map beside each picture of the last stage, named like a stage's. stem: name of single files, with numbers if there are several; "" names them by number alone.
+    uncertainty: write a map beside each picture of the last stage, named like a stage's. stem: name of single files, with numbers
+    if there are several; "" names them by number alone.
     """
 
     path: Path

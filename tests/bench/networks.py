@@ -35,7 +35,7 @@ NETS = (
     " parametrisation: {kind: x0}}",
 )
 BATCH, TURN_S, HALF_LIFE = 16, 1.0, 0.07  # the average's half-life as a share of the images
-TURNS = 3.0  # lr x sqrt(updates)
+TURNS = {"unet": 3.0, "dit": 0.3}  # lr x sqrt(updates), by net.kind; a dit learns nothing from 0.5 on
 HEAD = (
     "network",
     "parameters",
@@ -132,7 +132,7 @@ def contender(text: str, shards: Path, budget: float, seed: int) -> Contender:
         reader = Reader(places=str(shards), batch=BATCH, resolution=16, seed=seed, text_tokens=tokens)
         engine = LocalEngine(build_stage(config), config.train, torch.device("cpu"))
         ema = Ema(engine.stage, (max(int(HALF_LIFE * updates * BATCH), 1),))
-        return Contender(name, config, engine, ema, reader.batches(0), lr=TURNS / updates**0.5)
+        return Contender(name, config, engine, ema, reader.batches(0), lr=TURNS[config.net.kind] / updates**0.5)
 
     trial = start(1)
     trial.lr = 1e-9

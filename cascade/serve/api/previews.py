@@ -60,9 +60,7 @@ def small(images: Tensor) -> Tensor:
 
 def preview_data(event: Preview, images: Tensor, eta_s: float | None) -> dict[str, Any]:
     """Data of a preview for clients. images: uint8, those of the event that may be shown. eta_s: time left."""
-    pictures = [
-        {"k": k, "data": data_url(image)} for k, image in zip(event.index, small(images), strict=True)
-    ]
+    pictures = [{"k": k, "data": data_url(image)} for k, image in zip(event.index, small(images), strict=True)]
     if (maps := event.uncertainty) is not None:
         for picture, image in zip(pictures, small(maps), strict=True):
             picture["uncertainty"] = data_url(image)
