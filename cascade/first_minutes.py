@@ -143,8 +143,9 @@ def command(out: Path, images: Mapping[str, int]) -> str:
 def paint(model: Cascade, request: Request, target: Output) -> Tensor:
     """Sample a request into a grid's file; the grid, uint8 (c, h, w)."""
     plan = model.resolve(request)
-    (path,) = target.write(show(model.sample(plan), len(plan.index)), plan)
-    return read_png(path)
+    with target.held():
+        (path,) = target.write(show(model.sample(plan), len(plan.index)), plan)
+        return read_png(path)
 
 
 def trained(config: CascadeConfig, images: Mapping[str, int], out: Path) -> bool:

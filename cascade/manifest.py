@@ -144,9 +144,7 @@ def discover(folder: Path) -> Manifest:
     bundles = sorted({path.parent.with_name("bundle") for path in folder.glob("*/bundle*/stage.json")})
     sidecars = {bundle.parent.name: read_sidecar(bundle) for bundle in bundles if find_bundle(bundle).is_dir()}
     if not sidecars:
-        raise ValueError(
-            f"cascade {folder}: neither {MANIFEST} nor STAGE/bundle in it; point --cascade at the --out of train.py"
-        )
+        raise ValueError(f"cascade {folder}: neither {MANIFEST} nor STAGE/bundle in it; name the --out of train.py")
     ordered = in_order({name: sidecar.contract for name, sidecar in sidecars.items()})
     entries = {name: StageEntry(bundle=f"{name}/bundle", sample=sidecars[name].config.sample) for name in ordered}
     try:

@@ -102,7 +102,10 @@ def data_facts(place: str, index: Index) -> DataFacts:
 
 
 def pack_options(settings: dict[str, Any]) -> list[str]:
-    """The options of data.pack that give these settings; none where other tools made the shards."""
+    """The options of data.pack that give these settings; none where other tools made the shards.
+
+    A folder of maps is somebody's own, as that of the pictures is, and is called MAPS; of tars it is a name of members.
+    """
     if "size" not in settings:
         return []
     options = ["--size", str(settings["size"])]
@@ -112,6 +115,8 @@ def pack_options(settings: dict[str, Any]) -> list[str]:
             continue
         if isinstance(value, bool):
             options.append(flag if value else f"--no-{flag[2:]}")
+        elif name == "maps" and settings.get("source") != "tars":
+            options += [flag, "MAPS"]
         elif isinstance(value, list | tuple):
             options += [word for each in value for word in (flag, str(each))]
         else:

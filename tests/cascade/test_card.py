@@ -237,6 +237,12 @@ class TestData:
         )
         assert pack_options({"size": 8, "caption": [], "list_column": []}) == ["--size", "8"]
 
+    @pytest.mark.parametrize(
+        ("source", "maps", "told"), [("metadata", "/home/me/maps", "MAPS"), ("tars", "map.png", "map.png")]
+    )
+    def test_a_folder_of_maps_is_not_told_by_its_path(self, source, maps, told):
+        assert pack_options({"size": 8, "source": source, "maps": maps}) == ["--size", "8", "--maps", told]
+
     def test_other_data_are_refused(self, own, shipped, shards, capsys):
         assert call(main, shipped, "--data", shards) == 2
         assert f"fingerprint {load(shards).fingerprint[:12]}, but {shipped} was trained" in capsys.readouterr().err

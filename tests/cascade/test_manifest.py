@@ -192,7 +192,7 @@ def test_a_damaged_manifest(tmp_path, content, message):
 def test_no_folder_and_an_empty_one(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere: no such folder; train one with: python train.py"):
         read_manifest(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"neither cascade.json nor STAGE/bundle in it; point --cascade at the --out"):
+    with pytest.raises(ValueError, match=r"neither cascade.json nor STAGE/bundle in it; name the --out of train.py"):
         read_manifest(tmp_path)
 
 

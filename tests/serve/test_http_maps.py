@@ -1,5 +1,6 @@
 """Maps over HTTP: a job with a map, its refinement with the same one, and what is refused."""
 
+import base64
 import io
 
 import numpy as np
@@ -11,7 +12,7 @@ from cascade.output.maps import map_from
 from cascade.pipeline import Cascade
 from cascade.serve.http.limits import Limits
 from stages.config import CondConfig
-from tests.cascade.chains import finished, tiny_config, write_cascade
+from tests.cascade.chains import TEXT, finished, tiny_config, write_cascade
 from tests.serve.serving import Client, b64
 
 
@@ -65,6 +66,26 @@ def test_a_job_with_a_map_is_what_python_makes_and_is_refined_with_it(mapped, se
     plain = client.run(prompts=[], settings={})
     answer = client.post(f"/v1/jobs/{plain['id']}/refine", json={"from": "base_8", "map": b64(png())})
     assert answer.json()["error"]["message"] == "map: this job was made without one; leave it out"
+
+
+def test_openai_s_route_takes_a_map_like_a_job(tmp_path, serve):
+    config, cond = tiny_config(), CondConfig(maps={"channels": 1}, text=TEXT)
+    stages = {name: stage.model_copy(update={"cond": cond}) for name, stage in config.stages.items()}
+    mapped = Cascade.load(write_cascade(tmp_path / "both", config.model_copy(update={"stages": stages})))
+    client = serve(cascade=mapped).client
+    body = {"prompt": "red heart", "seed": 3, "n": 2}
+    answer = client.post("/v1/images/generations", json=body | {"map": b64(png())})
+    assert answer.status_code == 200, answer.text
+    made = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(each["b64_json"]))).convert("RGB"))
+        for each in answer.json()["data"]
+    ]
+    truth = finished(
+        mapped.sample(Request(prompts=("red heart",), num=2, seed=3, maps=map_from(png(), mapped.conditions, "map")))
+    )
+    assert np.abs(np.stack(made).astype(int) - truth.permute(0, 2, 3, 1).numpy().astype(int)).max() <= 1
+    refused = client.post("/v1/images/generations", json=body | {"map": "cmVk"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "map")
 
 
 def test_models_tell_the_channels_of_maps(mapped, serve, client):

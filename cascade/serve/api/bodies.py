@@ -154,8 +154,9 @@ class Digits:
 
 class ImagesBody(Body):
     """Body of OpenAI's `images.generate`. Extensions: label (name or number of a class), seed (-1: random), steps, guidance (of
-    every stage that has it), negative_prompt, seconds (for the networks: fewer steps, where steps are not given) and settings
-    (which take precedence over these). background, quality, style, moderation and user have no effect; others are refused."""
+    every stage that has it), negative_prompt, seconds (for the networks: fewer steps, where steps are not given), map (as of a
+    job) and settings (which take precedence over these). background, quality, style, moderation and user have no effect; others
+    are refused."""
 
     prompt: str
     model: Name | None = None
@@ -172,6 +173,7 @@ class ImagesBody(Body):
     guidance: Annotated[float, Field(allow_inf_nan=False)] | None = None
     negative_prompt: str | None = None
     seconds: Seconds | None = None
+    map: str | None = None
     settings: Settings = {}
     background: Literal["auto", "opaque"] | None = None
     quality: Name | None = None
@@ -263,13 +265,16 @@ def images_request(body: ImagesBody, cascade: Cascade, limits: Limits, speeds: S
             cascade.resolve(asked)
     with mistakes("n"):
         check_count(body.n or 1, limits)
+    with mistakes("map"):
+        if body.map is not None:
+            map_of(body.map, cascade.conditions, limits)
     with mistakes("size"):
         width, _, height = (body.size or "auto").partition("x")
         size = [int(width), int(height)] if height else None
         seed = None if body.seed == -1 else body.seed
         job = JobBody(
             prompts=[body.prompt], labels=labels, num=body.n or 1, seed=seed, size=size, settings=settings,
-            negative_prompt=negative,
+            negative_prompt=negative, map=body.map,
         )  # fmt: skip
         plan = job_request(job, cascade, limits)
     if body.seconds is None:
