@@ -14,7 +14,7 @@ from torch import Tensor
 from stages.spaces.space import Space
 
 from .engine.canvas import Canvas
-from .uncertainty import shown
+from .uncertainty import as_picture
 
 
 class Event:
@@ -60,7 +60,7 @@ class Preview(Event):
     @property
     def uncertainty(self) -> Tensor | None:
         """How unsure each pixel is yet, a gray picture uint8 (b, 3, h, w), computed at each access."""
-        return None if self.unsure is None else shown(self.unsure, self.canvas)
+        return None if self.unsure is None else as_picture(self.unsure, self.canvas)
 
 
 @dataclass(frozen=True, kw_only=True)

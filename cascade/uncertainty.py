@@ -50,7 +50,7 @@ class Uncertainty:
         self.level = self.level.index_copy(0, rows[early], query.sigma[early])
 
 
-def shown(share: Tensor, canvas: Canvas) -> Tensor:
+def as_picture(share: Tensor, canvas: Canvas) -> Tensor:
     """The picture uint8 (b, 3, h, w) of Var(x0 | x) / sigma_data^2 (b, 1, *size), without the canvas's margins."""
     levels = (255 * share.sqrt()).round().clamp(max=255).to(torch.uint8).cpu()
     px = levels.repeat_interleave(canvas.scale, -1).repeat_interleave(canvas.scale, -2)

@@ -59,6 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     places = {TESTS / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+    for item in items:
+        if item.get_closest_marker("alone") and not item.get_closest_marker("matrix"):
+            raise pytest.UsageError(
+                f"{item.nodeid}: runs alone, so it is of the matrix, too; mark it so, else it runs twice"
+            )
     if not runs_all(config):
         left_out = [item for item in items if item.get_closest_marker("matrix")]
         config.hook.pytest_deselected(items=left_out)

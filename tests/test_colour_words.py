@@ -3,18 +3,10 @@
 import pytest
 from PIL import Image
 
+from data.shapes import COLORS
 from tests.bench.colour_words import PAIRS, color_of
 
-NAMED = {
-    "red": (221, 30, 40),
-    "orange": (250, 140, 30),
-    "yellow": (250, 220, 50),
-    "green": (60, 160, 70),
-    "blue": (40, 110, 230),
-    "purple": (130, 50, 190),
-    "pink": (240, 90, 170),
-    "brown": (120, 70, 30),
-}
+NAMED = COLORS | {"brown": (120, 70, 30)}
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -26,7 +26,7 @@ from ..events import Event, Finished, Preview, StageFinished, StageStarted
 from ..link import Link
 from ..plan import Plan
 from ..source import Source
-from ..uncertainty import Uncertainty, shown
+from ..uncertainty import Uncertainty, as_picture
 from .canvas import Canvas
 from .control import Control, unguided
 from .host import Asks, addressed
@@ -168,7 +168,7 @@ class Told:
         """How unsure each pixel was at sigma_data, as a picture."""
         if self.unsure is None or self.unsure.kept is None:
             return None
-        return shown(self.unsure.kept, self.canvas)
+        return as_picture(self.unsure.kept, self.canvas)
 
     def __call__(self, query: Query, answer: Answer) -> None:
         """Emit a preview of an answer to a query. Raises RunError for NaN or infinity in it."""

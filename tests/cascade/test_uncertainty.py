@@ -6,7 +6,7 @@ import torch
 from cascade.engine.canvas import Canvas
 from cascade.events import Preview, StageFinished
 from cascade.request import Request
-from cascade.uncertainty import Uncertainty, shown
+from cascade.uncertainty import Uncertainty, as_picture
 from stages.diffusion.samplers import Answer, Query
 from tests.cascade.chains import finished
 from tests.cascade.unsure import fresh
@@ -68,15 +68,15 @@ def test_of_rows_that_are_asked_apart_each_keeps_its_own_level():
     tell([1], [1.0], 0.04)
     tell([1], [0.4], 0.0025)
     tell(None, [0.1, 0.1], 0.0001)
-    assert [each.unique().tolist() for each in shown(follows.kept, CANVAS)] == [[51], [26]]
-    assert shown(follows.now, CANVAS).unique().tolist() == [5]
+    assert [each.unique().tolist() for each in as_picture(follows.kept, CANVAS)] == [[51], [26]]
+    assert as_picture(follows.now, CANVAS).unique().tolist() == [5]
 
 
 def test_channels_are_averaged_and_cells_of_several_px_are_as_large():
     var = torch.tensor([0.0, 0.0, 0.0, 0.04 * 4]).reshape(1, 4, 1, 1).expand(1, 4, 2, 3)
     follows = Uncertainty(sigma_data=SIGMA_DATA)
     follows(Query(torch.zeros(1, 4, 2, 3), torch.ones(1)), Answer(torch.zeros(1, 4, 2, 3), var))
-    found = shown(follows.now, Canvas(size=(4, 6), inner=(3, 5), edge=0, factor=1, scale=2))
+    found = as_picture(follows.now, Canvas(size=(4, 6), inner=(3, 5), edge=0, factor=1, scale=2))
     assert (tuple(found.shape), found.unique().tolist()) == ((1, 3, 3, 5), [102])
 
 

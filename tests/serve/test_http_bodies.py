@@ -57,6 +57,7 @@ def many(num: int, fill: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.matrix
 @pytest.mark.alone  # it measures time: 2.5 s were seen beside a browser
 @pytest.mark.parametrize(
     ("num", "status", "fill"), [(40_000, 422, "null"), (40_000, 422, "1"), (40_000, 422, "{}"), (800_000, 413, "null")]
