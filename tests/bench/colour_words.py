@@ -77,8 +77,8 @@ def main(
     from cascade.request import Request
 
     torch.set_flush_denormal(True)
-    make_folder(out)
     loaded = Cascade.load(cascade, last=until, precision=precision)
+    make_folder(out)
     styles = style or list(loaded.links[0].sidecar.provenance.classes or (None,))
     things = [(color, thing) for color, group in PAIRS.items() for thing in group]
     right: dict[str, list[bool]] = {}
