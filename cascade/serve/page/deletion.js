@@ -5,6 +5,7 @@ import { call } from "./api.js";
 import { showError } from "./error.js";
 import { focusForm } from "./form.js";
 import { past, refreshHistory, showHistory } from "./history.js";
+import { maps } from "./map.js";
 import { notes } from "./next.js";
 import { blobs, forget } from "./picture.js";
 import { behind, view } from "./shown.js";
@@ -21,7 +22,7 @@ export async function deleteJob() {
 
 // Removes all traces of a deleted job from this tab; a job refined from it is read again, and shows its own pictures alone.
 export function forgetJob(id) {
-  for (const each of [past, notes, uploads]) each.delete(id);
+  for (const each of [past, notes, uploads, maps]) each.delete(id);
   if (view?.job.id === id) {
     showNothing();
     history.replaceState(null, "", location.pathname);

@@ -7,10 +7,12 @@ import { $ } from "./dom.js";
 import { showError } from "./error.js";
 import { isUpload } from "./job.js";
 import { buildLabels, chosenLabel, described, hasMenu, takeLabels } from "./label.js";
+import { keepMap, map, mapHere, offerMap, sent, takeMapAgain } from "./map.js";
 import { model, setModel } from "./model.js";
 import { negative, takeNegative } from "./negative.js";
 import { lockSeed, rollSeed, seedIsLocked } from "./seed.js";
 import { buildSettings } from "./settings.js";
+import { offerUncertainty, uncertaintyOf } from "./uncertainty.js";
 import { dropFile, keepUpload, takeAgain, upload } from "./upload.js";
 
 export let askedSettings;
@@ -28,13 +30,15 @@ export function takeModel(found) {
   $("num").max = model.limits.images;
   $("hold-field").hidden = model.stages.length < 2;
   $("drop").hidden = model.stages.length < 2;
+  offerMap();
+  offerUncertainty();
   askedSettings = buildSettings($("settings"), model.stages);
   $("ask").hidden = false;
 }
 
 // What the fields say, of whatever is painted or enlarged. prompt: another than the field's.
 export function describedHere(prompt = $("prompt").value) {
-  const body = { num: Number($("num").value), seed: $("seed").value, settings: askedSettings.read() };
+  const body = { num: Number($("num").value), seed: $("seed").value, settings: askedSettings.read(), ...sent(mapHere()) };
   const said = $("class").value.trim();
   if (model.conditioning === "text") Object.assign(body, describedBy(prompt), negative() && { negative_prompt: negative() });
   if (model.conditioning === "class" && said) body.labels = said === kept.labelText ? kept.labels : [labelOf(said)];
@@ -50,7 +54,8 @@ function asked() {
     for (const { key, value, there } of kept.more) if (there()) body[key] = value;
     if ($("hold").checked && model.stages.length > 1) body.until = model.stages[0].name;
   }
-  return body;
+  const end = model.stages.findIndex(({ name }) => name === (body.until ?? model.stages.at(-1).name));
+  return { ...body, ...uncertaintyOf(model.stages.slice(upload?.entry ?? 0, end + 1)) };
 }
 
 // The prompts and labels; those of a job that is used again exactly, as long as neither was changed.
@@ -65,9 +70,11 @@ const labelOf = (said) => (/^\d+$/.test(said) && !model.classes.includes(said) ?
 
 const alsoSaid = (texts) => texts.map(([text, weight]) => `also: ${text} (${weight})`).join(", ");
 
-// Fills the form with a job's request, to the last digit. root: the job at the start of its line, perhaps itself.
-export function useAgain(job, root) {
+// Fills the form with a job's request, to the last digit. line: the job, its parent, the parent of that, ...
+export function useAgain(line) {
+  const [job, root] = [line[0], line.at(-1)];
   dropFile();
+  takeMapAgain(line);
   const once = takeLabels(job);
   $("prompt").value = once.join("\n");
   $("class").value = job.labels.map((label) => model.classes[label] ?? label).join(", ");
@@ -101,9 +108,10 @@ export function focusForm() {
 }
 
 export async function submit() {
-  const given = upload;
+  const [given, givenMap] = [upload, map];
   const { id } = await postJson("v1/jobs", asked());
   if (given) keepUpload(id, given);
+  keepMap(id, givenMap);
   if (!seedIsLocked()) rollSeed();
   await open(id, { scroll: true, focus: true });
 }

@@ -68,5 +68,5 @@ export function unusual(job, root) {
   });
   const size = job.size ?? root.size;
   const not = [...new Set(job.negative ?? [])].join(", ");
-  return [not && `not: ${not}`, job.source && "a part painted anew", size && `${size.join("×")} px`, ...said].filter(Boolean).join(" · ");
+  return [not && `not: ${not}`, job.map && "with a map", job.source && "a part painted anew", size && `${size.join("×")} px`, ...said].filter(Boolean).join(" · ");
 }

@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 
-export let model; // {id, conditioning: "text" | "class" | "none", num_classes, classes, stages: [{name, side, settings, ranges}], limits}
+export let model; // {id, conditioning: "text" | "class" | "none", num_classes, classes, maps: their channels, stages: [{name, side, uncertainty, settings, ranges}], limits}
 
 export const setModel = (found) => (model = found);
 

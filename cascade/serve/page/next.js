@@ -5,8 +5,10 @@ import { postJson } from "./api.js";
 import { $ } from "./dom.js";
 import { OVER } from "./job.js";
 import { openLarge } from "./large.js";
+import { mapOf, sent } from "./map.js";
 import { model } from "./model.js";
 import { buildSettings } from "./settings.js";
+import { uncertaintyOf } from "./uncertainty.js";
 
 export const notes = new Map(); // by job, for the life of the tab: {picked, from, isOpen, settings: by the stage to go on from}
 
@@ -85,10 +87,15 @@ export class Next {
   offerSettings() {
     const { job } = this.view;
     this.from = $("from").value;
-    const above = model.stages.slice(model.stages.findIndex((stage) => stage.name === this.from) + 1);
+    const { above } = this;
     this.settings = buildSettings($("next-settings"), above, this.note.settings[this.from] ?? job.settings);
     const sides = above.map((stage) => `${stage.side} px`).join(", ");
     $("again").querySelector("summary").textContent = job.state === "finished" ? `Redo ${sides} with other settings` : `Settings for ${sides}`;
+  }
+
+  // The stages that are to follow.
+  get above() {
+    return model.stages.slice(model.stages.findIndex((stage) => stage.name === this.from) + 1);
   }
 
   // Keeps these settings for when the job is shown again.
@@ -103,7 +110,8 @@ export class Next {
     const from = $("from").value;
     const pick = [...(this.note.picked.size ? this.note.picked : this.view.tiles.keys())].sort((a, b) => a - b);
     const owner = this.view.line.find((each) => each.stages.some((stage) => stage.name === from));
-    const { id } = await postJson(`v1/jobs/${owner.id}/refine`, { from, pick, settings: this.settings.read(true) });
+    const also = { ...sent(mapOf(this.view.line)), ...uncertaintyOf(this.above) };
+    const { id } = await postJson(`v1/jobs/${owner.id}/refine`, { from, pick, settings: this.settings.read(true), ...also });
     return id;
   }
 }

@@ -14,6 +14,7 @@ import { askedSettings, submit, useAgain } from "./form.js";
 import { loadOlder, refreshHistory } from "./history.js";
 import { KEY } from "./key.js";
 import { stepLarge } from "./large.js";
+import { dropMap, takeMap } from "./map.js";
 import { findModel, model } from "./model.js";
 import { checkNegative } from "./negative.js";
 import { paintOver, redoPart } from "./region.js";
@@ -54,7 +55,7 @@ $("older").addEventListener("click", guarded(loadOlder));
 document.addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true); // what is wrong must be seen
 $("cancel").addEventListener("click", guarded(() => call(`v1/jobs/${view.job.id}`, { method: "DELETE" })));
 $("delete").addEventListener("click", guarded(confirmed(deleteJob)));
-$("reuse").addEventListener("click", () => useAgain(view.job, view.root));
+$("reuse").addEventListener("click", () => useAgain(view.line));
 $("refine").addEventListener(
   "click",
   once($("refine"), async () => {
@@ -90,22 +91,31 @@ for (const [type, act] of Object.entries(onBoard)) $("board").addEventListener(t
 addEventListener("resize", placeRing);
 $("file").addEventListener("change", guarded(() => takeFile($("file").files[0])));
 $("unfile").addEventListener("click", dropFile);
+$("map").addEventListener("change", guarded(() => takeMap($("map").files[0])));
+$("unmap").addEventListener("click", dropMap);
+$("show-unsure").addEventListener("click", () => view.turnUnsure());
 $("key-form").addEventListener("submit", guarded(takeKey));
 $("sign-out").addEventListener("click", signOut);
 addEventListener("storage", (event) => event.key === KEY && reloadEmpty()); // another tab signed in or out
 
 const carriesFile = (event) => event.dataTransfer?.types.includes("Files");
+const isForMap = ({ target }) => Boolean(model?.maps && ($("drop").hidden || target.closest?.("#map-field")));
+function showDrop(shown, forMap) {
+  $("veil").hidden = !shown || forMap;
+  $("map-drop").classList.toggle("over", shown && forMap);
+}
 addEventListener("dragover", (event) => {
   if (!carriesFile(event)) return;
   event.preventDefault();
-  $("veil").hidden = false;
+  showDrop(true, isForMap(event));
 });
-addEventListener("dragleave", (event) => !event.relatedTarget && ($("veil").hidden = true));
+addEventListener("dragleave", (event) => event.relatedTarget || showDrop(false));
 addEventListener("drop", (event) => {
   if (!carriesFile(event)) return;
   event.preventDefault();
-  $("veil").hidden = true;
-  guarded(() => takeFile(event.dataTransfer.files[0]))();
+  showDrop(false);
+  const take = isForMap(event) ? takeMap : takeFile;
+  guarded(() => take(event.dataTransfer.files[0]))();
 });
 addEventListener("hashchange", guarded(() => model && openAddress({ scroll: true })));
 document.addEventListener("visibilitychange", () => refreshHistory());

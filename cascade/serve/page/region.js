@@ -6,10 +6,12 @@ import { closeBrush, openBrush } from "./brush.js";
 import { $ } from "./dom.js";
 import { describedHere } from "./form.js";
 import { closeLarge, enlarged } from "./large.js";
+import { keepMap, map, mapOf, sent } from "./map.js";
 import { model } from "./model.js";
 import { pictureUrl } from "./picture.js";
 import { newSeed, rollSeed, seedIsLocked } from "./seed.js";
 import { shrunk } from "./shrink.js";
+import { uncertaintyOf } from "./uncertainty.js";
 import { base64Of, upload } from "./upload.js";
 
 async function follow({ id }) {
@@ -34,10 +36,13 @@ export async function redoPart() {
     prompt,
     note: isTop ? "" : "The larger sizes follow from it.",
     send: async (mask, said) => {
-      const seed = newSeed();
-      if (said === (prompt ?? "").trim()) return follow(await postJson(`v1/jobs/${owner.id}/refine`, { from: name, pick: [k], mask, seed }));
+      const given = mapOf(of.line);
+      const also = { mask, seed: newSeed(), ...sent(given), ...uncertaintyOf(model.stages) };
+      if (said === (prompt ?? "").trim()) return follow(await postJson(`v1/jobs/${owner.id}/refine`, { from: name, pick: [k], ...also }));
       const image = await base64Of(await (await call(url)).blob());
-      return follow(await postJson("v1/jobs", { ...sameButFor(said, job, at), image, mask, seed }));
+      const made = await postJson("v1/jobs", { ...sameButFor(said, job, at), image, ...also });
+      keepMap(made.id, given);
+      return follow(made);
     },
   });
 }
@@ -74,7 +79,9 @@ export async function paintOver() {
       prompt: model.conditioning === "text" ? $("prompt").value : undefined,
       note: "Count and settings are those of the form.",
       send: async (mask, said) => {
-        const job = await postJson("v1/jobs", { ...describedHere(said), image, mask, fit: true });
+        const given = map;
+        const job = await postJson("v1/jobs", { ...describedHere(said), ...uncertaintyOf(model.stages), image, mask, fit: true });
+        keepMap(job.id, given);
         if (!seedIsLocked()) rollSeed();
         await follow(job);
       },

@@ -11,7 +11,9 @@ export class Tile {
   stage = -1; // index in the view's chain of the stage that is under way or done
   part = 0; // share done of that stage, in [0, 1]
   urls = {}; // addresses of whole pictures, by stage
-  order = 0; // number of the last call of `show`
+  order = 0; // number of the last call of `paint`
+  newest = {}; // {name, source, whole} of the last call of `show`
+  unsure = {}; // {name, source}: the newest map of how unsure a stage was at a preview
 
   // place: "1 of 4", for people; k: the server's number.
   constructor(view, k, place) {
@@ -31,20 +33,36 @@ export class Tile {
     Object.assign(this, { view, k, node, place, pick, large, img: node.querySelector("img") });
   }
 
-  // Replaces the picture by one of a stage, once it is loaded. whole: a stored picture, not a preview; its address is kept.
-  async show(name, source, whole) {
-    const { view, k } = this;
-    const order = ++this.order;
+  // Replaces the picture by one of a stage, once it is loaded. whole: a stored picture, not a preview; its address is kept. unsure: the
+  // preview's map of how unsure it is.
+  show(name, source, whole, unsure) {
     if (whole) this.urls[name] = source;
+    if (unsure) this.unsure = { name, source: unsure };
+    this.newest = { name, source, whole };
+    return this.paint();
+  }
+
+  // Whether the stage that is shown told at a preview how unsure it was.
+  get hasUnsure() {
+    return Boolean(this.unsure.name) && this.unsure.name === this.newest.name;
+  }
+
+  // Shows the newest picture, or in its place the map.
+  async paint() {
+    const { view, k } = this;
+    const { name, source, whole } = this.newest;
+    const order = ++this.order;
+    const isMap = view.showsUnsure && this.hasUnsure;
     const src = await pictureUrl(source).catch(() => undefined);
     if (!src || order !== this.order) return; // a newer call overtook this one
-    this.img.src = src;
+    this.img.src = isMap ? this.unsure.source : src;
     this.img.hidden = this.large.hidden = false;
-    this.img.alt = `${view.captionOf(k)}, picture ${this.place}, ${view.sides[name]} px`;
+    const side = `${view.sides[name]} px${isMap ? ", uncertainty" : ""}`;
+    this.img.alt = `${view.captionOf(k)}, picture ${this.place}, ${side}`;
     this.img.classList.toggle("pixels", view.sides[name] <= TINY);
-    this.node.querySelector(".side").textContent = `${view.sides[name]} px`;
+    this.node.querySelector(".side").textContent = side;
     this.node.classList.toggle("rough", !whole);
-    this.pick.setAttribute("aria-label", `Picture ${this.place}, ${view.sides[name]} px`);
+    this.pick.setAttribute("aria-label", `Picture ${this.place}, ${side}`);
     const at = view.names.indexOf(name);
     if (whole && at >= 0) view.advance(k, at, 1);
     if (whole) offerDownload(this.node.querySelector(".save"), src, view, k, name);

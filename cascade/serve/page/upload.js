@@ -13,9 +13,7 @@ export const uploads = new Map(); // by job of this tab; the server does not kee
 // A picture enters at the stage that loses least of it, unchanged if the result is not larger than the server allows.
 export async function takeFile(file) {
   if (!file) return;
-  if (!KINDS.includes(file.type)) throw new Error(`${file.name} is no picture of a kind that is taken: PNG, JPEG or WebP`);
-  const bitmap = await createImageBitmap(file).catch(() => undefined);
-  if (!bitmap) throw new Error(`${file.name} is no picture that this browser can read`);
+  const bitmap = await bitmapOf(file);
   const { width, height } = bitmap; // after its EXIF orientation
   const able = model.stages.filter(({ low_res: side }) => side && side <= Math.min(width, height));
   const entry = able.at(-1) ?? model.stages.find(({ low_res: side }) => side);
@@ -36,6 +34,14 @@ export async function takeFile(file) {
   const told = fit ? `more than is enlarged here as it is; made ${entry.low_res} px small ${result}` : `becomes ${width * factor}×${height * factor} px`;
   upload = { file, entry: model.stages.indexOf(entry), base64, fit, told: `${file.name}: ${width}×${height} px, ${told}` };
   showUpload();
+}
+
+// The pixels of a chosen file; an Error says what it is instead.
+export async function bitmapOf(file) {
+  if (!KINDS.includes(file.type)) throw new Error(`${file.name} is no picture of a kind that is taken: PNG, JPEG or WebP`);
+  const bitmap = await createImageBitmap(file).catch(() => undefined);
+  if (!bitmap) throw new Error(`${file.name} is no picture that this browser can read`);
+  return bitmap;
 }
 
 export function base64Of(content) {
@@ -59,9 +65,12 @@ export function takeAgain(root) {
   showUpload();
 }
 
-export function keepUpload(id, given) {
-  uploads.set(id, given);
-  if (uploads.size > UPLOADS) uploads.delete(uploads.keys().next().value);
+export const keepUpload = (id, given) => remember(uploads, id, given);
+
+// Keeps what was sent with a job; of many the oldest goes.
+export function remember(kept, id, given) {
+  kept.set(id, given);
+  if (kept.size > UPLOADS) kept.delete(kept.keys().next().value);
 }
 
 function showUpload() {

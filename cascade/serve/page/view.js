@@ -22,6 +22,8 @@ const BEHIND = 63; // jobs followed in the background: with the shown one, as ma
 
 // A View lives on while another one is shown; until it is shown again, it changes only the nodes of its own tiles and rail.
 export class View {
+  showsUnsure = false; // maps of how unsure pixels are stand in place of the pictures, where there are some
+
   // line: [job, its parent, the parent of that, ...]
   constructor(line) {
     const [job, parent] = line;
@@ -57,6 +59,7 @@ export class View {
     $("grid").replaceChildren(...[...this.tiles.values()].map((tile) => tile.node));
     $("rail").replaceChildren(...this.rail.items);
     this.showHead();
+    this.offerUnsure();
     this.showSaid(true);
     this.showState();
   }
@@ -138,11 +141,12 @@ export class View {
       this.setState("running");
       this.say(this.done() ?? `${this.sides[data.stage]} px begins`);
     } else if (type === "preview") {
-      for (const { k, data: picture } of data.pictures) {
+      for (const { k, data: picture, uncertainty } of data.pictures) {
         if (!this.tiles.has(k) || this.tiles.get(k).urls[data.stage]) continue;
-        this.tiles.get(k).show(data.stage, picture, false);
+        this.tiles.get(k).show(data.stage, picture, false, uncertainty);
         this.advance(k, this.names.indexOf(data.stage), data.step / data.nfe);
       }
+      this.offerUnsure();
       const left = data.eta_s > 0 ? `· ${duration(data.eta_s)} left` : "";
       this.say(this.done() ?? `${this.sides[data.stage]} px, step ${data.step} of ${data.nfe}`, { spoken: false, left });
     } else if (type === "stage_finished") {
@@ -151,6 +155,7 @@ export class View {
         this.tiles.get(k).show(data.stage, pictureAt(this.job.id, data.stage, k), true);
         this.advance(k, this.names.indexOf(data.stage), 1);
       }
+      this.offerUnsure();
       this.say(this.done() ?? `${this.sides[data.stage]} px is there`, { left: this.said.left });
     } else if (OVER.includes(type)) {
       this.setState(type, data.message);
@@ -181,6 +186,18 @@ export class View {
     $("status").setAttribute("aria-live", spoken ? "polite" : "off");
     $("status").textContent = this.said.text;
     $("eta").textContent = this.said.left;
+  }
+
+  offerUnsure() {
+    if (!this.shown) return;
+    $("show-unsure").hidden = ![...this.tiles.values()].some((tile) => tile.hasUnsure);
+    $("show-unsure").setAttribute("aria-pressed", this.showsUnsure);
+  }
+
+  turnUnsure() {
+    this.showsUnsure = !this.showsUnsure;
+    this.offerUnsure();
+    for (const tile of this.tiles.values()) if (tile.hasUnsure) tile.paint();
   }
 
   setState(state, message = this.job.error?.message) {
