@@ -51,7 +51,7 @@ export const keepMap = (id, given) => given && remember(maps, id, given);
 
 // Puts the map of a job back into the form, or none.
 export function takeMapAgain(line) {
-  map = line[0].map && (known(line) ?? {});
+  map = model.maps && line[0].map ? (known(line) ?? {}) : undefined;
   $("map").value = "";
   showMap();
 }
