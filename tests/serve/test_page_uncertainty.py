@@ -48,7 +48,7 @@ def test_previews_are_switched_between_picture_and_map(serve, visit):
 
 
 def test_a_job_that_ends_before_the_stages_that_can_tell_it(serve, visit):
-    gate = Gate(free=2, side=16, cascade=fresh(("sr_16",)))  # a page that is slower than the job would see none of its previews
+    gate = Gate(free=2, side=16, cascade=fresh(("sr_16",)))  # a page slower than the job would see none of its previews
     page = visit(serve(cascade=gate.cascade).url)
     page.check("#unsure")
     assert "uncertainty" not in paint(page, hold=True)  # which would be refused
