@@ -12,9 +12,10 @@ from typer import Context
 from data.errors import nearest
 from data.line import say
 from stages.guidance import GUIDE
+from stages.unfit import BY_LOW_RES, PARTS
 
 from .events import Event, Preview, StageFinished, StageStarted
-from .link import BY_LOW_RES, PARTS, Link
+from .link import Link
 from .pipeline import Cascade
 from .request import MAX_SIDE
 

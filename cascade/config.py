@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from data.errors import first_error, nearest, untagged
 from stages.config import KINDS, StageConfig
 from stages.strict import Strict
+from stages.unfit import idle, impossible
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -50,6 +51,14 @@ class CascadeConfig(Strict):
                 )
             if stage.channels != below.channels:
                 raise ValueError(f"stage {name} has {stage.channels} channels, but {before} gives {below.channels}")
+        for name, stage in self.stages.items():
+            if stage.sample.aug_sigma > stage.max_aug_sigma:
+                raise ValueError(
+                    f"stage {name} has sample.aug_sigma {stage.sample.aug_sigma:g}, at most {stage.max_aug_sigma:g} is trained; "
+                    "choose less"
+                )
+            for key, reason in (*impossible(stage, stage.sample), *idle(stage, stage.sample)):
+                raise ValueError(f"stage {name} has sample.{key} {getattr(stage.sample, key)}: {reason}")
         if sigma_end := self.stages[names[-1]].sample.sigma_end:
             raise ValueError(
                 f"stage {names[-1]} is the last one and has sample.sigma_end {sigma_end:g}: its pictures would stay unfinished; "

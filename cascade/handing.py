@@ -13,8 +13,9 @@ from typing import Any
 from stages.diffusion.samplers import SAMPLERS
 from stages.guidance import GUIDE
 from stages.handover import UPSAMPLED
+from stages.unfit import BY_LOW_RES
 
-from .link import BY_LOW_RES, Link
+from .link import Link
 
 
 def with_handovers(

@@ -1,7 +1,7 @@
 """A stage in its chain: its hosts and sampling settings here; and cutting a chain to a part of it."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -12,21 +12,14 @@ from pydantic import ValidationError
 from data.errors import first_error, nearest
 from stages.ask import OWN
 from stages.bundle import Contract, Sidecar
-from stages.conditions.original_size import UNTOLD
 from stages.config import SampleConfig
 from stages.diffusion.control import num_resampled
 from stages.guidance import GUIDE, most_rows
 from stages.sample_config import unread_by
 from stages.stage import Stage
+from stages.unfit import BY_LOW_RES, PARTS, Unfit, impossible, unguided
 
 from .engine.host import Host
-
-BY_LOW_RES = (
-    "consistency",
-    "consistency_sigma",
-    "colour",
-)  # settings that correct by the picture that a stage enlarges
-PARTS = {"guidance_text": ("text", "a text"), "guidance_label": ("label", "a class")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,33 +43,28 @@ class Link:
                 "the largest it was trained on; choose less"
             )
         for key, reason in self._unfit():
-            raise ValueError(f"stage {self.name}: {key} {getattr(self.settings, key)}: {reason}; leave it out")
+            raise ValueError(f"stage {self.name}: {key} {getattr(self.settings, key)}: {reason}")
 
-    def _unfit(self) -> Iterator[tuple[str, str]]:
-        """Settings that would have no effect here, or a wrong one, each with the reason."""
+    def _unfit(self) -> Unfit:
+        """Settings that would have no effect here, or a wrong one."""
         settings = self.settings
         guide = self.hosts.get(GUIDE)
         if settings.autoguidance_scale != 1 and guide and settings.aug_sigma > guide.stage.config.max_aug_sigma:
-            yield "aug_sigma", f"above {guide.stage.config.max_aug_sigma}, the largest its guide was trained on"
-        if settings.options.get("variance") == "learned" and not self.sidecar.config.learned_variance:
-            yield "variance", "this network was trained without a variance"
+            most = guide.stage.config.max_aug_sigma
+            yield "aug_sigma", f"above {most}, the largest its guide was trained on; choose less"
+        yield from impossible(self.sidecar.config, settings)
         if settings.autoguidance_scale != 1 and not guide:
-            yield "autoguidance_scale", f"this stage has no {GUIDE} beside it (python -m cascade.guide sets one)"
-        if settings.anneal_scale and "text" not in self.sidecar.config.cond.names:
-            yield "anneal_scale", "this stage was trained without text, whose features would get the noise"
-        if settings.control_scale != 1 and not self.sidecar.config.controlnet:
-            yield "control_scale", "this stage has no control net"
-        if settings.dynamic_threshold < 1 and self.sidecar.config.space.build().bounds != (-1, 1):
-            yield "dynamic_threshold", f"its space is {self.contract.space}, whose numbers are not from -1 to 1"
-        size = self.sidecar.config.cond.original_size
-        if settings.original_size is not None and not size:
-            yield "original_size", "this stage was trained without it"
-        elif settings.original_size == UNTOLD and size and not size.drop:
-            yield "original_size", "this stage was always told one in training (cond.original_size.drop is 0)"
+            yield (
+                "autoguidance_scale",
+                f"this stage has no {GUIDE} beside it (python -m cascade.guide sets one); leave it out",
+            )
         if not self.is_guidable and not guide:
             for key in ("guidance_every", "guidance_rescale"):
                 if getattr(settings, key) != type(settings).model_fields[key].default:
-                    yield key, "this stage was trained without text or classes, and has no guide beside it"
+                    yield (
+                        key,
+                        "this stage was trained without text or classes, and has no guide beside it; leave it out",
+                    )
 
     @property
     def contract(self) -> Contract:
@@ -145,11 +133,10 @@ def with_settings(links: list[Link], settings: Mapping[str, Mapping[str, Any]]) 
             raise ValueError(
                 f"settings of stage {link.name}: guidance_scale: this stage was trained without text or classes; leave it out"
             )
-        for key, (part, words) in PARTS.items():
-            if getattr(config, key) not in (None, getattr(link.settings, key)) and part not in link.guided_parts:
-                raise ValueError(
-                    f"settings of stage {link.name}: {key}: this stage is not guided by {words}; leave it out"
-                )
+        for key in PARTS:
+            changed = getattr(config, key) not in (None, getattr(link.settings, key))
+            if changed and (reason := unguided(link.sidecar.config, key)):
+                raise ValueError(f"settings of stage {link.name}: {key}: {reason}")
         for key in BY_LOW_RES:
             if getattr(config, key) and link.contract.low_res is None:
                 raise ValueError(

@@ -126,7 +126,8 @@ def rows_by_call(
         asks = rule.asks(query)
         yield Counter({host: sum(ask.rows for name, ask in asks if name == host) for host, _ in asks})
         try:
-            query = sampler.send(rule.combine(query, [Answer(torch.zeros_like(ask.query.x)) for _, ask in asks]))
+            answers = [torch.zeros_like(ask.query.x) for _, ask in asks]
+            query = sampler.send(rule.combine(query, [Answer(zero, var=zero) for zero in answers]))
         except StopIteration:
             return
 

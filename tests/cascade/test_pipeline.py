@@ -216,7 +216,7 @@ def test_settings_of_a_request_win(model):
         ({"base_8": {"aug_sigma": 0.1}}, "stage base_8: aug_sigma 0.1 is above 0.0"),
         (
             {"base_8": {"sampler": "ddpm", "variance": "learned"}},
-            "stage base_8: variance learned: this network was trained without a variance; leave it out",
+            "stage base_8: variance learned: this network was trained without a variance; choose small or large",
         ),
     ],
 )

@@ -215,6 +215,33 @@ def test_overrides_change_one_value_and_nothing_else():
     assert changed.stages["sr_64"] == plain.stages["sr_64"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "sample", "told"),
+    [
+        (
+            "base",
+            {"sampler": "ddpm", "variance": "learned"},
+            "variance learned: .* without a variance; choose small or",
+        ),
+        ("base", {"control_scale": 0.5}, r"control_scale 0\.5: this stage has no control net; leave it out"),
+        ("base", {"anneal_scale": 1.0}, r"anneal_scale 1\.0: this stage was trained without text"),
+        ("base", {"original_size": [9, 9]}, r"original_size \(9, 9\): this stage was trained without it"),
+        ("base", {"guidance_scale": 2.0}, r"guidance_scale 2\.0: this stage is trained without text or classes"),
+        (
+            "sr",
+            {"guidance_text": 2.0},
+            r"guidance_text 2\.0: .* not guided by a text, it is by a class \(guidance_scale\)",
+        ),
+        ("base", {"consistency": 1.0}, r"consistency 1\.0: this stage enlarges no picture to agree with"),
+        ("base", {"aug_sigma": 0.5}, r"aug_sigma 0\.5, at most 0 is trained; choose less"),
+    ],
+)
+def test_how_a_stage_can_never_be_sampled_is_refused_before_it_is_trained(stage, sample, told):
+    stages = {"base": BASE, "sr": SR | {"cond": {"num_classes": 3}}}
+    with pytest.raises(ValueError, match=rf"^cascade mine\.yaml: stage {stage} has sample\.{told}[^\n]*$"):
+        parse_config({"name": "mine", "stages": stages | {stage: stages[stage] | {"sample": sample}}}, "mine.yaml")
+
+
 def test_an_unknown_cascade_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match=r"'emojis'.*did you mean emoji\?"):
         load_config("emojis")

@@ -87,7 +87,10 @@ def test_guidance_of_what_is_not_there(both, tmp_path, refused):
     line = refused(sample.main, "--label", 1, "--guidance-text", 3, "--cascade", folder)
     assert "--guidance-text 3: no stage is guided by a text; leave it out" in line
     line = refused(sample.main, "--label", 1, "--guidance-text", "base_8=3", "--cascade", folder)
-    assert "settings of stage base_8: guidance_text: this stage is not guided by a text; leave it out" in line
+    assert (
+        "settings of stage base_8: guidance_text: this stage is not guided by a text, it is by a class (guidance_scale); leave"
+        in line
+    )
     assert "guidance_label" in refused(sample.main, "--label", 1, "--guidance-label", 101, "--cascade", both)
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict
 
-from cascade.link import PARTS, Link
+from cascade.link import Link
 from stages.config import SampleConfig
 from stages.diffusion.grids import GRIDS
 from stages.diffusion.samplers import SAMPLERS
+from stages.unfit import PARTS
 
 from ..http.limits import Limits
 from ..jobs.job import Data

@@ -54,7 +54,7 @@ def test_a_correction_by_a_smaller_picture_where_there_is_none(key):
 def test_a_variance_that_no_network_gives():
     request = Request(settings={"base_8": {"sampler": "ddpm", "variance": "learned"}})
     with pytest.raises(
-        ValueError, match="stage base_8: variance learned: this network was trained without a variance; leave"
+        ValueError, match="stage base_8: variance learned: this network was trained without a variance; choose"
     ):
         tiny(8).resolve(request)
     assert tiny(8).resolve(Request(settings={"base_8": {"sampler": "ddpm"}})).links[0].settings.variance == "small"

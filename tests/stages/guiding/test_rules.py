@@ -214,6 +214,12 @@ def test_the_calls_that_are_told_are_those_that_are_made(names):
     assert told == asked
 
 
+def test_the_calls_of_a_learned_variance_are_told():
+    """Before there is a network, hence an answer with a variance."""
+    settings = SampleConfig(sampler="ddpm", variance="learned", num_steps=5, guidance_scale=2.0)
+    assert [dict(rows) for rows in rows_by_call(settings, ("text",))] == [{OWN: 2}] * 5
+
+
 EVERYTHING = SampleConfig(
     num_steps=6, guidance_label=2.0, guidance_text=3.0, guidance_interval=(0.05, 20), autoguidance_scale=1.8, guidance_every=2,
     guidance_rescale=0.6, dynamic_threshold=0.9, anneal_scale=0.7, anneal_levels=(0.2, 30),
