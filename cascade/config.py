@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from data.errors import first_error, nearest, untagged
 from stages.config import KINDS, StageConfig
@@ -13,8 +13,20 @@ from stages.unfit import idle, impossible
 
 PRESETS = Path(__file__).parent / "presets"
 
+UNCERTAINTY = "uncertainty"  # in the names of files, where those of stages stand, too
+
+
+def not_reserved(name: str) -> str:
+    """The name of a stage. Raises ValueError for that of maps beside its pictures; case does not count, as on some disks."""
+    if name.lower() == UNCERTAINTY:
+        raise ValueError(
+            f"a stage cannot be called {name}, choose another name: PICTURE.{UNCERTAINTY}.png is the map of sample.py --uncertainty"
+        )
+    return name
+
+
 # used in paths, dotted overrides and options
-StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"), AfterValidator(not_reserved)]
 
 
 class CascadeConfig(Strict):

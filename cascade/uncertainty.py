@@ -19,8 +19,6 @@ from .engine.canvas import Canvas
 if TYPE_CHECKING:
     from .link import Link
 
-UNCERTAINTY = "uncertainty"  # in the names of files, beside those of stages
-
 
 @dataclass(kw_only=True)
 class Uncertainty:

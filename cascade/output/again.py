@@ -16,6 +16,7 @@ from torch import Tensor
 from data.decode import read_file
 from data.tar import MEMBER_LIMITS
 
+from ..config import UNCERTAINTY
 from ..engine.alone import events_of
 from ..engine.canvas import Canvas
 from ..engine.chunk import Painting
@@ -24,7 +25,6 @@ from ..pipeline import Cascade
 from ..plan import Plan
 from ..request import MAX_BATCH, Request, composed_of
 from ..source import Source
-from ..uncertainty import UNCERTAINTY
 from .given import GivenFile
 from .metadata import as_meant, sha256
 from .pictures import parse_metadata, read_metadata, user_picture

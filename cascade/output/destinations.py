@@ -22,10 +22,10 @@ import torch
 from data.errors import disk_told
 from data.files import held
 
+from ..config import UNCERTAINTY
 from ..events import Event, StageFinished
 from ..plan import Plan
 from ..request import Request
-from ..uncertainty import UNCERTAINTY
 from .metadata import as_meant, describe, describe_all
 from .pictures import columns_for, grid, read_metadata, read_png, save_png
 

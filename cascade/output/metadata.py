@@ -10,11 +10,11 @@ from torch import Tensor
 from stages.config import SampleConfig
 from stages.texts import as_values
 
+from ..config import UNCERTAINTY
 from ..link import Link, over
 from ..plan import Plan
 from ..request import of_rows
 from ..source import Source
-from ..uncertainty import UNCERTAINTY
 
 
 def describe(

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from pydantic import ValidationError
 
+from cascade.config import parse_config
 from cascade.manifest import MANIFEST, Manifest, StageEntry, check_chain, in_order, read_manifest, write_manifest
 from cascade.pipeline import Cascade
 from cascade.request import Request
@@ -164,6 +165,23 @@ def test_names_of_stages_are_plain(name):
     values["stages"] = {name: values["stages"]["base_8"]}
     with pytest.raises(ValidationError, match="String should match pattern"):
         type(tiny_config()).model_validate(values)
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "Uncertainty"])
+def test_a_stage_is_not_called_as_the_map_beside_its_picture(name, folder):
+    """OUT.uncertainty.png would be both: the picture of a stage below and how unsure the last one is."""
+    told = rf"stages\.{name}\.\[key\]: a stage cannot be called {name}, choose another name: .* --uncertainty"
+    values = tiny_config(8).model_dump()
+    values["stages"] = {name: values["stages"]["base_8"]}
+    with pytest.raises(ValueError, match=rf"^cascade mine\.yaml: {told}"):
+        parse_config(values, "mine.yaml")
+    (folder / MANIFEST).write_text((folder / MANIFEST).read_text().replace('"base_8": {', f'"{name}": {{'))
+    with pytest.raises(ValueError, match=told):
+        read_manifest(folder)
+    (folder / MANIFEST).unlink()
+    (folder / "base_8").rename(folder / name)
+    with pytest.raises(ValueError, match=rf"{told}; rename that folder"):
+        read_manifest(folder)
 
 
 @pytest.mark.parametrize(
