@@ -61,8 +61,9 @@ def ddpm(x: "Tensor", sigmas: "Tensor", *, noise: Noise, variance: str) -> Sampl
 
     small: s^2 (t^2 - s^2) / t^2, right if x0 is a single point. large: (t^2 - s^2) (1 + s^2) / (1 + t^2), DDPM's beta, right if x0
     is N(0, 1). learned: small + ((t^2 - s^2) / t^2)^2 Var(x0 | x), the variance of x_s given x, for x_s = (1 - s^2/t^2) x0 +
-    (s/t)^2 x + sqrt(small) z. The last step adds none, as in the paper. nfe = num_steps. Raises ValueError if the learned
-    variance is wanted of a network that gives none.
+    (s/t)^2 x + sqrt(small) z. The last step adds none, as in the paper. In DDPM's own X = sqrt(alpha_bar) x
+    the mean is (X - beta / sqrt(1 - alpha_bar) eps_hat) / sqrt(1 - beta); texts that have 1 - beta in place of alpha_bar under the
+    inner root are wrong. nfe = num_steps. Raises ValueError if the learned variance is wanted of a network that gives none.
     """
     for step, (sigma, sigma_next) in enumerate(intervals(sigmas)):
         answer = yield query(x, sigma)

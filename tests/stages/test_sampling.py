@@ -8,6 +8,7 @@ from data.batch import Cond
 from data.resize import upsample
 from stages.config import SampleConfig
 from stages.diffusion.samplers import SAMPLERS
+from stages.handover import sample_until
 from stages.sampling import conditioned, image_noise, noise_of, sample_alone, start
 from tests.worlds import finite_cascade
 
@@ -56,6 +57,22 @@ def test_image_k_does_not_depend_on_the_batch(cascade):
     together, _ = run(cascade, torch.tensor([7, 3, 11]), 0.3)
     alone, _ = run(cascade, torch.tensor([3]), 0.3)
     assert_close(together[1:2], alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_noise_on_the_way_of_image_k_does_not_depend_on_the_batch(cascade, sampler):
+    """Stopped at a level, where all that was drawn is still seen; with options under which those draw that can."""
+    drawing = {"churn": 20.0, "eta": 1.0}
+    options = {name: value for name, value in drawing.items() if name in SAMPLERS[sampler].options}
+    settings, stage = SampleConfig(sampler=sampler, num_steps=8, **options), cascade["base_4"]
+
+    def stopped(*index: int) -> torch.Tensor:
+        noise = noise_of("base_4", 0, torch.tensor(index), "cpu")
+        return sample_until(stage, settings, Cond.empty(len(index)), noise, (len(index), 3, 4, 4), 0.5).x
+
+    together, alone = stopped(7, 3, 11), stopped(3)
+    assert_close(together[1:2], alone, rtol=0, atol=1e-6)
+    assert (together[1] - together[0]).abs().max() > 0.1
 
 
 def test_stages_purposes_seeds_and_indices_have_their_own_noise():

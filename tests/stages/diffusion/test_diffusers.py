@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 import stages.diffusion.multistep as multistep
 from stages.config import SampleConfig
+from stages.diffusion.langevin import corrected
 from stages.diffusion.noise import BETAS, beta_table, loguniform_grid, power_grid
 from stages.diffusion.samplers import SAMPLERS, drive
 from tests.worlds import FiniteData
@@ -275,3 +276,51 @@ class TestDiscrete:
             F = (x0_hat - skip * theirs) / out
             theirs = scheduler.step(F, time, theirs, generator=draws.generator).prev_sample
         assert_close(ours("consistency", x, sigmas, denoise), theirs, rtol=0, atol=1e-5)
+
+
+class TestPredictorCorrector:
+    """ScoreSdeVeScheduler, a step at a time, of one picture, for its sizes follow from the norms of a batch. Known to differ: it
+    corrects before it predicts, ours after; its predictor is the reverse diffusion one, ours the ancestral one."""
+
+    sigmas = power_grid(NUM_STEPS, sigma_min=0.02, sigma_max=10)[:-1]
+
+    @staticmethod
+    def draw(purpose: str, shape: tuple[int, ...]) -> Tensor:
+        """What their corrector draws from a generator of `Draws`: in float32."""
+        return torch.randn(shape, generator=Draws().generator).double()
+
+    @pytest.fixture
+    def scheduler(self):
+        scheduler = diffusers.ScoreSdeVeScheduler(num_train_timesteps=NUM_STEPS, snr=0.15)
+        scheduler.set_timesteps(NUM_STEPS)
+        scheduler.discrete_sigmas = self.sigmas.flip(0)
+        return scheduler
+
+    def test_a_correction(self, scheduler, x, denoise):
+        """Our size is r of x + r sigma^2 score, theirs that of x + size score."""
+        sigma, x = 0.7, x[:1]
+        gradient = (denoise(x, torch.tensor([sigma])) - x) / sigma**2
+        size = 2 * (0.15 * self.draw("", tuple(x.shape)).norm() / gradient.norm()).item() ** 2
+        theirs = scheduler.step_correct(gradient, x, generator=Draws().generator).prev_sample
+        sampler = corrected(x, sigma, 0, self.draw, 1, size / sigma**2)
+        assert_close(drive(sampler, denoise), theirs, rtol=0, atol=1e-5)
+
+    def test_our_size_is_theirs_where_the_score_has_the_norm_of_noise_over_sigma(self, scheduler):
+        """r = 2 snr^2, the same for every picture."""
+        sigma, x0 = 0.7, torch.zeros(1, 3, 4, 4).double()
+        z = self.draw("", tuple(x0.shape))
+        theirs = scheduler.step_correct(z / sigma, x0, generator=Draws().generator).prev_sample
+        found = drive(corrected(x0, sigma, 0, self.draw, 1, 2 * 0.15**2), lambda x, level: x + sigma * z)
+        assert_close(found, theirs, rtol=0, atol=1e-5)
+
+    def test_a_prediction_but_for_its_noise(self, scheduler, x, denoise):
+        """The same mean; their noise has std sqrt(t^2 - s^2), ours s / t of it."""
+        for step in (2, 7):
+            t, s = self.sigmas[step : step + 2].tolist()
+            gradient = (denoise(x, torch.full((4,), t)) - x) / t**2
+            time = (NUM_STEPS - 1 - step + 1e-3) / (NUM_STEPS - 1)
+            theirs = scheduler.step_pred(gradient, time, x, generator=Draws().generator)
+            noise = theirs.prev_sample - theirs.prev_sample_mean
+            found = ours("pc", x, torch.tensor([t, s]).double(), denoise, corrector_steps=0)
+            assert_close(found, theirs.prev_sample_mean + s / t * noise, rtol=0, atol=1e-5)
+            assert_close(noise, math.sqrt(t**2 - s**2) * Draws()("", tuple(x.shape)), rtol=0, atol=1e-5)

@@ -8,7 +8,9 @@ from torch.testing import assert_close
 
 from stages.diffusion.corrupt import add_noise, augment, expand_to, normals, score, uniforms
 from stages.diffusion.noise import (
+    BETAS,
     alpha_bar,
+    beta_table,
     lognormal_sigma,
     logsnr,
     power_grid,
@@ -44,6 +46,22 @@ def test_a_ddpm_beta_table_is_a_grid_of_sigmas():
     assert_close(sigma, (1 - table).sqrt() / table.sqrt(), rtol=1e-13, atol=0)
     assert sigma[0].item() == pytest.approx(0.0100005, rel=1e-6)
     assert sigma[-1].item() == pytest.approx(157.4, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", list(BETAS))
+def test_the_closed_form_is_what_the_chain_of_single_steps_makes(name):
+    """q(x_t given x_{t-1}) = N(sqrt(1 - beta) x_{t-1}, beta), step after step: x0's share and the variance are those of `add_noise`
+    at the table's level, in DDPM's scale."""
+    share, variance, found = 1.0, 0.0, []
+    for beta in BETAS[name]().tolist():
+        share, variance = share * math.sqrt(1 - beta), variance * (1 - beta) + beta
+        found.append((share, variance))
+    shares, variances = torch.tensor(found, dtype=torch.float64).T
+    sigma = beta_table(BETAS[name]())
+    ones, zeros = torch.ones(1000, 1, dtype=torch.float64), torch.zeros(1000, 1, dtype=torch.float64)
+    scale = alpha_bar(sigma).sqrt()
+    assert_close(scale * add_noise(ones, sigma, zeros)[:, 0], shares, rtol=1e-9, atol=0)
+    assert_close((scale * add_noise(zeros, sigma, ones)[:, 0]).square(), variances, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("rho", [1.0, 3.0, 7.0])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from stages.diffusion.noise import loguniform_grid, power_grid
+from stages.diffusion.noise import BETAS, beta_table, loguniform_grid, power_grid
 from stages.diffusion.samplers import SAMPLERS, Answer, Sampler
 from tests.worlds import GaussianData
 
@@ -107,6 +107,25 @@ def test_small_and_large_are_exact_on_a_point_and_on_unit_variance(num):
             from stages.diffusion.first_order import ddpm_std
 
             assert ddpm_std(Answer(torch.zeros(1)), sigma, after, variance) ** 2 == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", list(BETAS))
+def test_the_mean_of_a_step_is_the_papers_with_the_cumulative_alpha(name, generator):
+    """(X - beta / sqrt(1 - alpha_bar) eps_hat) / sqrt(1 - beta) (Ho et al. 2020, algorithm 2) for neighbours of the schedule; with
+    1 - beta for alpha_bar under the inner root, as some texts have it, it is another."""
+    betas = BETAS[name]()
+    alpha_bars, levels = (1 - betas).cumprod(0), beta_table(betas)
+    for t in (1, 10, 400, 900):
+        x = levels[t] * torch.randn(1, 1, 2, 2, generator=generator, dtype=torch.float64)
+        sigmas, kept = levels[[t, t - 1]], {"variance": "small"}
+        ours = run("ddpm", x, sigmas, lambda purpose, shape: torch.zeros(shape), **kept) * alpha_bars[t - 1].sqrt()
+        X, eps_hat = x * alpha_bars[t].sqrt(), (x - WORLD.denoise(x, levels[t : t + 1])) / levels[t]
+        right, slip = (
+            (X - betas[t] / (1 - share).sqrt() * eps_hat) / (1 - betas[t]).sqrt()
+            for share in (alpha_bars[t], 1 - betas[t])
+        )
+        assert_close(ours, right, rtol=1e-9, atol=1e-12)
+        assert (right - slip).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("churn", [1.0, 5.0])

@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from stages.diffusion import weights
+from stages.diffusion.corrupt import score
 from stages.diffusion.denoiser import scalings
 from stages.diffusion.noise import alpha_bar
 
@@ -24,6 +25,15 @@ def test_eps(sigma, pair):
     x0, x0_hat, eps = pair
     eps_hat = (x0 + sigma * eps - x0_hat) / sigma
     assert_close((eps_hat - eps).square(), weights.eps(sigma) * (x0_hat - x0).square(), rtol=1e-9, atol=0)
+
+
+def test_denoising_score_matching_is_the_loss_on_eps(sigma, pair):
+    """sigma^2 |score_hat - grad log q(x given x0)|^2 (Vincent 2011; Song and Ermon 2019, eq. 6), where that is -eps / sigma."""
+    x0, x0_hat, eps = (each.reshape(-1, 1) for each in pair)
+    x = x0 + sigma[:, None] * eps
+    error = score(x0_hat, x, sigma) + eps / sigma[:, None]
+    found = sigma**2 * error[:, 0].square()
+    assert_close(found, weights.eps(sigma) * (x0_hat - x0)[:, 0].square(), rtol=1e-8, atol=0)
 
 
 def test_v(sigma, pair):
