@@ -4,12 +4,14 @@ A budget becomes plain num_steps before anything is sampled, so that the picture
 """
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .engine.batching import call_s
 from .link import Link
 from .plan import Plan
+from .request import Request
 
 ROWS = 16  # most rows of a measured call
 TRIES = 3
@@ -35,41 +37,51 @@ def call_seconds(plan: Plan, speeds: Mapping[str, float]) -> list[float]:
     ]  # fmt: skip
 
 
-def steps_within(plan: Plan, speeds: Mapping[str, float]) -> dict[str, int]:
-    """num_steps of the stages whose num_steps the request leaves open, so that its networks take at most `plan.request.seconds`.
+def steps_within(plans: Sequence[Plan], speeds: Mapping[str, float], seconds: float) -> list[dict[str, int]]:
+    """num_steps of the stages whose num_steps the requests leave open, a dict for each plan, so that the networks take at most
+    `seconds` for all plans together.
 
     All keep the same share of the steps that they have in the cascade, at least one, at most all: more would change little, since a
     cascade's own settings are those that are good. Raises ValueError if one step each is too slow.
     """
-    seconds = plan.request.seconds
-    assert seconds is not None
-    per_call = call_seconds(plan, speeds)
-    given = plan.request.settings
-    is_open = ["num_steps" not in given.get(link.name, {}) for link in plan.links]
-
-    def steps(share: float) -> list[int]:
-        own = [link.settings.num_steps for link in plan.links]
-        return [max(1, math.floor(num * share + 1e-9)) if free else num for num, free in zip(own, is_open, strict=True)]
+    costs = [call_seconds(plan, speeds) for plan in plans]
 
     def total(share: float) -> float:
         return sum(
-            each * calls(plan, link, num) for each, link, num in zip(per_call, plan.links, steps(share), strict=True)
+            each * calls(plan, link, steps(plan, link, share))
+            for plan, cost in zip(plans, costs, strict=True)
+            for each, link in zip(cost, plan.links, strict=True)
         )
 
-    shares = {1.0} | {
-        k / link.settings.num_steps for link, free in zip(plan.links, is_open, strict=True) if free
-        for k in range(1, link.settings.num_steps)
-    }  # fmt: skip
-    best = next((share for share in sorted(shares, reverse=True) if total(share) <= seconds), None)
-    if best is None:
-        least = total(0.0)
-        if least > seconds:
-            raise ValueError(
-                f"request: {seconds:g} s is too short, the least takes about {rounded_up(least):g} s here; "
-                "allow more, or ask for fewer or smaller pictures"
-            )
-        best = 0.0
-    return {link.name: num for link, num, free in zip(plan.links, steps(best), is_open, strict=True) if free}
+    own = {link.settings.num_steps for plan in plans for link in plan.links if is_open(plan, link)}
+    shares = sorted({0.0, 1.0} | {k / num for num in own for k in range(1, num)})
+    number = bisect_right(shares, seconds, key=total)
+    if not number:
+        raise ValueError(
+            f"request: {seconds:g} s is too short, the least takes about {rounded_up(total(0.0)):g} s here; "
+            "allow more, or ask for fewer or smaller pictures"
+        )
+    best = shares[number - 1]
+    return [{link.name: steps(plan, link, best) for link in plan.links if is_open(plan, link)} for plan in plans]
+
+
+def is_open(plan: Plan, link: Link) -> bool:
+    """Whether a plan's request leaves a stage's num_steps open."""
+    return "num_steps" not in plan.request.settings.get(link.name, {})
+
+
+def steps(plan: Plan, link: Link, share: float) -> int:
+    """num_steps of a stage at a share of its own, at least one; its own where they are not open."""
+    own = link.settings.num_steps
+    return max(1, math.floor(own * share + 1e-9)) if is_open(plan, link) else own
+
+
+def with_steps(request: Request, num_steps: Mapping[str, int]) -> Request:
+    """A request with these num_steps in place of its `seconds`."""
+    settings = {**request.settings}
+    for name, num in num_steps.items():
+        settings[name] = {**settings.get(name, {}), "num_steps": num}
+    return replace(request, settings=settings, seconds=None)
 
 
 def rounded_up(seconds: float) -> float:

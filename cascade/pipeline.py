@@ -5,7 +5,6 @@ finished pictures come early. The noise of image k in stage s depends on (seed, 
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +12,7 @@ import torch
 
 from stages.bundle import find_bundle, load_bundle, read_sidecar
 
-from .budget import measured, steps_within
+from .budget import measured, steps_within, with_steps
 from .conditions import Conditions
 from .engine.alone import events_of
 from .engine.chunk import Painting
@@ -138,11 +137,8 @@ class Cascade:
         plan = resolve(request, self, others=others)
         if request.seconds is None:
             return plan
-        steps = steps_within(plan, measured(plan) if speeds is None else speeds)
-        settings = {**request.settings}
-        for name, num_steps in steps.items():
-            settings[name] = {**settings.get(name, {}), "num_steps": num_steps}
-        return resolve(replace(request, settings=settings, seconds=None), self, others=others)
+        (steps,) = steps_within([plan], measured(plan) if speeds is None else speeds, request.seconds)
+        return resolve(with_steps(request, steps), self, others=others)
 
     def painting(self, asked: Request | Plan) -> Painting:
         """The work of a request or plan, with its prompts encoded. Raises ValueError."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from stages.bundle import find_bundle, read_sidecar
 from stages.config import SuperResConfig
 
+from ..budget import measured, steps_within, with_steps
 from ..link import Link
 from ..manifest import read_manifest
 from ..pipeline import Cascade
@@ -84,8 +85,8 @@ class Upscaling:
             )
         for start in dict.fromkeys(self.starts):
             side_of(model, start)
-        jobs: list[Pending] = []
-        files: list[GivenFile] = []
+        seconds, request = request.seconds, replace(request, seconds=None)
+        made: list[tuple[Output, GivenFile, str, Plan | None]] = []
         for position, (file, start) in enumerate(zip(self.files, self.starts, strict=True)):
             rows = (position,) if len(self.files) > 1 and described > 1 else range(described)
             names = model.names[model.names.index(start) :]
@@ -114,12 +115,17 @@ class Upscaling:
                 else:
                     output.check_names(plan)
                     output.check_given(plan, [*(other.path for other in self.files), *map_files])
-            files.append(file)
-            jobs.append((output, partial(self._given, model, file, start, plan)))
+            made.append((output, file, start, plan))
+        files = [file for _, file, _, _ in made]
         if len({file.fault.removeprefix(f"--image {file.path}: ") for file in files}) == 1:
             files = files[:1]  # all have the same fault, which is the request's: report it once
         refuse_if_none(files)
-        return jobs
+        plans = [plan for _, _, _, plan in made if plan is not None]
+        timed = iter(plans if seconds is None else within(model, plans, seconds))
+        return [
+            (output, partial(self._given, model, file, start, None if plan is None else next(timed)))
+            for output, file, start, plan in made
+        ]
 
     def _maps(self, request: Request, position: int) -> Tensor | None:
         """The maps of the file of this number: all for a single one, else its own, or one that goes with all."""
@@ -147,6 +153,15 @@ class Upscaling:
         if (h, w) != (was_h, was_w):
             raise ValueError(f"--image {file.path}: changed from {was_w}x{was_h} to {w}x{h} px meanwhile; start again")
         return plan.with_pictures(pixels)
+
+
+def within(model: Cascade, plans: Sequence[Plan], seconds: float) -> list[Plan]:
+    """The plans with as many steps as `seconds` allow for all of them together. Raises ValueError."""
+    speeds: dict[str, float] = {}
+    for plan in {plan.links[0].name: plan for plan in plans}.values():
+        speeds |= measured(plan)
+    steps = steps_within(plans, speeds, seconds)
+    return [model.resolve(with_steps(plan.request, each)) for plan, each in zip(plans, steps, strict=True)]
 
 
 def agreeing(settings: Mapping[str, Mapping[str, Any]], links: Sequence[Link], start: str) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cascade.budget import calls, measured, rounded_up
+from cascade.budget import calls, measured, rounded_up, steps_within
 from cascade.output.metadata import describe
 from cascade.request import Request
 from cascade.source import Source
@@ -75,6 +75,13 @@ def test_what_painting_over_calls_besides_counts(model, masked, settings):
 def test_more_images_and_larger_ones_get_fewer_steps(model):
     assert steps(model, seconds=0.48, num=2) == {"base_8": 8, "sr_16": 4}
     assert steps(model, seconds=0.48, size=(32, 16)) == {"base_8": 8, "sr_16": 4}
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(2.41, (16, 8)), (1.21, (8, 4)), (1.1, (7, 3))])
+def test_several_requests_share_it(model, seconds, expected):
+    """One picture of 16 px and two of twice the area, 5 times the 0.48 s of one: all have the same share."""
+    plans = [model.resolve(Request(num=num, size=size)) for num, size in ((1, (16, 16)), (2, (32, 16)))]
+    assert steps_within(plans, SPEEDS, seconds) == [dict(zip(OWN, expected, strict=True))] * 2
 
 
 def test_given_steps_stand(model):

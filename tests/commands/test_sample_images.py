@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 
 import sample
+from cascade import Cascade
+from cascade.output import upscale
 from cascade.output.pictures import read_metadata
 from stages.degrade_config import DegradeConfig
 from tests.calling import call
@@ -40,6 +42,27 @@ def test_a_stage_that_mends_photographs_need_not_agree_with_them(tmp_path, proba
         out = tmp_path / f"{expected}.png"
         assert call(sample.main, *arguments, *options, "--out", out) == 0
         assert read_metadata(out)["stages"]["sr_16"]["settings"].get("consistency", 0.0) == expected
+
+
+def test_seconds_are_for_all_pictures_together(trained, tmp_path, refused, monkeypatch):
+    """Of the speed that is measured a number is made here, so that the steps are known."""
+    monkeypatch.setattr(upscale, "measured", lambda plan: {link.host.name: 0.01 for link in plan.links})
+    for name in ("one", "two", "three"):
+        Image.new("RGB", (8, 8), (30, 200, 30)).save(tmp_path / f"{name}.png")
+    given = [part for name in ("one", "two", "three") for part in ("--image", tmp_path / f"{name}.png")]
+    arguments = ("--cascade", trained, *given, "--out", f"{tmp_path}/large/", "--overwrite")
+    own = model_steps(trained)
+    for share, expected in ((1.0, own), (0.5, own // 2), (100.0, own)):
+        assert call(sample.main, *arguments, "--seconds", 3 * 0.01 * own * share) == 0
+        made = [read_metadata(tmp_path / "large" / f"{name}.png") for name in ("one", "two", "three")]
+        assert [each["stages"]["sr_16"]["settings"]["num_steps"] for each in made] == [expected] * 3
+    told = "request: 0.02 s is too short, the least takes about 0.03 s here"
+    assert told in refused(sample.main, *arguments, "--seconds", 0.02)
+
+
+def model_steps(folder) -> int:
+    """num_steps of the last stage of a trained cascade."""
+    return Cascade.load(folder).links[-1].settings.num_steps
 
 
 @pytest.mark.matrix
