@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor
 
 from data.errors import nearest
+from stages.config import SampleConfig
 from stages.diffusion.control import num_inverted
 
 from .conditions import Conditions
@@ -20,7 +21,7 @@ from .engine.control import level_of
 from .engine.shaper import Shaper
 from .engine.tiles import most_pixels
 from .handing import with_handovers
-from .link import Link, check_names, cut, side_multiple, with_settings
+from .link import Link, check_names, cut, over, side_multiple, with_settings
 from .request import MAX_SIDE, Request, check_images, of_rows
 from .source import Source
 from .uncertainty import check_able
@@ -172,7 +173,8 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
     made, refined = names, ""
     if request.refines:  # the stages before made what is kept, and stopped where their settings say
         made, refined = cut([link.name for link in cascade.links], "", request.last, "request"), names[0]
-    chain = with_handovers(with_settings(cascade.links, settings), made, request.settings, refined)
+    own = resting(cascade.links, names, request.source, settings)
+    chain = with_handovers(with_settings(own, settings), made, request.settings, refined)
     links = [link for link in chain if link.name in names]
     if any(isinstance(label, str) for label in request.labels):
         request = replace(request, labels=cascade.conditions.numbers(request.labels))
@@ -200,6 +202,27 @@ def resolve(request: Request, cascade: Chain, *, others: Mapping[str, Mapping[st
                 f"at most {most_pixels(link):,} px there, ask for less or begin at a stage without self-attention"
             )
     return plan
+
+
+def resting(
+    links: Sequence[Link], names: list[str], source: Source | None, settings: Mapping[str, Mapping[str, Any]]
+) -> list[Link]:
+    """The chain with the strength and resample of its manifest where there is something to paint over, and without elsewhere; where
+    settings name one themselves they have the last word. names: the stages of the request."""
+    seeing: list[str] = []
+    if source is not None:
+        seeing = names[: names.index(source.stage) + 1] if source.stage in names else names
+    told = []
+    for link in links:
+        strength = link.settings.strength if link.name in seeing else 1.0
+        masked = link.name in seeing and source is not None and source.mask is not None
+        resample = link.settings.resample if masked and "resample" not in settings.get(link.name, {}) else 1
+        now = {"strength": strength, "resample": resample}
+        if resample > 1 or any(getattr(link.settings, key) != value for key, value in now.items()):
+            config = SampleConfig.model_validate(over(link.settings.model_dump(), now))
+            link = replace(link, settings=config)
+        told.append(link)
+    return told
 
 
 def check_maps(plan: Plan) -> None:

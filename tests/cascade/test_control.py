@@ -7,6 +7,7 @@ import torch
 
 from cascade.engine.engine import Engine
 from cascade.output.metadata import describe
+from cascade.pipeline import Cascade
 from cascade.request import Request
 from cascade.source import KNOWN, Source
 from data.batch import to_float, to_uint8
@@ -231,6 +232,28 @@ def test_resampling_tells_the_sampler_that_it_is(model):
     assert {each["sampler"] for each in settings.values()} == {"euler"}
     again = model.resolve(replace(CONTROLLED["resampling"], settings=settings))
     assert [link.settings for link in again.links] == [link.settings for link in plan.links]
+
+
+def test_what_the_manifest_says_of_sources_is_for_requests_that_have_one(model):
+    """Others are made as if it said nothing; those that have one as if they had said it themselves, whose word is the last."""
+    said = {"strength": 0.7, "resample": 3}
+    links = [replace(link, settings=link.settings.model_copy(update=said)) for link in model.links]
+    saying, source = Cascade(links), Source(images=ONE, mask=hole())
+    both = {name: said for name in ("base_8", "sr_16")}
+    plain, masked = Request(labels=(1,)), Request(labels=(1,), source=source)
+    faint = replace(masked, source=Source(images=ONE))
+    once = replace(masked, settings={name: {"resample": 1} for name in both})
+    for request, same in (
+        (plain, plain),
+        (masked, replace(masked, settings=both)),
+        (faint, replace(faint, settings={name: {"strength": 0.7} for name in both})),
+        (once, replace(masked, settings={name: {"strength": 0.7} for name in both})),
+    ):
+        found, expected = saying.resolve(request), model.resolve(same)
+        assert [link.settings for link in found.links] == [link.settings for link in expected.links]
+        assert torch.equal(finished(saying.sample(request)), finished(model.sample(same)))
+        again = {link.name: link.settings.model_dump() for link in found.links}
+        assert saying.resolve(replace(request, settings=again)).links[0].settings == found.links[0].settings
 
 
 @pytest.mark.parametrize("says", UNRESOLVED)
