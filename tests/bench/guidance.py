@@ -1,13 +1,15 @@
 """KID of each way of guidance: none, classifier-free, autoguidance, both, and each at the middle levels alone.
 
-    python -m cascade.guide runs/emoji base_16 --bundle runs/small/base_16/bundle      a guide, if there is none
+    python -m cascade.guide runs/emoji base_16 --bundle runs/small/base_16/bundle      a guide, if there is none, or:
+    python -m cascade.guide runs/emoji base_16 --nimg 20000                            a snapshot of the stage's own run
     python tests/bench/guidance.py runs/emoji base_16 --data shards/emoji_64 --out out/guidance
 
 One picture for each of a split's conditions, by the manifest's other settings and of the same noise, so the jackknife of a
 *difference* is far below that of a score. Guidance trades variety for fit: beside KID stand the share of other true pictures that
-are farther than a picture's own (match), precision and recall, all by the judge's features of looks, and by a ruler of things and
-styles the share of right ones. The pictures go into --out, the numbers into its .json, the first EIGHT conditions into its .png;
-what is there is not painted again.
+are farther than a picture's own (match), precision and recall, all by the judge's features of looks; by a ruler of things and
+styles the share of right ones; and of scenes of data/world, whose captions --captions names, the share drawn right, read without
+doubt. The pictures go into --out, the numbers into its .json, the first EIGHT conditions into its .png; what is there is not
+painted again.
 """
 
 import json
@@ -54,6 +56,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "auto 1.5": guided(auto=1.5),
     "cfg 3 wide": guided(3, interval=WIDE),
     "cfg 2 auto 2 wide": guided(2, 2, WIDE),
+    "cfg 4": guided(4),
+    "cfg 2 narrow": guided(2, interval=NARROW),
+    "cfg 2 auto 1.5": guided(2, 1.5),
+    "cfg 2 auto 2": guided(2, 2),
+    "cfg 2 auto 2 narrow": guided(2, 2, NARROW),
 }
 
 
@@ -116,6 +123,27 @@ def right(ruler: "ThingRuler", pictures: Tensor, asked: "Asked", kept: Tensor) -
     return {"thing": found.concept.double().mean().item(), "style": found.style_right.double().mean().item()}
 
 
+def captions_of(file: Path, conditions: "Conditions") -> list[str]:
+    """The pictures' captions, by their names in a metadata.jsonl that data/world wrote. Raises ValueError."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    known = {Path(row["file_name"]).stem: row["text"] for row in rows}
+    keys = [key for batch in conditions.batches for key in batch.keys]
+    if lacking := [key for key in keys if key not in known]:
+        raise ValueError(
+            f"--captions {file}: no picture {lacking[0]}; name the metadata.jsonl of which --data was packed"
+        )
+    return [known[key] for key in keys]
+
+
+def drawn_right(pictures: Tensor, captions: list[str]) -> Tensor:
+    """Which pictures uint8 (n, c, h, w) show their captions and nothing else: (n,) float64, 1 or 0."""
+    from data.alpha import on_background
+    from data.world.score import shows
+
+    seen = on_background(pictures).permute(0, 2, 3, 1).numpy()
+    return torch.tensor([shows(*each) for each in zip(seen, captions, strict=True)], dtype=torch.float64)
+
+
 def save_sheet(out: Path, columns: dict[str, Tensor]) -> None:
     """The first pictures of each column below each other, on white."""
     from cascade.output.sheet import Captioned, table
@@ -139,10 +167,14 @@ def main(
     ruler: Annotated[
         Path | None, typer.Option(help="form B of a ruler of these shards, at most the stage's size")
     ] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="metadata.jsonl of scenes of data/world, which --data was packed of")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "fp32",
 ) -> None:
     """KID of each way of guidance."""
+    from cascade.judge.estimate import Estimate
     from cascade.judge.kernel import kernel_estimate
     from cascade.judge.manifold import manifold
     from cascade.judge.matching import match
@@ -160,11 +192,14 @@ def main(
         raise ValueError(f"{cascade}: stage {stage} has no guide (python -m cascade.guide sets one)")
     judge = None if ruler is None else load_ruler(ruler)
     asked = None if judge is None else asked_of(judge, conditions)
+    texts = None if captions is None else captions_of(captions, conditions)
     said = {"own": link.host.sha256, "beside": link.beside, "data": str(data), "split": split, "num": len(conditions)}
     said["precision"] = precision
     ceiling = {"true": right(judge, conditions.true, *asked)} if judge and asked else {}
+    if texts:
+        ceiling["drawn"] = Estimate.of_mean(drawn_right(conditions.true, texts)).value
     make_folder(out)
-    columns, first, found = {"true": conditions.true}, None, {}
+    columns, first, first_drawn, found = {"true": conditions.true}, None, None, {}
     for name, changes in WAYS.items():
         path = out / f"{name.replace(' ', '_')}.safetensors"
         if way and name not in (FIRST, *way) and not path.exists():
@@ -181,6 +216,11 @@ def main(
         }  # fmt: skip
         if judge and asked:
             found[name] |= right(judge, pictures, *asked)
+        if texts:
+            drawn = Estimate.of_mean(drawn_right(pictures, texts))
+            first_drawn = first_drawn or drawn
+            more = drawn - first_drawn
+            found[name] |= {"drawn": drawn.value, "drawn_over_first": more.value, "drawn_over_first_error": more.error}
         replace_text(out.with_suffix(".json"), json.dumps(said | ceiling | {"ways": found}, indent=1) + "\n")
         say(f"{name:18}" + "".join(f"  {key} {value:.4g}" for key, value in found[name].items()))
     save_sheet(out.with_suffix(".png"), columns)
