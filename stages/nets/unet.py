@@ -65,7 +65,9 @@ class UNetEncoder(nn.Module):
             context = context.to(self.compute_dtype)
 
         x = F.pixel_unshuffle(x.to(self.compute_dtype), self.patch) if self.patch > 1 else x.to(self.compute_dtype)
-        x = self.conv_in(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        x = x.contiguous(memory_format=torch.channels_last)  # a pixel's channels side by side, from here on: faster
+        x = self.conv_in(x)
         skips: list[list[Tensor]] = []
         for level, blocks in enumerate(self.encoder):
             if level:
