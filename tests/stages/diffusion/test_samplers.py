@@ -3,7 +3,10 @@
 Order of convergence is the sharp test: a wrong coefficient still paints plausible pictures, but gives another slope.
 """
 
+import ast
+import inspect
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,6 +261,14 @@ def test_one_step_is_the_denoiser_itself(name, options, generator):
 def test_bad_sigmas_are_refused(name, sigmas):
     with pytest.raises(ValueError, match="fall strictly and end at 0 or above"):
         next(started(name, torch.zeros(1, 1, 2, 2), torch.tensor(sigmas)))
+
+
+@every_sampler
+def test_it_knows_nothing_of_what_a_network_predicts(name):
+    """Its module has imports of the protocol of samplers and of churn, and none of targets, parametrisations or networks."""
+    tree = ast.parse(Path(inspect.getfile(SAMPLERS[name].function)).read_text())
+    found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
+    assert found <= {"query", "churn"}
 
 
 @every_sampler

@@ -247,6 +247,25 @@ class TestAdaptive:
             assert count == counts[row]
             assert_close(alone[0], whole[row], rtol=0, atol=1e-12)
 
+    @pytest.mark.parametrize(("longer", "taken"), [(1.5, 1.5), (3.0, 3.0), (8.0, 5.0)])
+    def test_a_step_follows_from_the_error_of_the_one_before(self, generator, longer, taken):
+        """By the root mean square of Heun's change to Euler's step over tolerance sqrt(1 + s^2), the next is 0.9 / sqrt(error)
+        times as long in log(sigma), at most 5 times; the tolerance is chosen for that here."""
+        x = 10 * torch.randn(1, 1, 2, 2, generator=generator, dtype=torch.float64)
+        sigmas = loguniform_grid(200, sigma_min=0.01, sigma_max=10)
+        t, s = sigmas[:2].tolist()
+        slope = (x - WORLD.denoise(x, torch.tensor([t]).double())) / t
+        x_euler = x + (s - t) * slope
+        change = (s - t) / 2 * ((x_euler - WORLD.denoise(x_euler, torch.tensor([s]).double())) / s - slope)
+        error = (0.9 / longer) ** 2
+        tolerance = change.square().mean().sqrt().item() / (error * math.sqrt(1 + s**2))
+        sampler = SAMPLERS["adaptive"](x, sigmas, lambda purpose, shape: torch.zeros(shape), {"tolerance": tolerance})
+        levels, query = [], next(sampler)
+        for _ in range(4):
+            levels.append(query.sigma.item())
+            query = sampler.send(Answer(WORLD.denoise(query.x, query.sigma)))
+        assert levels == pytest.approx([t, s, s, s * (s / t) ** taken], rel=1e-6)
+
     def test_without_tolerance_it_is_heun_on_the_grid(self, generator):
         x, sigmas = self.starts(generator), power_grid(12, sigma_min=0.01, sigma_max=10)
         found, counts = self.walk(x, sigmas, 1e-12)
