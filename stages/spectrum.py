@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch, Cond
+from data.read.mixture import MixtureLike
+from data.read.shards import read_split
 
 from .config import StageBase, SuperResConfig
 from .degrade import degraded
@@ -75,6 +77,15 @@ def spectrum(
         mean=tuple(digits(m) for m in mean.tolist()),
         data=data,
     )
+
+
+def of_shards(
+    config: StageBase, data: MixtureLike, fingerprint: str, *, images: int, bands: int, opponent: bool = True
+) -> SpectralConfig:
+    """Measure the first pictures of the train split of shards, at most about `images`; fingerprint: of the shards."""
+    limit = num_images(config, images)
+    batches = read_split(data, "train", batch=min(limit, 50), resolution=config.resolution, limit=limit)
+    return spectrum(config, (batch.image for batch in batches), bands=bands, opponent=opponent, data=fingerprint)
 
 
 def shrunk(config: StageBase, space: Space, stored: Tensor, x0: Tensor, size: tuple[int, int], *, first: int) -> Tensor:

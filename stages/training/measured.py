@@ -4,14 +4,11 @@ They become part of the run's config, so that a resumed run and the bundle have 
 reads the same pictures, and the numbers are rounded.
 """
 
-from collections.abc import Iterable
-
 from data.read.mixture import MixtureLike
-from data.read.shards import read_split
 
 from ..config import StageConfig
 from ..parametrisations.spectral_config import SpectralConfig
-from ..spectrum import num_images, spectrum
+from ..spectrum import of_shards
 from .rundir import RunDir
 
 IMAGES = 500
@@ -27,7 +24,9 @@ def resolved(config: StageConfig, data: MixtureLike, fingerprint: str, run: RunD
         return config, []
     known = recorded(asked, run) if not asked.is_measured else asked
     if known is None:
-        known = of_shards(config, asked, data, fingerprint)
+        opponent = asked.colours == "opponent"
+        found = of_shards(config, data, fingerprint, images=IMAGES, bands=asked.bands, opponent=opponent)
+        known = found.model_copy(update={"beside": asked.beside})
     notes = []
     if known.data and known.data != fingerprint:
         notes.append(
@@ -45,12 +44,3 @@ def recorded(asked: SpectralConfig, run: RunDir) -> SpectralConfig | None:
         return None
     keys = ("bands", "colours", "beside")
     return known if all(getattr(known, key) == getattr(asked, key) for key in keys) else None
-
-
-def of_shards(config: StageConfig, asked: SpectralConfig, data: MixtureLike, fingerprint: str) -> SpectralConfig:
-    """Measure the first pictures of the train split."""
-    limit = num_images(config, IMAGES)
-    batches: Iterable = read_split(data, "train", batch=min(limit, 50), resolution=config.resolution, limit=limit)
-    pictures = (batch.image for batch in batches)
-    found = spectrum(config, pictures, bands=asked.bands, opponent=asked.colours == "opponent", data=fingerprint)
-    return found.model_copy(update={"beside": asked.beside})

@@ -8,13 +8,14 @@ import torch
 from cascade.train.costs import measure_rate
 from data.pack.packer import pack
 from data.pack.settings import PackSettings
+from data.read.mixture import facts
 from data.shapes import write_folder
 from stages import measure, runs
 from stages.bundle import load_bundle, read_sidecar
 from stages.parametrisations.spectral_config import SpectralConfig
 from stages.spectrum import num_bands, spectrum
 from stages.training.loop import train
-from stages.training.measured import resolved
+from stages.training.measured import IMAGES, resolved
 from stages.training.rundir import RunDir
 from stages.training.runtime import Options
 from tests.stages.tiny import base_config, shapes_batch, sr_config
@@ -107,6 +108,18 @@ def test_the_command_prints_what_a_yaml_takes(held_out_shards, capsys):
     assert isinstance(config.parametrisation, SpectralConfig)
     assert config.parametrisation.bands == 3
     assert config.parametrisation.error
+
+
+def test_the_command_measures_what_train_does(held_out_shards, tmp_path):
+    """With the degradations, too, which draw the same random numbers."""
+    config = sr_config()
+    config = spectral(config.model_validate(config.model_dump() | {"degrade": {"probability": 0.5, "order": 2}}))
+    trained, _ = resolved(config, held_out_shards, facts(held_out_shards).fingerprint, RunDir(tmp_path))
+    sides = (str(held_out_shards), config.resolution, config.low_res, IMAGES, 2)
+    found = measure.measured(*sides, measure.degrade_of(["degrade.probability=0.5", "degrade.order=2"]))
+    assert found == trained.parametrisation
+    assert found.std == measure.measured(*sides).std
+    assert found.error != measure.measured(*sides).error
 
 
 @pytest.mark.parametrize("bands", [-1, 6])
