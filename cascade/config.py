@@ -61,6 +61,8 @@ class CascadeConfig(Strict):
                     f"stage {name} expects low_res {stage.takes[0]} px, but {before} gives {below.resolution} px; "
                     f"put a {below.resolution} -> {stage.takes[0]} stage between them, or change low_res"
                 )
+            if below.sample.sigma_end:
+                check_handed(before, below.sample.sigma_end, name, stage)
             if stage.channels != below.channels:
                 raise ValueError(f"stage {name} has {stage.channels} channels, but {before} gives {below.channels}")
         for name, stage in self.stages.items():
@@ -85,6 +87,17 @@ class CascadeConfig(Strict):
                     "a prompt is encoded once for all stages, give them the same"
                 )
         return self
+
+
+def check_handed(name: str, sigma_end: float, after: str, stage: StageConfig) -> None:
+    """Raise ValueError if a stage stops at a level whose noise, once upsampled, the stage after it is not trained on."""
+    from stages.handover import UPSAMPLED
+
+    if UPSAMPLED * sigma_end > stage.max_aug_sigma:
+        raise ValueError(
+            f"stage {name} has sample.sigma_end {sigma_end:g}: once upsampled it is aug_sigma {UPSAMPLED * sigma_end:.3g}, above "
+            f"{stage.max_aug_sigma:g}, the largest that {after} is trained on; stop at a lower level"
+        )
 
 
 def load_config(name: str, overrides: list[str] | None = None) -> CascadeConfig:

@@ -233,6 +233,11 @@ def test_overrides_change_one_value_and_nothing_else():
             r"guidance_text 2\.0: .* not guided by a text, it is by a class \(guidance_scale\)",
         ),
         ("base", {"consistency": 1.0}, r"consistency 1\.0: this stage enlarges no picture to agree with"),
+        (
+            "base",
+            {"sigma_end": 2.0},
+            r"sigma_end 2: once upsampled it is aug_sigma 1\.63, above 1, .* that sr is trained on",
+        ),
         ("base", {"aug_sigma": 0.5}, r"aug_sigma 0\.5, at most 0 is trained; choose less"),
     ],
 )
