@@ -22,6 +22,7 @@ from stages.strict import Strict
 from stages.texts import LATER, as_text
 
 from .config import CascadeConfig, StageName
+from .engine.host import host_name
 
 MANIFEST = "cascade.json"
 PATH_PART = r"[^/\\.[:cntrl:]][^/\\[:cntrl:]]*"  # a component of a path: not hidden, not ".."
@@ -91,6 +92,15 @@ class Manifest(Strict):
     version: Literal[1] = 1
     name: str
     stages: dict[StageName, StageEntry] = Field(min_length=1)
+
+    @property
+    def bundles(self) -> dict[str, str]:
+        """The bundle folders of all hosts, by the names of the hosts."""
+        return {
+            host_name(name, role): bundle
+            for name, entry in self.stages.items()
+            for role, bundle in entry.bundles.items()
+        }
 
 
 def check_folder(config: CascadeConfig, folder: Path) -> None:

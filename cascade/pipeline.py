@@ -108,6 +108,15 @@ class Cascade:
         ]
         return cls(links, device=device, place=place, precision=precision, download=download)
 
+    @classmethod
+    def load_host(cls, folder: str | Path, name: str, *, device: torch.device | str, precision: str = "fp32") -> Host:
+        """Load one network of a cascade, with none of the others' weights. name: that of its host. Raises ValueError."""
+        stage = name.partition(".")[0]
+        others = [other for other in read_manifest(Path(folder)).bundles if other != name]
+        elsewhere = [other for other in others if other.partition(".")[0] == stage]
+        model = cls.load(folder, first=stage, last=stage, device=device, elsewhere=elsewhere, precision=precision)
+        return next(host for host in model.hosts if host.name == name)
+
     @property
     def hosts(self) -> list[Host]:
         """The hosts of all stages: the network of each, and others that it asks."""

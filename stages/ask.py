@@ -1,6 +1,9 @@
 """Ask: a query together with everything a network needs to answer it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
 
 from data.batch import Cond
 
@@ -17,6 +20,10 @@ class Ask:
     query: Query
     cond: Cond
     second: bool = False
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same ask on a device."""
+        return replace(self, query=self.query.to(device), cond=self.cond.to(device))
 
     @property
     def rows(self) -> int:

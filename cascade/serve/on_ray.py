@@ -3,6 +3,7 @@
     python -m cascade.serve.on_ray --replicas 2 --cpus 1
     python -m cascade.serve.on_ray --replicas 8 --gpus 1 --address auto --cascade /shared/emoji --store /shared/served
     python -m cascade.serve.on_ray --stage base_64=1 --stage sr_256=2 --stage sr_1024=5 --gpus 1 --address auto
+    python -m cascade.serve.on_ray --stage base_64=2 --stage base_64.guide=1 --gpus 1 --address auto
 
 This process has the socket, the keys and the limits of bodies and connections (`ray.front`). Each replica, on whatever
 machine Ray starts it, is the rest of a server (`ray.replica`); networks of single stages can be replicas of their own,
@@ -121,7 +122,8 @@ def chosen_name(said: str, cascade: str) -> str:
 
 
 def parse_stages(said: list[str], names: list[str]) -> dict[str, int]:
-    """["sr_64=4"] as {"sr_64": 4}. Raises ValueError, also for a stage that the cascade lacks."""
+    """["sr_64=4"] as {"sr_64": 4}. names: of the cascade's networks, as --place has them: "base_16", "base_16.guide". Raises
+    ValueError, also for one that the cascade lacks."""
     counts = {}
     for text in said:
         name, _, num = text.partition("=")
@@ -177,7 +179,7 @@ def main(
     replicas: Annotated[int, typer.Option(help="servers: engines with stores", min=1, max=1000)] = 1,
     stage: Annotated[
         list[str] | None,
-        typer.Option(help="STAGE=N: N networks of this stage, shared by all servers; may be repeated"),
+        typer.Option(help="STAGE=N, or STAGE.guide=N: N such networks, shared by all servers; may be repeated"),
     ] = None,
     cpus: Annotated[float, typer.Option(help="cores of each server and each stage", min=0.0)] = 1.0,
     gpus: Annotated[float, typer.Option(help="GPUs of each that has a network", min=0.0)] = 0.0,
@@ -237,7 +239,8 @@ def main(
     hosts, origins = options.hosts_of(host, allow_host), options.origins_of(allow_origin)
     root, proxies = options.root_of(root_path), options.proxies_of(trust_proxy)
     manifest = read_manifest(cascade)
-    stages = parse_stages(stage or [], list(manifest.stages))
+    hosts_there = list(manifest.bundles)
+    stages = parse_stages(stage or [], hosts_there)
     name = chosen_name(name, manifest.name)
     limits = options.limits_of(
         body_mb=body_mb, max_images=max_images, max_steps=max_steps, open_jobs=open_jobs, jobs_per_min=jobs_per_min,
@@ -260,7 +263,7 @@ def main(
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # each deployment warns that options are not applied again
     try:
         connect(address, ray_options)
-        own = len(stages) < len(manifest.stages)
+        own = len(stages) < len(hosts_there)
         check_resources(replicas, sum(stages.values()), cpus=cpus, gpus=gpus, own=own, local=not address)
         servers, networks = names_of(name, replicas, stages)
         lease = take(name, (*servers, *networks))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # configs import this module without torch
+    import torch
     from torch import Tensor
 
     from .denoiser import Denoiser
@@ -30,6 +31,10 @@ class Query:
     sigma: "Tensor"
     rows: "Tensor | None" = None
 
+    def to(self, device: "torch.device | str") -> "Query":
+        """The same query on a device."""
+        return Query(self.x.to(device), self.sigma.to(device), None if self.rows is None else self.rows.to(device))
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -37,6 +42,10 @@ class Answer:
 
     x0_hat: "Tensor"
     var: "Tensor | None" = None
+
+    def to(self, device: "torch.device | str") -> "Answer":
+        """The same answer on a device."""
+        return Answer(self.x0_hat.to(device), None if self.var is None else self.var.to(device))
 
 
 Sampler = Generator[Query, Answer, "Tensor"]

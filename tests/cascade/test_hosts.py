@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cascade import guide, pipeline
 from cascade.engine.engine import Engine, QueueFullError
 from cascade.engine.host import Host, host_name
 from cascade.engine.stats import HostStats
@@ -18,10 +19,12 @@ from cascade.output.again import plan_of
 from cascade.output.metadata import describe
 from cascade.pipeline import Cascade
 from cascade.request import Request
+from cascade.serve import on_ray
 from cascade.serve.api.previews import time_left
 from data.batch import Cond
 from stages.ask import OWN, Ask
 from stages.build import build_stage
+from stages.bundle import read_sidecar
 from stages.config import CondConfig
 from stages.diffusion.samplers import Query
 from stages.guiding.autoguidance import GUIDE
@@ -70,6 +73,51 @@ def test_alone_and_in_the_engine_bits_are_equal_and_in_company_pictures_are(guid
     assert levels_apart(finished(company[0]), finished(alone)) <= 1
     plain = finished(guided.sample(replace(REQUEST, settings={"base_8": {"num_steps": 3}})))
     assert levels_apart(finished(alone), plain) > 1
+
+
+def test_a_guide_in_another_process_is_named_counted_and_asked_like_a_stage(tmp_path):
+    """As `cascade.serve.on_ray --stage base_8.guide=2` has it: by its name there, with the pictures of one process."""
+    folder = write_cascade(tmp_path, tiny_config(8, 16))
+    guide.main(folder, "base_8", bundle=write_bundle(tmp_path / "weak", tiny_config(8).stages["base_8"], seed=9))
+    names = list(read_manifest(folder).bundles)
+    assert names == ["base_8", "base_8.guide", "sr_16"]
+    assert on_ray.parse_stages(["base_8.guide=2"], names) == {"base_8.guide": 2}
+    with pytest.raises(ValueError, match=r"no stage 'sr_16\.guide', the cascade has base_8, base_8\.guide, sr_16"):
+        on_ray.parse_stages(["sr_16.guide=2"], names)
+    there = Cascade.load_host(folder, "base_8.guide", device="cpu")
+    assert there.sha256 == read_sidecar(tmp_path / "weak").sha256
+    here = Cascade.load(folder, elsewhere=["base_8.guide"])
+    asked = []
+
+    def remote(asks, batch):
+        asked.extend(asks)
+        return there.answer([ask.to("cpu") for ask in asks], batch=batch)
+
+    engine = Engine(here, elsewhere={"base_8.guide": [remote]})
+    told = []
+    engine.submit(REQUEST, told.append)
+    while any([engine.tick(worker) for worker in range(len(engine.workers))]):
+        pass
+    assert len(asked) == 3
+    assert levels_apart(finished(told), finished(Cascade.load(folder).sample(REQUEST))) <= 1
+
+
+@pytest.mark.parametrize("name", ["base_8", "base_8.guide"])
+def test_a_network_of_its_own_loads_no_other_weights(name, tmp_path, monkeypatch):
+    folder = write_cascade(tmp_path, tiny_config(8, 16))
+    guide.main(folder, "base_8", bundle=write_bundle(tmp_path / "weak", tiny_config(8).stages["base_8"], seed=9))
+    devices = []
+    loaded = pipeline.load_bundle
+
+    def load(bundle, device, precision):
+        devices.append((bundle.relative_to(folder).as_posix(), device))
+        return loaded(bundle, device, precision)
+
+    monkeypatch.setattr(pipeline, "load_bundle", load)
+    host = Cascade.load_host(folder, name, device="cpu")
+    assert (host.name, next(host.stage.parameters()).device.type) == (name, "cpu")
+    own = read_manifest(folder).bundles[name]
+    assert dict(devices) == {"base_8/bundle": "meta", "base_8/guide": "meta"} | {own: "cpu"}
 
 
 def test_each_host_has_its_own_statistics(guided):

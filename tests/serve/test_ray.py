@@ -342,6 +342,7 @@ def test_events_are_numbered_and_come_once(client):
         (["--stage", "sr_64"], "write STAGE=REPLICAS"),
         (["--stage", "sr_64=0"], "1 to 1000 replicas"),
         (["--stage", "sr_128=2"], "no stage 'sr_128', the cascade has base_16, sr_64"),
+        (["--stage", "base_16.guide=1"], "no stage 'base_16.guide', the cascade has base_16, sr_64"),
         (["--stage", "sr_64=1", "--stage", "sr_64=2"], "named before"),
         (["--host", "0.0.0.0"], "--keys"),
         (["--cascade", "nowhere"], "no such folder"),

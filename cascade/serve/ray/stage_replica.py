@@ -1,4 +1,5 @@
-"""One stage's network in a process of its own, for the engines of others: `python -m cascade.serve.on_ray --stage sr_64=4`."""
+"""One network in a process of its own, for the engines of others: `python -m cascade.serve.on_ray --stage sr_64=4`, or
+`--stage base_16.guide=1` for the guide of a stage."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,8 @@ LOST_S = 300.0  # to an answer: several servers may wait for one network, or for
 
 
 class StageReplica:
-    """Loads and measures one stage, in the thread that will answer: CUDA graphs belong to a thread. lease: ends this
-    replica with its owner."""
+    """Loads and measures one network, in the thread that will answer: CUDA graphs belong to a thread. stage: the name of its
+    host. lease: ends this replica with its owner."""
 
     def __init__(self, stage: str, *, cascade: str, precision: str, compile_: bool | None, lease: Lease):
         lease.watch()
@@ -28,7 +29,7 @@ class StageReplica:
 
         torch.set_flush_denormal(True)
         device = choose_devices("auto")[0]  # a replica sees only its own GPU
-        self.host = Cascade.load(cascade, first=stage, last=stage, device=device, precision=precision).hosts[0]
+        self.host = Cascade.load_host(cascade, stage, device=device, precision=precision)
         self._thread = ThreadPoolExecutor(1)
         self._failures = 0
         prepare, self.buckets = preparing(compile_, on_gpu=device != "cpu")
@@ -44,7 +45,7 @@ class StageReplica:
             raise RuntimeError(f"the last {self._failures} calls failed")
 
     async def answer(self, asks: list[Ask], batch: int) -> list[Answer]:
-        """The answer to each ask, on the CPU."""
+        """The answer to each ask, which is on the CPU, as its answer."""
         try:
             answers = await asyncio.wrap_future(self._thread.submit(self._answer, asks, batch))
         except Exception as error:
@@ -61,7 +62,8 @@ class StageReplica:
 
 
 class RemoteStage:
-    """A `host.Remote` that asks whichever replica of a stage is free. Raises ConnectionError if the replica is lost."""
+    """A `host.Remote` that asks whichever replica of a stage is free. What is sent is on the CPU: a sampler may be on a GPU where
+    another network of its stage stayed here. Raises ConnectionError if the replica is lost."""
 
     def __init__(self, handle: Any):
         self.handle = handle
@@ -70,7 +72,9 @@ class RemoteStage:
         from ray.exceptions import RayActorError
         from ray.serve.exceptions import RayServeException
 
+        sent = [ask.to("cpu") for ask in asks]
         try:
-            return self.handle.answer.remote(asks, batch).result(timeout_s=LOST_S)
+            answers = self.handle.answer.remote(sent, batch).result(timeout_s=LOST_S)
         except (RayActorError, RayServeException, TimeoutError) as error:
             raise ConnectionError(f"a replica was lost: {type(error).__name__}") from error
+        return [answer.to(ask.query.x.device) for ask, answer in zip(asks, answers, strict=True)]
