@@ -1,7 +1,8 @@
 """Scores of a stage while it is trained: the same held-out conditions with the same noise every time, so that values compare.
 
-A super-resolution stage is given true low_res, as in its sample grids. The noise is a function of the position alone, so that the
-training's randomness is not touched and a resumed run logs what an undisturbed one would have.
+A super-resolution stage is given true low_res, as in its sample grids, and one that reads an original size is told that of each
+picture, unless its settings say another; whole pictures have the positions of whole pictures. The noise is a function of the
+position alone, so that the training's randomness is not touched and a resumed run logs what an undisturbed one would have.
 """
 
 import sys

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from cascade.judge.training import stage_score
 from data.pack.packer import pack
 from data.pack.settings import PackSettings
+from data.read.shards import read_split
 from data.shapes import write_folder
 from stages import runs
-from stages.config import StageConfig
+from stages.build import build_stage
+from stages.conditions.original_size import read
+from stages.config import CondConfig, StageConfig
 from stages.texts import as_values
 from stages.training.loop import train
 from stages.training.runtime import Options, Runtime
@@ -86,6 +90,29 @@ def test_kid_is_among_them_where_pictures_suffice(tmp_path):
     lines, _ = trained(config, tmp_path / "shards", tmp_path / "run", images=16)
     found = scores_of(lines)[16]
     assert found["score_kid"] > 5 * found["score_kid_error"] > 0  # an untrained stage paints no shapes
+
+
+@pytest.mark.parametrize("said", [None, (16, 16)])
+def test_of_each_picture_the_network_is_told_its_own_original_size(said, tmp_path):
+    """Its height and width before it was packed; where the settings say a size, that one for all."""
+    (tmp_path / "pictures").mkdir()
+    for k in range(20):
+        Image.new("RGB", (24 + k, 20), (12 * k, 0, 0)).save(tmp_path / "pictures" / f"{k}.png")
+    pack(tmp_path / "pictures", tmp_path / "shards", PackSettings(size=16, shards=2, val=0.5), workers=0)
+    batches = list(read_split(str(tmp_path / "shards"), "val", batch=4, resolution=8, original_sizes=True))
+    sizes = {tuple(size) for batch in batches for size in batch.cond.value("original_size").tolist()}
+    assert len(sizes) == sum(len(batch) for batch in batches) >= 4
+    config = base_config(score_images=20)
+    sample = config.sample.model_copy(update={"original_size": said})
+    cond = CondConfig(original_size={})
+    stage = build_stage(config.model_copy(update={"cond": cond, "sample": sample})).eval()
+    told = set()
+    stage.net.register_forward_pre_hook(
+        lambda _, asked: told.update(map(tuple, asked[2].value("original_size").tolist()))
+    )
+    stage_score(stage.config, str(tmp_path / "shards"))(stage)
+    expected = torch.tensor(sorted(sizes) if said is None else [said])
+    assert told == set(map(tuple, read(expected, stage.config.resolution).tolist()))
 
 
 def test_no_held_out_pictures_is_one_line(tmp_path):
