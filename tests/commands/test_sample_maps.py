@@ -13,6 +13,7 @@ from data.pack.packer import pack
 from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from tests.calling import call
+from tests.gray_maps import write_maps
 
 MAPPED = """
 name: mapped
@@ -41,10 +42,7 @@ def pictures(tmp_path_factory):
     """64 shapes of 16 px, and a gray map of each: where it is dark."""
     folder = tmp_path_factory.mktemp("mapped")
     write_folder(folder / "shapes", 64, 16)
-    for path in (folder / "shapes").rglob("*.png"):
-        target = folder / "maps" / path.relative_to(folder / "shapes")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(path).convert("L").save(target)
+    write_maps(folder / "maps", folder / "shapes")
     return folder
 
 

@@ -12,6 +12,7 @@ from data.pack.packer import pack
 from data.pack.settings import PackSettings
 from data.read.shards import Reader, read_split
 from data.shapes import write_folder
+from tests.gray_maps import write_maps
 
 from .conftest import make_tar, png
 
@@ -19,17 +20,6 @@ from .conftest import make_tar, png
 @pytest.fixture
 def pictures(tmp_path):
     return write_folder(tmp_path / "pictures", 12, 16)
-
-
-def write_maps(folder, pictures, mode="L", size=None):
-    """A map of each picture: its ink, by brightness."""
-    names = [path for path in pictures.rglob("*") if path.suffix == ".png"]
-    for path in names:
-        image = Image.open(path).convert("L")
-        target = folder / path.relative_to(pictures)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (image if size is None else image.resize(size)).convert(mode).save(target)
-    return folder
 
 
 def packed(pictures, folder, maps, **settings):

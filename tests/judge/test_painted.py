@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
 
 from cascade.judge.painted import paint, read_conditions
 from cascade.pipeline import Cascade
@@ -15,6 +14,7 @@ from data.pack.settings import PackSettings
 from data.shapes import write_folder
 from stages.config import CondConfig
 from tests.cascade.chains import finished, tiny, tiny_config, write_cascade
+from tests.gray_maps import write_maps
 from tests.judge.test_mismatch import ROOT
 
 LABELS = (2, 0, 1)
@@ -65,11 +65,7 @@ def test_maps_of_the_split_are_read_and_used(tmp_path):
     """Each stage of a cascade with maps paints by those of the data, at its own size; another map, another picture. Of original
     sizes a stage is told its own, as in sampling, whatever they are in the data."""
     folder = write_folder(tmp_path / "pictures", 12, 24)
-    for path in folder.rglob("*.png"):
-        target = tmp_path / "maps" / path.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(path).convert("L").save(target)
-    settings = PackSettings(size=16, shards=1, val=0.5, maps=str(tmp_path / "maps"))
+    settings = PackSettings(size=16, shards=1, val=0.5, maps=str(write_maps(tmp_path / "maps", folder)))
     pack(folder, tmp_path / "shards", settings, workers=0)
     conds = {
         "base_8": CondConfig(maps={"channels": 1}),

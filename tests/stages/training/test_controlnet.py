@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -31,6 +30,7 @@ from stages.sampling import conditioned, noise_of, sample_alone
 from stages.stage import Stage
 from stages.training.controlled import beside
 from stages.training.loop import train
+from tests.gray_maps import write_maps
 from tests.stages.controlled import TOLD, base_bundle, controlled, controlled_config, mapped_batch
 from tests.stages.tiny import base_config, wake
 from tests.stages.training.test_run import assert_equal_runs
@@ -56,12 +56,7 @@ def mapped_shards(tmp_path_factory) -> Path:
     """Shapes with their gray versions as maps."""
     folder = tmp_path_factory.mktemp("mapped")
     pictures = write_folder(folder / "pictures", 48, 16)
-    for path in sorted(pictures.rglob("*.png")):
-        there = folder / "maps" / path.relative_to(pictures)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(path) as image:
-            image.convert("L").save(there)
-    settings = PackSettings(size=16, shards=8, maps=str(folder / "maps"), val=0.2)
+    settings = PackSettings(size=16, shards=8, maps=str(write_maps(folder / "maps", pictures)), val=0.2)
     pack(pictures, folder / "shards", settings, workers=0)
     return folder / "shards"
 
