@@ -35,6 +35,7 @@ import cascade.serve.on_ray
 import data.index.tally
 import data.pack.__main__
 import data.styles.__main__
+import data.world.__main__
 import sample
 import stages.export
 import stages.likelihood
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "data.pack": data.pack.__main__.main,
     "data.index": data.index.tally.main,
     "data.styles": data.styles.__main__.main,
+    "data.world": data.world.__main__.main,
     "cascade.card": cascade.card.__main__.main,
     "cascade.demo": cascade.demo.main,
     "cascade.judge": cascade.judge.__main__.judge_main,
@@ -99,7 +101,9 @@ def name_of(type_: Any) -> str:
         return " | ".join(map(name_of, get_args(type_)))
     if parts := get_args(type_):
         return f"{get_origin(type_).__name__}[{', '.join(map(name_of, parts))}]"
-    return "None" if type_ is types.NoneType else str(type_.__name__)
+    return (
+        "None" if type_ is types.NoneType else getattr(type_, "__name__", repr(type_))
+    )  # a Literal's values have no name
 
 
 def plain(value: Any) -> Any:

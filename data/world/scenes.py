@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Literal
@@ -138,11 +139,13 @@ def write_folder(
     relations: Collection[str] = ("none", *RELATIONS),
 ) -> Path:
     """Write pictures 0 to num - 1 and their metadata.jsonl, a source for data.pack; all that chooses a scene as of `scene`."""
+    choose = partial(scene, seed=seed, show=show, hidden=hidden, objects=objects, relations=relations)
+    choose(0)  # what cannot be shown is refused before there is a folder
     folder = Path(folder)
     make_folder(folder)
     rows = []
     for index in range(num):
-        what = scene(index, seed, show=show, hidden=hidden, objects=objects, relations=relations)
+        what = choose(index)
         name = f"{index:06d}.png"
         draw(what, size).save(folder / name)
         rows.append({"file_name": name, "text": what.caption.text, "label": what.caption.relation or "none"})

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from data.shapes import COLORS, SHAPES
+from data.world.__main__ import main
 from data.world.captions import RELATIONS, Caption, Group, parse, relation
 from data.world.kinds import AREAS, OBJECT_KINDS, Object, coverage
 from data.world.scenes import GAP, HIDDEN, HIDDEN_PAIRS, HIDDEN_RELATIONS, Hidden, draw, scene, write_folder
+from tests.calling import call
 
 
 @pytest.mark.parametrize("kind", OBJECT_KINDS)
@@ -172,3 +174,38 @@ def test_folder(tmp_path):
 def test_folder_of_scenes_of_one_object(tmp_path):
     rows = (write_folder(tmp_path / "s", 9, 16, objects=(1,)) / "metadata.jsonl").read_text().splitlines()
     assert [json.loads(row)["text"] for row in rows] == [scene(index, objects=(1,)).caption.text for index in range(9)]
+
+
+def test_a_folder_from_the_command_line_is_that_of_python(tmp_path):
+    made = write_folder(tmp_path / "a", 4, 20, seed=3, show="train", relations=("inside",))
+    command = [tmp_path / "b", "--num", 4, "--size", 20, "--seed", 3, "--show", "train", "--relation", "inside"]
+    assert call(main, *command) == 0
+    for each in made.iterdir():
+        assert (tmp_path / "b" / each.name).read_bytes() == each.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--objects", 4), "scenes have 1, 2, 3"),
+        (("--relation", "behind"), "captions tell above, left of, inside or none"),
+        (("--relation", "inside", "--objects", 1), "relations need two objects"),
+        (("--size", 8), "scenes are read from 16 px on"),
+        (("--show", "val"), "not one of 'all', 'train', 'test'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_there_is_a_folder(tmp_path, capsys, options, words: str):
+    assert call(main, tmp_path / "new", *options) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_is_there_stays_as_it_is(tmp_path, capsys, what: str):
+    there = tmp_path / "there"
+    kept = there if what == "file" else there / "note"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("mine")
+    assert call(main, there) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert kept.read_text() == "mine"
