@@ -118,7 +118,7 @@ def test_a_smaller_stage_is_painted_anew_and_the_larger_follow(serving: Serving,
     assert job["source"] == "base_16"
     old, new = (pixels(serving.client, each, 1, "base_16") for each in (finished, job))
     assert np.array_equal(old[~mask], new[~mask])
-    assert page.is_visible("#next")  # its 16 px are whole, and kept
+    until(lambda: page.is_visible("#next"))  # its 16 px are whole, and kept
 
 
 def test_with_the_keyboard_alone(serving: Serving, visit, finished):
