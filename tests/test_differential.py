@@ -13,13 +13,20 @@ pytestmark = [pytest.mark.matrix, pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[1]
 CASES = ("base_text", "sr_crop", "sample_heun")
 NOT_COPIED = shutil.ignore_patterns("emoji64", "__pycache__", "page")
-MOVED = {
-    "two draws change places": ("stages/draws.py", '"sigma", "drop",', '"drop", "sigma",', {"base_text", "sr_crop"}),
+MOVED = {  # file, what stood there, what stands there now, the cases that differ; and those that may, by whole bytes of their grids
+    "two draws change places": (
+        "stages/draws.py",
+        '"sigma", "drop",',
+        '"drop", "sigma",',
+        {"base_text", "sr_crop"},
+        set(),
+    ),
     "a constant of heun, in the seventh figure": (
         "stages/diffusion/second_order.py",
         "/ sigma_next) / 2",
         "/ sigma_next) * 0.5000001",
-        {"base_text", "sample_heun"},
+        {"sample_heun"},
+        {"base_text"},
     ),
 }
 
@@ -51,10 +58,11 @@ def test_a_copy_is_equal(copy):
 
 @pytest.mark.parametrize("what", MOVED)
 def test_what_was_moved_is_seen(copy, what):
-    name, old, new, seen = MOVED[what]
+    name, old, new, seen, perhaps = MOVED[what]
     text = (copy / name).read_text()
     assert old in text
     (copy / name).write_text(text.replace(old, new, 1))
     code, lines = differential(copy)
     assert code == 1, lines
-    assert {case for case in CASES if lines[case].startswith("DIFFERENT")} == seen, lines
+    different = {case for case in CASES if lines[case].startswith("DIFFERENT")}
+    assert seen <= different <= seen | perhaps, lines
