@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Side = Annotated[int, Field(ge=0, le=1 << 20)]
 Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+UNTOLD = (0, 0)
+"""The `original_size` that stands for none told."""
 CONTROLS = (
     "autoguidance_scale", "autoguidance_interval", "guidance_every", "guidance_rescale", "dynamic_threshold", "anneal_scale",
     "anneal_levels", "control_scale", "sigma_end", "handover",

@@ -5,13 +5,9 @@ manifest or a request when it is resolved.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from .kinds.config import StageBase
-from .sample_config import SampleConfig
-
-if TYPE_CHECKING:
-    from .spaces.space import Space
+from .sample_config import UNTOLD, SampleConfig
 
 Unfit = Iterator[tuple[str, str]]
 """Keys of settings, each with the reason and what to do."""
@@ -31,11 +27,11 @@ def impossible(config: StageBase, settings: SampleConfig) -> Unfit:
         yield "anneal_scale", "this stage was trained without text, whose features would get the noise; leave it out"
     if settings.control_scale != 1 and not config.controlnet:
         yield "control_scale", "this stage has no control net; leave it out"
-    if settings.dynamic_threshold < 1 and space_of(config).bounds != (-1, 1):
+    if settings.dynamic_threshold < 1 and config.space.build().bounds != (-1, 1):
         yield "dynamic_threshold", f"its space is {config.space.kind}, whose numbers are not from -1 to 1; leave it out"
     if settings.original_size is not None and not size:
         yield "original_size", "this stage was trained without it; leave it out"
-    elif settings.original_size == (0, 0) and size and not size.drop:
+    elif settings.original_size == UNTOLD and size and not size.drop:
         yield (
             "original_size",
             "this stage was always told one in training (cond.original_size.drop is 0); leave it out",
@@ -62,8 +58,3 @@ def unguided(config: StageBase, key: str) -> str:
     others = [words for part, words in PARTS.values() if part in config.cond.names]
     by = f", it is by {others[0]} (guidance_scale)" if others else ""
     return f"this stage is not guided by {words}{by}; leave it out"
-
-
-def space_of(config: StageBase) -> "Space":
-    """The space of a stage."""
-    return config.space.build()

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from data.batch import Cond, Part
 
+from ..sample_config import UNTOLD
+
 PORT, NUMBERS = "original_size", 2
 Sides = tuple[int, ...]
-"""(height, width) in px; (0, 0): not told."""
-UNTOLD: Sides = (0, 0)
+"""(height, width) in px, or UNTOLD."""
 
 
 def with_sides(cond: Cond, sides: Sides) -> Cond:

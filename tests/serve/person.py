@@ -23,6 +23,15 @@ def ends(page, state: str) -> None:
     page.wait_for_selector(f"#job[data-state={state}]")
 
 
+def refused(page, said: list[str], status: int, told: str) -> None:
+    """The form's job, which the server answers by this status, and what the page tells of it."""
+    page.click("#go")
+    page.wait_for_selector("#error:not([hidden])")
+    assert told in page.inner_text("#error")
+    assert all(str(status) in line for line in said)  # the browser's own line about the answer
+    said.clear()
+
+
 def delete_job(page) -> None:
     """The one that is shown; the second click counts when it does not follow at once."""
     while page.is_visible("#job"):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cascade.serve.http.limits import Limits
-from tests.serve.person import ask, ends, picture
+from tests.serve.person import ask, ends, picture, refused
 from tests.serve.serving import ROOT, Client, Gate, Serving, until
 
 EXACT = {
@@ -246,11 +246,7 @@ def test_too_much_at_once_is_said_in_words(serve, visit, said, whose: str):
     given = photo(48, 48)
     page.set_input_files("#file", given)
     page.wait_for_selector("#unfile:not([hidden])")
-    page.click("#go")
-    page.wait_for_selector("#error:not([hidden])")
-    assert "takes at once; choose a smaller picture" in page.inner_text("#error")
-    assert all("413" in line for line in said)
-    said.clear()
+    refused(page, said, 413, "takes at once; choose a smaller picture")
 
 
 def test_what_was_said_of_guidance_is_asked_again_while_its_chip_is_there(serving: Serving, visit):

@@ -8,7 +8,7 @@ from cascade.pipeline import Cascade
 from cascade.serve.http.limits import Limits
 from stages.config import CondConfig
 from tests.cascade.chains import tiny_config, write_cascade
-from tests.serve.person import ends, picture
+from tests.serve.person import ends, picture, refused
 from tests.serve.serving import ROOT, Serving, b64, until
 from tests.serve.test_http_maps import png
 
@@ -149,11 +149,7 @@ def test_what_is_not_a_picture_or_has_too_many_pixels(mapped, serve, visit):
 def test_a_coloured_map_is_refused_by_the_server(mapped, serve, visit, said):
     page = visit(serve(cascade=mapped).url)
     choose(page, {**LEFT, "buffer": png(mode="RGB")})
-    page.click("#go")
-    page.wait_for_selector("#error:not([hidden])")
-    assert "a coloured map, this cascade takes gray ones" in page.inner_text("#error")
-    assert all("422" in line for line in said)
-    said.clear()
+    refused(page, said, 422, "a coloured map, this cascade takes gray ones")
 
 
 def test_a_cascade_without_maps_has_no_field_for_them(serving: Serving, visit):
