@@ -1,5 +1,6 @@
 """`python -m data.world DST`: the command line of `data.world.scenes.write_folder`."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -29,9 +30,21 @@ def main(
         raise ValueError(f"--size {size}: scenes are read from {MIN_SIZE} px on")
     if dst.is_file() or (dst.is_dir() and any(dst.iterdir())):
         raise ValueError(f"{dst} is not an empty folder; name a new folder, or delete it first")
-    write_folder(
-        dst, num, size, seed, show=show, objects=objects or tuple(RADII), relations=relation or ("none", *RELATIONS)
-    )
+    part = dst.with_name(f"{dst.name}.part")  # a folder that lacks its captions would be packed without them
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        write_folder(
+            part,
+            num,
+            size,
+            seed,
+            show=show,
+            objects=objects or tuple(RADII),
+            relations=relation or ("none", *RELATIONS),
+        )
+        part.replace(dst)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     say(f"{dst}: {num:,} pictures of {size} px")
 
 

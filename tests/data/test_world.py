@@ -209,3 +209,18 @@ def test_what_is_there_stays_as_it_is(tmp_path, capsys, what: str):
     assert call(main, there) == 2
     assert "not an empty folder" in capsys.readouterr().err
     assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_nothing_half_drawn_stays(tmp_path, monkeypatch, capsys, fault):
+    """Pictures without their metadata.jsonl would be packed without captions."""
+
+    def fails(*_):
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.world.scenes.draw", fails)
+        assert call(main, tmp_path / "new", "--num", 3) != 0
+    assert list(tmp_path.iterdir()) == []
+    assert call(main, tmp_path / "new", "--num", 3) == 0
+    assert len(list((tmp_path / "new").glob("*.png"))) == 3
