@@ -14,6 +14,7 @@ import typer
 from PIL import Image
 
 from data.cli import run
+from data.files import make_folder
 from data.line import say
 from data.world.scenes import RADII, scene
 from data.world.score import score, shows
@@ -22,8 +23,8 @@ from data.world.score import score, shows
 def main(
     cascade: Annotated[Path, typer.Argument(help="a cascade that has learned data/world")],
     last: Annotated[str | None, typer.Option(help="last stage")] = None,
-    num: Annotated[int, typer.Option(help="pictures of each number of objects")] = 256,
-    seed: Annotated[int, typer.Option(help="of captions and noise")] = 1,
+    num: Annotated[int, typer.Option(min=1, help="pictures of each number of objects")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="of captions and noise")] = 1,
     sheet: Annotated[Path | None, typer.Option(help="a picture of the first 64 of each, wrong ones framed")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16")] = "bf16",
 ) -> None:
@@ -35,6 +36,8 @@ def main(
     torch.set_flush_denormal(True)
     loaded = Cascade.load(cascade, last=last, precision=precision)
     name = loaded.links[-1].name
+    if sheet:
+        make_folder(sheet.parent)
     tiles = []
     for objects in RADII:
         scenes = (scene(index, seed, show="test", objects=(objects,)) for index in range(num))
