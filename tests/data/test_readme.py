@@ -20,7 +20,7 @@ def test_commands_of_the_readme(tmp_path):
     shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("__pycache__"))
     text = (ROOT / "data" / "README.md").read_text()
     blocks = re.findall(r"(?<!-->\n)```bash\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euc", "\n".join(blocks)],
@@ -33,6 +33,7 @@ def test_commands_of_the_readme(tmp_path):
     assert large.classes == small.classes
     assert "50 of 50 captions drawn right" in done.stdout
     assert load(tmp_path / "shards/world").num_images == {"train": 50, "test": 50}
+    assert "pictures/inside: 50 pictures of 64 px" in done.stdout
     assert f"{large.num_images['val']} pictures held out" in done.stdout
     assert "captions drawn: text 0.6 (392 pictures), group+text 0.3 (392 pictures), none 0.1" in done.stdout
     assert "the same batch: True" in done.stdout
